@@ -1,0 +1,42 @@
+# make setup | demo | test | lint | bench        see CONTRIBUTING.md
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# which of the extras gives FAISS: cpu or gpu
+FAISS ?= cpu
+
+.PHONY: setup demo test lint format bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make setup PYTHON=python3.12"; exit 1; }
+	@if command -v uv >/dev/null 2>&1; then \
+		test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
+		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(FAISS),dev]'; \
+	else \
+		test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(FAISS),dev]'; \
+	fi
+	@touch $@
+
+demo: setup
+	$(BIN)/ldsaug run configs/demo.yaml
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python benchmarks/encode.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,130 @@
+"""The command line: `ldsaug run CONFIG [name=value …]`, the single stages, `settings` and `doctor`.
+
+Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ldsaug_ray import __version__
+from ldsaug_ray.errors import LdsaugError, UsageError
+from ldsaug_ray.pipeline import STAGES
+
+_EPILOG = """\
+Settings are given as name=value after the config file: ldsaug run configs/demo.yaml score.sigma.scale=0.3
+`ldsaug settings` lists them all. Run the same command again to go on with an interrupted run.
+With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a local Ray.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    verbose = getattr(arguments, "verbose", False)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return int(_dispatch(arguments))
+    except _Terminated:
+        print("stopped by SIGTERM; run the same command again to go on", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except UsageError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as e:
+        if verbose:
+            raise
+        print(_message(e), file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ldsaug",
+        description="Augment the training set of a generative model by latent density (LDS), on Ray.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ldsaug_ray {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    everything = " → ".join(STAGES)
+    _add_run(commands, "run", f"all stages in order: {everything}")
+    for stage in STAGES.values():
+        first = " (reads the images first, if that is still to be done)" if stage.name == "train" else ""
+        _add_run(commands, stage.name, f"{stage.does}{first}")
+    settings = commands.add_parser("settings", help="list every setting, its default and meaning")
+    settings.add_argument("filter", nargs="?", default="", help="only settings whose name contains this")
+    doctor = commands.add_parser("doctor", help="check Ray, FAISS, MLflow, devices and feature weights")
+    doctor.add_argument("--verbose", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _add_run(commands: Any, name: str, text: str) -> None:
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML file with the settings, such as configs/demo.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings that replace the file's")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    parser.add_argument("--overwrite", action="store_true", help="discard a run directory that holds other data")
+    parser.add_argument("--verbose", action="store_true", help="show Ray's own messages and tracebacks")
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "settings":
+        return _settings(arguments.filter)
+    if arguments.command == "doctor":
+        from ldsaug_ray.stages.doctor import examine
+
+        return examine(verbose=arguments.verbose)
+    from ldsaug_ray.config import load_config
+    from ldsaug_ray.stages.command import run_command
+
+    config = load_config(arguments.config, arguments.overrides)
+    return run_command(
+        config,
+        arguments.command,
+        dry_run=arguments.dry_run,
+        overwrite=arguments.overwrite,
+        verbose=arguments.verbose,
+    )
+
+
+def _settings(pattern: str) -> int:
+    from ldsaug_ray.config import describe
+
+    found = [row for row in describe() if pattern in row[0]]
+    if not found:
+        print(f"no setting's name contains {pattern!r}", file=sys.stderr)
+        return 1
+    width = max(len(name) for name, _, _ in found)
+    for name, default, text in found:
+        print(f"{name:<{width}}  {text} [{default}]")
+    return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that the manifest and the MLflow run end in an honest state."""
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise _Terminated
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, LdsaugError):
+        return f"error: {error}"
+    text = str(error).strip().splitlines()
+    return f"error: {type(error).__name__}: {text[-1] if text else ''} (unexpected; --verbose shows where)"

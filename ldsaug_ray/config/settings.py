@@ -1,0 +1,255 @@
+"""The settings tree: every knob of a run, frozen, validated, documented.
+
+A field's description is its help text (`ldsaug settings` prints them all). Defaults are the paper's values where
+the paper gives one. The resolved tree is saved as `config.yaml` in the run directory.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Workers(Section):
+    """What one stage asks of Ray. The defaults fit a laptop and a GPU node."""
+
+    count: Positive | Auto = Field("auto", description="actors; auto: one per GPU share, or per CPU share without GPUs")
+    cpus: float = Field(1.0, gt=0, description="CPUs reserved per actor; also its thread count, rounded up")
+    gpus: float | Auto = Field("auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any")
+    memory_gb: float | None = Field(None, gt=0, description="memory reserved per actor, GB; none: not reserved")
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and (value < 0 or (value > 1 and value != int(value))):
+            raise ValueError("must be 0, a fraction below 1, or a whole number")
+        return value
+
+
+class Ray(Section):
+    """How to reach or start Ray. RAY_ADDRESS, where set, wins: the run attaches to that cluster."""
+
+    num_cpus: Positive | None = Field(None, description="CPUs of the local Ray; none: all. Not for an existing cluster")
+    num_gpus: int | None = Field(None, ge=0, description="GPUs of the local Ray; none: all. Not for an existing cluster")
+    object_store_gb: float | None = Field(None, ge=0.1, description="object store of the local Ray, GB; none: Ray's rule")
+
+
+class Data(Section):
+    """Where the images come from and how they become training arrays."""
+
+    source: str = Field(
+        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI; or sklearn:digits"
+    )
+    format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
+        "auto", description="layout of the source; auto: judged from what is there"
+    )
+    image_column: str = Field("image", description="Parquet: column with the image, struct<bytes, path> or binary")
+    key_column: str | None = Field(
+        None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
+    )
+    attributes: str | None = Field(
+        None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
+    )
+    attribute_names: tuple[str, ...] | None = Field(None, description="attributes to keep; none: all that are found")
+    missing_attributes: Literal["quarantine", "keep", "error"] = Field(
+        "quarantine", description="an image the attribute file lacks: quarantine it, keep it without, or stop"
+    )
+    resolution: int = Field(256, description="side of the training images, px: a power of two from 16 to 256")
+    crop: Literal["center", "none"] = Field(
+        "center", description="center: largest central square, then resize; none: resize and change the aspect"
+    )
+    upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
+    train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
+    test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
+    max_quarantined_fraction: float = Field(0.05, ge=0, le=1, description="stop when more of the images are unusable")
+    max_pixels: Positive = Field(64_000_000, description="an image with more pixels is a decompression bomb: quarantined")
+    # at most 512: at 256 px a part is 100 MB, and Ray Data splits blocks from 128 MiB on
+    part_rows: int = Field(512, ge=16, le=512, description="images per stored part (and unit of resumable work)")
+    workers: Workers = Workers()
+
+    @field_validator("resolution")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value not in (16, 32, 64, 128, 256):
+            raise ValueError("must be one of 16, 32, 64, 128, 256")
+        return value
+
+    @model_validator(mode="after")
+    def _split(self) -> Data:
+        if self.train == 0:
+            raise ValueError("train: 0 leaves nothing to train on")
+        if isinstance(self.train, float) and isinstance(self.test, float) and self.train + self.test > 1 + 1e-9:
+            raise ValueError(f"train + test = {self.train + self.test:g} is more than all images")
+        return self
+
+
+class Vae(Section):
+    """The StyleGAN2-structured VAE. Resolution comes from data.resolution."""
+
+    latent_dim: Positive = Field(512, description="d, the latent's dimension")
+    channel_base: Positive = Field(16384, description="channels at resolution r: min(channel_base / r, channel_max)")
+    channel_max: Positive = Field(512, description="widest layer")
+    mapping_layers: int = Field(8, ge=0, description="layers of the mapping network z -> w")
+
+
+class Objective(Section):
+    """Reconstruction + KL; the adversarial terms join here."""
+
+    reconstruction: Literal["l1", "l2", "charbonnier"] = Field("l1", description="pixel loss, pixels in -1..1")
+    beta: float = Field(1.0, ge=0, description="weight of KL(q(z|x) || N(0, I)) in nats per pixel value")
+    kl_warmup_steps: int = Field(0, ge=0, description="steps over which beta rises linearly from 0")
+
+
+class Optimisation(Section):
+    """What `train` and `finetune` share. To resume, run the same command again."""
+
+    steps: Positive = Field(description="optimiser steps")
+    batch_size: Positive = Field(32, description="images per step over all workers")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam step size (layers have equalised learning rates)")
+    adam_betas: tuple[float, float] = Field((0.0, 0.99), description="Adam's moments; StyleGAN2 uses 0, 0.99")
+    gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+    horizontal_flip: bool = Field(True, description="mirror half of the training images")
+    objective: Objective = Objective()
+    checkpoint_every: Positive = Field(1000, description="steps between checkpoints: what a crash can cost at most")
+    num_to_keep: Positive = Field(2, description="checkpoints kept while training")
+    log_every: Positive = Field(50, description="steps between points of the loss curve")
+    max_failures: int = Field(3, ge=0, description="worker or node losses to survive before giving up")
+    shuffle_parts: Positive = Field(4, description="stored parts mixed in memory at a time when shuffling")
+    workers: Workers = Workers()
+
+    @field_validator("adam_betas")
+    @classmethod
+    def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= b < 1 for b in value):
+            raise ValueError("both must lie in [0, 1)")
+        return value
+
+
+class Train(Optimisation):
+    """Training of the baseline VAE."""
+
+    steps: Positive = Field(100_000, description="optimiser steps")
+
+
+class Encode(Section):
+    """Images to posterior means."""
+
+    batch_size: Positive = Field(64, description="images per forward pass")
+    workers: Workers = Workers()
+
+
+class Sigma(Section):
+    """Bandwidth of the kernel density."""
+
+    rule: Literal["norm_fraction", "fixed"] = Field(
+        "norm_fraction", description="norm_fraction: scale x mean L2 norm of the training latents; fixed: value"
+    )
+    scale: float = Field(0.2, gt=0, description="with norm_fraction; the paper's one fifth")
+    value: float | None = Field(None, gt=0, description="with fixed: sigma itself")
+
+    @model_validator(mode="after")
+    def _fixed(self) -> Sigma:
+        if (self.rule == "fixed") != (self.value is not None):
+            raise ValueError("value is needed with rule: fixed, and only there")
+        return self
+
+
+class Score(Section):
+    """Candidates and their Latent Density Score."""
+
+    n_candidates: Positive = Field(50_000, description="interpolants to score, exactly")
+    alphas: tuple[float, ...] = Field(
+        tuple(m / 10 for m in range(1, 10)), min_length=1, description="interpolation weights; z = (1-a) z_i + a z_j"
+    )
+    sigma: Sigma = Sigma()
+    part_candidates: Positive = Field(16_384, description="candidates per stored part (and unit of resumable work)")
+    tile_rows: Positive = Field(1024, description="parents held at once: bounds the memory of an actor")
+    tile_latents: Positive = Field(4096, description="training latents held at once: bounds the memory of an actor")
+    workers: Workers = Workers()
+
+    @field_validator("alphas")
+    @classmethod
+    def _alphas(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("an alpha is listed twice")
+        if not all(0 < a < 1 for a in value):
+            raise ValueError("every alpha must lie strictly between 0 and 1")
+        return value
+
+
+class Select(Section):
+    """Which candidates are kept. Rules given together must all hold."""
+
+    tau: float | None = Field(None, gt=0, lt=1, description="keep LDS > tau; the paper names 0.28")
+    top_fraction: float | None = Field(0.2, gt=0, le=1, description="keep this share of the densest candidates")
+    top_count: Positive | None = Field(None, description="keep this many of the densest candidates")
+    exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> Select:
+        if self.tau is None and self.top_fraction is None and self.top_count is None:
+            raise ValueError("give at least one of tau, top_fraction, top_count")
+        return self
+
+
+class Decode(Section):
+    """Selected latents to images."""
+
+    batch_size: Positive = Field(64, description="latents per forward pass")
+    part_rows: Positive = Field(512, description="images per stored part (and unit of resumable work)")
+    workers: Workers = Workers()
+
+
+class Finetune(Optimisation):
+    """Further training on train + A, from the baseline's weights."""
+
+    steps: Positive = Field(50_000, description="optimiser steps")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam step size")
+
+
+class Report(Section):
+    """The page that shows what was selected."""
+
+    samples: int = Field(16, ge=2, le=100, description="images per LDS band, and selected samples shown with parents")
+    bands: int = Field(5, ge=2, le=10, description="LDS bands of the contact sheet (the paper's Figure 2)")
+
+
+class Tracking(Section):
+    """MLflow. MLFLOW_TRACKING_URI, where set, wins over the default SQLite file in the working folder."""
+
+    enabled: bool = Field(True, description="keep the run in MLflow")
+    experiment: str = Field("ldsaug", description="MLflow experiment")
+    run_name: str | None = Field(None, description="MLflow run name; none: the run directory's name")
+
+
+class Config(Section):
+    """One run, whole."""
+
+    run_dir: str = Field(description="where everything is written: a local path or any URI pyarrow or fsspec opens")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of split, candidates, weights, batches")
+    ray: Ray = Ray()
+    data: Data
+    vae: Vae = Vae()
+    train: Train = Train()
+    encode: Encode = Encode()
+    score: Score = Score()
+    select: Select = Select()
+    decode: Decode = Decode()
+    finetune: Finetune = Finetune()
+    report: Report = Report()
+    tracking: Tracking = Tracking()
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved tree as plain JSON/YAML types."""
+        return self.model_dump(mode="json")

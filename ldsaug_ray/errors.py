@@ -1,0 +1,40 @@
+"""Errors that a user can act on: each message names the field or file, what was found, and what is possible."""
+
+from __future__ import annotations
+
+
+class LdsaugError(Exception):
+    """Base of every error this project raises on purpose; the command line prints its text without a traceback."""
+
+    def __reduce__(self):  # keeps subclasses with their own __init__ picklable across Ray workers
+        return (_rebuild, (type(self), str(self)))
+
+
+class ConfigError(LdsaugError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class UsageError(LdsaugError):
+    """The command line itself is malformed (exit code 2)."""
+
+
+class InputError(LdsaugError):
+    """The user's data (images, attribute file, latents, checkpoint) cannot be used."""
+
+
+class StorageError(LdsaugError):
+    """The run directory cannot be read or written."""
+
+
+class NothingSelectedError(LdsaugError):
+    """The selection rules keep no candidate; the message lists thresholds that would."""
+
+
+class ResourceError(LdsaugError):
+    """The cluster lacks what a stage asks for."""
+
+
+def _rebuild(cls: type[LdsaugError], message: str) -> LdsaugError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    return error

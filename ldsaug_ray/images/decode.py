@@ -1,0 +1,168 @@
+"""From a file's bytes to a training array: checked, turned upright, made RGB, cropped to a square, resized.
+
+Everything that can be wrong with an image ends as `UnusableImage` with a reason a person can act on. The size is
+checked in the header, before pixels are decoded. No setting of Pillow is changed.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from typing import Literal
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+# Pillow knows more formats, and runs programs for some of them. Importing a plugin registers it.
+_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, BmpImagePlugin, TiffImagePlugin, GifImagePlugin)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+_UPRIGHT = {  # EXIF orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_WARNINGS = threading.Lock()  # Python's warning filters are per process; Ray works with processes, so nobody waits
+
+
+class UnusableImage(Exception):
+    """The image cannot become a training array; the text says why, in a few words."""
+
+
+def decode_image(
+    payload: bytes,
+    *,
+    resolution: int,
+    crop: Literal["center", "none"] = "center",
+    upscale: bool = False,
+    max_pixels: int = 64_000_000,
+) -> np.ndarray:
+    """Decode one image to uint8[resolution, resolution, 3], RGB, height first.
+
+    EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped; of an animation the
+    first frame counts; colour profiles are ignored. Resizing is Lanczos, antialiased.
+
+    Args:
+        payload: the file's bytes: JPEG, PNG, WebP, BMP, TIFF or GIF.
+        resolution: side of the result, px.
+        crop: "center" takes the largest central square; "none" keeps all and changes the aspect.
+        upscale: accept an image whose smaller side is below `resolution`.
+        max_pixels: more than these (width x height by the header) is a decompression bomb.
+
+    Raises:
+        UnusableImage: why this image cannot be used.
+    """
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow warns of is either checked here or harmless to the pixels
+        image = _open(payload)
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise UnusableImage(f"no pixels: {width} x {height} px")
+        if width * height > max_pixels:
+            raise UnusableImage(f"decompression bomb: {width} x {height} px, more than data.max_pixels = {max_pixels}")
+        if min(width, height) < resolution and not upscale:
+            raise UnusableImage(
+                f"smaller than the resolution: {width} x {height} px, not {resolution}; data.upscale=true accepts it"
+            )
+        pixels = _decode(image)
+    if crop == "center":
+        side = min(pixels.shape[:2])
+        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    if pixels.shape[:2] != (resolution, resolution):
+        small = Image.fromarray(np.ascontiguousarray(pixels))
+        pixels = np.asarray(small.resize((resolution, resolution), Image.Resampling.LANCZOS))
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return np.array(pixels, dtype=np.uint8, order="C")
+
+
+def _open(payload: bytes) -> ImageFile.ImageFile:
+    """The image with its header read and no pixel decoded.
+
+    Not `Image.open`: that one checks the size by Pillow's global limit, which the user of max_pixels cannot move.
+    WebP's canvas is allocated here already, but zeroed lazily by the system.
+    """
+    if not payload:
+        raise UnusableImage("empty file")
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        accepted = accept is not None and accept(payload[:16])
+        if not accepted:
+            continue
+        if isinstance(accepted, str):  # Pillow was built without this format
+            raise UnusableImage(f"this Pillow reads no {name}: {accepted}")
+        try:
+            image = factory(io.BytesIO(payload), "")
+        except Image.DecompressionBombError as e:  # a GIF frame larger than the GIF
+            raise UnusableImage(f"decompression bomb: {e}") from e
+        except MemoryError:
+            raise
+        except Exception as e:  # on damaged bytes Pillow's parsers raise nearly anything
+            raise UnusableImage(_damage(name, e)) from e
+        return image
+    raise UnusableImage(f"not an image (begins with {payload[:12]!r})")
+
+
+def _decode(image: ImageFile.ImageFile) -> np.ndarray:
+    """uint8[H, W] of a grey image or uint8[H, W, 3], upright."""
+    name = image.format or "image"
+    try:
+        image.load()
+        pixels = _to_rgb(image)
+    except (MemoryError, UnusableImage):
+        raise
+    except Image.DecompressionBombError as e:
+        raise UnusableImage(f"decompression bomb: {e}") from e
+    except Exception as e:  # as above
+        raise UnusableImage(_damage(name, e)) from e
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF says nothing about the pixels, and they are fine
+        turn = None
+    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Any mode of Pillow's as uint8[H, W] (grey) or uint8[H, W, 3]."""
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        see_through = image.info.get("transparency")
+        if isinstance(see_through, int):
+            grey[values == see_through] = 255
+        return grey
+    if image.mode in ("I", "F"):
+        kind = "integer" if image.mode == "I" else "float"
+        raise UnusableImage(f"32-bit {kind} pixels have no agreed white; store it with 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+    if image.mode == "1":
+        image = image.convert("L")
+    return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+
+
+def _damage(name: str, error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, KeyError):  # its text is only the key
+        text = f"lacks {text}"
+    if "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError):
+        return f"truncated {name}"
+    return f"damaged {name}: {text}"

@@ -1,0 +1,73 @@
+"""The order in which training sees its images: a pure function of (seed, parts), so a resumed run meets the same batches.
+
+The stored parts of an epoch are shuffled, taken a few at a time, and their rows shuffled together: a chunk. Ray Data
+reads chunks ahead of the training step; a batch is the next rows of the stream. Mixing `shuffle_parts` parts bounds
+memory; the order is uniform over the data where all parts fit into one chunk.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ldsaug_ray.images.tables import image_array
+from ldsaug_ray.storage import Location
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of a few parts in a shuffled order."""
+
+    epoch: int
+    number: int  # within the epoch
+    parts: tuple[int, ...]
+    skip: int  # rows at its head that a resumed run has seen
+
+
+def training_chunks(
+    part_rows: Sequence[int], *, seed: int, rank: int, world: int, shuffle_parts: int, start: int, stop: int
+) -> Iterator[Chunk]:
+    """Chunks that hold rows `start`..`stop`-1 of this rank's endless stream.
+
+    Args:
+        part_rows: rows of every stored part.
+        seed: of the order.
+        rank, world: this worker and how many there are; each row of an epoch goes to exactly one rank.
+        shuffle_parts: parts mixed at a time.
+        start, stop: rows of the rank's stream, 0 <= start <= stop.
+    """
+    seen = 0
+    epoch = 0
+    rows_before_epoch = sum(part_rows)
+    if rows_before_epoch < world:
+        raise ValueError(f"{rows_before_epoch} rows for {world} workers")
+    while seen < stop:
+        order = np.random.default_rng([seed, epoch, 0]).permutation(len(part_rows))
+        for number in range(0, len(order), shuffle_parts):
+            parts = tuple(int(p) for p in order[number : number + shuffle_parts])
+            rows = len(range(rank, sum(part_rows[p] for p in parts), world))
+            if seen + rows > start and seen < stop:
+                yield Chunk(epoch, number, parts, max(0, start - seen))
+            seen += rows
+        epoch += 1
+
+
+def read_chunk(chunk: Chunk, files: Sequence[Location], *, seed: int, rank: int, world: int) -> np.ndarray:
+    """The chunk's images for this rank, uint8[n, H, W, 3], in the order training sees them."""
+    images = np.concatenate([read_images(files[p]) for p in chunk.parts])
+    order = np.random.default_rng([seed, chunk.epoch, 1 + chunk.number]).permutation(len(images))
+    return images[order[rank::world][chunk.skip :]]
+
+
+def read_images(file: Location) -> np.ndarray:
+    """Images of one stored part, uint8[N, H, W, 3]: raw as `prepare` writes them or encoded as `decode` does."""
+    table = file.read_table(columns=["image"])
+    if pa.types.is_fixed_size_binary(table["image"].type):
+        return image_array(table)
+    payloads = table["image"].combine_chunks().field("bytes").to_pylist()
+    return np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in payloads])

@@ -1,0 +1,35 @@
+"""Latent density: which interpolants exist, how dense each is, which are kept, and what that means.
+
+Arrays in, arrays out; no Ray, no files. The formulas are those of the paper, kept in log space throughout.
+"""
+
+from ldsaug_ray.lds.bandwidth import resolve_sigma, sigma_from_norm
+from ldsaug_ray.lds.diagnostics import Regime, latent_norms, norms_from_mean, regime, sentences
+from ldsaug_ray.lds.exact import PairScores, score_block, score_gradient, score_pairs, score_points
+from ldsaug_ray.lds.latents import interpolate, validate_latents
+from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_pairs, plan_pairs_range
+from ldsaug_ray.lds.threshold import Selection, select
+
+__all__ = [
+    "Candidates",
+    "PairScores",
+    "Regime",
+    "Selection",
+    "candidates",
+    "interpolate",
+    "latent_norms",
+    "n_pairs_for",
+    "norms_from_mean",
+    "plan_pairs",
+    "plan_pairs_range",
+    "regime",
+    "resolve_sigma",
+    "score_block",
+    "score_gradient",
+    "score_pairs",
+    "score_points",
+    "select",
+    "sentences",
+    "sigma_from_norm",
+    "validate_latents",
+]

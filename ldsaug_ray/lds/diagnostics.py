@@ -1,0 +1,224 @@
+"""In which regime a run is: does "dense" mean near its own parents, near the mean, or truly among many latents?
+
+Takes per-candidate scores, gives numbers (`Regime`) and plain sentences, one for each trap of spec section 2. The
+regime is a property of the latents, so every run measures its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds.latents import check_pairs, row_blocks, squared_gaps, validate_latents
+from ldsaug_ray.lds.pairs import Candidates
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What the scores of one run reward. None: undefined here (nothing selected, or a constant)."""
+
+    n_candidates: int
+    n_selected: int
+    n_latents: int
+    median_log_lds: float
+    max_log_lds: float
+    median_parent_share: float  # of all candidates; 0..1
+    median_parent_share_selected: float | None
+    median_effective_neighbours: float  # 1..n_latents
+    correlation_with_middle: float | None  # Spearman, log LDS with min(alpha, 1 - alpha)
+    correlation_with_mean: float | None  # Spearman, log LDS with -||z - mean||^2
+    alphas: tuple[float, ...]
+    alpha_share: tuple[float, ...]  # of each alpha among all candidates
+    alpha_share_selected: tuple[float, ...] | None
+    extreme_alphas: tuple[float, ...]  # those nearest to a parent
+    extreme_share: float
+    extreme_share_selected: float | None
+    overlap_without_parents: float | None  # Jaccard: selected, and as many ranked without their parents
+    norm_shrinkage: float | None  # mean ||z - mean||: candidates / training latents
+
+
+def latent_norms(train: ArrayLike) -> Array:
+    """Distance of each training latent from their mean, ||z_k - mean||, float64[N]. InputError for invalid latents."""
+    z = validate_latents(train)
+    mean = z.mean(axis=0, dtype=np.float64)
+    out = np.empty(len(z))
+    for rows in row_blocks(*z.shape):
+        block = np.subtract(z[rows], mean, dtype=np.float64)
+        out[rows] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    return out
+
+
+def norms_from_mean(train: ArrayLike, candidates: Candidates) -> Array:
+    """Distance of each candidate from the training mean, ||z - mean||, float64[M], no candidate vector held.
+
+    Stewart: ||z-mean||^2 = (1-a)||z_i-mean||^2 + a||z_j-mean||^2 - a(1-a)||z_i-z_j||^2 (spec section 1).
+    Raises InputError for invalid latents or parents.
+    """
+    z = validate_latents(train)
+    pairs = check_pairs(np.stack([candidates.i, candidates.j], axis=1), len(z))
+    distinct, which = np.unique(pairs[:, 0] * len(z) + pairs[:, 1], return_inverse=True)
+    gaps = squared_gaps(z, np.stack(np.divmod(distinct, len(z)), axis=1))[which]
+    squared = latent_norms(z) ** 2
+    a = candidates.alpha
+    return np.sqrt(np.maximum((1 - a) * squared[pairs[:, 0]] + a * squared[pairs[:, 1]] - a * (1 - a) * gaps, 0.0))
+
+
+def regime(
+    *,
+    log_lds: Array,
+    log_lds_excluding_parents: Array,
+    parent_share: Array,
+    effective_neighbours: Array,
+    alpha: Array,
+    selected: NDArray[np.bool_],
+    distance_to_mean: Array,
+    train_distance_to_mean: Array,
+) -> Regime:
+    """Measure the regime from all candidates, or a large sample drawn without regard to score.
+
+    The first seven are [M], one value a candidate: scores of one sigma, alpha, the mask of the kept, and
+    `norms_from_mean`; the last is `latent_norms`, [N]. Raises InputError for no candidates or unequal lengths.
+    """
+    columns = (log_lds, log_lds_excluding_parents, parent_share, effective_neighbours, alpha, selected)
+    lengths = [len(column) for column in (*columns, distance_to_mean)]
+    if len(set(lengths)) != 1 or not lengths[0] or not len(train_distance_to_mean):
+        raise InputError(f"the regime needs equally many values of each kind, at least one; found lengths {lengths}")
+    kept = np.asarray(selected, bool)
+    count = int(kept.sum())
+    values, which = np.unique(alpha, return_inverse=True)
+    middle = np.minimum(values, 1 - values)
+    extreme = np.isclose(middle, middle.min(), rtol=0, atol=1e-9)
+    train_mean = float(np.mean(train_distance_to_mean))
+    return Regime(
+        n_candidates=lengths[0],
+        n_selected=count,
+        n_latents=len(train_distance_to_mean),
+        median_log_lds=float(np.median(log_lds)),
+        max_log_lds=float(np.max(log_lds)),
+        median_parent_share=float(np.median(parent_share)),
+        median_parent_share_selected=float(np.median(parent_share[kept])) if count else None,
+        median_effective_neighbours=float(np.median(effective_neighbours)),
+        correlation_with_middle=spearman(log_lds, middle[which]),
+        correlation_with_mean=spearman(log_lds, -(distance_to_mean**2)),
+        alphas=tuple(values.tolist()),
+        alpha_share=tuple((np.bincount(which) / lengths[0]).tolist()),
+        alpha_share_selected=(
+            tuple((np.bincount(which[kept], minlength=len(values)) / count).tolist()) if count else None
+        ),
+        extreme_alphas=tuple(values[extreme].tolist()),
+        extreme_share=float(extreme[which].mean()),
+        extreme_share_selected=float(extreme[which][kept].mean()) if count else None,
+        overlap_without_parents=_overlap(log_lds_excluding_parents, kept) if count else None,
+        norm_shrinkage=float(np.mean(distance_to_mean)) / train_mean if train_mean > 0 else None,
+    )
+
+
+def spearman(a: Array, b: Array) -> float | None:
+    """Rank correlation, ties at their mean rank; None where one side is constant."""
+    ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (a, b)]
+    spread = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
+    return float(ranks[0] @ ranks[1]) / spread if spread > 0 else None
+
+
+def _overlap(scores: Array, kept: NDArray[np.bool_]) -> float:
+    rival = np.zeros_like(kept)
+    rival[np.argsort(-scores, kind="stable")[: kept.sum()]] = True  # ties by lower place, as `select` does
+    return float((kept & rival).sum() / (kept | rival).sum())
+
+
+def sentences(regime: Regime) -> list[str]:
+    """The findings in plain English, one number each, good news included (spec section 2)."""
+    r = regime
+    found = [_parents(r), _neighbours(r)]
+    if r.correlation_with_middle is not None and r.extreme_share_selected is not None and len(r.alphas) > 1:
+        found.append(_alphas(r))
+    if r.overlap_without_parents is not None:
+        found.append(_ranking(r))
+    if r.correlation_with_mean is not None:
+        found.append(_mean(r))
+    if r.norm_shrinkage is not None:
+        found.append(_norm(r))
+    found.append(
+        f"The largest LDS of the run is {np.exp(r.max_log_lds):.3g} and the median {np.exp(r.median_log_lds):.3g} "
+        f"(log {r.max_log_lds:.2f} and {r.median_log_lds:.2f}): a select.tau at or above the largest keeps nothing."
+    )
+    return found
+
+
+def _parents(r: Regime) -> str:
+    share = f"{r.median_parent_share:.0%} of a typical candidate's density comes from its own two parents"
+    if r.median_parent_share >= 0.5:
+        return (
+            f"In this run {share}: 'dense' means 'almost a copy of a training image'; "
+            "consider select.exclude_parents=true or a larger score.sigma.scale."
+        )
+    if r.median_parent_share >= 0.1:
+        return (
+            f"In this run {share}: enough to sway the ranking; "
+            "compare with select.exclude_parents=true before trusting it."
+        )
+    return f"Only {share}: the score measures the other training latents, as intended."
+
+
+def _neighbours(r: Regime) -> str:
+    count = f"{r.median_effective_neighbours:.3g} of {r.n_latents} training latents"
+    if r.median_effective_neighbours > 0.5 * r.n_latents:
+        return (
+            f"A typical candidate's density is an even average over {count}: the bandwidth blurs all structure; "
+            "consider a smaller score.sigma.scale."
+        )
+    if r.median_effective_neighbours < 3:
+        return (
+            f"A typical candidate's density rests on effectively {count}: "
+            "the bandwidth is narrow; consider a larger score.sigma.scale."
+        )
+    return f"A typical candidate's density rests on effectively {count}."
+
+
+def _alphas(r: Regime) -> str:
+    names = " or ".join(f"{a:g}" for a in r.extreme_alphas)
+    shares = (
+        f"{r.extreme_share_selected:.0%} of the selected have alpha = {names}, against {r.extreme_share:.0%} of all"
+    )
+    correlation = f"rank correlation of density with min(alpha, 1 - alpha) {r.correlation_with_middle:+.2f}"
+    assert r.extreme_share_selected is not None
+    if r.extreme_share_selected > 1.5 * r.extreme_share and r.extreme_share_selected > r.extreme_share + 0.1:
+        return f"{shares} ({correlation}): the selection prefers candidates next to a parent."
+    if r.extreme_share_selected < 0.5 * r.extreme_share:
+        return f"{shares} ({correlation}): the selection prefers midpoints between its parents."
+    return f"{shares} ({correlation}): the selection does not hang on alpha."
+
+
+def _ranking(r: Regime) -> str:
+    overlap = f"{r.overlap_without_parents:.0%} (Jaccard)"
+    assert r.overlap_without_parents is not None
+    if r.overlap_without_parents < 0.5:
+        return f"Ranked without their own parents, other candidates would be kept: overlap only {overlap}."
+    return f"Ranked without their own parents, much the same candidates would be kept: overlap {overlap}."
+
+
+def _mean(r: Regime) -> str:
+    correlation = f"rank correlation with closeness to the mean {r.correlation_with_mean:+.2f}"
+    assert r.correlation_with_mean is not None
+    if r.correlation_with_mean >= 0.9:
+        return (
+            f"The score ranks by distance to the mean latent ({correlation}): it prefers average images; "
+            "consider a smaller score.sigma.scale."
+        )
+    if r.correlation_with_mean >= 0.5:
+        return f"The score leans towards average images ({correlation})."
+    return f"The score is more than distance to the mean latent ({correlation})."
+
+
+def _norm(r: Regime) -> str:
+    shrinkage = f"{r.norm_shrinkage:.0%} as far from the mean as training latents"
+    assert r.norm_shrinkage is not None
+    if r.norm_shrinkage < 0.9:
+        return f"Candidates lie {shrinkage}: linear interpolation shrinks the norm, which alone makes them look dense."
+    return f"Candidates lie {shrinkage}: interpolation barely shrinks the norm."

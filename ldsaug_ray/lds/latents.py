@@ -1,0 +1,112 @@
+"""The training latents as an array: what is accepted, rows read in blocks, points between two of them.
+
+Everything here streams over blocks of rows, so a memory-mapped or borrowed read-only array is never copied whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ldsaug_ray.errors import InputError
+
+BLOCK_BYTES = 16 * 2**20  # float64 bytes of one block of rows
+LARGEST = float(np.finfo(np.float32).max)  # values beyond it are not float32, and their squares may overflow
+
+
+def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
+    """Slices that cover `n_rows` rows of `width` float64 values, each at most BLOCK_BYTES (or one row)."""
+    step = max(1, BLOCK_BYTES // (8 * max(1, width)))
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def validate_latents(
+    train: ArrayLike, *, keys: Sequence[str] | None = None, name: str = "the training latents"
+) -> NDArray[np.floating]:
+    """Check latents [N, d] and return them as an array, copied only if they were not floats in an array.
+
+    float32 and float64, strided and read-only arrays pass as they are; other real numbers become float64.
+    Raises InputError unless 2-D with N, d >= 1 and every value finite and within float32's range; the message names
+    the first bad row (by `keys[row]` too, where `keys` gives each row's name) and counts the bad rows.
+    """
+    z = np.asarray(train)
+    if z.ndim != 2:
+        raise InputError(f"{name} must be a 2-D array [N, d]; found shape {z.shape}")
+    if z.dtype.kind not in "fiub":
+        raise InputError(f"{name} must be real numbers (float32); found dtype {z.dtype}")
+    if z.shape[0] < 1 or z.shape[1] < 1:
+        raise InputError(f"{name} must have at least one row and one column; found shape {z.shape}")
+    if z.dtype not in (np.float32, np.float64):
+        z = z.astype(np.float64)
+    bad = np.concatenate([~_within_range(z[rows]) for rows in row_blocks(*z.shape)])
+    if bad.any():
+        row = int(np.argmax(bad))
+        key = f" (key {keys[row]})" if keys is not None else ""
+        raise InputError(
+            f"{name} hold NaN, infinite or out-of-float32-range values in {int(bad.sum())} of {len(z)} rows, "
+            f"first in row {row}{key}; encode again, or drop those rows"
+        )
+    return z
+
+
+def _within_range(block: NDArray[np.floating]) -> NDArray[np.bool_]:
+    return (np.abs(block) <= LARGEST).all(axis=1)  # false for NaN and inf too
+
+
+def interpolate(train: ArrayLike, i: ArrayLike, j: ArrayLike, alpha: ArrayLike) -> NDArray[np.float32]:
+    """Candidates z = (1 - alpha) z_i + alpha z_j, float32[M, d] (spec section 1, "pairs").
+
+    train: float[N, d]; i, j: int[M] row numbers; alpha: float[M]; scalars broadcast. Computed in float64, rounded
+    once. Raises InputError for invalid latents or a row number outside 0..N-1.
+    """
+    z = validate_latents(train)
+    try:
+        i_, j_, alpha_ = np.broadcast_arrays(np.atleast_1d(i), np.atleast_1d(j), np.atleast_1d(alpha))
+    except ValueError as error:
+        raise InputError(f"i, j and alpha must be as long as each other: {error}") from error
+    if i_.ndim != 1:
+        raise InputError(f"i, j and alpha must be 1-D; found shape {i_.shape}")
+    check_rows(i_, len(z), "i")
+    check_rows(j_, len(z), "j")
+    out = np.empty((len(i_), z.shape[1]), np.float32)
+    for rows in row_blocks(*out.shape):
+        a = alpha_[rows, None].astype(np.float64)
+        out[rows] = (1 - a) * z[i_[rows]] + a * z[j_[rows]]
+    return out
+
+
+def check_rows(index: NDArray[Any], n: int, name: str) -> None:
+    """Raise InputError unless `index` holds whole numbers in 0..n-1."""
+    if index.dtype.kind not in "iu" and index.size:
+        raise InputError(f"{name} must hold row numbers (int64); found dtype {index.dtype}")
+    outside = (index < 0) | (index >= n) if index.size else np.zeros(0, bool)
+    if outside.any():
+        at = int(np.argmax(outside))
+        raise InputError(f"{name}[{at}] = {index.flat[at]} is no row of {n} latents (0..{n - 1})")
+
+
+def check_pairs(pairs: ArrayLike, n: int) -> NDArray[np.int64]:
+    """Pairs as int64[P, 2]; InputError unless all are two different rows of n latents."""
+    p = np.asarray(pairs)
+    if p.ndim != 2 or p.shape[1] != 2:
+        raise InputError(f"pairs must be an array [P, 2] of row numbers; found shape {p.shape}")
+    check_rows(p[:, 0], n, "pairs[:, 0]")
+    check_rows(p[:, 1], n, "pairs[:, 1]")
+    same = p[:, 0] == p[:, 1]
+    if same.any():
+        at = int(np.argmax(same))
+        raise InputError(f"pair {at} joins latent {p[at, 0]} with itself ({int(same.sum())} such); i and j must differ")
+    return p.astype(np.int64, copy=False)
+
+
+def squared_gaps(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Squared distances between parents, float64[P], by direct differences: exact even far from the origin."""
+    out = np.empty(len(pairs))
+    for rows in row_blocks(len(pairs), train.shape[1]):
+        gap = np.subtract(train[pairs[rows, 0]], train[pairs[rows, 1]], dtype=np.float64)
+        out[rows] = np.einsum("pd,pd->p", gap, gap)
+    return out

@@ -1,0 +1,120 @@
+"""The stages of a run: their order, what each needs and writes, and when its result still counts.
+
+A stage's fingerprint covers the settings that change its result and the digests of what it reads. A stage is complete
+when the manifest has an entry with the same fingerprint; settings that only change how the work is done (workers,
+checkpoint intervals, tiles) do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import fingerprint
+
+FORMAT = 1  # raised when a stage's files change meaning, so that old run directories are recomputed
+
+_HOW_NOT_WHAT = {
+    "workers",
+    "max_failures",
+    "checkpoint_every",
+    "num_to_keep",
+    "log_every",
+    "tile_rows",
+    "tile_latents",
+    "max_quarantined_fraction",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline."""
+
+    name: str
+    does: str
+    needs: tuple[str, ...]
+    writes: tuple[str, ...]  # folders of the run directory, deleted when the stage is recomputed
+    settings: Callable[[Config], Mapping[str, Any]]
+    unit: str = "rows"
+
+    def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "") -> str:
+        """Identity of the stage's result.
+
+        Args:
+            config: the whole tree.
+            digests: content digest of every stage in `needs`.
+            inputs: identity of anything outside the run directory (the image source).
+        """
+        settings = _strip(dict(self.settings(config)))
+        return fingerprint([FORMAT, self.name, settings, {n: digests[n] for n in self.needs}, inputs])
+
+
+def _strip(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _strip(v) for k, v in tree.items() if k not in _HOW_NOT_WHAT}
+    return tree
+
+
+def _pick(*names: str) -> Callable[[Config], Mapping[str, Any]]:
+    return lambda config: {n: v for n, v in config.dump().items() if n in names}
+
+
+STAGES: dict[str, Stage] = {
+    s.name: s
+    for s in (
+        Stage(
+            "prepare",
+            "read, check, crop and resize the images; split them into train and test",
+            (),
+            ("images", "quarantine/prepare"),
+            _pick("data", "seed"),
+            "images",
+        ),
+        Stage("train", "train the VAE", ("prepare",), ("train",), _pick("vae", "train", "seed"), "images"),
+        Stage(
+            "encode",
+            "images to latents (posterior means)",
+            ("prepare", "train"),
+            ("latents", "quarantine/encode"),
+            _pick("encode"),
+            "images",
+        ),
+        Stage("score", "Latent Density Score of every candidate", ("encode",), ("scores",), _pick("score", "seed"), "candidates"),
+        Stage("select", "keep the dense candidates", ("score",), ("selected",), _pick("select"), "candidates"),
+        Stage(
+            "decode",
+            "selected latents to images",
+            ("train", "encode", "select"),
+            ("augmented",),
+            _pick("decode"),
+            "images",
+        ),
+        Stage(
+            "finetune",
+            "train further on train + A",
+            ("prepare", "train", "decode"),
+            ("finetune",),
+            _pick("finetune", "seed"),
+            "images",
+        ),
+        Stage(
+            "report",
+            "the page that shows what was selected",
+            ("prepare", "train", "encode", "score", "select", "decode", "finetune"),
+            ("report",),
+            _pick("report"),
+            "pages",
+        ),
+    )
+}
+
+
+def downstream(name: str) -> list[str]:
+    """Stages that read, directly or not, what `name` writes, in order."""
+    found = {name}
+    for stage in STAGES.values():
+        if found & set(stage.needs):
+            found.add(stage.name)
+    return [s for s in STAGES if s in found and s != name]

@@ -1,0 +1,248 @@
+"""The run directory: `config.yaml`, `manifest.json`, a folder per stage, and the markers that let a stage go on.
+
+A stage is complete when its manifest entry is there, written last. While it runs, each unit of its work leaves a
+marker under `_progress/STAGE/` once the unit's files are whole; running the same command again does the other units.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import yaml
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import add_digests, digest_text
+from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.pipeline import FORMAT, STAGES
+from ldsaug_ray.storage import Location
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a stage or a unit: in = out + dropped + quarantined, always."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_dropped: int = 0
+    rows_quarantined: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.rows_in + other.rows_in,
+            self.rows_out + other.rows_out,
+            self.rows_dropped + other.rows_dropped,
+            self.rows_quarantined + other.rows_quarantined,
+        )
+
+    def check(self, where: str) -> None:
+        """Raise where rows were lost.
+
+        Raises:
+            StorageError: in differs from out + dropped + quarantined.
+        """
+        if self.rows_in != self.rows_out + self.rows_dropped + self.rows_quarantined:
+            raise StorageError(
+                f"{where}: {self.rows_in} rows went in, but {self.rows_out} came out, {self.rows_dropped} were dropped "
+                f"and {self.rows_quarantined} quarantined; please report this as a bug"
+            )
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What a finished unit of work leaves in its marker."""
+
+    unit: int
+    counts: Counts
+    digest: int
+    files: tuple[str, ...] = ()
+    file_rows: tuple[int, ...] = ()
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored; the digest as text, since JSON readers lose large integers."""
+        return {**asdict(self), "digest": digest_text(self.digest)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> UnitResult:
+        """The inverse of `to_json`."""
+        return cls(
+            value["unit"],
+            Counts(**value["counts"]),
+            int(value["digest"], 16),
+            tuple(value["files"]),
+            tuple(value["file_rows"]),
+            value["extra"],
+        )
+
+
+class RunDir:
+    """A run directory on any file system. Create with `open_run_dir`."""
+
+    def __init__(self, root: Location):
+        self.root = root
+        self.manifest = self._read_manifest()
+
+    def folder(self, name: str) -> Location:
+        """A folder or file below the run directory."""
+        return self.root / name
+
+    def entry(self, stage: str) -> dict[str, Any] | None:
+        """The manifest's entry of a complete stage."""
+        return self.manifest["stages"].get(stage)
+
+    def require(self, stage: str, field_name: str | None = None) -> Any:
+        """The entry of a complete stage, or one field of it.
+
+        Raises:
+            InputError: the stage has not been completed.
+        """
+        entry = self.entry(stage)
+        if entry is None:
+            raise InputError(f"{self.root.uri}: stage {stage} is not complete; run `ldsaug {stage}` or `ldsaug run` first")
+        return entry if field_name is None else entry[field_name]
+
+    def reset(self, stage: str) -> None:
+        """Forget a stage: its entry first, then its files."""
+        if self.manifest["stages"].pop(stage, None) is not None:
+            self._write_manifest()
+        for folder in (*STAGES[stage].writes, f"_progress/{stage}"):
+            (self.root / folder).delete()
+
+    def begin(self, stage: str, fingerprint: str) -> dict[int, UnitResult]:
+        """Start or go on with a stage; returns the units that an interrupted attempt finished.
+
+        Files of another fingerprint are deleted, never mixed with new ones.
+        """
+        started = self.root / f"_progress/{stage}/started.json"
+        if not (started.exists() and started.read_json().get("fingerprint") == fingerprint):
+            self.reset(stage)
+            started.write_json({"fingerprint": fingerprint})
+        return self.finished_units(stage)
+
+    def interrupted(self, stage: str, fingerprint: str) -> bool:
+        """Whether an attempt with this fingerprint was begun and not finished."""
+        started = self.root / f"_progress/{stage}/started.json"
+        return started.exists() and started.read_json().get("fingerprint") == fingerprint
+
+    def finished_units(self, stage: str) -> dict[int, UnitResult]:
+        """Units with a marker, by number."""
+        markers = (self.root / f"_progress/{stage}").files(".unit.json")
+        units = (UnitResult.from_json(m.read_json()) for m in markers)
+        return {u.unit: u for u in units}
+
+    def finish(
+        self, stage: str, fingerprint: str, counts: Counts, digest: str, seconds: float, processed: int, **facts: Any
+    ) -> None:
+        """Write the manifest entry: from here on the stage is complete.
+
+        Args:
+            stage, fingerprint, digest: identity of the stage and its result.
+            counts: of the whole stage.
+            seconds: of this attempt.
+            processed: rows that this attempt worked on, for the rate.
+            facts: further entries.
+        """
+        counts.check(f"stage {stage}")
+        self.manifest["stages"][stage] = {
+            "fingerprint": fingerprint,
+            **asdict(counts),
+            "seconds": round(seconds, 3),
+            "rows_per_second": round(processed / seconds, 3) if seconds > 0 else None,
+            "digest": digest,
+            **facts,
+        }
+        self._write_manifest()
+
+    def save_config(self, config: Config) -> None:
+        """Write the resolved settings."""
+        text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True)
+        (self.root / "config.yaml").write_bytes(text.encode())
+
+    def saved_config(self) -> dict[str, Any] | None:
+        """The settings that last wrote here, as a plain tree."""
+        location = self.root / "config.yaml"
+        if not location.exists():
+            return None
+        tree = yaml.safe_load(location.read_text())
+        return tree if isinstance(tree, dict) else None
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a fact about the run beside the stages (such as its MLflow run)."""
+        self.manifest[name] = value
+        self._write_manifest()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        location = self.root / "manifest.json"
+        if not location.exists():
+            return {"format": FORMAT, "stages": {}}
+        manifest = location.read_json()
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+            raise StorageError(f"{location.uri}: not a manifest of ldsaug_ray; choose another run_dir")
+        if manifest.get("format", 0) > FORMAT:
+            raise StorageError(f"{location.uri}: written by a newer ldsaug_ray (format {manifest['format']} > {FORMAT})")
+        return manifest
+
+    def _write_manifest(self) -> None:
+        (self.root / "manifest.json").write_json(self.manifest)
+
+
+def mark(run: Location, stage: str, result: UnitResult) -> None:
+    """Leave the marker of a finished unit; its files must be whole by now."""
+    result.counts.check(f"stage {stage}, unit {result.unit}")
+    (run / f"_progress/{stage}/{result.unit:06d}.unit.json").write_json(result.to_json())
+
+
+def total(results: Iterable[UnitResult]) -> tuple[Counts, str]:
+    """Counts and digest of all units together."""
+    units = list(results)
+    counts = sum((u.counts for u in units), Counts())
+    return counts, digest_text(add_digests([u.digest for u in units]))
+
+
+def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True) -> RunDir:
+    """Open the run directory of a config.
+
+    Raises:
+        StorageError: it cannot be read or written, or holds something else than a run.
+        InputError: it holds a run on other data (`overwrite` starts anew).
+    """
+    root = Location.of(config.run_dir)
+    if root.is_local and root.info().type.name == "File":
+        raise StorageError(f"run_dir {root.uri}: is a file; choose a folder")
+    if not (root / "manifest.json").exists():
+        strangers = [f for f in root.files() if not f.name.startswith(".")]
+        known = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes} | {"_progress", "config.yaml"}
+        skip = len(root.path) + 1
+        odd = [f.path[skip:] for f in strangers if f.path[skip:].split("/")[0] not in known]
+        if odd:
+            raise StorageError(
+                f"run_dir {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}{', …' if len(odd) > 3 else ''}); "
+                "choose an empty or a new folder"
+            )
+    run = RunDir(root)
+    before = run.saved_config()
+    if before is not None:
+        old, new = (before.get("data") or {}).get("source"), config.data.source
+        if old != new and not overwrite:
+            raise InputError(
+                f"run_dir {root.uri} was written by a config with data.source={old}, this one has data.source={new}; "
+                "choose another run_dir, or pass --overwrite to discard what is there"
+            )
+        if old != new and create:
+            for stage in reversed(STAGES):
+                run.reset(stage)
+            run.manifest = {"format": FORMAT, "stages": {}}
+    if create:
+        root.make_folder()
+        _check_writable(root)
+        run.save_config(config)
+    return run
+
+
+def _check_writable(root: Location) -> None:
+    probe = root / f".write-probe-{os.getpid()}"
+    probe.write_bytes(b"ok")
+    probe.delete()

@@ -1,0 +1,203 @@
+"""What every stage gets: the settings, the run directory, a console, and Ray's session and resources."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.errors import ConfigError, LdsaugError, ResourceError
+from ldsaug_ray.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Job:
+    """One invocation: a stage function reads from it and writes through it."""
+
+    config: Config
+    run: RunDir
+    console: Console
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Actors of a stage, resolved against the cluster."""
+
+    count: int
+    cpus: float
+    gpus: float
+    memory: int | None  # bytes
+
+    @property
+    def threads(self) -> int:
+        """Threads of one actor: what it reserves, rounded up."""
+        return max(1, math.ceil(self.cpus))
+
+    def text(self) -> str:
+        """For the plan."""
+        gpus = f", {self.gpus:g} GPU" if self.gpus else ""
+        memory = f", {self.memory / 1e9:g} GB" if self.memory else ""
+        return f"{self.count} × ({self.cpus:g} CPU{gpus}{memory})"
+
+
+@contextmanager
+def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
+    """Attach to the cluster of RAY_ADDRESS, or start a local Ray; leave it when the block ends.
+
+    Raises:
+        ResourceError: the cluster does not answer.
+        ConfigError: limits of a local Ray were given for an existing cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; silences its warning
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():  # a caller's session (tests, notebooks): use it, leave it alone
+        quieten_data(verbose)
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    limits = config.ray
+    quiet = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
+    if address:
+        given = [k for k, v in limits.model_dump().items() if v is not None]
+        if given:
+            raise ConfigError(
+                f"ray.{given[0]}: limits a local Ray, but RAY_ADDRESS={address} names an existing cluster; unset one of them"
+            )
+        try:
+            with _held_back(not verbose):
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as e:
+            reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+            raise ResourceError(f"RAY_ADDRESS={address}: the cluster does not answer ({reason})") from e
+    else:
+        store = None if limits.object_store_gb is None else int(limits.object_store_gb * 1e9)
+        with _held_back(not verbose):
+            ray.init(
+                num_cpus=limits.num_cpus,
+                num_gpus=limits.num_gpus,
+                object_store_memory=store,
+                include_dashboard=False,
+                **quiet,
+            )
+    try:
+        quieten_data(verbose)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quieten_data(verbose: bool) -> None:
+    """Turn Ray Data's own progress bars and messages off unless asked for."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    level = logging.INFO if verbose else logging.ERROR
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(level)
+
+
+def cluster_resources() -> Mapping[str, float]:
+    """CPUs, GPUs and memory of the attached cluster."""
+    import ray
+
+    return ray.cluster_resources()  # type: ignore[no-any-return]
+
+
+def pool_of(workers: Workers, stage: str, resources: Mapping[str, float], *, limit: int | None = None) -> Pool:
+    """Resolve `auto` and check that the cluster can hold the actors.
+
+    Args:
+        workers: the stage's settings.
+        stage: its name, for messages.
+        resources: what the cluster has.
+        limit: no more actors than units of work.
+
+    Raises:
+        ResourceError: the cluster has not what even one actor needs, or not what the asked number needs.
+    """
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    per_actor = (1.0 if gpus else 0.0) if workers.gpus == "auto" else float(workers.gpus)
+    memory = None if workers.memory_gb is None else int(workers.memory_gb * 1e9)
+    fits = [cpus / workers.cpus]
+    if per_actor:
+        fits.append(gpus / per_actor)
+    if memory:
+        fits.append(resources.get("memory", 0.0) / memory)
+    most = math.floor(min(fits) + 1e-9)
+    need = 1 if workers.count == "auto" else int(workers.count)
+    if most < need:
+        asked = Pool(need, workers.cpus, per_actor, memory).text()
+        raise ResourceError(
+            f"{stage}.workers asks for {asked}, but the cluster has {cpus:g} CPUs, {gpus:g} GPUs and "
+            f"{resources.get('memory', 0.0) / 1e9:.1f} GB; lower {stage}.workers or add nodes"
+        )
+    count = most if workers.count == "auto" else need
+    return Pool(max(1, min(count, limit) if limit is not None else count), workers.cpus, per_actor, memory)
+
+
+def limit_threads(threads: int) -> None:
+    """Set the thread counts of the BLAS and, where the worker has imported it, of torch, from what it reserves."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+@contextmanager
+def _held_back(quiet: bool) -> Iterator[None]:
+    """Keep what Ray's C++ core prints while it starts off the terminal; show it if starting fails."""
+    if not quiet:
+        yield
+        return
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def clear_cause(error: BaseException) -> LdsaugError | None:
+    """The error meant for the user inside what Ray wrapped around it, if there is one."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        e = queue.pop()
+        if e is None or id(e) in seen:
+            continue
+        seen.add(id(e))
+        if isinstance(e, LdsaugError):
+            return e if type(e).__module__.startswith("ldsaug_ray") else _plain(e)
+        queue += [e.__cause__, e.__context__, getattr(e, "cause", None)]
+        queue += list(getattr(e, "worker_failures", {}).values())
+    return None
+
+
+def _plain(error: LdsaugError) -> LdsaugError:
+    # Ray makes a class of its own that is both RayTaskError and the cause's class; its text holds a traceback
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, LdsaugError) else LdsaugError(str(error).strip().splitlines()[-1])

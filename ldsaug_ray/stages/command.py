@@ -1,0 +1,188 @@
+"""One command from settings to summary: open the run directory, attach to Ray, run the stages, keep MLflow honest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.errors import LdsaugError, ResourceError
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages.runner import plan_steps, run_stages
+from ldsaug_ray.tracking import Status, Tracker, view_command
+
+_WITHOUT_RAY = {"select", "report"}  # work on the driver
+
+
+def stages_of(command: str) -> list[str]:
+    """Stages that a command runs. `train` reads the images first; it is the first stage that needs them."""
+    if command == "run":
+        return list(STAGES)
+    return ["prepare", "train"] if command == "train" else [command]
+
+
+def run_command(
+    config: Config, command: str, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False
+) -> int:
+    """Run a stage or all of them; prints a summary table to standard output. Returns the exit code.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    names = stages_of(command)
+    console = make_console()
+    run = open_run_dir(config, overwrite=overwrite, create=not dry_run)
+    if dry_run:
+        print_plan(config, run, names)
+        return 0
+    job = Job(config, run, console, verbose)
+    tracker = Tracker.start(config, run) if config.tracking.enabled and command == "run" else None
+    status: Status = "FAILED"
+    try:
+        happened: Mapping[str, str]
+        if set(names) <= _WITHOUT_RAY or all(s.state == "complete" for s in plan_steps(config, run, names)):
+            happened = _run(job, names, tracker)
+        else:
+            with ray_session(config, verbose=verbose):
+                happened = _run(job, names, tracker)
+        status = "FINISHED"
+    except Exception:
+        raise
+    except BaseException:  # SIGTERM, Ctrl-C
+        status = "KILLED"
+        raise
+    finally:
+        if tracker is not None:
+            tracker.end(status)
+    print_summary(run, names, happened)
+    if "report" in names:
+        print(f"report  {(run.folder('report') / 'index.html').path}")
+    if tracker is not None:
+        print(f"MLflow  {view_command()}")
+    return 0
+
+
+def _run(job: Job, names: list[str], tracker: Tracker | None) -> Mapping[str, str]:
+    def finished(stage: str, entry: Mapping[str, Any]) -> None:
+        if tracker is None:
+            return
+        tracker.log_stage(stage, entry)
+        if stage == "prepare":
+            tracker.log_dataset(job.config, entry)
+        elif stage in ("train", "finetune"):
+            tracker.log_curve(stage, (job.run.folder(stage) / "curve.json").read_json())
+            tracker.log_files([job.run.folder(stage) / "vae.safetensors"], stage)
+        elif stage == "report":
+            root = job.run.folder("report")
+            tracker.log_files([root / "index.html"], "report")
+            tracker.log_files((root / "figures").files(), "report/figures")
+            tracker.log_files([job.run.folder("config.yaml"), job.run.folder("manifest.json")], "")
+
+    return run_stages(job, names, finished=finished)
+
+
+def require_faiss() -> None:
+    """One of the extras cpu, gpu must be installed; both give the module `faiss`.
+
+    Raises:
+        ResourceError: neither is.
+    """
+    if find_spec("faiss") is None:
+        raise ResourceError(
+            "FAISS is not installed; run pip install 'ldsaug_ray[cpu]', or 'ldsaug_ray[gpu]' on a machine with a GPU"
+        )
+
+
+def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
+    """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
+    table = Table(title=f"run {run.root.path}", title_justify="left")
+    table.add_column("stage")
+    for column in ("in", "kept", "dropped", "quarantined", "seconds", "rate"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    words = {"complete": "already complete", "continue": "continued", "run": "", "waiting": ""}
+    for name in names:
+        entry = run.require(name)
+        counts = [f"{entry[k]:,}" for k in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")]
+        rate = entry["rows_per_second"]
+        speed = f"{rate:,.0f} {STAGES[name].unit}/s" if rate and name != "report" else ""
+        table.add_row(name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")])
+    Console(soft_wrap=False, width=None if Console().is_terminal else 110).print(table)
+    selected = run.entry("select")
+    if selected and "select" in names:
+        print(
+            f"kept {selected['rows_out']:,} of {selected['rows_in']:,} candidates: LDS > "
+            f"{selected['threshold_tau']:.4g} (log {selected['threshold_log_lds']:.3f}, by "
+            f"{selected['binding_rule']}); the paper's tau is {selected['paper_tau']}"
+        )
+
+
+def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
+    """The plan of `--dry-run`: stages, rows where known, resources, what is skipped."""
+    table = Table(title=f"plan for {run.root.path}", title_justify="left")
+    for column in ("stage", "what", "rows", "workers ask for", "state"):
+        table.add_column(column, overflow="fold")
+    for step in plan_steps(config, run, names):
+        state = {"complete": "skip", "continue": "continue", "run": "run", "waiting": "run"}[step.state]
+        table.add_row(
+            step.stage,
+            STAGES[step.stage].does,
+            _known_rows(config, run, step.stage),
+            _asked(config, step.stage),
+            f"{state}: {step.why}",
+        )
+    Console(width=None if Console().is_terminal else 150).print(table)
+
+
+def _known_rows(config: Config, run: RunDir, stage: str) -> str:
+    entry = run.entry(stage)
+    if entry is not None:
+        return f"{entry['rows_in']:,} {STAGES[stage].unit}"
+    data, score = config.data, config.score
+    counted = isinstance(data.train, int) and isinstance(data.test, int)
+    images = f"{data.train + data.test:,}" if counted else "not known yet"
+    if stage == "prepare":
+        with suppress(LdsaugError):
+            from ldsaug_ray.images import open_source
+
+            return f"{len(open_source(data).list()):,} images"
+    if stage in ("train", "finetune"):
+        section = config.train if stage == "train" else config.finetune
+        return f"{section.steps:,} steps × {section.batch_size}"
+    if stage == "encode":
+        return f"{images} images" if counted else images
+    if stage in ("score", "select"):
+        return f"{score.n_candidates:,} candidates"
+    if stage == "decode":
+        return _expected_selection(config)
+    return "1 page"
+
+
+def _expected_selection(config: Config) -> str:
+    select, n = config.select, config.score.n_candidates
+    limits = [max(1, int(select.top_fraction * n + 0.5))] if select.top_fraction is not None else []
+    limits += [min(n, select.top_count)] if select.top_count is not None else []
+    if not limits:
+        return "as many as pass tau"
+    return f"{'at most ' if select.tau is not None else ''}{min(limits):,} images"
+
+
+def _asked(config: Config, stage: str) -> str:
+    section = config.data if stage == "prepare" else getattr(config, stage)
+    workers = getattr(section, "workers", None)
+    if not isinstance(workers, Workers):
+        return "the driver alone"
+    gpus = "1 GPU where there is one" if workers.gpus == "auto" else f"{workers.gpus:g} GPU" if workers.gpus else ""
+    memory = f"{workers.memory_gb:g} GB" if workers.memory_gb else ""
+    each = ", ".join(x for x in (f"{workers.cpus:g} CPU", gpus, memory) if x)
+    count = "as many as fit" if workers.count == "auto" else f"{workers.count}"
+    return f"{count} × ({each})"

@@ -1,0 +1,108 @@
+"""Stage `encode`: `images/` to `latents/` (key, split, z, attributes), through a pool of (GPU) encoder actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.digest import table_digest
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.images import image_array
+from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.storage import Location
+
+
+def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
+    """Encode every prepared image; a unit is one stored part."""
+    parts = image_parts(job)
+    units = {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(parts)}
+    settings = job.config.encode
+    pool = pool_of(settings.workers, "encode", cluster_resources(), limit=len(units))
+    results = run_units(
+        job,
+        "encode",
+        units,
+        {n: rows for n, (_, rows) in enumerate(parts)},
+        done,
+        pool,
+        EncodeWorker,
+        (job.run.folder("train/vae.safetensors"), settings.batch_size, job.run.root, pool.gpus > 0),
+        read=ReadPart(job.run.root),
+        unit_name="images",
+    )
+    counts, digest = total(results.values())
+    return Outcome(counts, digest, {"latent_dim": job.config.vae.latent_dim})
+
+
+def image_parts(job: Job, split: str | None = None) -> list[tuple[str, int]]:
+    """Stored parts of `images/` and their rows, in order."""
+    job.run.require("prepare")
+    units = job.run.finished_units("prepare")
+    pairs = [p for n in sorted(units) for p in zip(units[n].files, units[n].file_rows, strict=True)]
+    return [(f, r) for f, r in pairs if split is None or f.startswith(f"images/{split}-")]
+
+
+class ReadPart:
+    """Read one stored part of images."""
+
+    def __init__(self, run: Location):
+        self.run = run
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return (self.run / unit["file"][0].as_py()).read_table()
+
+
+class EncodeWorker:
+    """Holds the encoder; one stored part a call."""
+
+    def __init__(self, weights: Location, batch_size: int, run: Location, gpu: bool):
+        from ldsaug_ray.vae import load_vae
+
+        self.vae = load_vae(weights, "cuda" if gpu else "cpu")
+        self.batch_size, self.run = batch_size, run
+
+    def __call__(self, unit: int, images: pa.Table) -> UnitResult:
+        from ldsaug_ray.vae import posterior_means
+
+        z = posterior_means(self.vae, image_array(images), self.batch_size)
+        columns = {"key": images["key"], "split": images["split"], "z": vectors(z)}
+        if "attributes" in images.column_names:
+            columns["attributes"] = images["attributes"]
+        table = pa.table(columns)
+        file = f"latents/part-{unit:06d}.parquet"
+        (self.run / file).write_table(table)
+        return UnitResult(unit, Counts(len(images), len(table)), table_digest(table), (file,), (len(table),))
+
+
+def vectors(z: np.ndarray) -> pa.FixedSizeListArray:
+    """float32[N, d] as an Arrow column, without a copy."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(z).reshape(-1)), z.shape[1])
+
+
+def read_latents(job: Job, split: str) -> tuple[list[str], np.ndarray]:
+    """Keys, sorted, and z float32[N, d] of one split.
+
+    Raises:
+        InputError: a key comes twice, or latents differ in dimension.
+    """
+    job.run.require("encode")
+    tables = []
+    for file in job.run.folder("latents").files(".parquet"):
+        table = file.read_table(["key", "split", "z"])
+        tables.append(table.filter(pa.compute.equal(table["split"], split)).select(["key", "z"]))
+    if len({t.schema.field("z").type for t in tables}) > 1:
+        raise InputError(f"{job.run.folder('latents').uri}: parts with latents of different dimensions; encode again")
+    table = pa.concat_tables(tables).sort_by("key").combine_chunks()
+    keys = table["key"].to_pylist()
+    if len(set(keys)) != len(keys):
+        raise InputError(f"{job.run.folder('latents').uri}: a key comes twice; encode again")
+    if not keys:
+        return [], np.empty((0, job.config.vae.latent_dim), np.float32)
+    column = table["z"].combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    return keys, column.flatten().to_numpy(zero_copy_only=False).reshape(len(keys), -1).astype(np.float32, copy=False)

@@ -1,0 +1,123 @@
+"""Stage `prepare`: any image source to `images/`, decoded, cropped, resized, split; what cannot be used to `quarantine/`.
+
+It is the one place where images of unknown quality are read; every later stage reads clean arrays.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import add_digests, table_digest
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.images import AttributeTable, Source, load_attributes, open_source, plan, prepare_unit
+from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.storage import Location
+
+
+def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
+    """Read, check and store every image of data.source.
+
+    Raises:
+        InputError: the source or its attributes cannot be used, too many images are bad, or fewer than two are left.
+    """
+    data = job.config.data
+    source, attributes = open_source(data), load_attributes(data)
+    work = plan(source, data, job.config.seed, attributes)
+    quarantine = work.quarantine
+    _check_bad(job, len(quarantine), work.n_listed, Counter(quarantine["reason"].to_pylist()))
+    if len(quarantine):
+        (job.run.folder("quarantine/prepare") / "listing.parquet").write_table(quarantine)
+
+    def stop_early(results: Mapping[int, UnitResult]) -> None:
+        bad = sum(r.counts.rows_quarantined for r in results.values()) + len(quarantine)
+        if bad > data.max_quarantined_fraction * work.n_listed:
+            _check_bad(job, bad, work.n_listed, _reasons(job))
+
+    units = dict(enumerate(work.units))
+    pool = pool_of(data.workers, "data", cluster_resources(), limit=len(units))
+    results = run_units(
+        job,
+        "prepare",
+        units,
+        {n: len(u) for n, u in units.items()},
+        done,
+        pool,
+        PrepareWorker,
+        (source, job.config, attributes, job.run.root),
+        unit_name="images",
+        check=stop_early,
+    )
+    stop_early(results)
+    counts, digest = total(results.values())
+    counts += Counts(work.n_listed - counts.rows_in, 0, work.n_dropped_unused, len(quarantine))
+    n_train = int(sum(r.extra["train"] for r in results.values()))
+    if n_train < 2:
+        raise InputError(
+            f"data.source = {data.source}: {n_train} usable training images of {work.n_listed} listed "
+            f"({counts.rows_quarantined} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
+        )
+    return Outcome(
+        counts,
+        digest,
+        {
+            "train_images": n_train,
+            "test_images": counts.rows_out - n_train,
+            "attributes": list(work.attribute_names or ()),
+            "quarantine_reasons": dict(_reasons(job).most_common()),
+        },
+    )
+
+
+class PrepareWorker:
+    """One unit: decode, and write its train, test and quarantine files."""
+
+    def __init__(self, source: Source, config: Config, attributes: AttributeTable | None, run: Location):
+        self.source, self.config, self.attributes, self.run = source, config, attributes, run
+
+    def __call__(self, unit: int, records: pa.Table) -> UnitResult:
+        prepared = prepare_unit(self.source, records, self.config.data, self.attributes)
+        files: list[str] = []
+        rows: list[int] = []
+        for split, table in (("train", prepared.train), ("test", prepared.test)):
+            if len(table):
+                files.append(f"images/{split}-{unit:06d}.parquet")
+                rows.append(len(table))
+                (self.run / files[-1]).write_table(table, use_dictionary=False)
+        if len(prepared.quarantine):
+            (self.run / f"quarantine/prepare/{unit:06d}.parquet").write_table(prepared.quarantine)
+        return UnitResult(
+            unit,
+            Counts(len(records), sum(rows), 0, len(prepared.quarantine)),
+            add_digests([table_digest(prepared.train), table_digest(prepared.test)]),
+            tuple(files),
+            tuple(rows),
+            {"train": len(prepared.train)},
+        )
+
+
+def _reasons(job: Job) -> Counter[str]:
+    """How often each reason stands in the quarantine."""
+    found: Counter[str] = Counter()
+    for file in job.run.folder("quarantine/prepare").files(".parquet"):
+        found.update(file.read_table(["reason"])["reason"].to_pylist())
+    return found
+
+
+def _check_bad(job: Job, bad: int, listed: int, reasons: Mapping[str, Any]) -> None:
+    allowed = job.config.data.max_quarantined_fraction
+    if bad <= allowed * listed:
+        return
+    common = "; ".join(f"{n} × {reason}" for reason, n in Counter(reasons).most_common(3))
+    raise InputError(
+        f"data.source = {job.config.data.source}: {bad} of {listed} images cannot be used so far, more than "
+        f"data.max_quarantined_fraction = {allowed:g} allows ({common}). Mend or remove them "
+        f"(listed in {job.run.folder('quarantine/prepare').uri}), or raise the setting"
+    )

@@ -1,0 +1,121 @@
+"""Running stages in order: what is complete is skipped, what was interrupted goes on, the rest is done.
+
+The plan is computed from the run directory alone, so `--dry-run` shows exactly what a run would do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.images.stamp import source_stamp
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.rundir import RunDir, UnitResult
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._outcome import Outcome
+
+State = Literal["complete", "continue", "run", "waiting"]
+StageFunction = Callable[[Job, Mapping[int, UnitResult]], Outcome]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What will happen to one stage.
+
+    Attributes:
+        state: complete (skipped), continue (an interrupted attempt goes on), run, or waiting (run, once a stage
+            before it has given its result).
+        why: in words.
+        fingerprint: none while an input is not known yet.
+    """
+
+    stage: str
+    state: State
+    why: str
+    fingerprint: str | None
+
+
+def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
+    """What running `names` would do, in order."""
+    steps: list[Step] = []
+    stale: set[str] = set()
+    stamp: str | None = None
+    for name in names:
+        stage = STAGES[name]
+        if name == "prepare":
+            stamp = source_stamp(config.data)
+        missing = [n for n in stage.needs if n in stale or run.entry(n) is None]
+        entry = run.entry(name)
+        if missing:
+            why = f"after {', '.join(missing)}" if entry is None else f"again: {', '.join(missing)} runs first"
+            stale.add(name)
+            steps.append(Step(name, "waiting", why, None))
+            continue
+        digests = {n: run.require(n, "digest") for n in stage.needs}
+        fingerprint = stage.fingerprint(config, digests, stamp or "" if name == "prepare" else "")
+        if entry is not None and entry["fingerprint"] == fingerprint:
+            steps.append(Step(name, "complete", "same settings and input", fingerprint))
+            continue
+        stale.add(name)
+        if entry is None and run.interrupted(name, fingerprint):
+            units = len(run.finished_units(name))
+            done = f"{units} units are done" if units else "from its last checkpoint, if any"
+            steps.append(Step(name, "continue", f"was interrupted; {done}", fingerprint))
+        else:
+            why = "not done yet" if entry is None else "settings or input have changed"
+            steps.append(Step(name, "run", why, fingerprint))
+    return steps
+
+
+def run_stages(
+    job: Job,
+    names: Sequence[str],
+    *,
+    finished: Callable[[str, Mapping[str, Any]], None] = lambda stage, entry: None,
+) -> dict[str, State]:
+    """Bring every stage of `names` to completion, in order; says for each whether it was skipped, continued or run.
+
+    Args:
+        job: the invocation.
+        names: stages in pipeline order.
+        finished: called with each stage's manifest entry, also of skipped ones.
+    """
+    happened: dict[str, State] = {}
+    for name in names:
+        for need in STAGES[name].needs:
+            job.run.require(need)
+        (step,) = plan_steps(job.config, job.run, [name])
+        assert step.fingerprint is not None  # nothing is missing any more
+        happened[name] = step.state
+        if step.state == "complete":
+            job.console.print(f"{name:<9} already complete", highlight=False)
+        else:
+            if step.state == "run" and step.why != "not done yet":
+                job.console.print(f"{name:<9} done again: {step.why}", highlight=False)
+            done = job.run.begin(name, step.fingerprint)
+            started = time.monotonic()
+            outcome = _function(name)(job, done)
+            seconds = time.monotonic() - started
+            resumed = sum(u.counts.rows_in for u in done.values())
+            processed = outcome.processed if outcome.processed is not None else outcome.counts.rows_in - resumed
+            job.run.finish(
+                name,
+                step.fingerprint,
+                outcome.counts,
+                outcome.digest,
+                seconds,
+                processed,
+                rows_resumed=resumed,
+                **outcome.facts,
+            )
+        finished(name, job.run.require(name))
+    return happened
+
+
+def _function(stage: str) -> StageFunction:
+    function: StageFunction = importlib.import_module(f"ldsaug_ray.stages.{stage}").run
+    return function

@@ -1,0 +1,60 @@
+"""Stage `select`: `scores/` to `selected/` and the threshold that was used. Two passes over the scores, one file at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.digest import add_digests, digest_text, table_digest
+from ldsaug_ray.lds import select
+from ldsaug_ray.progress import bar
+from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._outcome import Outcome
+
+PAPER_TAU = 0.28
+
+
+def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
+    """Keep the candidates that pass the rules of `select`.
+
+    Raises:
+        NothingSelectedError: none does; the message lists thresholds that would keep some.
+    """
+    n = job.run.require("score", "rows_out")
+    settings = job.config.select
+    score = "log_lds_excluding_parents" if settings.exclude_parents else "log_lds"
+    files = job.run.folder("scores").files(".parquet")
+    with bar(job.console, "select", n, "candidates") as shown:
+
+        def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for file in files:
+                table = file.read_table(["candidate", score])
+                yield table["candidate"].to_numpy(), table[score].to_numpy()
+                shown.advance(len(table))
+
+        selection = select(chunks(), n, settings)
+        digests = []
+        for k, file in enumerate(files):
+            table = file.read_table()
+            keep = np.isin(table["candidate"].to_numpy(), selection.ids, assume_unique=True)
+            if keep.any():
+                kept = table.filter(pa.array(keep)).sort_by("candidate")
+                (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
+                digests.append(table_digest(kept))
+    kept_rows = len(selection.ids)
+    return Outcome(
+        Counts(n, kept_rows, n - kept_rows),
+        digest_text(add_digests(digests)),
+        {
+            "ranked_by": score,
+            "threshold_log_lds": selection.threshold_log,
+            "threshold_tau": math.exp(selection.threshold_log),
+            "paper_tau": PAPER_TAU,
+            "rules": selection.rules,
+            "binding_rule": selection.binding,
+        },
+    )

@@ -1,0 +1,195 @@
+"""MLflow: one run per pipeline run, owned by the driver, in an honest state whatever happens.
+
+The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run.
+Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the working folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ldsaug_ray import __version__
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import StorageError
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.storage import Location
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_PARAMETERS_PER_CALL = 100
+_METRICS_PER_CALL = 1000
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def view_command() -> str:
+    """The command that shows the runs."""
+    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return f"open {tracking_uri()}"
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {tracking_uri()}"
+
+
+class Tracker:
+    """One MLflow run. Create with `start`; always `end` it."""
+
+    def __init__(self, client: MlflowClient, run_id: str):
+        self._client, self.run_id = client, run_id
+
+    @classmethod
+    def start(cls, config: Config, run: RunDir) -> Tracker:
+        """Open the run of this run directory, or a new one, and log the settings.
+
+        Raises:
+            StorageError: the tracking server or file does not answer.
+        """
+        quieten()
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        uri = tracking_uri()
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            experiment = _experiment(client, config.tracking.experiment, uri)
+            run_id = _known_run(client, run.manifest.get("mlflow"), uri)
+            if run_id is None:
+                name = config.tracking.run_name or run.root.name
+                tags = {"ldsaug.run_dir": run.root.path, "ldsaug.version": __version__}
+                run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+                run.note("mlflow", {"tracking_uri": _without_password(uri), "run_id": run_id})
+            else:
+                client.update_run(run_id, status="RUNNING")
+            tracker = cls(client, run_id)
+            tracker._log_parameters(config)
+        except (MlflowException, OSError) as e:
+            raise StorageError(
+                f"MLflow at {_without_password(uri)} does not answer ({_first_line(e)}); start it, change "
+                "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
+            ) from e
+        return tracker
+
+    def log_stage(self, stage: str, entry: Mapping[str, Any]) -> None:
+        """Numbers of a manifest entry as metrics `stage/name`."""
+        values = {f"{stage}/{k}": v for k, v in _flatten(entry).items()}
+        self._log_metrics([(name, value, 0) for name, value in values.items()])
+
+    def log_curve(self, stage: str, curve: Sequence[Mapping[str, float]]) -> None:
+        """A loss curve, a list of {"step": n, term: value, …}, as metrics by step."""
+        points = [
+            (f"{stage}/{name}", value, int(point["step"]))
+            for point in curve
+            for name, value in point.items()
+            if name != "step"
+        ]
+        self._log_metrics(points)
+
+    def log_dataset(self, config: Config, entry: Mapping[str, Any]) -> None:
+        """The prepared data as the run's input, by its fingerprint."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=Location.of(config.data.source).name if config.data.source != "sklearn:digits" else "digits",
+            digest=str(entry["digest"])[:32],
+            source_type="uri",
+            source=f'{{"uri": "{_without_password(config.data.source)}"}}',
+            profile=f'{{"train": {entry["train_images"]}, "test": {entry["test_images"]}}}',
+        )
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def log_files(self, files: Sequence[Location], folder: str) -> None:
+        """Files of the run directory as artifacts."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as temporary:
+            for file in files:
+                path = Path(temporary) / file.name
+                path.write_bytes(file.read_bytes())
+                self._client.log_artifact(self.run_id, str(path), folder)
+
+    def end(self, status: Status) -> None:
+        """Close the run as what it was."""
+        self._client.set_terminated(self.run_id, status)
+
+    def _log_parameters(self, config: Config) -> None:
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self.run_id).data.params
+        values = {k: str(v)[:6000] for k, v in _leaves(config.dump()).items()}
+        # parameters are immutable in MLflow: a changed setting of a continued run becomes a tag beside the old value
+        for key, value in values.items():
+            if key in known and known[key] != value:
+                self._client.set_tag(self.run_id, f"changed.{key}", value)
+        new = [Param(k, v) for k, v in values.items() if k not in known]
+        for k in range(0, len(new), _PARAMETERS_PER_CALL):
+            self._client.log_batch(self.run_id, params=new[k : k + _PARAMETERS_PER_CALL])
+
+    def _log_metrics(self, points: Sequence[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, step) for name, value, step in points]
+        for k in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(self.run_id, metrics=metrics[k : k + _METRICS_PER_CALL])
+
+
+def quieten() -> None:
+    """MLflow's and its database migrations' remarks off, before its first import."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    artifacts = None if uri.startswith("http") else (Path.cwd() / "mlartifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=artifacts))
+
+
+def _known_run(client: MlflowClient, noted: Any, uri: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(noted, dict) or noted.get("tracking_uri") != _without_password(uri):
+        return None
+    with suppress(MlflowException):  # the database may have been deleted since
+        return str(client.get_run(noted["run_id"]).info.run_id)
+    return None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = _without_password(value) if isinstance(value, str) else value
+    return flat
+
+
+def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
+    leaves = _leaves({k: v for k, v in entry.items() if k != "quarantine_reasons"})
+    return {k: v for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def _without_password(uri: str) -> str:
+    """The address without user:password@."""
+    scheme, separator, rest = uri.partition("://")
+    head, at, tail = rest.partition("@")
+    return f"{scheme}{separator}{tail}" if at and "/" not in head else uri
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
