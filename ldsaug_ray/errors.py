@@ -6,7 +6,7 @@ from __future__ import annotations
 class LdsaugError(Exception):
     """Base of every error this project raises on purpose; the command line prints its text without a traceback."""
 
-    def __reduce__(self):  # keeps subclasses with their own __init__ picklable across Ray workers
+    def __reduce__(self) -> tuple[object, ...]:  # keeps subclasses with their own __init__ picklable across Ray workers
         return (_rebuild, (type(self), str(self)))
 
 

@@ -38,17 +38,20 @@ class Stage:
     writes: tuple[str, ...]  # folders of the run directory, deleted when the stage is recomputed
     settings: Callable[[Config], Mapping[str, Any]]
     unit: str = "rows"
+    uses: tuple[str, ...] = ()  # read where they are complete, not needed
 
     def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "") -> str:
         """Identity of the stage's result.
 
         Args:
             config: the whole tree.
-            digests: content digest of every stage in `needs`.
+            digests: content digest of every stage in `needs`, and of those in `uses` that are complete.
             inputs: identity of anything outside the run directory (the image source).
         """
         settings = _strip(dict(self.settings(config)))
-        return fingerprint([FORMAT, self.name, settings, {n: digests[n] for n in self.needs}, inputs])
+        return fingerprint(
+            [FORMAT, self.name, settings, {n: digests[n] for n in (*self.needs, *self.uses) if n in digests}, inputs]
+        )
 
 
 def _strip(tree: Any) -> Any:
@@ -81,7 +84,14 @@ STAGES: dict[str, Stage] = {
             _pick("encode"),
             "images",
         ),
-        Stage("score", "Latent Density Score of every candidate", ("encode",), ("scores",), _pick("score", "seed"), "candidates"),
+        Stage(
+            "score",
+            "Latent Density Score of every candidate",
+            ("encode",),
+            ("scores",),
+            _pick("score", "seed"),
+            "candidates",
+        ),
         Stage("select", "keep the dense candidates", ("score",), ("selected",), _pick("select"), "candidates"),
         Stage(
             "decode",
@@ -102,10 +112,11 @@ STAGES: dict[str, Stage] = {
         Stage(
             "report",
             "the page that shows what was selected",
-            ("prepare", "train", "encode", "score", "select", "decode", "finetune"),
+            ("prepare", "train", "encode", "score", "select", "decode"),
             ("report",),
             _pick("report"),
             "pages",
+            ("finetune",),
         ),
     )
 }
@@ -115,6 +126,6 @@ def downstream(name: str) -> list[str]:
     """Stages that read, directly or not, what `name` writes, in order."""
     found = {name}
     for stage in STAGES.values():
-        if found & set(stage.needs):
+        if found & {*stage.needs, *stage.uses}:
             found.add(stage.name)
     return [s for s in STAGES if s in found and s != name]

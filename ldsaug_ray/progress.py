@@ -73,7 +73,9 @@ def bar(console: Console, name: str, total: int, unit: str, done: int = 0) -> It
         with shown._live:
             yield shown
     else:
-        console.print(f"{name:<9} starting: {total:,} {unit}{f', {done:,} of them done' if done else ''}", highlight=False)
+        console.print(
+            f"{name:<9} starting: {total:,} {unit}{f', {done:,} of them done' if done else ''}", highlight=False
+        )
         yield shown
         console.print(shown.line(), highlight=False, soft_wrap=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow.fs as pafs
 import yaml
 
 from ldsaug_ray.config import Config
@@ -101,14 +102,16 @@ class RunDir:
         """
         entry = self.entry(stage)
         if entry is None:
-            raise InputError(f"{self.root.uri}: stage {stage} is not complete; run `ldsaug {stage}` or `ldsaug run` first")
+            raise InputError(
+                f"{self.root.uri}: stage {stage} is not complete; run `ldsaug {stage}` or `ldsaug run` first"
+            )
         return entry if field_name is None else entry[field_name]
 
     def reset(self, stage: str) -> None:
         """Forget a stage: its entry first, then its files."""
         if self.manifest["stages"].pop(stage, None) is not None:
             self._write_manifest()
-        for folder in (*STAGES[stage].writes, f"_progress/{stage}"):
+        for folder in (f"_progress/{stage}", *STAGES[stage].writes):  # no marker may outlive its files
             (self.root / folder).delete()
 
     def begin(self, stage: str, fingerprint: str) -> dict[int, UnitResult]:
@@ -116,21 +119,20 @@ class RunDir:
 
         Files of another fingerprint are deleted, never mixed with new ones.
         """
-        started = self.root / f"_progress/{stage}/started.json"
-        if not (started.exists() and started.read_json().get("fingerprint") == fingerprint):
+        if not self.interrupted(stage, fingerprint):
             self.reset(stage)
-            started.write_json({"fingerprint": fingerprint})
+            (self.root / f"_progress/{stage}/started.json").write_json({"fingerprint": fingerprint})
         return self.finished_units(stage)
 
     def interrupted(self, stage: str, fingerprint: str) -> bool:
         """Whether an attempt with this fingerprint was begun and not finished."""
         started = self.root / f"_progress/{stage}/started.json"
-        return started.exists() and started.read_json().get("fingerprint") == fingerprint
+        return started.exists() and started.read_json() == {"fingerprint": fingerprint}
 
     def finished_units(self, stage: str) -> dict[int, UnitResult]:
         """Units with a marker, by number."""
         markers = (self.root / f"_progress/{stage}").files(".unit.json")
-        units = (UnitResult.from_json(m.read_json()) for m in markers)
+        units = (_read_marker(m) for m in markers)
         return {u.unit: u for u in units}
 
     def finish(
@@ -166,8 +168,15 @@ class RunDir:
         location = self.root / "config.yaml"
         if not location.exists():
             return None
-        tree = yaml.safe_load(location.read_text())
-        return tree if isinstance(tree, dict) else None
+        try:
+            tree = yaml.safe_load(location.read_text())
+        except yaml.YAMLError:
+            tree = None
+        if not isinstance(tree, dict) or not isinstance(tree.get("data"), dict):
+            raise StorageError(
+                f"{location.uri}: not the settings of a run; delete it if this is a run directory of yours"
+            )
+        return tree
 
     def note(self, name: str, value: Any) -> None:
         """Keep a fact about the run beside the stages (such as its MLflow run)."""
@@ -179,11 +188,18 @@ class RunDir:
         if not location.exists():
             return {"format": FORMAT, "stages": {}}
         manifest = location.read_json()
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+        stages = manifest.get("stages") if isinstance(manifest, dict) else None
+        if (
+            not isinstance(stages, dict)
+            or not isinstance(manifest.get("format"), int)
+            or not all(isinstance(e, dict) and {"fingerprint", "digest"} <= e.keys() for e in stages.values())
+        ):
             raise StorageError(f"{location.uri}: not a manifest of ldsaug_ray; choose another run_dir")
-        if manifest.get("format", 0) > FORMAT:
-            raise StorageError(f"{location.uri}: written by a newer ldsaug_ray (format {manifest['format']} > {FORMAT})")
-        return manifest
+        if manifest["format"] > FORMAT:
+            raise StorageError(
+                f"{location.uri}: written by a newer ldsaug_ray (format {manifest['format']} > {FORMAT})"
+            )
+        return {**manifest, "format": FORMAT}
 
     def _write_manifest(self) -> None:
         (self.root / "manifest.json").write_json(self.manifest)
@@ -193,6 +209,14 @@ def mark(run: Location, stage: str, result: UnitResult) -> None:
     """Leave the marker of a finished unit; its files must be whole by now."""
     result.counts.check(f"stage {stage}, unit {result.unit}")
     (run / f"_progress/{stage}/{result.unit:06d}.unit.json").write_json(result.to_json())
+
+
+def _read_marker(marker: Location) -> UnitResult:
+    value = marker.read_json()
+    try:
+        return UnitResult.from_json(value)
+    except (KeyError, TypeError, ValueError):
+        raise StorageError(f"{marker.uri}: not the marker of a finished unit; delete it and run again") from None
 
 
 def total(results: Iterable[UnitResult]) -> tuple[Counts, str]:
@@ -207,25 +231,23 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
 
     Raises:
         StorageError: it cannot be read or written, or holds something else than a run.
-        InputError: it holds a run on other data (`overwrite` starts anew).
+        InputError: it holds a run on other data (`overwrite` starts anew), or it and the data lie in one another.
     """
     root = Location.of(config.run_dir)
-    if root.is_local and root.info().type.name == "File":
+    if root.info().type == pafs.FileType.File:
         raise StorageError(f"run_dir {root.uri}: is a file; choose a folder")
-    if not (root / "manifest.json").exists():
-        strangers = [f for f in root.files() if not f.name.startswith(".")]
-        known = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes} | {"_progress", "config.yaml"}
-        skip = len(root.path) + 1
-        odd = [f.path[skip:] for f in strangers if f.path[skip:].split("/")[0] not in known]
+    _check_apart(config.data.source, root)
+    if not (root / "manifest.json").exists():  # it is written before anything else, so nothing here is ours to delete
+        odd = [n for n in root.names() if not n.startswith(".")]
         if odd:
             raise StorageError(
-                f"run_dir {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}{', …' if len(odd) > 3 else ''}); "
-                "choose an empty or a new folder"
+                f"run_dir {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}"
+                f"{', …' if len(odd) > 3 else ''}); choose an empty or a new folder"
             )
     run = RunDir(root)
     before = run.saved_config()
     if before is not None:
-        old, new = (before.get("data") or {}).get("source"), config.data.source
+        old, new = before["data"].get("source"), config.data.source
         if old != new and not overwrite:
             raise InputError(
                 f"run_dir {root.uri} was written by a config with data.source={old}, this one has data.source={new}; "
@@ -235,11 +257,28 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
             for stage in reversed(STAGES):
                 run.reset(stage)
             run.manifest = {"format": FORMAT, "stages": {}}
+            run._write_manifest()
     if create:
         root.make_folder()
         _check_writable(root)
+        if not (root / "manifest.json").exists():
+            run._write_manifest()
         run.save_config(config)
     return run
+
+
+def _check_apart(source: str, root: Location) -> None:
+    """A stage that is recomputed deletes its folder, and what a run writes must not count as its input.
+
+    Raises:
+        InputError: one lies in the other.
+    """
+    if source.startswith("sklearn:"):
+        return
+    images = Location.of(source)
+    a, b = (f"{os.path.realpath(x.path) if x.is_local else x.path}/" for x in (images, root))
+    if type(images.fs) is type(root.fs) and (a.startswith(b) or b.startswith(a)):
+        raise InputError(f"data.source {source} and run_dir {root.uri} lie in one another; choose another run_dir")
 
 
 def _check_writable(root: Location) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -33,18 +34,32 @@ class Location:
 
     @classmethod
     def of(cls, uri: str | os.PathLike[str]) -> Location:
-        """Resolve a local path or URI; `pyarrow.fs` knows file, s3, gs, hdfs, and fsspec the rest.
+        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, and fsspec the rest.
+
+        A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it would cut the
+        path off.
 
         Raises:
             StorageError: no installed library opens this kind of URI.
         """
         uri = os.fspath(uri)
-        if "://" not in uri:
-            return cls(pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute()), uri)
+        scheme, marked, rest = uri.partition("://")
+        if not marked:
+            return cls(pafs.LocalFileSystem(), _absolute(uri, uri), uri)
+        if not scheme:
+            raise StorageError(f"{uri}: not an address; a URI begins with its kind, such as s3://")
+        if "#" in rest:
+            raise StorageError(f"{uri}: a # in a URI begins a remark; write %23 where it is part of a name")
+        if scheme in ("file", "local"):
+            if not rest.startswith("/") or "?" in rest:
+                raise StorageError(f"{uri}: write {scheme}:///folder/name (? in a name as %3F), or a plain path")
+            return cls(pafs.LocalFileSystem(), _absolute(unquote(rest), uri), uri)
         try:
-            fs, path = pafs.FileSystem.from_uri(uri)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
+            fs, path = pafs.FileSystem.from_uri(quote(uri, safe=_URI_SAFE))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError):
             fs, path = _from_fsspec(uri)
+        except OSError as e:
+            raise StorageError(f"cannot reach {uri}: {_reason(e)}") from e
         return cls(fs, path.rstrip("/") or path, uri)
 
     def __truediv__(self, name: str) -> Location:
@@ -78,6 +93,12 @@ class Location:
         paths = sorted(i.path for i in infos if i.type == pafs.FileType.File and i.path.endswith(suffix))
         return [self / p[skip:] for p in paths]
 
+    def names(self) -> list[str]:
+        """What lies directly in this folder, files and folders, sorted; none where there is no folder."""
+        with _clear_errors("list", self):
+            infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return sorted(i.base_name for i in infos)
+
     def read_bytes(self) -> bytes:
         """The whole file."""
         with _clear_errors("read", self), self.fs.open_input_file(self.path) as f:
@@ -98,11 +119,21 @@ class Location:
             raise StorageError(f"{self.uri}: not valid JSON ({e})") from None
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """One Parquet file."""
-        with _clear_errors("read", self):
-            return pq.ParquetFile(self.fs.open_input_file(self.path)).read(columns=columns)
+        """One Parquet file, or some of its columns."""
+        with _clear_errors("read", self), self.fs.open_input_file(self.path) as f:
+            try:
+                parquet = pq.ParquetFile(f)
+                absent = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
+                if not absent:
+                    return parquet.read(columns=columns)
+            except (OSError, pa.ArrowException) as e:
+                if isinstance(e, OSError) and e.errno:
+                    raise
+                raise StorageError(f"cannot read {self.uri}: not a readable Parquet file ({_reason(e)})") from e
+        names = ", ".join(parquet.schema_arrow.names)
+        raise StorageError(f"{self.uri}: has no column {', '.join(absent)}; it has {names}")
 
-    def write_bytes(self, data: bytes) -> None:
+    def write_bytes(self, data: bytes | pa.Buffer) -> None:
         """Replace the file, atomically."""
         with self._replacing() as path, self.fs.open_output_stream(path) as f:
             f.write(data)
@@ -113,8 +144,14 @@ class Location:
 
     def write_table(self, table: pa.Table, **options: Any) -> None:
         """Replace the file by Parquet (zstd), atomically."""
+        options = {"compression": "zstd", "compression_level": 1, **options}
+        if not self.is_local:  # whole before a byte is sent: closing the stream publishes what it has got
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink, **options)
+            self.write_bytes(sink.getvalue())
+            return
         with self._replacing() as path:
-            pq.write_table(table, path, filesystem=self.fs, compression="zstd", compression_level=1, **options)
+            pq.write_table(table, path, filesystem=self.fs, **options)
 
     def make_folder(self) -> None:
         """Create this folder and its parents."""
@@ -123,6 +160,8 @@ class Location:
 
     def delete(self) -> None:
         """Delete this file or folder, if there is one."""
+        if self.fs.type_name.startswith("py::") and any(c in self.path for c in "*?["):
+            raise StorageError(f"cannot delete {self.uri}: fsspec takes *, ? and [ for a pattern; choose another name")
         with _clear_errors("delete", self):
             kind = self.fs.get_file_info(self.path).type
             if kind == pafs.FileType.Directory:
@@ -134,11 +173,12 @@ class Location:
     def _replacing(self) -> Iterator[str]:
         """A path to write to that becomes this file once the block succeeds."""
         with _clear_errors("write", self):
+            folder, _, name = self.path.rpartition("/")
+            if self.fs.type_name not in _OBJECT_STORES:
+                self.fs.create_dir(folder or "/", recursive=True)
             if not self.is_local:  # object stores publish a file when its stream closes
                 yield self.path
                 return
-            folder, _, name = self.path.rpartition("/")
-            self.fs.create_dir(folder or "/", recursive=True)
             temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
             try:
                 yield temporary
@@ -146,6 +186,15 @@ class Location:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+
+
+def _absolute(path: str, uri: str) -> str:
+    if not path or "\0" in path:
+        raise StorageError(f"{uri!r}: not a path")
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as e:
+        raise StorageError(f"{uri}: {e}") from None
 
 
 def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -156,10 +205,15 @@ def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
         fs, path = fsspec.core.url_to_fs(uri)
     except ImportError as e:
         raise StorageError(f"{uri}: reading {scheme}:// needs another package: {e}") from None
+    except OSError as e:
+        raise StorageError(f"cannot reach {uri}: {_reason(e)}") from e
     except ValueError as e:
         raise StorageError(f"{uri}: neither pyarrow nor fsspec knows this kind of address: {e}") from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
+
+_OBJECT_STORES = ("s3", "gcs", "abfs")  # they have no folders to make
+_URI_SAFE = "%/:=&?~+!$,;'@()*[]"
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again, finished parts are kept",
@@ -168,7 +222,17 @@ _ADVICE = {
     errno.EPERM: "operation not permitted; check the owner and rights, or choose another run_dir",
     errno.EROFS: "the file system is read-only; choose another run_dir",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
     errno.ENOENT: "no such file or folder",
+    errno.ENAMETOOLONG: "a name in the path is too long",
+}
+_WITHOUT_NUMBER = {  # fsspec raises these without an errno
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+    NotADirectoryError: errno.ENOTDIR,
+    IsADirectoryError: errno.EISDIR,
+    FileExistsError: errno.EEXIST,
 }
 
 
@@ -177,7 +241,12 @@ def _clear_errors(verb: str, location: Location) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        advice = _ADVICE.get(e.errno or 0, str(e).splitlines()[0])
-        raise StorageError(f"cannot {verb} {location.uri}: {advice}") from e
+        number = e.errno or _WITHOUT_NUMBER.get(type(e), 0)
+        raise StorageError(f"cannot {verb} {location.uri}: {_ADVICE.get(number) or _reason(e)}") from e
     except pa.ArrowInvalid as e:
-        raise StorageError(f"cannot {verb} {location.uri}: not a readable Parquet file ({str(e).splitlines()[0]})") from e
+        raise StorageError(f"cannot {verb} {location.uri}: {_reason(e)}") from e
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

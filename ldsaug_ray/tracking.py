@@ -144,9 +144,11 @@ class Tracker:
 
 
 def quieten() -> None:
-    """MLflow's and its database migrations' remarks off, before its first import."""
+    """MLflow's and its database migrations' remarks off, which would bury the progress lines."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic", "alembic.runtime.migration"):
+    import mlflow  # noqa: F401  (it sets its loggers' levels on import)
+
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

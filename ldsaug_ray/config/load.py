@@ -27,19 +27,19 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     tree: Any = {}
     if path is not None:
         try:
-            tree = yaml.safe_load(Location.of(path).read_text())
+            tree = yaml.load(Location.of(path).read_text(), _Loader)
         except yaml.YAMLError as e:
             raise ConfigError(f"{path}: not valid YAML: {e}") from None
         tree = {} if tree is None else tree
         if not isinstance(tree, dict):
-            raise ConfigError(f"{path}: expected settings as `name: value` lines, found {type(tree).__name__}")
+            raise ConfigError(f"{path}: expected settings as `name: value` lines, found {_shown(tree)}")
     for override in overrides:
         _apply(tree, override)
     try:
         return Config.model_validate(tree)
     except ValidationError as e:
-        where = path if path is not None else "settings"
-        raise ConfigError("\n".join(f"{where}: {_explain(d)}" for d in _distinct(e.errors()))) from None
+        where = f"{path}: " if path is not None else ""
+        raise ConfigError("\n".join(where + _explain(*item) for item in _by_setting(e.errors()).items())) from None
 
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -54,7 +54,8 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
-    if not equals or not name:
+    name = name.strip()
+    if not equals or not all(name.split(".")):
         raise UsageError(f"override {override!r}: expected name=value, such as score.sigma.scale=0.3")
     try:
         value = yaml.safe_load(text)
@@ -81,20 +82,28 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 def _default_text(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "(required)"
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+    return _yaml(list(field.default) if isinstance(field.default, tuple) else field.default)
 
 
-def _distinct(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """One error a field: a union reports every branch that failed."""
-    seen: dict[tuple[Any, ...], ErrorDetails] = {}
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1_000_000).removesuffix("...\n").strip()
+
+
+def _shown(value: Any) -> str:
+    text = _yaml(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _by_setting(errors: list[ErrorDetails]) -> dict[tuple[str, ...], list[ErrorDetails]]:
+    """Errors of each setting, in order: a union reports every branch that failed."""
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for error in errors:
-        seen.setdefault(_setting(error["loc"]), error)
-    return list(seen.values())
+        found.setdefault(_setting(error["loc"]), []).append(error)
+    return found
 
 
 def _setting(loc: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The part of pydantic's location that names a setting (it appends the union branch it tried)."""
+    """The part of pydantic's location that names a setting (it appends list positions and union branches)."""
     section: type[BaseModel] | None = Config
     names: list[str] = []
     for part in loc:
@@ -106,24 +115,82 @@ def _setting(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _explain(error: ErrorDetails) -> str:
-    names = _setting(error["loc"])
-    dotted = ".".join(names) or "settings"
-    if error["type"] == "extra_forbidden":
-        known = [n for n, _, _ in describe()]
-        leaf = names[-1]
-        section = ".".join(names[:-1])
-        siblings = sorted({n.removeprefix(f"{section}.").split(".")[0] for n in known if n.startswith(section)})
-        close = difflib.get_close_matches(dotted, known, 1, 0.75) or [
-            ".".join([*names[:-1], m]) for m in difflib.get_close_matches(leaf, siblings, 1, 0.6)
-        ]
-        close = close or [n for n in known if n.split(".")[-1] == leaf][:1]
-        hint = f"did you mean {close[0]}?" if close else f"possible here: {', '.join(siblings)}"
-        return f"unknown setting {dotted}; {hint}"
-    if error["type"] == "missing":
+def _explain(names: tuple[str, ...], errors: list[ErrorDetails]) -> str:
+    """One line on what is wrong with one setting: its name, what is possible, what was found."""
+    error = errors[0]
+    dotted = ".".join(names)
+    kind, found, place = error["type"], error["input"], error["loc"][len(names) :]
+    if kind in ("extra_forbidden", "invalid_key"):
+        return f"unknown setting {dotted}; {_hint(names)}"
+    if kind == "missing" and not place:
         return f"{dotted} is required (run `ldsaug settings` for what it means)"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    found = error["input"]
-    shown = "" if isinstance(found, dict) or isinstance(found, BaseModel) else f" (found {found!r})"
-    return f"{dotted}: {message}{shown}"
+    if kind == "model_type":
+        below = sorted(
+            {n.removeprefix(f"{dotted}.").split(".")[0] for n, _, _ in describe() if n.startswith(f"{dotted}.")}
+        )
+        return (
+            f"{dotted} is a section: give settings in it ({', '.join(below)}) or leave it out (found {_shown(found)})"
+        )
+    if kind == "value_error":  # a validator's own words
+        shown = "" if isinstance(found, dict | BaseModel) else f" (found {_shown(found)})"
+        return f"{dotted}: {error['msg'].removeprefix('Value error, ')}{shown}"
+    item = f" item {place[0] + 1}" if place and isinstance(place[0], int) else ""  # else what follows is a union branch
+    words = dict.fromkeys(_expected(e) for e in (errors[:1] if item else errors))
+    if "a number" in words:
+        words.pop("a whole number", None)
+    return f"{dotted}{item} must be {' or '.join(words)} (found {'nothing' if kind == 'missing' else _shown(found)})"
+
+
+def _expected(error: ErrorDetails) -> str:
+    limits = error.get("ctx", {})
+    words = {
+        "missing": "there",  # an item of a list with a fixed number of them
+        "int_type": "a whole number",
+        "int_parsing": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "float_parsing": "a number",
+        "finite_number": "a finite number",
+        "bool_type": "true or false",
+        "bool_parsing": "true or false",
+        "string_type": "text (in quotes, where it looks like something else)",
+        "tuple_type": "a list, such as [a, b]",
+        "greater_than": f"more than {limits.get('gt', 0):.12g}",
+        "greater_than_equal": f"at least {limits.get('ge', 0):.12g}",
+        "less_than": f"less than {limits.get('lt', 0):.12g}",
+        "less_than_equal": f"at most {limits.get('le', 0):.12g}",
+        "too_short": f"a list of at least {limits.get('min_length')}",
+        "too_long": f"a list of at most {limits.get('max_length')}",
+        "literal_error": str(limits.get("expected")),
+    }
+    return words.get(error["type"]) or error["msg"].removeprefix("Input should be ")
+
+
+def _hint(names: tuple[str, ...]) -> str:
+    leaves = [n for n, _, _ in describe()]
+    known = list(dict.fromkeys(".".join(n.split(".")[:k]) for n in leaves for k in range(1, n.count(".") + 2)))
+    section = ".".join(names[:-1])
+    here = [n for n in known if n.rpartition(".")[0] == section]
+    elsewhere = [n for n in known if n.rpartition(".")[2] == names[-1]]
+    close = elsewhere or [f"{section}.{m}".lstrip(".") for m in _close(names[-1], [n.rpartition(".")[2] for n in here])]
+    if close:
+        return f"did you mean {' or '.join(close[:6])}?"
+    return f"possible here: {', '.join(n.rpartition('.')[2] for n in here)}"
+
+
+def _close(word: str, words: list[str]) -> list[str]:
+    return difflib.get_close_matches(word, words, 1, 0.6)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a name given twice is an error: the first value would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in YAML."""
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name in seen and name not in (None, "<<"):
+                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)

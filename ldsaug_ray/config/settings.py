@@ -26,7 +26,9 @@ class Workers(Section):
 
     count: Positive | Auto = Field("auto", description="actors; auto: one per GPU share, or per CPU share without GPUs")
     cpus: float = Field(1.0, gt=0, description="CPUs reserved per actor; also its thread count, rounded up")
-    gpus: float | Auto = Field("auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any")
+    gpus: float | Auto = Field(
+        "auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any"
+    )
     memory_gb: float | None = Field(None, gt=0, description="memory reserved per actor, GB; none: not reserved")
 
     @field_validator("gpus")
@@ -37,12 +39,22 @@ class Workers(Section):
         return value
 
 
+class CpuWorkers(Workers):
+    """Workers of a stage that computes on CPUs alone."""
+
+    gpus: float | Auto = Field(0.0, description="GPUs per actor; this stage has no use for one")
+
+
 class Ray(Section):
     """How to reach or start Ray. RAY_ADDRESS, where set, wins: the run attaches to that cluster."""
 
     num_cpus: Positive | None = Field(None, description="CPUs of the local Ray; none: all. Not for an existing cluster")
-    num_gpus: int | None = Field(None, ge=0, description="GPUs of the local Ray; none: all. Not for an existing cluster")
-    object_store_gb: float | None = Field(None, ge=0.1, description="object store of the local Ray, GB; none: Ray's rule")
+    num_gpus: int | None = Field(
+        None, ge=0, description="GPUs of the local Ray; none: all. Not for an existing cluster"
+    )
+    object_store_gb: float | None = Field(
+        None, ge=0.1, description="object store of the local Ray, GB; none: Ray's rule"
+    )
 
 
 class Data(Section):
@@ -73,10 +85,12 @@ class Data(Section):
     train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
     max_quarantined_fraction: float = Field(0.05, ge=0, le=1, description="stop when more of the images are unusable")
-    max_pixels: Positive = Field(64_000_000, description="an image with more pixels is a decompression bomb: quarantined")
+    max_pixels: Positive = Field(
+        64_000_000, description="an image with more pixels is a decompression bomb: quarantined"
+    )
     # at most 512: at 256 px a part is 100 MB, and Ray Data splits blocks from 128 MiB on
     part_rows: int = Field(512, ge=16, le=512, description="images per stored part (and unit of resumable work)")
-    workers: Workers = Workers()
+    workers: CpuWorkers = CpuWorkers()
 
     @field_validator("resolution")
     @classmethod
@@ -176,7 +190,7 @@ class Score(Section):
     part_candidates: Positive = Field(16_384, description="candidates per stored part (and unit of resumable work)")
     tile_rows: Positive = Field(1024, description="parents held at once: bounds the memory of an actor")
     tile_latents: Positive = Field(4096, description="training latents held at once: bounds the memory of an actor")
-    workers: Workers = Workers()
+    workers: CpuWorkers = CpuWorkers()
 
     @field_validator("alphas")
     @classmethod

@@ -1,4 +1,4 @@
-"""The order in which training sees its images: a pure function of (seed, parts), so a resumed run meets the same batches.
+"""The order in which training sees its images: a pure function of (seed, parts), so a resumed run meets it again.
 
 The stored parts of an epoch are shuffled, taken a few at a time, and their rows shuffled together: a chunk. Ray Data
 reads chunks ahead of the training step; a batch is the next rows of the stream. Mixing `shuffle_parts` parts bounds
@@ -26,6 +26,7 @@ class Chunk:
     epoch: int
     number: int  # within the epoch
     parts: tuple[int, ...]
+    first: int  # this rank's first row: ranks deal on where the chunk before stopped
     skip: int  # rows at its head that a resumed run has seen
 
 
@@ -43,25 +44,34 @@ def training_chunks(
     """
     seen = 0
     epoch = 0
-    rows_before_epoch = sum(part_rows)
-    if rows_before_epoch < world:
-        raise ValueError(f"{rows_before_epoch} rows for {world} workers")
+    if sum(part_rows) < world:
+        raise ValueError(f"{sum(part_rows)} rows for {world} workers")
     while seen < stop:
         order = np.random.default_rng([seed, epoch, 0]).permutation(len(part_rows))
+        dealt = 0  # rows of the epoch so far, over all ranks
         for number in range(0, len(order), shuffle_parts):
             parts = tuple(int(p) for p in order[number : number + shuffle_parts])
-            rows = len(range(rank, sum(part_rows[p] for p in parts), world))
-            if seen + rows > start and seen < stop:
-                yield Chunk(epoch, number, parts, max(0, start - seen))
+            in_chunk = sum(part_rows[p] for p in parts)
+            first = (rank - dealt) % world
+            rows = len(range(first, in_chunk, world))
+            if max(seen, start) < min(seen + rows, stop):
+                yield Chunk(epoch, number, parts, first, max(0, start - seen))
             seen += rows
+            dealt += in_chunk
         epoch += 1
 
 
 def read_chunk(chunk: Chunk, files: Sequence[Location], *, seed: int, rank: int, world: int) -> np.ndarray:
-    """The chunk's images for this rank, uint8[n, H, W, 3], in the order training sees them."""
+    """The chunk's images for this rank, uint8[n, H, W, 3], in the order training sees them.
+
+    Args:
+        chunk: of `training_chunks` with the same seed, rank and world.
+        files: of every stored part.
+        seed, rank, world: as there.
+    """
     images = np.concatenate([read_images(files[p]) for p in chunk.parts])
     order = np.random.default_rng([seed, chunk.epoch, 1 + chunk.number]).permutation(len(images))
-    return images[order[rank::world][chunk.skip :]]
+    return images[order[chunk.first :: world][chunk.skip :]]
 
 
 def read_images(file: Location) -> np.ndarray:

@@ -75,7 +75,7 @@ def run_units(
     with bar(job.console, stage, sum(rows.values()), unit_name, finished) as shown:
         if not todo:
             return results
-        data = ray.data.from_arrow([_numbered(units[n], n) for n in todo])
+        data: ray.data.Dataset = ray.data.from_arrow([_numbered(units[n], n) for n in todo])
         if read is not None:
             # num_cpus=0: reading waits for disks, and must not be starved by actors that hold every CPU
             data = data.map_batches(
@@ -96,12 +96,11 @@ def run_units(
             compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(todo))),
         )
         try:
-            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for text in batch["result"].to_pylist():
-                    result = UnitResult.from_json(json.loads(text))
-                    results[result.unit] = result
-                    shown.advance(rows[result.unit])
-                    check(results)
+            for row in data.iter_rows():
+                result = UnitResult.from_json(json.loads(row["result"]))
+                results[result.unit] = result
+                shown.advance(rows[result.unit])
+                check(results)
         except ray.exceptions.RayError as e:
             cause = clear_cause(e)
             if cause is not None:

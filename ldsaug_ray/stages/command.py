@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -151,10 +150,12 @@ def _known_rows(config: Config, run: RunDir, stage: str) -> str:
     counted = isinstance(data.train, int) and isinstance(data.test, int)
     images = f"{data.train + data.test:,}" if counted else "not known yet"
     if stage == "prepare":
-        with suppress(LdsaugError):
-            from ldsaug_ray.images import open_source
+        from ldsaug_ray.images import open_source
 
+        try:
             return f"{len(open_source(data).list()):,} images"
+        except LdsaugError as e:
+            return f"cannot be listed: {e}"
     if stage in ("train", "finetune"):
         section = config.train if stage == "train" else config.finetune
         return f"{section.steps:,} steps × {section.batch_size}"

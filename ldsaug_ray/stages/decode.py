@@ -1,4 +1,7 @@
-"""Stage `decode`: `selected/` to `augmented/`, the augmented dataset: PNG images in the Hugging Face layout with z and parents."""
+"""Stage `decode`: `selected/` to `augmented/`, the augmented dataset.
+
+PNG images in the Hugging Face layout, so that `datasets` opens them, with z, parents, α and log LDS.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     pieces = []
     for file in job.run.folder("selected").files(".parquet"):
         table = file.read_table(["candidate", "parent_i", "parent_j", "alpha", "log_lds"])
-        pieces += [table.slice(a, settings.part_rows).combine_chunks() for a in range(0, len(table), settings.part_rows)]
+        pieces += [
+            table.slice(a, settings.part_rows).combine_chunks() for a in range(0, len(table), settings.part_rows)
+        ]
     units = dict(enumerate(pieces))
     pool = pool_of(settings.workers, "decode", cluster_resources(), limit=len(units))
     weights = job.run.folder("train/vae.safetensors")

@@ -1,4 +1,4 @@
-"""`ldsaug doctor`: what is installed, which devices there are, whether Ray, FAISS, MLflow answer, and what to do if not."""
+"""`ldsaug doctor`: what is installed, which devices there are, what answers, and what to do about what does not."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def _versions() -> Finding:
         except PackageNotFoundError:
             missing.append(name)
     if missing or sys.version_info < (3, 11):
-        return Finding("packages", "fails", ", ".join(found), f"missing: {', '.join(missing) or 'Python 3.11'}; make setup")
+        return Finding(
+            "packages", "fails", ", ".join(found), f"missing: {', '.join(missing) or 'Python 3.11'}; make setup"
+        )
     return Finding("packages", "ok", ", ".join(found))
 
 
@@ -76,7 +78,9 @@ def _faiss() -> Finding:
     try:
         import faiss
     except ImportError:
-        return Finding("FAISS", "fails", "not installed", "pip install 'ldsaug_ray[cpu]', or 'ldsaug_ray[gpu]' for a GPU")
+        return Finding(
+            "FAISS", "fails", "not installed", "pip install 'ldsaug_ray[cpu]', or 'ldsaug_ray[gpu]' for a GPU"
+        )
     x = np.eye(8, dtype=np.float32)
     index = faiss.IndexFlatL2(8)
     index.add(x)
@@ -101,7 +105,9 @@ def _ray() -> Finding:
         has = ray.cluster_resources()
     where = f"cluster {address}" if address else "a local Ray (RAY_ADDRESS is not set)"
     memory = has.get("memory", 0) / 1e9
-    return Finding("Ray", "ok", f"{where} answers: {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {memory:.1f} GB")
+    return Finding(
+        "Ray", "ok", f"{where} answers: {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {memory:.1f} GB"
+    )
 
 
 def _mlflow() -> Finding:

@@ -1,4 +1,4 @@
-"""Stage `finetune`: the baseline VAE, trained further on train + A (decoded images join the training set, as in the paper)."""
+"""Stage `finetune`: the baseline VAE trained further on train + A, as in the paper: decoded images join the set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `prepare`: any image source to `images/`, decoded, cropped, resized, split; what cannot be used to `quarantine/`.
+"""Stage `prepare`: any image source to `images/`, decoded, cropped, resized, split; the unusable to `quarantine/`.
 
 It is the one place where images of unknown quality are read; every later stage reads clean arrays.
 """

@@ -49,13 +49,15 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
         if name == "prepare":
             stamp = source_stamp(config.data)
         missing = [n for n in stage.needs if n in stale or run.entry(n) is None]
+        missing += [n for n in stage.uses if n in stale]
         entry = run.entry(name)
         if missing:
             why = f"after {', '.join(missing)}" if entry is None else f"again: {', '.join(missing)} runs first"
             stale.add(name)
             steps.append(Step(name, "waiting", why, None))
             continue
-        digests = {n: run.require(n, "digest") for n in stage.needs}
+        complete = [n for n in (*stage.needs, *stage.uses) if run.entry(n) is not None]
+        digests = {n: run.require(n, "digest") for n in complete}
         fingerprint = stage.fingerprint(config, digests, stamp or "" if name == "prepare" else "")
         if entry is not None and entry["fingerprint"] == fingerprint:
             steps.append(Step(name, "complete", "same settings and input", fingerprint))

@@ -1,4 +1,7 @@
-"""Stage `select`: `scores/` to `selected/` and the threshold that was used. Two passes over the scores, one file at a time."""
+"""Stage `select`: `scores/` to `selected/` and the threshold that was used.
+
+Two passes over the scores, one file at a time, on the driver: the global threshold needs all of them in one place.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Stage `train`: prepared images to a VAE, by Ray Train, streaming from Ray Data. To resume, run the same command again.
+"""Stage `train`: prepared images to a VAE, by Ray Train, streaming from Ray Data.
 
-`fit` is shared with `finetune`. What a step computes is `vae.Trainer`'s; this file moves data, checkpoints and progress.
+To resume, run the same command again. `fit` is shared with `finetune`. What a step computes is `vae.Trainer`'s; this
+file moves data, checkpoints and progress.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ldsaug_ray.images.stream import Chunk, read_chunk, training_chunks
 from ldsaug_ray.images.tables import image_array
 from ldsaug_ray.progress import Bar, bar
 from ldsaug_ray.rundir import Counts, UnitResult
-from ldsaug_ray.stages._job import Job, clear_cause, cluster_resources, limit_threads, pool_of
+from ldsaug_ray.stages._job import Job, Pool, clear_cause, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.storage import Location
@@ -61,13 +62,11 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
 
     rows = sum(r for _, r in parts)
     pool = pool_of(settings.workers, stage, cluster_resources())
-    # on CPUs, one worker that uses every core beats several that copy gradients to each other
-    world = 1 if settings.workers.count == "auto" and not pool.gpus else pool.count
     if settings.batch_size > rows:
         raise InputError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
-    if settings.batch_size % world:
-        raise InputError(f"{stage}.batch_size = {settings.batch_size} cannot be shared equally by {world} workers")
-    threads = pool.threads if world > 1 or settings.workers.count != "auto" else 0
+    world = _world(settings, pool, stage)
+    alone = settings.workers.count == "auto" and not pool.gpus
+    threads = 0 if alone else pool.threads  # 0: every core
     root = job.run.root
     storage = root / f"{stage}/ray"
     storage.make_folder()
@@ -123,6 +122,19 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
     storage.delete()  # the optimiser's state is of no use once the stage is complete
     counts = Counts(rows, rows)
     return Outcome(counts, facts.pop("digest"), {"images_seen": images_seen, "workers": world, **facts}, images_seen)
+
+
+def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
+    """How many workers train: what was asked, or as many GPUs as share the batch equally."""
+    if settings.workers.count != "auto":
+        if settings.batch_size % pool.count:
+            raise InputError(
+                f"{stage}.batch_size = {settings.batch_size} cannot be shared by {pool.count} workers equally"
+            )
+        return pool.count
+    if not pool.gpus:
+        return 1  # on CPUs, one worker that uses every core beats several that copy gradients to each other
+    return max(n for n in range(1, pool.count + 1) if settings.batch_size % n == 0)
 
 
 class _Monitor:

@@ -99,7 +99,7 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32[B, in, H, W] -> float32[B, out, H, W], or half of H and W with `down`."""
-        weight = self.weight * self.weight_gain
+        weight = scaled(self.weight, self.weight_gain)
         bias = None if self.bias is None else self.bias * self.bias_gain
         kernel = self.weight.shape[-1]
         if not self.down:
@@ -150,7 +150,7 @@ class ModulatedConv2d(nn.Module):
     def forward(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """x float32[B, in, H, W], w float32[B, w_dim], bias float32[out] -> float32[B, out, H, W] (or 2H, 2W)."""
         style = self.style(w)
-        weight = self.weight * (self.weight_gain if self.demodulate else self.weight_gain * self.gain)
+        weight = scaled(self.weight, self.weight_gain if self.demodulate else self.weight_gain * self.gain)
         x = x * style[:, :, None, None]
         if self.up:
             y = fir_filter(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
@@ -219,6 +219,15 @@ class ToRgb(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """float32[B, C, H, W], styles float32[B, w_dim] -> float32[B, 3, H, W]."""
         return self.conv(x, w, self.bias)
+
+
+def scaled(weight: Tensor, gain: float) -> Tensor:
+    """weight · gain, float[out, in, k, k], whose gradient comes back in the weight's own memory layout.
+
+    Convolutions of channels-last features return channels-last gradients; those of 1×1 kernels would reach
+    DistributedDataParallel with other strides than its buckets, which it warns of.
+    """
+    return (weight.flatten(1) * gain).view_as(weight)
 
 
 def fir_kernel(like: Tensor, gain: float = 1.0) -> Tensor:

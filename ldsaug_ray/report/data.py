@@ -1,0 +1,212 @@
+"""What the page shows, as frozen values: everything `gather` read from the run directory, and nothing else.
+
+Logarithms are natural. Pictures are uint8 tiles, already of the size that the page shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ldsaug_ray.lds import Regime
+
+Floats = NDArray[np.float64]
+Tiles = NDArray[np.uint8]  # [n, T, T, 3]
+
+PAPER_TAU = 0.28
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A line of the accounting; counts are None where the stage was not run."""
+
+    name: str
+    does: str
+    unit: str
+    rows_in: int | None = None
+    rows_out: int | None = None
+    rows_dropped: int | None = None
+    rows_quarantined: int | None = None
+    seconds: float | None = None
+    rate: float | None = None  # units per second
+    resumed: str = ""  # what an earlier, interrupted attempt had done
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why images were set aside."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]  # keys
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """All reasons, the most frequent first; `others` are those not listed."""
+
+    reasons: tuple[Reason, ...]
+    total: int
+    others: int  # images with a reason that is not listed
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The candidates: all of them, or a sample drawn without regard to score when there are very many."""
+
+    n_total: int
+    n_above_paper: int  # of all, by the score that `select` ranks by
+    max_log: float  # of all, by the same score
+    candidate: NDArray[np.int64]  # [M] and so on
+    parent_i: NDArray[np.int64]  # rows of the training latents
+    parent_j: NDArray[np.int64]
+    alpha: Floats
+    log_lds: Floats
+    log_lds_excluding_parents: Floats
+    parent_share: Floats
+    effective_neighbours: Floats
+    selected: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.candidate)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether M is fewer than all."""
+        return len(self) < self.n_total
+
+    def ranking(self, ranked_by: str) -> Floats:
+        """The score that `select` ranked by, [M]."""
+        return self.log_lds if ranked_by == "log_lds" else self.log_lds_excluding_parents
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What `select` found."""
+
+    ranked_by: str  # log_lds or log_lds_excluding_parents
+    log: float  # lowest log score that was kept
+    rules: Mapping[str, int]  # rule -> how many it alone would keep
+    binding: str
+    n_selected: int
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """The kernel's σ and where it comes from."""
+
+    sigma: float
+    rule: str
+    scale: float
+    mean_norm: float  # of the training latents, from the origin
+    n_latents: int
+    latent_dim: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A candidate with its picture on the page."""
+
+    candidate: int
+    parent_i: str  # keys
+    parent_j: str
+    alpha: float
+    log_lds: float
+    parent_share: float
+    effective_neighbours: float
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Candidates between two quantiles of log LDS, and a few of them decoded. Number 1 is the densest."""
+
+    number: int
+    low: float
+    high: float
+    n: int  # candidates in the band
+    n_selected: int
+    median_parent_share: float
+    members: tuple[Shown, ...]
+    tiles: Tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """A selected candidate between its parents: tiles are parent i, decoded, parent j."""
+
+    shown: Shown
+    rank: int  # 1 is the densest of the selected
+    tiles: Tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstructions:
+    """Images and what the models make of them; errors are mean squared, pixel values in 0..1."""
+
+    split: str  # test, or train where there are no test images
+    originals: Tiles
+    before: Tiles
+    after: Tiles | None  # None: not fine-tuned
+    error_before: float
+    error_after: float | None
+    error_of_mean: float  # of answering with the average of these images
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Loss curve of one training: points as logged, `step` among them."""
+
+    stage: str
+    points: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True)
+class AttributeShare:
+    """Share of an attribute among images whose value is known."""
+
+    name: str
+    train: float  # among training images
+    parents: float  # among the parents of A, each counted as often as it is a parent
+
+
+@dataclass(frozen=True)
+class Parents:
+    """How A uses the training images."""
+
+    n_distinct: int  # training images that are a parent of a selected candidate
+    most_used: int  # selected candidates of the parent with the most
+    attributes: tuple[AttributeShare, ...]  # largest change first; empty without attributes
+    n_attributes: int
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """One finished run."""
+
+    name: str
+    version: str
+    config: Mapping[str, Any]
+    stages: tuple[StageRow, ...]
+    n_train: int
+    n_test: int
+    quarantine: Quarantine
+    scores: Scores
+    threshold: Threshold
+    bandwidth: Bandwidth
+    regime: Regime
+    bands: tuple[Band, ...]
+    picks: tuple[Pick, ...]
+    parents: Parents
+    reconstructions: Reconstructions
+    curves: tuple[Curve, ...]
+    selected_csv: str | None  # None: too many rows
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether the run has a fine-tuned model."""
+        return self.reconstructions.after is not None

@@ -1,0 +1,269 @@
+"""The figures, as SVG that follows the reader's light or dark theme. Object-oriented matplotlib: no pyplot, no GUI.
+
+One drawing function a figure; each takes a few arrays or `ReportData` values and returns the SVG file's bytes. The same
+input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from ldsaug_ray.report.data import PAPER_TAU, AttributeShare, Curve, Floats
+
+INK, MUTED, GRID, ALL, KEPT, MARK = "#26303b", "#68727e", "#e4e7eb", "#bcc4ce", "#2f6db5", "#b4501c"
+_DARK = {INK: "#dfe4ea", MUTED: "#9aa5b1", GRID: "#343b44", ALL: "#5d6874", KEPT: "#7db3f0", MARK: "#f09a63"}
+_STYLE: Any = {  # matplotlib types the keys one by one
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "path",  # looks the same everywhere; the alt text carries the words
+    "svg.hashsalt": "ldsaug",  # the same ids every time
+    "axes.unicode_minus": True,
+}
+_SIZE = (4.5, 3.05)  # inches: small, so that the text stays legible on a phone
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts of all candidates and of the selected in the same bins."""
+
+    edges: Floats  # [B + 1]
+    all: NDArray[np.int64]  # [B]
+    kept: NDArray[np.int64]
+
+
+def histogram(values: Floats, selected: NDArray[np.bool_], bins: int = 60, *, log: bool = False) -> Histogram:
+    """Equal bins over the range of `values` [M] (of their logarithm with `log`); every value is in one of them."""
+    shown = np.log10(values) if log else values
+    low, high = float(shown.min()), float(shown.max())
+    if high - low < 1e-9 * max(1.0, abs(low)):
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, bins + 1)
+    everyone, kept = (np.histogram(part, edges)[0] for part in (shown, shown[selected]))
+    return Histogram(np.power(10.0, edges) if log else edges, everyone, kept)
+
+
+def density(counts: Histogram, threshold: float, score_name: str) -> bytes:
+    """Log LDS of all candidates, the selected on top, the threshold and the paper's τ."""
+
+    def draw(axes: Axes) -> None:
+        _bars(axes, counts)
+        low, high = counts.edges[0], counts.edges[-1]
+        axes.axvline(threshold, color=MARK, lw=1.5)
+        top = axes.get_ylim()[1] * 1.16
+        axes.set_ylim(0, top)
+        right = threshold > (low + high) / 2
+        axes.annotate(
+            f"threshold {threshold:.2f}".replace("-", "−"),
+            (threshold, top),
+            xytext=(-5 if right else 5, -3),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top",
+            color=MARK,
+            fontsize=8.5,
+        )
+        paper = math.log(PAPER_TAU)
+        if low <= paper <= high + 0.25 * (high - low):
+            axes.axvline(paper, color=INK, lw=1.2, ls=(0, (4, 3)), label=f"paper: τ = {PAPER_TAU}")
+        axes.set_xlabel(f"{score_name} (natural logarithm)")
+        axes.set_ylabel("candidates")
+        above = axes.secondary_xaxis("top", functions=(_to_log10, _from_log10))
+        above.xaxis.set_major_locator(MaxNLocator(6, integer=high - low > 5))
+        above.xaxis.set_major_formatter(
+            FuncFormatter(lambda x, _: f"$10^{{{x:.0f}}}$" if abs(x - round(x)) < 1e-6 else f"{10**x:.2g}")
+        )
+        above.tick_params(length=0)
+        above.spines["top"].set_visible(False)
+        above.set_xlabel("LDS", labelpad=3)
+        axes.legend(loc="upper left" if right else "upper right", bbox_to_anchor=(0, 0.9, 1, 0), ncols=1)
+
+    return _figure(draw, grid="y")
+
+
+def by_alpha(alphas: Floats, scores: Floats, threshold: float, score_name: str) -> bytes:
+    """Median, quartiles and the 5 to 95 % range of the score at each α, both [M]; the threshold across."""
+    values = np.unique(alphas)
+    levels = np.array([np.quantile(scores[alphas == a], [0.05, 0.25, 0.5, 0.75, 0.95]) for a in values])
+    width = 0.6 * (float(np.diff(values).min()) if len(values) > 1 else 0.1)
+
+    def draw(axes: Axes) -> None:
+        axes.vlines(values, levels[:, 0], levels[:, 4], color=ALL, lw=1.6, label="5 to 95%")
+        axes.bar(values, levels[:, 3] - levels[:, 1], width, levels[:, 1], color=KEPT, label="25 to 75%")
+        axes.hlines(levels[:, 2], values - width / 2, values + width / 2, color=INK, lw=1.8, label="median")
+        axes.axhline(threshold, color=MARK, lw=1.5, label="threshold")
+        axes.set_xlabel("α (0: parent i, 1: parent j)")
+        axes.set_ylabel(score_name)
+        _ticks(axes, values)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.24 * (high - low))  # room for the legend
+        axes.legend(loc="upper center", ncols=4, columnspacing=0.8, handlelength=1.1, handletextpad=0.4)
+
+    return _figure(draw, grid="y")
+
+
+def alpha_share(alphas: Sequence[float], everyone: Sequence[float], kept: Sequence[float] | None) -> bytes:
+    """Share of each α among all candidates and among the selected."""
+    values = np.asarray(alphas)
+    width = 0.38 * (float(np.diff(values).min()) if len(values) > 1 else 0.1)
+
+    def draw(axes: Axes) -> None:
+        axes.bar(values - width / 2, 100 * np.asarray(everyone), width, color=ALL, label="all candidates")
+        if kept is not None:
+            axes.bar(values + width / 2, 100 * np.asarray(kept), width, color=KEPT, label="selected")
+        axes.set_xlabel("α (0: parent i, 1: parent j)")
+        axes.set_ylabel("share of candidates, %")
+        _ticks(axes, values)
+        _legend_above(axes)
+
+    return _figure(draw, grid="y")
+
+
+def shares(counts: Histogram, label: str, *, log: bool = False) -> bytes:
+    """Distribution of a diagnostic: share of all candidates, and of the selected, in each bin (so both can be seen)."""
+
+    def draw(axes: Axes) -> None:
+        everyone, kept = (100 * n / max(1, n.sum()) for n in (counts.all, counts.kept))
+        axes.stairs(everyone, counts.edges, fill=True, color=ALL, label="all candidates")
+        axes.stairs(kept, counts.edges, color=KEPT, lw=1.7, label="selected")
+        axes.set_xlabel(label)
+        axes.set_ylabel("share of candidates, %")
+        if log and counts.edges[-1] / counts.edges[0] > 3:
+            axes.set_xscale("log")
+            wide = counts.edges[-1] / counts.edges[0] > 100
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        _legend_above(axes)
+
+    return _figure(draw, grid="y")
+
+
+def loss(curves: Sequence[Curve], term: str, label: str) -> bytes:
+    """One term of the loss over the steps of training, then of fine-tuning, which goes on where training ended."""
+    drawn: Mapping[str, tuple[str, str]] = {"train": (INK, "training"), "finetune": (KEPT, "fine-tuning")}
+
+    def draw(axes: Axes) -> None:
+        offset, every = 0.0, []
+        for curve in curves:
+            points = [(p["step"], p[term]) for p in curve.points if term in p]
+            if not points:
+                continue
+            x, y = np.array(points).T
+            color, name = drawn[curve.stage]
+            axes.plot(x + offset, y, color=color, lw=1.5, label=name, marker="." if len(x) < 3 else None)
+            every.append(y)
+            offset += float(x[-1])
+        values = np.concatenate(every)
+        if values.min() > 0 and values.max() > 5 * values.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel(label)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return _figure(draw, grid="both")
+
+
+def attributes(found: Sequence[AttributeShare]) -> bytes:
+    """Share of each attribute among training images and among the parents of A, as a line from one to the other."""
+    names = [a.name if len(a.name) <= 22 else f"{a.name[:21]}…" for a in found]
+    rows = np.arange(len(found))
+    before, after = 100 * np.array([a.train for a in found]), 100 * np.array([a.parents for a in found])
+
+    def draw(axes: Axes) -> None:
+        axes.hlines(rows, before, after, color=ALL, lw=2.5)
+        axes.plot(before, rows, "o", color=MUTED, ms=6, label="training images")
+        axes.plot(after, rows, "o", color=KEPT, ms=6, label="parents of A")
+        axes.set_yticks(rows, names)
+        for text in axes.get_yticklabels():
+            text.set_parse_math(False)  # names are the user's: a $ is a $
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("share with the attribute, %")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return _figure(draw, grid="x", height=1.1 + 0.27 * max(3, len(rows)))
+
+
+def _to_log10(x: ArrayLike) -> ArrayLike:
+    return np.asarray(x) / math.log(10)
+
+
+def _from_log10(x: ArrayLike) -> ArrayLike:
+    return np.asarray(x) * math.log(10)
+
+
+def _bars(axes: Axes, counts: Histogram) -> None:
+    axes.stairs(counts.all, counts.edges, fill=True, color=ALL, label="all candidates")
+    axes.stairs(counts.kept, counts.edges, fill=True, color=KEPT, label="selected")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _legend_above(axes: Axes) -> None:
+    """Room for the legend over bars in percent, without ticks beyond 100."""
+    axes.set_ylim(0, 1.22 * axes.get_ylim()[1])
+    axes.set_yticks([y for y in axes.get_yticks() if 0 <= y <= min(100, axes.get_ylim()[1])])
+    axes.legend(loc="upper center", ncols=2)
+
+
+def _ticks(axes: Axes, values: Floats) -> None:
+    shown = values if len(values) <= 11 else values[np.linspace(0, len(values) - 1, 9).astype(int)]
+    axes.set_xticks(shown, [f"{v:g}" for v in shown])
+
+
+def _figure(draw: Callable[[Axes], None], *, grid: Literal["both", "x", "y"], height: float = _SIZE[1]) -> bytes:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(axis=grid)
+        draw(axes)
+        out = io.StringIO()
+        metadata = {"Date": None, "Creator": None}
+        FigureCanvasSVG(figure).print_svg(out, metadata=metadata)
+    return _themed(out.getvalue()).encode()
+
+
+def _themed(svg: str) -> str:
+    """Transparent, and with the dark palette for readers who prefer it."""
+    rules = "".join(
+        f'[style*="fill: {light}"]{{fill:{dark}!important}}[style*="stroke: {light}"]{{stroke:{dark}!important}}'
+        for light, dark in _DARK.items()
+    )
+    head, tag, rest = svg.partition("<defs>")
+    return f"{head}<style>@media (prefers-color-scheme: dark){{{rules}}}</style>{tag}{rest}"

@@ -1,0 +1,204 @@
+"""Read a finished run into `ReportData`. Held: the training latents, at most `LIMIT` scores, one stored part."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ldsaug_ray
+from ldsaug_ray.config import Config
+from ldsaug_ray.lds import Candidates, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
+from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
+from ldsaug_ray.report.data import (
+    Band,
+    Bandwidth,
+    Curve,
+    Pick,
+    Quarantine,
+    Reason,
+    Reconstructions,
+    ReportData,
+    Scores,
+    Shown,
+    StageRow,
+    Threshold,
+)
+from ldsaug_ray.report.sheets import tiles
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.vae import VAE, decode_images, load_vae, posterior_means
+
+REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
+RECONSTRUCTIONS_SHOWN = 16
+_BATCH = 16
+
+
+def gather(run: RunDir, config: Config) -> ReportData:
+    """Everything the page shows. Decoding runs on the CPU, in this process.
+
+    Raises:
+        InputError: prepare, train, encode, score or select is not complete, or its files do not belong together.
+        StorageError: a file cannot be read.
+    """
+    for stage in ("prepare", "train", "encode", "score", "select"):
+        run.require(stage)
+    prepared, select = run.require("prepare"), run.require("select")
+    latents = read_latents(run)
+    ranked_by = select["ranked_by"]
+    scores = read_scores(run, latents, ranked_by, config.seed)
+    vae = load_vae(run.folder("train/vae.safetensors"))
+    tuned = load_vae(run.folder("finetune/vae.safetensors")) if run.entry("finetune") is not None else None
+    shown = config.report.samples
+    return ReportData(
+        name=run.root.name,
+        version=ldsaug_ray.__version__,
+        config=config.dump(),
+        stages=tuple(_stage(name, run.entry(name)) for name in STAGES if name != "report"),
+        n_train=prepared["train_images"],
+        n_test=prepared["test_images"],
+        quarantine=read_quarantine(run),
+        scores=scores,
+        threshold=Threshold(
+            ranked_by, select["threshold_log_lds"], select["rules"], select["binding_rule"], select["rows_out"]
+        ),
+        bandwidth=_bandwidth(run, config, latents),
+        regime=_regime(latents, scores),
+        bands=_bands(latents, scores, vae, config.report.bands, shown, config.seed),
+        picks=_picks(run, latents, vae, ranked_by, shown, config.seed),
+        parents=read_parents(run, latents),
+        reconstructions=_reconstructions(run, vae, tuned, min(shown, RECONSTRUCTIONS_SHOWN)),
+        curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
+        selected_csv=selected_csv(run),
+    )
+
+
+def read_quarantine(run: RunDir) -> Quarantine:
+    """Reasons and examples from every file in `quarantine/`."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = defaultdict(list)
+    for file in run.folder("quarantine").files(".parquet"):
+        table = file.read_table(["key", "reason"])
+        for key, reason in zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True):
+            counts[reason] += 1
+            if len(examples[reason]) < EXAMPLES_SHOWN:
+                examples[reason].append(key)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    listed = tuple(Reason(reason, n, tuple(examples[reason])) for reason, n in ordered[:REASONS_SHOWN])
+    return Quarantine(listed, counts.total(), counts.total() - sum(r.count for r in listed))
+
+
+def _stage(name: str, entry: Mapping[str, Any] | None) -> StageRow:
+    stage = STAGES[name]
+    if entry is None:
+        return StageRow(name, stage.does, stage.unit)
+    step, rows = entry.get("resumed_from_step", 0), entry.get("rows_resumed", 0)
+    return StageRow(
+        name,
+        stage.does,
+        stage.unit,
+        entry["rows_in"],
+        entry["rows_out"],
+        entry["rows_dropped"],
+        entry["rows_quarantined"],
+        entry["seconds"],
+        entry["rows_per_second"],
+        f"from step {step:,}" if step else f"{rows:,} were done" if rows else "",
+        entry["digest"],
+    )
+
+
+def _bandwidth(run: RunDir, config: Config, latents: Latents) -> Bandwidth:
+    settings = config.score.sigma
+    norms = np.sqrt(np.einsum("nd,nd->n", latents.z, latents.z, dtype=np.float64))
+    n, d = latents.z.shape
+    return Bandwidth(run.require("score", "sigma"), settings.rule, settings.scale, float(norms.mean()), n, d)
+
+
+def _regime(latents: Latents, scores: Scores) -> Regime:
+    candidates = Candidates(scores.candidate, scores.parent_i, scores.parent_j, scores.alpha)
+    return regime(
+        log_lds=scores.log_lds,
+        log_lds_excluding_parents=scores.log_lds_excluding_parents,
+        parent_share=scores.parent_share,
+        effective_neighbours=scores.effective_neighbours,
+        alpha=scores.alpha,
+        selected=scores.selected,
+        distance_to_mean=norms_from_mean(latents.z, candidates),
+        train_distance_to_mean=latent_norms(latents.z),
+    )
+
+
+def _bands(latents: Latents, scores: Scores, vae: VAE, bands: int, samples: int, seed: int) -> tuple[Band, ...]:
+    """Equal shares of the candidates by rank of log LDS; members are drawn at random, then sorted by density."""
+    order = np.lexsort((scores.candidate, -scores.log_lds))
+    found = []
+    for number, rows in enumerate(np.array_split(order, bands), start=1):
+        if not len(rows):
+            continue  # fewer candidates than bands
+        drawn = np.random.default_rng([seed, number]).choice(len(rows), min(samples, len(rows)), replace=False)
+        members = rows[np.sort(drawn)]
+        z = interpolate(latents.z, scores.parent_i[members], scores.parent_j[members], scores.alpha[members])
+        found.append(
+            Band(
+                number,
+                float(scores.log_lds[rows[-1]]),
+                float(scores.log_lds[rows[0]]),
+                len(rows),
+                int(scores.selected[rows].sum()),
+                float(np.median(scores.parent_share[rows])),
+                tuple(_shown(latents, scores, members)),
+                tiles(decode_images(vae, z, _BATCH)),
+            )
+        )
+    return tuple(found)
+
+
+def _shown(latents: Latents, scores: Scores, rows: NDArray[np.int64]) -> list[Shown]:
+    i, j = (take_text(latents.keys, column[rows]) for column in (scores.parent_i, scores.parent_j))
+    numbers = (scores.alpha, scores.log_lds, scores.parent_share, scores.effective_neighbours)
+    columns = (scores.candidate[rows].tolist(), i, j, *(c[rows].tolist() for c in numbers))
+    return [Shown(*values) for values in zip(*columns, strict=True)]
+
+
+def _picks(run: RunDir, latents: Latents, vae: VAE, ranked_by: str, samples: int, seed: int) -> tuple[Pick, ...]:
+    """Selected candidates, evenly spread over their ranking, from the densest to the threshold."""
+    table = read_ranked(run, ranked_by, samples, seed)
+    i, j = latents.rows(table["parent_i"]), latents.rows(table["parent_j"])
+    decoded = tiles(decode_images(vae, interpolate(latents.z, i, j, table["alpha"].to_numpy()), _BATCH))
+    parents = find_tiles(run, table["parent_i"].to_pylist() + table["parent_j"].to_pylist())
+    picks = []
+    for row, picture in zip(table.to_pylist(), decoded, strict=True):
+        rank = row.pop("rank")
+        del row["log_lds_excluding_parents"]
+        triple = np.stack([parents[row["parent_i"]], picture, parents[row["parent_j"]]])
+        picks.append(Pick(Shown(**row), rank, triple))
+    return tuple(picks)
+
+
+def _reconstructions(run: RunDir, vae: VAE, tuned: VAE | None, n: int) -> Reconstructions:
+    split, images = first_images(run, n)
+    before = decode_images(vae, posterior_means(vae, images, _BATCH), _BATCH)
+    after = None if tuned is None else decode_images(tuned, posterior_means(tuned, images, _BATCH), _BATCH)
+    average = np.broadcast_to(images.mean(axis=0, dtype=np.float64), images.shape)
+    return Reconstructions(
+        split=split,
+        originals=tiles(images),
+        before=tiles(before),
+        after=None if after is None else tiles(after),
+        error_before=_error(before, images),
+        error_after=None if after is None else _error(after, images),
+        error_of_mean=_error(average, images),
+    )
+
+
+def _error(a: NDArray[Any], b: NDArray[np.uint8]) -> float:
+    return float(np.square((a.astype(np.float64) - b) / 255).mean())
+
+
+def _curve(run: RunDir, stage: str) -> Curve:
+    return Curve(stage, tuple(run.folder(f"{stage}/curve.json").read_json()))

@@ -1,0 +1,71 @@
+"""The page itself: `ReportData` and its pictures into one HTML file that needs nothing else, not even a script."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ldsaug_ray import lds
+from ldsaug_ray.report import numbers, words
+from ldsaug_ray.report._scores import data_uri
+from ldsaug_ray.report.data import ReportData
+from ldsaug_ray.report.pictures import draw, loss_terms
+
+_KINDS = {"svg": "image/svg+xml", "png": "image/png"}
+
+
+def render(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str:
+    """The page as HTML text. The same data gives the same text; of the data only `seconds`, `rate`, `resumed` vary.
+
+    Args:
+        data: from `gather`.
+        pictures: from `draw`, where they are at hand already.
+    """
+    shown = draw(data) if pictures is None else pictures
+    environment = Environment(
+        loader=PackageLoader("ldsaug_ray", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=numbers.count,
+        percent=numbers.percent,
+        share=numbers.share,
+        points=numbers.points,
+        log=numbers.log_text,
+        power=numbers.power,
+        duration=numbers.duration,
+    )
+    csv = data.selected_csv
+    return environment.get_template("page.html.j2").render(
+        data=data,
+        words=words,
+        rate=numbers.rate,
+        findings=[words.typeset(s) for s in lds.sentences(data.regime)],
+        alts=words.figure_alts(data),
+        images={name: data_uri(_KINDS[name.rpartition(".")[2]], content) for name, content in shown.items()},
+        terms=loss_terms(data),
+        settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
+        csv=None if csv is None else data_uri("text/csv", csv.encode()),
+    )
+
+
+def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:
+    """SHA-256 of what the page says, without timings, worker counts, the run's place, and decoded pixels.
+
+    Pixels are left out because another thread count may change their last bit; they follow from digests that are in.
+    """
+    stages = tuple(replace(s, seconds=None, rate=None, resumed="") for s in data.stages)
+    config = {**data.config, "run_dir": "", "ray": {}, "tracking": {}}
+    for name, section in config.items():
+        if isinstance(section, dict) and "workers" in section:
+            config[name] = {k: v for k, v in section.items() if k != "workers"}
+    figures = {name: content if name.endswith(".svg") else b"" for name, content in pictures.items()}
+    text = render(replace(data, name="", version="", stages=stages, config=config), figures)
+    return hashlib.sha256(text.encode()).hexdigest()

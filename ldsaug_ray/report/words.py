@@ -1,0 +1,202 @@
+"""The sentences of the page that hold the run's numbers, and the alt texts of its pictures. Plain text throughout."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import pairwise
+
+import numpy as np
+
+from ldsaug_ray.report.data import PAPER_TAU, Band, Pick, ReportData
+from ldsaug_ray.report.numbers import MINUS, count, log_text, percent, power
+
+Pairs = list[tuple[str, str]]
+
+
+def headline(data: ReportData) -> str:
+    """What the run did, in a sentence or two."""
+    t, s = data.threshold, data.scores
+    tail = "the VAE was then trained further on both." if data.finetuned else "the VAE has not been fine-tuned on them."
+    return (
+        f"From {count(data.n_train)} training images, {count(s.n_total)} interpolated latents were scored by how "
+        f"densely training latents lie around them. The densest {count(t.n_selected)} "
+        f"({percent(t.n_selected / s.n_total)}) were kept as augmentation A; {tail}"
+    )
+
+
+def typeset(sentence: str) -> str:
+    """A sentence of `lds.sentences` with the page's α, minus signs and apostrophes."""
+    sentence = re.sub(r"\balpha\b", "α", sentence)
+    return re.sub(r"(?<=\s)-(?=[\s\d])", MINUS, sentence).replace("'s ", "’s ")
+
+
+def threshold_sentences(data: ReportData) -> list[str]:
+    """The threshold that came out, beside the paper's."""
+    t, s = data.threshold, data.scores
+    rank = "" if t.ranked_by == "log_lds" else " (own two parents left out, as select.exclude_parents asks)"
+    found = [
+        f"The least dense candidate that was kept has LDS = {power(t.log)}, log LDS = {log_text(t.log, 3)}{rank}. "
+        f"{_rules(data)}",
+        f"The paper’s τ is {PAPER_TAU}. {_ratio(t.log - math.log(PAPER_TAU))}",
+    ]
+    if s.n_above_paper:
+        found.append(
+            f"With τ = {PAPER_TAU} this run would have kept {count(s.n_above_paper)} of {count(s.n_total)} candidates "
+            f"({percent(s.n_above_paper / s.n_total)})."
+        )
+    else:
+        found.append(
+            f"With τ = {PAPER_TAU} this run would have kept none of {count(s.n_total)} candidates: "
+            f"the largest LDS is {power(s.max_log)}."
+        )
+    return found
+
+
+def _rules(data: ReportData) -> str:
+    t = data.threshold
+    settings = data.config["select"]
+    each = [f"{name} = {settings[name]:g}, which keeps {count(n)}" for name, n in t.rules.items()]
+    if len(each) == 1:
+        return f"The rule: {each[0]}."
+    return f"The rules, which must all hold: {'; '.join(each)}. {t.binding} decided."
+
+
+def _ratio(difference: float) -> str:
+    if abs(difference) < math.log(1.02):
+        return "The threshold of this run is practically the same."
+    word = "lower" if difference < 0 else "higher"
+    return f"The threshold of this run is {power(abs(difference))} times {word}."
+
+
+def bandwidth_sentence(data: ReportData) -> str:
+    """σ and the rule it comes from."""
+    b = data.bandwidth
+    mean = f"the mean norm of the {count(b.n_latents)} training latents, {b.mean_norm:.4g}"
+    if b.rule == "fixed":
+        return f"σ = {b.sigma:.4g}, fixed in the settings: {b.sigma / b.mean_norm:.3g} × {mean}."
+    paper = ", the paper’s rule" if b.scale == 0.2 else "; the paper takes 0.2"
+    return f"σ = {b.sigma:.4g} = {b.scale:g} × {mean}{paper}. Latents have {count(b.latent_dim)} dimensions."
+
+
+def sample_note(data: ReportData) -> str:
+    """Said where the figures rest on a sample; empty where they show every candidate."""
+    s = data.scores
+    if not s.sampled:
+        return ""
+    return (
+        f"Figures, bands and findings rest on {count(len(s))} of the {count(s.n_total)} candidates, drawn without "
+        "regard to their score; the threshold and the numbers kept are exact."
+    )
+
+
+def model_sentence(data: ReportData) -> str:
+    """Reconstruction error beside that of the average image."""
+    r = data.reconstructions
+    kind = "test" if r.split == "test" else "training"
+    tuned = "" if r.error_after is None else f", {r.error_after:.4f} after fine-tuning"
+    return (
+        f"Mean squared error of these {len(r.originals)} {kind} images (pixel values 0 to 1): "
+        f"{r.error_before:.4f} for the baseline{tuned}. Always answering with their average image "
+        f"gives {r.error_of_mean:.4f}."
+    )
+
+
+def parents_sentence(data: ReportData) -> str:
+    """How many training images stand behind A."""
+    p = data.parents
+    most = f"{count(p.most_used)} time{'s' * (p.most_used != 1)}"
+    return (
+        f"{count(p.n_distinct)} of the {count(data.bandwidth.n_latents)} training images are a parent of a selected "
+        f"candidate; the one used most is a parent {most}."
+    )
+
+
+def band_title(band: Band, bands: int) -> str:
+    """Which part of the candidates."""
+    if bands == 1:
+        return "All candidates"
+    edges = [percent((band.number - 1) / bands), percent(band.number / bands)]
+    if band.number == 1:
+        return f"Densest {edges[1]}"
+    if band.number == bands:
+        return f"Least dense {percent(1 / bands)}"
+    return f"From {edges[0]} to {edges[1]}"
+
+
+def band_facts(band: Band) -> str:
+    """Its edges and what is in it."""
+    return (
+        f"LDS {power(band.high)} to {power(band.low)} (log {log_text(band.high)} to {log_text(band.low)}) · "
+        f"{percent(band.n_selected / band.n)} of its {count(band.n)} candidates selected · "
+        f"median parents’ share {percent(band.median_parent_share)}"
+    )
+
+
+def pick_alt(pick: Pick) -> str:
+    """Alt text of a selected sample between its parents."""
+    s = pick.shown
+    return (
+        f"Three images: parent {s.parent_i}, the decoded candidate {s.candidate} at α = {s.alpha:g}, "
+        f"and parent {s.parent_j}."
+    )
+
+
+def figure_alts(data: ReportData) -> dict[str, str]:
+    """Alt text of every figure: what it shows and its main numbers."""
+    r, s, t = data.regime, data.scores, data.threshold
+    ranking = s.ranking(t.ranked_by)
+    quartiles = [log_text(float(q)) for q in np.quantile(ranking, [0.0, 0.5, 1.0])]
+    medians = [(a, float(np.median(ranking[s.alpha == a]))) for a in r.alphas]
+    densest, thinnest = max(medians, key=lambda m: m[1]), min(medians, key=lambda m: m[1])
+    alts = {
+        "density.svg": f"Histogram of log LDS of {count(len(s))} candidates: smallest {quartiles[0]}, median "
+        f"{quartiles[1]}, largest {quartiles[2]}. The threshold is {log_text(t.log)}.",
+        "by-alpha.svg": f"Log LDS by α. The median is highest at α = {densest[0]:g} ({log_text(densest[1])}) "
+        f"and lowest at α = {thinnest[0]:g} ({log_text(thinnest[1])}).",
+        "alpha-share.svg": "Share of each α among all candidates and among the selected: "
+        + "; ".join(
+            f"α = {a:g}: {percent(x)} and {percent(y)}"
+            for a, x, y in zip(r.alphas, r.alpha_share, r.alpha_share_selected or r.alpha_share, strict=True)
+        )
+        + ".",
+        "parent-share.svg": f"Histogram of the share of a candidate’s density that comes from its own two parents: "
+        f"median {percent(r.median_parent_share)} of all, {percent(r.median_parent_share_selected)} of the selected.",
+        "neighbours.svg": f"Histogram of the effective number of neighbours of a candidate: median "
+        f"{r.median_effective_neighbours:,.3g} of {count(r.n_latents)} training latents.",
+        "attributes.svg": "Share of attributes among training images and among the parents of A: "
+        + "; ".join(f"{a.name} {percent(a.train)} and {percent(a.parents)}" for a in data.parents.attributes)
+        + ".",
+    }
+    for curve in data.curves:
+        for term in {name for point in curve.points for name in point}:
+            first, last = ([p for p in curve.points if term in p][k] for k in (0, -1))
+            name = "training" if curve.stage == "train" else "fine-tuning"
+            text = f"{name} from {first[term]:.4g} at step {first['step']} to {last[term]:.4g} at step {last['step']}"
+            key = f"curve-{term}.svg"
+            alts[key] = f"{alts[key][:-1]}; {text}." if key in alts else f"{term} over the steps: {text}."
+    return alts
+
+
+def key_settings(data: ReportData) -> Pairs:
+    """The settings that matter most."""
+    c = data.config
+    alphas = c["score"]["alphas"]
+    gaps = {round(b - a, 6) for a, b in pairwise(alphas)}
+    even = len(alphas) > 3 and len(gaps) == 1
+    listed = f"{alphas[0]:g}, {alphas[1]:g}, …, {alphas[-1]:g}" if even else _listed(alphas)
+    rules = [f"{n} = {c['select'][n]:g}" for n in ("tau", "top_fraction", "top_count") if c["select"][n] is not None]
+    parents = "left out" if c["select"]["exclude_parents"] else "counted"
+    return [
+        ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
+        ("Latent dimension", count(c["vae"]["latent_dim"])),
+        ("Training", f"{count(c['train']['steps'])} steps × {c['train']['batch_size']}"),
+        ("Candidates", f"{count(c['score']['n_candidates'])}, α = {listed}"),
+        ("Selection", f"{', '.join(rules)}; own parents {parents}"),
+        ("Fine-tuning", f"{count(c['finetune']['steps'])} steps × {c['finetune']['batch_size']}"),
+        ("Seed", str(c["seed"])),
+    ]
+
+
+def _listed(values: list[float]) -> str:
+    return ", ".join(f"{v:g}".replace("-", MINUS) for v in values)

@@ -1,0 +1,29 @@
+"""Stage `report`: a finished run to `report/index.html`, one self-contained page, and `report/figures/`. No Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ldsaug_ray.progress import bar
+from ldsaug_ray.report import draw, gather, page_digest, render
+from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._outcome import Outcome
+
+
+def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
+    """Gather, draw, write; the page comes last, so it is there only when all of its files are.
+
+    Raises:
+        InputError: a stage that the page is about is not complete.
+    """
+    with bar(job.console, "report", 1, "pages") as shown:
+        data = gather(job.run, job.config)
+        pictures = draw(data)
+        folder = job.run.folder("report")
+        for name, content in pictures.items():
+            (folder / f"figures/{name}").write_bytes(content)
+        page = render(data, pictures).encode()
+        (folder / "index.html").write_bytes(page)
+        shown.advance(1)
+    return Outcome(Counts(1, 1), page_digest(data, pictures), {"bytes": len(page), "figures": len(pictures)})

@@ -1,0 +1,146 @@
+"""Stage fingerprints: what makes a result outdated, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ldsaug_ray.config import Config, describe, load_config
+from ldsaug_ray.pipeline import STAGES, downstream
+
+DIGESTS = {name: f"{k:064x}" for k, name in enumerate(STAGES)}
+STOCHASTIC = {"prepare", "train", "score", "finetune"}
+
+# how the work is done, not what comes out
+HOW = {
+    "workers",
+    "max_failures",
+    "checkpoint_every",
+    "num_to_keep",
+    "log_every",
+    "tile_rows",
+    "tile_latents",
+    "max_quarantined_fraction",
+}
+SECTION_OF = {"data": "prepare", "vae": "train"}  # the others are named as their stage
+OTHER = {  # a valid value that is not the default, where one cannot be made up from the default's type
+    "data.resolution": 64,
+    "data.format": "folder",
+    "data.crop": "none",
+    "data.missing_attributes": "keep",
+    "data.train": 0.5,
+    "data.test": 0.1,
+    "data.part_rows": 64,
+    "data.attribute_names": ["Male"],
+    "train.objective.reconstruction": "l2",
+    "finetune.objective.reconstruction": "l2",
+    "train.adam_betas": [0.5, 0.9],
+    "finetune.adam_betas": [0.5, 0.9],
+    "score.alphas": [0.5],
+    "select.tau": 0.28,
+    "select.top_fraction": 0.1,
+}
+
+
+def config(**sections: dict[str, Any]) -> Config:
+    return Config.model_validate({"run_dir": "r", "data": {"source": "s"}, **sections})
+
+
+def prints(c: Config) -> dict[str, str]:
+    return {name: stage.fingerprint(c, DIGESTS) for name, stage in STAGES.items()}
+
+
+def changed(name: str) -> Config:
+    tree = config().dump()
+    *parents, leaf = name.split(".")
+    section = tree
+    for parent in parents:
+        section = section[parent]
+    old = section[leaf]
+    if name in ("score.sigma.rule", "score.sigma.value"):  # one needs the other
+        section.update(rule="fixed", value=3.0)
+    elif name in OTHER:
+        section[leaf] = OTHER[name]
+    elif leaf in ("count", "gpus"):
+        section[leaf] = 1 if leaf == "count" else 0.5
+    elif isinstance(old, bool):
+        section[leaf] = not old
+    elif isinstance(old, int | float):
+        section[leaf] = old + 1 if isinstance(old, int) else old / 2 + 0.01
+    elif old is None and leaf in ("num_cpus", "num_gpus", "object_store_gb", "memory_gb", "gradient_clip", "top_count"):
+        section[leaf] = 3
+    else:
+        section[leaf] = "other"
+    return Config.model_validate(tree)
+
+
+@pytest.mark.parametrize("name", [n for n, _, _ in describe()])
+def test_a_setting_outdates_its_own_stage_or_none(name: str) -> None:
+    """Later stages follow from the digests of what they read, not from its settings."""
+    parts = name.split(".")
+    before, after = prints(config()), prints(changed(name))
+    if name == "seed":
+        expected = STOCHASTIC
+    elif parts[0] in ("run_dir", "ray", "tracking") or HOW & set(parts):
+        expected = set()
+    else:
+        expected = {SECTION_OF.get(parts[0], parts[0])}
+    assert changed(name) != config()
+    assert {n for n in STAGES if before[n] != after[n]} == expected
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_digest_of_what_it_reads_outdates_a_stage(name: str) -> None:
+    c = config()
+    for other in STAGES:
+        before, after = (STAGES[name].fingerprint(c, d) for d in (DIGESTS, {**DIGESTS, other: "f" * 64}))
+        assert (before != after) == (other in (*STAGES[name].needs, *STAGES[name].uses))
+
+
+def test_what_lies_outside_the_run_directory_counts() -> None:
+    prepare = STAGES["prepare"]
+    assert prepare.fingerprint(config(), {}, "a") != prepare.fingerprint(config(), {}, "b")
+    assert prepare.fingerprint(config(), {}, "a") == prepare.fingerprint(config(), {}, "a")
+
+
+def test_stages_do_not_share_fingerprints() -> None:
+    assert len(set(prints(config()).values())) == len(STAGES)
+
+
+def test_needed_and_used_digests() -> None:
+    report = STAGES["report"]
+    without = {n: d for n, d in DIGESTS.items() if n not in report.uses}
+    assert report.fingerprint(config(), without) != report.fingerprint(config(), DIGESTS)
+
+
+def test_stages_read_earlier_ones_only_and_write_apart() -> None:
+    names = list(STAGES)
+    for k, stage in enumerate(STAGES.values()):
+        assert names[k] == stage.name
+        assert {*stage.needs, *stage.uses} <= set(names[:k])
+        assert stage.writes
+    folders = [f for s in STAGES.values() for f in s.writes]
+    assert len(folders) == len(set(folders))
+    assert not any(a != b and b.startswith(f"{a}/") for a in folders for b in folders)
+    assert not {"_progress", "config.yaml", "manifest.json"} & {f.split("/")[0] for f in folders}
+
+
+def test_downstream() -> None:
+    assert downstream("prepare") == list(STAGES)[1:]
+    assert downstream("select") == ["decode", "finetune", "report"]
+    assert downstream("finetune") == ["report"]
+    assert downstream("report") == []
+    order = list(STAGES)
+    for name in STAGES:
+        after = downstream(name)
+        assert after == sorted(after, key=order.index)
+        assert all(order.index(n) > order.index(name) for n in after)
+        assert all(set(downstream(n)) <= set(after) for n in after)
+
+
+def test_a_count_is_not_a_fraction() -> None:
+    one, all_of_it = (
+        load_config(None, ["run_dir=r", "data.source=s", f"data.train={v}", "data.test=0"]) for v in (1, 1.0)
+    )
+    assert prints(one)["prepare"] != prints(all_of_it)["prepare"]

@@ -1,0 +1,211 @@
+"""The page: complete, self-contained, escaped, and true to the manifest."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldsaug_ray.lds import sentences
+from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
+from ldsaug_ray.report.data import PAPER_TAU
+from ldsaug_ray.report.numbers import count, power
+from ldsaug_ray.report.words import typeset
+from ldsaug_ray.stages import report
+from ldsaug_ray.stages._job import Job
+
+SECTIONS = ["findings", "flow", "threshold", "alpha", "neighbours", "bands", "selected", "attributes", "model"]
+SECTIONS += ["settings"]
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements, text, and whether every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.stack
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.stack:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def digits(digits_job: Job) -> ReportData:
+    return gather(digits_job.run, digits_job.config)
+
+
+@pytest.fixture(scope="module")
+def folder(folder_job: Job) -> ReportData:
+    return gather(folder_job.run, folder_job.config)
+
+
+@pytest.fixture(scope="module", params=["digits", "folder"])
+def page(request: pytest.FixtureRequest) -> Page:
+    return Page(render(request.getfixturevalue(request.param)))
+
+
+def test_sections_are_there_with_headings(page: Page) -> None:
+    assert [a["id"] for a in page.all("section")] == SECTIONS
+    ids = {a["id"] for _, a in page.elements if "id" in a}
+    assert {a["aria-labelledby"] for a in page.all("section")} <= ids
+    assert {str(a["href"])[1:] for a in page.all("a") if str(a["href"]).startswith("#")} == set(SECTIONS)
+    assert len(page.all("h1")) == 1
+    assert len(page.all("h2")) == len(SECTIONS)
+
+
+def test_pictures_have_alt_text_and_open(page: Page) -> None:
+    pictures = page.all("img")
+    assert len(pictures) > 10
+    for picture in pictures:
+        assert len(str(picture["alt"])) > 20
+        kind, content = str(picture["src"]).split(";base64,")
+        data = base64.b64decode(content, validate=True)
+        if kind == "data:image/png":
+            Image.open(io.BytesIO(data)).verify()
+        else:
+            assert kind == "data:image/svg+xml"
+            assert b"<svg" in data
+            assert b"<image" not in data
+
+
+def test_page_needs_nothing_else(page: Page) -> None:
+    for tag, attributes in page.elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            assert name not in attributes or str(attributes[name]).startswith(("data:", "#"))
+    assert "http" not in page.text
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv"))
+    assert str(policy).startswith("default-src 'none'")
+
+
+def test_css_loads_nothing(digits: ReportData) -> None:
+    css = render(digits).partition("<style>")[2].partition("</style>")[0]
+    assert "prefers-color-scheme: dark" in css
+    assert "url(" not in css
+    assert "@import" not in css
+
+
+def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) -> None:
+    text = Page(render(digits)).text
+    for name, entry in digits_job.run.manifest["stages"].items():
+        if name == "report":
+            continue
+        cells = [entry[k] for k in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")]
+        assert f"{name} {' '.join(count(n) for n in cells)}" in text
+        assert entry["digest"] in text
+    select, score = digits_job.run.require("select"), digits_job.run.require("score")
+    assert power(select["threshold_log_lds"]) in text
+    assert f"{count(select['rows_out'])} of the candidates" not in text
+    assert f"σ = {score['sigma']:.4g}" in text
+    assert "64 were done" in text
+    assert all(typeset(s) in text for s in sentences(digits.regime))
+
+
+def test_paper_threshold_is_counted_over_all_candidates(digits_job: Job, digits: ReportData) -> None:
+    scores = np.concatenate(
+        [f.read_table(["log_lds"])["log_lds"].to_numpy() for f in digits_job.run.folder("scores").files(".parquet")]
+    )
+    above = int((np.exp(scores) > PAPER_TAU).sum())
+    assert digits.scores.n_above_paper == above
+    text = Page(render(digits)).text
+    kept = f"would have kept {count(above)} of" if above else "would have kept none of"
+    assert f"With τ = 0.28 this run {kept} 1,500 candidates" in text
+
+
+def test_selected_list_can_be_downloaded(digits_job: Job, digits: ReportData) -> None:
+    link = next(a for a in Page(render(digits)).all("a") if "download" in a)
+    assert link["download"] == "selected.csv"
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(str(link["href"]).split(",")[1]).decode())))
+    stored = [r for f in digits_job.run.folder("selected").files(".parquet") for r in f.read_table().to_pylist()]
+    assert len(rows) == len(stored) == 300
+    for row, want in zip(rows, sorted(stored, key=lambda r: r["candidate"]), strict=True):
+        assert int(row["candidate"]) == want["candidate"]
+        assert (row["parent_i"], row["parent_j"]) == (want["parent_i"], want["parent_j"])
+        assert (float(row["alpha"]), float(row["log_lds"])) == (want["alpha"], want["log_lds"])
+
+
+def test_long_list_is_not_embedded(digits: ReportData) -> None:
+    found = Page(render(replace(digits, selected_csv=None)))
+    assert not [a for a in found.all("a") if "download" in a]
+    assert "too long to embed" in found.text
+
+
+def test_hostile_names_are_text(folder: ReportData) -> None:
+    html = render(folder)
+    assert "<script" not in html
+    assert "<img src=x" not in html
+    assert "<b>bold" not in html
+    page = Page(html)
+    assert "<b>bold" in page.text
+    assert "<img src=x onerror=alert(2)>.png" in page.text  # quarantined
+    assert "<script>alert(1)</script>.png" in page.text  # a parent of some candidate shown
+
+
+def test_what_is_missing_is_said(folder: ReportData) -> None:
+    text = Page(render(folder)).text
+    assert "finetune not run" in text
+    assert "there is no fine-tuned model" in text
+    assert "have no attributes" in text
+    assert "There are no test images, so these are training images." in text
+    assert "1 image could not be used." in text
+    assert "(CSV, 1 row)" in text
+    assert "own two parents left out" in text
+
+
+def test_a_sample_is_announced(digits: ReportData) -> None:
+    assert "drawn without regard to their score" not in render(digits)
+    sampled = replace(digits, scores=replace(digits.scores, n_total=3_000_000))
+    assert "1,500 of the 3,000,000 candidates, drawn without regard to their score" in render(sampled)
+
+
+def test_same_run_same_page(digits_job: Job, digits: ReportData) -> None:
+    again = gather(digits_job.run, digits_job.config)
+    pictures = draw(digits)
+    assert draw(again) == pictures
+    assert render(again) == render(digits, pictures)
+    other = replace(digits, stages=tuple(replace(s, seconds=9.0, rate=1.0, resumed="x") for s in digits.stages))
+    assert page_digest(other, pictures) == page_digest(digits, pictures)
+    assert render(other, pictures) != render(digits, pictures)
+    assert page_digest(replace(digits, n_test=1), pictures) != page_digest(digits, pictures)
+
+
+def test_stage_writes_page_and_figures(folder_job: Job) -> None:
+    outcome = report.run(folder_job, {})
+    outcome.counts.check("report")
+    assert (outcome.counts.rows_in, outcome.counts.rows_out) == (1, 1)
+    folder = folder_job.run.folder("report")
+    assert (folder / "index.html").read_text().startswith("<!doctype html>")
+    names = {f.name for f in (folder / "figures").files()}
+    assert {"density.svg", "by-alpha.svg", "alpha-share.svg", "band-1.png", "selected-001.png"} <= names
+    assert len(names) == outcome.facts["figures"]
+    assert report.run(folder_job, {}).digest == outcome.digest

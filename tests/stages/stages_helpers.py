@@ -1,0 +1,52 @@
+"""Helpers of the tests of whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Tree = dict[str, Any]
+
+
+class Finished(NamedTuple):
+    """A whole run: its settings, the folder it was started in, what it printed."""
+
+    settings: Tree
+    folder: Path
+    output: str
+
+
+def merge(base: Tree, changes: Tree) -> Tree:
+    """`changes` laid over `base`, section by section."""
+    out = dict(base)
+    for key, value in changes.items():
+        out[key] = merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def manifest(settings: Tree) -> Tree:
+    """The stages of a run directory's manifest."""
+    return json.loads((Path(settings["run_dir"]) / "manifest.json").read_text())["stages"]
+
+
+def digests(settings: Tree) -> dict[str, str]:
+    """Content digest of each complete stage."""
+    return {stage: entry["digest"] for stage, entry in manifest(settings).items()}
+
+
+def start(command: str, config: Path, *options: str, cwd: Path) -> subprocess.Popen[str]:
+    """`ldsaug COMMAND` in a process of its own (so that it can be killed)."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ldsaug_ray", command, str(config), *options],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )

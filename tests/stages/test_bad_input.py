@@ -1,0 +1,199 @@
+"""What a user can get wrong: a quarantine row with its reason and exact accounting, or one message and exit code 1."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from stages_helpers import manifest, merge
+
+from ldsaug_ray.cli import main
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+
+
+@pytest.fixture
+def fails(save, capsys):
+    """fails(settings, *options, command="run") -> the one error message; exit code 1, no traceback."""
+
+    def run(settings, *options, command="run"):
+        assert main([command, str(save(settings)), *options]) == 1
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        message = err[err.index("error: ") :]
+        assert "unexpected" not in message
+        return message
+
+    return run
+
+
+def png(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    return out.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG whose header claims 30,000 x 30,000 px."""
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def test_every_kind_of_bad_image_is_quarantined_and_counted(tree, pictures, tmp_path, save):
+    folder = tmp_path / "mixed"
+    shutil.copytree(pictures, folder)
+    rng = np.random.default_rng(0)
+    good = rng.integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(good).save(buffer, "JPEG")
+    bad = {
+        "truncated.jpg": (buffer.getvalue()[: len(buffer.getvalue()) // 2], "truncated"),
+        "empty.png": (b"", "empty"),
+        "text.png": (b"hello, I am not an image", "not an image"),
+        "small.png": (png(good[:8, :8]), "smaller than"),
+        "bomb.png": (bomb(), "bomb"),
+    }
+    for name, (data, _) in bad.items():
+        (folder / name).write_bytes(data)
+    Image.fromarray(good).convert("CMYK").save(folder / "fine-cmyk.jpg")
+    Image.fromarray(good[..., 0]).save(folder / "fine-grey.png")
+    Image.fromarray(good[..., 0].astype(np.uint16) * 257).save(folder / "fine-16-bit.png")
+    settings = merge(
+        tree,
+        {"data": {"source": str(folder), "train": 0.7, "test": 0.3, "max_quarantined_fraction": 0.1}},
+    )
+    assert main(["prepare", str(save(settings))]) == 0
+    entry = manifest(settings)["prepare"]
+    assert (entry["rows_in"], entry["rows_out"], entry["rows_dropped"], entry["rows_quarantined"]) == (68, 63, 0, 5)
+    files = (Path(settings["run_dir"]) / "quarantine/prepare").glob("*.parquet")
+    rows = {r["key"]: r["reason"] for f in files for r in pq.read_table(f).to_pylist()}
+    assert set(rows) == set(bad)
+    for name, (_, reason) in bad.items():
+        assert reason in rows[name]
+    kept = [
+        k for f in (Path(settings["run_dir"]) / "images").glob("*.parquet") for k in pq.read_table(f)["key"].to_pylist()
+    ]
+    assert {"fine-cmyk.jpg", "fine-grey.png", "fine-16-bit.png"} <= set(kept)
+    assert len(kept) == len(set(kept)) == 63
+
+
+def test_too_many_bad_images(tree, pictures, tmp_path, fails):
+    folder = tmp_path / "mixed"
+    shutil.copytree(pictures, folder)
+    for n in range(20):
+        (folder / f"bad-{n}.png").write_bytes(b"nothing")
+    message = fails(merge(tree, {"data": {"source": str(folder), "train": 0.8, "test": 0.2}}), command="prepare")
+    assert "data.max_quarantined_fraction" in message
+    assert "not an image" in message
+
+
+def test_duplicate_keys_and_missing_attributes(tree, tmp_path, save):
+    rng = np.random.default_rng(0)
+    images = [{"bytes": png(rng.integers(0, 256, (20, 20, 3)).astype(np.uint8)), "path": None} for _ in range(50)]
+    keys = [f"{n}.jpg" for n in range(48)] + ["3.jpg", "4.jpg"]
+    pq.write_table(pa.table({"image": images, "image_id": keys}), tmp_path / "faces.parquet")
+    lines = ["47", "Male Smiling", *(f"{n}.jpg  -1 1" for n in range(47))]
+    (tmp_path / "list_attr.txt").write_text("\n".join(lines) + "\n")
+    data = {
+        "source": str(tmp_path / "faces.parquet"),
+        "attributes": str(tmp_path / "list_attr.txt"),
+        "train": 0.8,
+        "test": 0.2,
+        "max_quarantined_fraction": 0.1,
+    }
+    settings = merge(tree, {"data": data})
+    assert main(["prepare", str(save(settings))]) == 0
+    entry = manifest(settings)["prepare"]
+    assert (entry["rows_in"], entry["rows_out"], entry["rows_quarantined"]) == (50, 47, 3)
+    reasons = " ".join(entry["quarantine_reasons"])
+    assert "duplicate key" in reasons
+    assert "no attributes in" in reasons
+    table = pq.read_table(next((Path(settings["run_dir"]) / "images").glob("train-*.parquet")))
+    assert table["attributes"][0].as_py() == {"Male": -1, "Smiling": 1}
+
+
+def test_sources_that_cannot_be_used(tree, tmp_path, fails):
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/readme.txt").write_text("no image here")
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "one/only.png")
+    pq.write_table(pa.table({"picture": [b"x"], "label": [1]}), tmp_path / "wrong.parquet")
+    cases = {
+        "absent": "absent",
+        "nothing": "nothing",
+        "texts": ".txt",
+        "one": "two",
+        "wrong.parquet": "picture",
+    }
+    for name, word in cases.items():
+        message = fails(merge(tree, {"data": {"source": str(tmp_path / name)}}), command="prepare")
+        assert word in message, (name, message)
+        assert "data." in message
+
+
+def test_settings_that_cannot_be_used(tree, fails, tmp_path, capsys):
+    assert "did you mean score.n_candidates" in fails(merge(tree, {"score": {"n_candidate": 3}}))
+    assert "data.resolution" in fails(merge(tree, {"data": {"resolution": 48}}))
+    assert "select" in fails(merge(tree, {"select": {"top_fraction": None}}))
+    assert main(["run", str(tmp_path / "config.yaml"), "no-equals-sign"]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["run"])
+    assert stopped.value.code == 2
+
+
+def test_run_directories_that_cannot_be_used(tree, fails, tmp_path, pictures):
+    file = tmp_path / "a-file"
+    file.write_text("x")
+    assert "is a file" in fails(merge(tree, {"run_dir": str(file)}), command="prepare")
+    assert "a-file" in fails(merge(tree, {"run_dir": str(file / "below")}), command="prepare")
+    assert "/proc/none" in fails(merge(tree, {"run_dir": "/proc/none"}), command="prepare")
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "thesis.txt").write_text("do not delete")
+    assert "thesis.txt" in fails(merge(tree, {"run_dir": str(stranger)}), command="prepare")
+    assert main(["prepare", str(tmp_path / "config.yaml"), f"run_dir={tree['run_dir']}"]) == 0
+    other = tmp_path / "other"
+    shutil.copytree(pictures, other)
+    message = fails(merge(tree, {"data": {"source": str(other)}}), command="prepare")
+    assert "--overwrite" in message
+    assert str(pictures) in message
+
+
+def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
+    """A real full file system: a tmpfs of 600 kB, where one may be mounted."""
+    import subprocess
+
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        settings = merge(tree, {"run_dir": str(small / "run"), "data": {"source": "sklearn:digits", "upscale": True}})
+        settings = merge(settings, {"data": {"train": 1500, "test": 297, "part_rows": 64}})
+        message = fails(settings, command="prepare")
+        assert "disk is full" in message
+        done = list((small / "run/_progress/prepare").glob("*.unit.json"))
+        assert done
+        assert all(json.loads(d.read_text())["counts"]["rows_in"] for d in done)
+        assert not list(small.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_cluster_that_does_not_have_it(tree, fails):
+    message = fails(merge(tree, {"data": {"workers": {"count": 64}}}), command="prepare")
+    assert "data.workers asks for 64" in message
+    assert "2 CPUs" in message
+    assert "data.workers" in fails(merge(tree, {"data": {"workers": {"gpus": 1}}}), command="prepare")

@@ -1,0 +1,185 @@
+"""The whole pipeline on Ray: files, accounting, MLflow, skipping, recomputing, and independence of the workers."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+from stages_helpers import Tree, digests, manifest, merge
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import InputError, NothingSelectedError
+from ldsaug_ray.lds import score_points, select
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.stages.runner import plan_steps
+from ldsaug_ray.storage import Location
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+
+
+def table(settings: Tree, folder: str) -> pa.Table:
+    return pads.dataset(Path(settings["run_dir"]) / folder, format="parquet").to_table()
+
+
+def run(settings: Tree, command: str = "run") -> None:
+    assert run_command(Config.model_validate(settings), command) == 0
+
+
+def states(settings: Tree) -> dict[str, str]:
+    config = Config.model_validate(settings)
+    return {s.stage: s.state for s in plan_steps(config, open_run_dir(config, create=False), list(STAGES))}
+
+
+def test_manifest_and_summary(finished):
+    for word in ("quarantined", "mlflow ui", "report", "kept 900 of 4,500 candidates"):
+        assert word in finished.output
+    stages = manifest(finished.settings)
+    assert list(stages) == list(STAGES)
+    for entry in stages.values():
+        assert entry["rows_in"] == entry["rows_out"] + entry["rows_dropped"] + entry["rows_quarantined"]
+        assert entry["seconds"] > 0
+        assert len(entry["digest"]) == 64
+    counts = {s: (e["rows_in"], e["rows_out"]) for s, e in stages.items()}
+    assert counts == {
+        "prepare": (60, 60),
+        "train": (44, 44),
+        "encode": (60, 60),
+        "score": (4500, 4500),
+        "select": (4500, 900),
+        "decode": (900, 900),
+        "finetune": (944, 944),
+        "report": (1, 1),
+    }
+
+
+def test_scores_are_the_density_and_the_densest_are_kept(finished):
+    scores = table(finished.settings, "scores").sort_by("candidate")
+    assert scores["candidate"].to_pylist() == list(range(4500))
+    train = table(finished.settings, "latents").filter(pads.field("split") == "train").sort_by("key")
+    z = np.array(train["z"].to_pylist(), np.float32)
+    rows = {k: n for n, k in enumerate(train["key"].to_pylist())}
+    i, j = (np.array([rows[k] for k in scores[c].to_pylist()]) for c in ("parent_i", "parent_j"))
+    alpha = scores["alpha"].to_numpy()[:, None]
+    sigma = 0.2 * np.linalg.norm(z.astype(np.float64), axis=1).mean()
+    assert manifest(finished.settings)["score"]["sigma"] == pytest.approx(sigma)
+    expected = score_points(z, (1 - alpha) * z[i].astype(np.float64) + alpha * z[j].astype(np.float64), [sigma])[:, 0]
+    np.testing.assert_allclose(scores["log_lds"].to_numpy(), expected, atol=1e-9)
+    chosen = select(
+        [(scores["candidate"].to_numpy(), scores["log_lds"].to_numpy())],
+        4500,
+        Config.model_validate(finished.settings).select,
+    )
+    assert sorted(table(finished.settings, "selected")["candidate"].to_pylist()) == chosen.ids.tolist()
+    assert manifest(finished.settings)["select"]["threshold_log_lds"] == chosen.threshold_log
+
+
+def test_augmented_dataset(finished):
+    augmented = table(finished.settings, "augmented")
+    assert len(set(augmented["key"].to_pylist())) == 900
+    first = augmented.slice(0, 1).to_pylist()[0]
+    assert Image.open(io.BytesIO(first["image"]["bytes"])).size == (16, 16)
+    assert len(first["z"]) == 6
+    assert {"parent_i", "parent_j", "alpha", "log_lds"} <= set(first)
+
+
+def test_mlflow_holds_the_run(finished):
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished.folder / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("ldsaug").experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["vae.latent_dim"] == "6"
+    assert found.data.metrics["select/rows_out"] == 900
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "train/reconstruction")] == [1, 3, 6]
+    assert {a.path for a in client.list_artifacts(found.info.run_id)} >= {"report", "finetune", "config.yaml"}
+    (dataset,) = found.inputs.dataset_inputs
+    assert manifest(finished.settings)["prepare"]["digest"].startswith(dataset.dataset.digest)
+
+
+def test_the_same_command_again_does_nothing(copied, capsys):
+    root = Path(copied["run_dir"])
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name != "config.yaml"}
+    run(copied)
+    assert capsys.readouterr().err.count("already complete") == len(STAGES)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_a_changed_setting_recomputes_what_depends_on_it(copied):
+    changed = merge(copied, {"select": {"top_fraction": None, "top_count": 30}})
+    assert [s for s, state in states(changed).items() if state == "complete"] == ["prepare", "train", "encode", "score"]
+    before = digests(copied)
+    run(changed, "select")
+    run(changed, "decode")
+    assert manifest(changed)["decode"]["rows_out"] == 30
+    after = digests(changed)
+    assert all(after[s] == before[s] for s in ("prepare", "train", "encode", "score"))
+    assert len(table(changed, "augmented")) == 30
+    assert states(merge(changed, {"encode": {"workers": {"count": 1}}}))["encode"] == "complete"
+
+
+def test_same_result_with_one_worker_as_with_two(copied, finished):
+    one = {"workers": {"count": 1}}
+    settings = merge(copied, dict.fromkeys(("data", "encode", "score", "decode"), one))
+    again = ("prepare", "encode", "score", "select", "decode")
+    stages = RunDir(Location.of(settings["run_dir"]))
+    for stage in again:
+        stages.reset(stage)
+    for stage in again:
+        run(settings, stage)
+    assert {s: digests(settings)[s] for s in again} == {s: digests(finished.settings)[s] for s in again}
+
+
+def test_two_training_workers_share_the_batch(copied):
+    settings = merge(copied, {"train": {"steps": 4, "workers": {"count": 2, "cpus": 0.5}}})
+    run(settings, "train")
+    entry = manifest(settings)["train"]
+    assert (entry["workers"], entry["steps"]) == (2, 4)
+    curve = json.loads((Path(settings["run_dir"]) / "train/curve.json").read_text())
+    assert [p["step"] for p in curve] == [1, 3, 4]
+    with pytest.raises(InputError, match=r"batch_size = 7 cannot be shared"):
+        run(merge(settings, {"train": {"batch_size": 7}}), "train")
+
+
+def test_a_threshold_that_keeps_nothing_says_which_would(copied):
+    settings = merge(copied, {"select": {"tau": 0.999}})
+    with pytest.raises(NothingSelectedError, match=r"99% quantile"):
+        run(settings)
+    assert list(manifest(settings)) == ["prepare", "train", "encode", "score", "decode", "finetune", "report"]
+    run(merge(copied, {"select": {"tau": 1e-30, "top_fraction": None}}), "select")
+    assert manifest(settings)["select"]["rows_out"] > 0
+
+
+def test_latents_that_are_not_finite_name_the_image(copied):
+    part = next(iter(sorted((Path(copied["run_dir"]) / "latents").glob("*.parquet"))))
+    t = pq.read_table(part)
+    z = np.array(t["z"].to_pylist(), np.float32)
+    victim = t["split"].to_pylist().index("train")
+    z[victim, 2] = np.nan
+    column = pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), 6)
+    pq.write_table(t.set_column(t.column_names.index("z"), "z", column), part)
+    with pytest.raises(InputError, match=t["key"][victim].as_py()):
+        run(merge(copied, {"score": {"n_candidates": 90}}), "score")
+
+
+def test_a_stage_alone_needs_the_one_before(tree):
+    with pytest.raises(InputError, match="stage encode is not complete"):
+        run(tree, "score")
+
+
+def test_fewer_images_than_a_batch(copied):
+    with pytest.raises(InputError, match=r"train.batch_size = 64 is more than the 44 images"):
+        run(merge(copied, {"train": {"batch_size": 64}}), "train")
+
+
+def test_no_attribute_is_invented_and_faces_of_a_folder_keep_their_names(finished):
+    latents = table(finished.settings, "latents")
+    assert "attributes" not in latents.column_names
+    assert set(latents["key"].to_pylist()) == {f"disc-{n:03d}.png" for n in range(60)}
