@@ -15,6 +15,7 @@ from typing import Any
 from ldsaug_ray import __version__
 from ldsaug_ray.errors import LdsaugError, UsageError
 from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.secrets import without_password
 
 _EPILOG = """\
 Settings are given as name=value after the config file: ldsaug run configs/demo.yaml score.sigma.scale=0.3
@@ -125,6 +126,6 @@ def _terminate(signum: int, frame: Any) -> None:
 
 def _message(error: Exception) -> str:
     if isinstance(error, LdsaugError):
-        return f"error: {error}"
-    text = str(error).strip().splitlines()
+        return f"error: {without_password(str(error))}"
+    text = without_password(str(error)).strip().splitlines()
     return f"error: {type(error).__name__}: {text[-1] if text else ''} (unexpected; --verbose shows where)"

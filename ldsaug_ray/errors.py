@@ -34,6 +34,14 @@ class ResourceError(LdsaugError):
     """The cluster lacks what a stage asks for."""
 
 
+def error_named(kind: str, message: str) -> LdsaugError:
+    """The error class of that name with that message, as it travelled from a worker; the base class if unknown."""
+    kinds: list[type[LdsaugError]] = [LdsaugError]
+    for known in kinds:
+        kinds += known.__subclasses__()
+    return _rebuild(next((k for k in kinds if k.__name__ == kind), LdsaugError), message)
+
+
 def _rebuild(cls: type[LdsaugError], message: str) -> LdsaugError:
     error = cls.__new__(cls)
     Exception.__init__(error, message)

@@ -55,6 +55,11 @@ class Bar:
             self._last_line = time.monotonic()
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
+    def begin_at(self, done: int) -> None:
+        """Count the rate from here on: what came before was another attempt's work, or waiting for workers."""
+        self._start_done, self._started = done, time.monotonic()
+        self.set(done)
+
     def line(self) -> str:
         """Progress as text: name, share, counts, rate, remaining time."""
         seconds = time.monotonic() - self._started

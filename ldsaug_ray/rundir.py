@@ -18,6 +18,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.pipeline import FORMAT, STAGES
+from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location
 
 
@@ -160,7 +161,7 @@ class RunDir:
 
     def save_config(self, config: Config) -> None:
         """Write the resolved settings."""
-        text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(without_passwords(config.dump()), sort_keys=False, allow_unicode=True)
         (self.root / "config.yaml").write_bytes(text.encode())
 
     def saved_config(self) -> dict[str, Any] | None:
@@ -247,8 +248,10 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
     run = RunDir(root)
     before = run.saved_config()
     if before is not None:
-        old, new = before["data"].get("source"), config.data.source
-        if old != new and not overwrite:
+        folders = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes}
+        old, new = before["data"].get("source"), without_password(config.data.source)
+        holds_results = run.manifest["stages"] or folders & set(root.names())
+        if old != new and holds_results and not overwrite:
             raise InputError(
                 f"run_dir {root.uri} was written by a config with data.source={old}, this one has data.source={new}; "
                 "choose another run_dir, or pass --overwrite to discard what is there"

@@ -18,6 +18,7 @@ from ldsaug_ray import __version__
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def tracking_uri() -> str:
 def view_command() -> str:
     """The command that shows the runs."""
     if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
-        return f"open {tracking_uri()}"
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {tracking_uri()}"
+        return f"open {without_password(tracking_uri())}"
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {without_password(tracking_uri())}"
 
 
 class Tracker:
@@ -65,16 +66,16 @@ class Tracker:
             run_id = _known_run(client, run.manifest.get("mlflow"), uri)
             if run_id is None:
                 name = config.tracking.run_name or run.root.name
-                tags = {"ldsaug.run_dir": run.root.path, "ldsaug.version": __version__}
+                tags = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
                 run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-                run.note("mlflow", {"tracking_uri": _without_password(uri), "run_id": run_id})
+                run.note("mlflow", {"tracking_uri": without_password(uri), "run_id": run_id})
             else:
                 client.update_run(run_id, status="RUNNING")
             tracker = cls(client, run_id)
             tracker._log_parameters(config)
         except (MlflowException, OSError) as e:
             raise StorageError(
-                f"MLflow at {_without_password(uri)} does not answer ({_first_line(e)}); start it, change "
+                f"MLflow at {without_password(uri)} does not answer ({_first_line(e)}); start it, change "
                 "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
             ) from e
         return tracker
@@ -102,7 +103,7 @@ class Tracker:
             name=Location.of(config.data.source).name if config.data.source != "sklearn:digits" else "digits",
             digest=str(entry["digest"])[:32],
             source_type="uri",
-            source=f'{{"uri": "{_without_password(config.data.source)}"}}',
+            source=f'{{"uri": "{without_password(config.data.source)}"}}',
             profile=f'{{"train": {entry["train_images"]}, "test": {entry["test_images"]}}}',
         )
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
@@ -125,7 +126,7 @@ class Tracker:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id).data.params
-        values = {k: str(v)[:6000] for k, v in _leaves(config.dump()).items()}
+        values = {k: str(v)[:6000] for k, v in _leaves(without_passwords(config.dump())).items()}
         # parameters are immutable in MLflow: a changed setting of a continued run becomes a tag beside the old value
         for key, value in values.items():
             if key in known and known[key] != value:
@@ -163,7 +164,7 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
 def _known_run(client: MlflowClient, noted: Any, uri: str) -> str | None:
     from mlflow.exceptions import MlflowException
 
-    if not isinstance(noted, dict) or noted.get("tracking_uri") != _without_password(uri):
+    if not isinstance(noted, dict) or noted.get("tracking_uri") != without_password(uri):
         return None
     with suppress(MlflowException):  # the database may have been deleted since
         return str(client.get_run(noted["run_id"]).info.run_id)
@@ -176,7 +177,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= _leaves(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = _without_password(value) if isinstance(value, str) else value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
@@ -185,13 +186,6 @@ def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-def _without_password(uri: str) -> str:
-    """The address without user:password@."""
-    scheme, separator, rest = uri.partition("://")
-    head, at, tail = rest.partition("@")
-    return f"{scheme}{separator}{tail}" if at and "/" not in head else uri
-
-
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    return without_password(text.splitlines()[0])[:200] if text else type(error).__name__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
@@ -19,6 +19,14 @@ class Section(BaseModel):
     """A frozen group of settings; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name
+        if isinstance(value, bool) and name is not None and cls.model_fields[name].annotation is not bool:
+            raise ValueError("true and false are not possible here")  # Python would take them for 1 and 0
+        return value
 
 
 class Workers(Section):
@@ -61,7 +69,8 @@ class Data(Section):
     """Where the images come from and how they become training arrays."""
 
     source: str = Field(
-        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI; or sklearn:digits"
+        min_length=1,
+        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI; or sklearn:digits",
     )
     format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
         "auto", description="layout of the source; auto: judged from what is there"
@@ -250,7 +259,9 @@ class Tracking(Section):
 class Config(Section):
     """One run, whole."""
 
-    run_dir: str = Field(description="where everything is written: a local path or any URI pyarrow or fsspec opens")
+    run_dir: str = Field(
+        min_length=1, description="where everything is written: a local path or any URI pyarrow or fsspec opens"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of split, candidates, weights, batches")
     ray: Ray = Ray()
     data: Data

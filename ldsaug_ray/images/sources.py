@@ -40,7 +40,7 @@ def open_source(data: Data) -> Source:
                 "with data.format auto or digits"
             )
         return DigitsSource(data.attributes == "columns", data.attribute_names)
-    root, found = _find(data.source)
+    root, found = find_files(data.source)
     kind = data.format if data.format != "auto" else _judge(data.source, found)
     one_file = [name for name, _ in found] == [""]
     if one_file and kind == "folder":
@@ -59,7 +59,7 @@ def open_source(data: Data) -> Source:
     return WebDatasetSource(root, names, data) if kind == "webdataset" else FolderSource(root, files)
 
 
-def _find(source: str) -> tuple[Location, list[tuple[str, int]]]:
+def find_files(source: str) -> tuple[Location, list[tuple[str, int]]]:
     """(root, [(relative path, bytes)]); the one path is "" where root is a file."""
     folder, slash, pattern = source.rstrip("/").rpartition("/")
     if any(c in pattern for c in "*?{"):

@@ -6,7 +6,7 @@ import pyarrow.fs as pafs
 
 from ldsaug_ray.config.settings import Data
 from ldsaug_ray.digest import fingerprint
-from ldsaug_ray.images.sources import _find
+from ldsaug_ray.images.sources import find_files
 from ldsaug_ray.storage import Location
 
 
@@ -19,7 +19,7 @@ def source_stamp(data: Data) -> str:
         InputError: nothing is there.
         StorageError: it cannot be looked at.
     """
-    stamps = [] if data.source.startswith("sklearn:") else [_stamps(*_find(data.source))]
+    stamps = [] if data.source.startswith("sklearn:") else [_stamps(*find_files(data.source))]
     if data.attributes not in (None, "columns"):
         stamps.append(_stamps(Location.of(data.attributes), [("", -1)]))
     return fingerprint(stamps) if stamps else ""

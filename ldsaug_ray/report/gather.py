@@ -31,6 +31,7 @@ from ldsaug_ray.report.data import (
 )
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.secrets import without_passwords
 from ldsaug_ray.vae import VAE, decode_images, load_vae, posterior_means
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
@@ -57,7 +58,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
     return ReportData(
         name=run.root.name,
         version=ldsaug_ray.__version__,
-        config=config.dump(),
+        config=without_passwords(config.dump()),
         stages=tuple(_stage(name, run.entry(name)) for name in STAGES if name != "report"),
         n_train=prepared["train_images"],
         n_test=prepared["test_images"],

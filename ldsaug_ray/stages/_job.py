@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -84,6 +85,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
                 f"ray.{given[0]}: limits a local Ray, but RAY_ADDRESS={address} names an existing cluster; "
                 "unset one of them"
             )
+        _check_answers(address)
         try:
             with _held_back(not verbose):
                 ray.init(address=address, **quiet)
@@ -105,6 +107,24 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Knock at the address first: Ray itself tries for minutes before it gives up.
+
+    Raises:
+        ResourceError: nothing listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # auto, local, or another scheme that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as e:
+        raise ResourceError(
+            f"RAY_ADDRESS={address}: the cluster does not answer ({e.strerror or e}); check the address, or unset "
+            "RAY_ADDRESS to start a local Ray"
+        ) from e
 
 
 def quieten_data(verbose: bool) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from ldsaug_ray.errors import LdsaugError, error_named
 from ldsaug_ray.progress import bar
 from ldsaug_ray.rundir import UnitResult, mark
-from ldsaug_ray.stages._job import Job, Pool, clear_cause, limit_threads
+from ldsaug_ray.stages._job import Job, Pool, limit_threads
 from ldsaug_ray.storage import Location
 
 Worker = Callable[[int, pa.Table], UnitResult]
-_READERS = 2  # read-ahead tasks: enough to hide the disk, few enough to bound memory
 
 
 class _UnitActor:
@@ -28,14 +28,25 @@ class _UnitActor:
         import ray
 
         self._run, self._stage = run, stage
-        self._worker = make(*(ray.get(a) if isinstance(a, ray.ObjectRef) else a for a in args))
+        self._error: LdsaugError | None = None
+        try:
+            self._worker = make(*(ray.get(a) if isinstance(a, ray.ObjectRef) else a for a in args))
+        except LdsaugError as e:  # raised here, Ray would start the actor again and again
+            self._error = e
         limit_threads(threads)  # after the worker has imported what it computes with
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        unit = table["unit"][0].as_py()
-        result = self._worker(unit, table.drop_columns(["unit"]))
-        mark(self._run, self._stage, result)
-        return pa.table({"result": [json.dumps(result.to_json())]})
+        try:
+            if self._error is not None:
+                raise self._error
+            if "error" in table.column_names:  # the reader's
+                return table
+            unit = table["unit"][0].as_py()
+            result = self._worker(unit, table.drop_columns(["unit"]))
+            mark(self._run, self._stage, result)
+        except LdsaugError as e:
+            return _answer(None, e)
+        return _answer(json.dumps(result.to_json()))
 
 
 def run_units(
@@ -63,7 +74,7 @@ def run_units(
         pool: actors to use.
         make: builds the worker in each actor from `args` (object references are fetched first).
         args: for `make`.
-        read: turns a unit's table into the table the worker gets, in read-ahead tasks of their own.
+        read: turns a unit's table into the table the worker gets, ahead of it, in actors of its own.
         unit_name: what the rows are, for the progress line.
         check: called with all results so far, after each; may raise to stop early.
     """
@@ -75,15 +86,18 @@ def run_units(
     with bar(job.console, stage, sum(rows.values()), unit_name, finished) as shown:
         if not todo:
             return results
+        actors = min(pool.count, len(todo))
         data: ray.data.Dataset = ray.data.from_arrow([_numbered(units[n], n) for n in todo])
         if read is not None:
-            # num_cpus=0: reading waits for disks, and must not be starved by actors that hold every CPU
+            # num_cpus=0: reading waits for disks, and must not be starved by actors that hold every CPU. Actors, since
+            # Ray ends a task's idle process after a second, and starting the next costs more than reading.
             data = data.map_batches(
-                _KeepUnit(read),
+                _Reader,
+                fn_constructor_args=(read,),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
-                compute=ray.data.TaskPoolStrategy(size=_READERS),
+                compute=ray.data.ActorPoolStrategy(size=(actors + 1) // 2),
             )
         data = data.map_batches(
             _UnitActor,
@@ -93,31 +107,35 @@ def run_units(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory,
-            compute=ray.data.ActorPoolStrategy(size=min(pool.count, len(todo))),
+            compute=ray.data.ActorPoolStrategy(size=actors),
         )
-        try:
-            for row in data.iter_rows():
-                result = UnitResult.from_json(json.loads(row["result"]))
-                results[result.unit] = result
-                shown.advance(rows[result.unit])
-                check(results)
-        except ray.exceptions.RayError as e:
-            cause = clear_cause(e)
-            if cause is not None:
-                raise cause from e
-            raise
+        for row in data.iter_rows():
+            if row["error"] is not None:
+                raise error_named(row["kind"], row["error"])
+            result = UnitResult.from_json(json.loads(row["result"]))
+            results[result.unit] = result
+            shown.advance(rows[result.unit])
+            check(results)
     return results
 
 
-class _KeepUnit:
+class _Reader:
     """Apply a read function and carry the unit's number along."""
 
     def __init__(self, read: Callable[[pa.Table], pa.Table]):
         self.read = read
-        self.__name__ = getattr(read, "__name__", "read")
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return _numbered(self.read(table.drop_columns(["unit"])), table["unit"][0].as_py())
+        try:
+            return _numbered(self.read(table.drop_columns(["unit"])), table["unit"][0].as_py())
+        except LdsaugError as e:
+            return _answer(None, e)
+
+
+def _answer(result: str | None, error: LdsaugError | None = None) -> pa.Table:
+    """What comes back of a unit. An error meant for the user travels as data: Ray would bury it in its own."""
+    kind, text = (None, None) if error is None else (type(error).__name__, str(error))
+    return pa.table([pa.array([v], pa.string()) for v in (result, kind, text)], names=["result", "kind", "error"])
 
 
 def _numbered(table: pa.Table, unit: int) -> pa.Table:

@@ -154,8 +154,8 @@ def _known_rows(config: Config, run: RunDir, stage: str) -> str:
 
         try:
             return f"{len(open_source(data).list()):,} images"
-        except LdsaugError as e:
-            return f"cannot be listed: {e}"
+        except LdsaugError:
+            return f"{images} images" if counted else images
     if stage in ("train", "finetune"):
         section = config.train if stage == "train" else config.finetune
         return f"{section.steps:,} steps × {section.batch_size}"

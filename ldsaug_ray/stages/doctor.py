@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray import __version__
+from ldsaug_ray.secrets import without_password
 
 Mark = Literal["ok", "note", "fails"]
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "mlflow", "pydantic", "safetensors", "pillow")
@@ -115,15 +116,16 @@ def _mlflow() -> Finding:
 
     quieten()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    uri = tracking_uri()
+    address = tracking_uri()
+    uri = without_password(address)
     if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
         return Finding("MLflow", "ok", f"{uri} will be created by the first run")
     from mlflow import MlflowClient
 
     try:
-        experiments = MlflowClient(tracking_uri=uri).search_experiments(max_results=100)
+        experiments = MlflowClient(tracking_uri=address).search_experiments(max_results=100)
     except Exception as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:160]
+        reason = (without_password(str(e)).strip().splitlines() or [type(e).__name__])[0][:160]
         return Finding("MLflow", "fails", f"{uri}: {reason}", "start the server, or unset MLFLOW_TRACKING_URI")
     return Finding("MLflow", "ok", f"{uri} answers, {len(experiments)} experiments")
 

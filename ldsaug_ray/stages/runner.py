@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ldsaug_ray.config import Config
+from ldsaug_ray.errors import InputError, LdsaugError
 from ldsaug_ray.images.stamp import source_stamp
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.rundir import RunDir, UnitResult
@@ -30,7 +31,7 @@ class Step:
         state: complete (skipped), continue (an interrupted attempt goes on), run, or waiting (run, once a stage
             before it has given its result).
         why: in words.
-        fingerprint: none while an input is not known yet.
+        fingerprint: none while an input is not known yet, or cannot be read.
     """
 
     stage: str
@@ -43,11 +44,8 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
     """What running `names` would do, in order."""
     steps: list[Step] = []
     stale: set[str] = set()
-    stamp: str | None = None
     for name in names:
         stage = STAGES[name]
-        if name == "prepare":
-            stamp = source_stamp(config.data)
         missing = [n for n in stage.needs if n in stale or run.entry(n) is None]
         missing += [n for n in stage.uses if n in stale]
         entry = run.entry(name)
@@ -58,7 +56,13 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
             continue
         complete = [n for n in (*stage.needs, *stage.uses) if run.entry(n) is not None]
         digests = {n: run.require(n, "digest") for n in complete}
-        fingerprint = stage.fingerprint(config, digests, stamp or "" if name == "prepare" else "")
+        try:
+            stamp = source_stamp(config.data) if name == "prepare" else ""
+        except LdsaugError as e:  # a plan can be made where the data is not
+            stale.add(name)
+            steps.append(Step(name, "run", str(e), None))
+            continue
+        fingerprint = stage.fingerprint(config, digests, stamp)
         if entry is not None and entry["fingerprint"] == fingerprint:
             steps.append(Step(name, "complete", "same settings and input", fingerprint))
             continue
@@ -91,7 +95,8 @@ def run_stages(
         for need in STAGES[name].needs:
             job.run.require(need)
         (step,) = plan_steps(job.config, job.run, [name])
-        assert step.fingerprint is not None  # nothing is missing any more
+        if step.fingerprint is None:  # nothing is missing any more: it is the source
+            raise InputError(step.why)
         happened[name] = step.state
         if step.state == "complete":
             job.console.print(f"{name:<9} already complete", highlight=False)

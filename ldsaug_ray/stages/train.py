@@ -32,7 +32,6 @@ from ldsaug_ray.storage import Location
 if TYPE_CHECKING:
     from ldsaug_ray.vae import Trainer
 
-_READERS = 2
 _POLL_SECONDS = 0.5
 
 
@@ -138,17 +137,17 @@ def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
 
 
 class _Monitor:
-    """A named place where the first worker leaves its step, for the driver's progress line."""
+    """A place where the first worker leaves its step, for the driver's progress line."""
 
     def __init__(self) -> None:
-        self.state: tuple[int, str] = (0, "")
+        self.state: tuple[int, str] | None = None
 
     def set(self, step: int, note: str) -> None:
         """Leave the step reached and a remark."""
         self.state = (step, note)
 
-    def get(self) -> tuple[int, str]:
-        """What was left last."""
+    def get(self) -> tuple[int, str] | None:
+        """What was left last; None before training begins."""
         return self.state
 
 
@@ -159,12 +158,18 @@ def _watch(monitor: Any, shown: Bar, batch_size: int) -> Iterator[None]:
     stop = threading.Event()
 
     def poll() -> None:
+        begun = False
         while not stop.wait(_POLL_SECONDS):
             try:
-                step, note = ray.get(monitor.get.remote(), timeout=10)
+                state = ray.get(monitor.get.remote(), timeout=10)
             except ray.exceptions.RayError:
                 continue  # progress is a courtesy: training goes on without it
-            shown.set(step * batch_size, note)
+            if state is None:
+                continue
+            if not begun:
+                shown.begin_at(state[0] * batch_size)
+                begun = True
+            shown.set(state[0] * batch_size, state[1])
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -207,6 +212,8 @@ def _worker(config: dict[str, Any]) -> None:
         _report(trainer, curve, rank, resumed)
         return
     share = settings.batch_size // world
+    if rank == 0:
+        config["monitor"].set.remote(trainer.step, "")
     for images in _batches(config, trainer.step * share, settings.steps * share, share, rank, world):
         terms = trainer.train_step(images)
         step = trainer.step
@@ -255,15 +262,15 @@ def _batches(config: dict[str, Any], start: int, stop: int, size: int, rank: int
             stop=stop,
         )
     )
-    reader = _ReadChunk(chunks, files, config["seed"], rank, world)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
     data = ray.data.from_arrow([pa.table({"chunk": [n]}) for n in range(len(chunks))]).map_batches(
-        reader,
+        _ReadChunk,
+        fn_constructor_args=(chunks, files, config["seed"], rank, world),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=0,  # must not wait for the CPUs that training holds
-        compute=ray.data.TaskPoolStrategy(size=_READERS),
+        compute=ray.data.ActorPoolStrategy(size=1),
     )
     left = stop - start
     for batch in data.iter_batches(batch_size=size, batch_format="pyarrow", prefetch_batches=2):
@@ -280,7 +287,6 @@ class _ReadChunk:
 
     def __init__(self, chunks: Sequence[Chunk], files: Sequence[Location], seed: int, rank: int, world: int):
         self.chunks, self.files, self.seed, self.rank, self.world = chunks, files, seed, rank, world
-        self.__name__ = "read_chunk"
 
     def __call__(self, table: pa.Table) -> pa.Table:
         chunk = self.chunks[table["chunk"][0].as_py()]

@@ -328,6 +328,17 @@ def test_other_data_is_refused_and_nothing_touched(tmp_path: Path) -> None:
     assert open_run_dir(config(tmp_path / "run", "/faces")).entry("prepare") is not None
 
 
+def test_where_nothing_came_of_it_the_source_may_be_corrected(tmp_path: Path) -> None:
+    """A mistyped data.source must not need --overwrite; a single written file does."""
+    run = open_run_dir(config(tmp_path / "run", "/typo"))
+    run.begin("prepare", "f")
+    run = open_run_dir(config(tmp_path / "run", "/faces"))
+    assert run.saved_config() == config(tmp_path / "run", "/faces").dump()
+    write(run, "images/train/0.parquet")
+    with pytest.raises(InputError, match="--overwrite"):
+        open_run_dir(config(tmp_path / "run", "/cats"))
+
+
 def test_overwriting_deletes_the_stages_and_nothing_else(run: RunDir) -> None:
     for stage in STAGES.values():
         run.begin(stage.name, "f")

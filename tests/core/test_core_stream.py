@@ -110,6 +110,11 @@ def test_more_mixing_than_there_are_parts_is_one_uniform_shuffle() -> None:
         assert ((observed - 500) ** 2 / 500).sum() < 20.5
 
 
+def test_every_chunk_is_shuffled_its_own_way() -> None:
+    order = Parts([20] * 3).read(0, 60, mix=1)
+    assert len({tuple(image % 20 for image in order[start : start + 20]) for start in (0, 20, 40)}) == 3
+
+
 def test_only_a_few_parts_are_in_memory_at_a_time() -> None:
     order = Parts([5] * 6).read(0, 30, mix=2)
     for start in range(0, 30, 10):

@@ -39,12 +39,12 @@ def checkpoints(settings: Tree, stage: str) -> int:
 
 @pytest.fixture
 def killed(copied: Tree) -> Tree:
-    """Settings of a run whose images and first VAE are there, with its own Ray and MLflow."""
+    """Settings of a run whose images and first VAE are there, with MLflow and a Ray of its own: one CPU must do."""
     run = RunDir(Location.of(copied["run_dir"]))
     for stage in ("encode", "score", "select", "decode", "finetune", "report"):
         run.reset(stage)
     run.note("mlflow", None)
-    return merge(copied, {"ray": {"num_cpus": 2, "object_store_gb": 0.2}, "tracking": {"enabled": True}})
+    return merge(copied, {"ray": {"num_cpus": 1, "object_store_gb": 0.2}, "tracking": {"enabled": True}})
 
 
 def test_killed_in_encode_score_and_finetune(killed, finished, save, tmp_path):

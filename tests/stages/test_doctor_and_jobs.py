@@ -1,0 +1,111 @@
+"""`ldsaug doctor`, `settings`, `--dry-run`, the entry points for jobs, and the errors of what a run stands on."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from stages_helpers import merge
+
+from ldsaug_ray import __version__
+from ldsaug_ray.cli import main
+from ldsaug_ray.errors import ResourceError
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.stages.command import require_faiss
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_local")
+def test_doctor_finds_everything_here(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for subject in ("packages", "devices", "FAISS", "Ray", "MLflow", "weights"):
+        assert subject in out
+    assert "2 CPUs, 0 GPUs" in out
+
+
+def test_doctor_says_what_to_do_about_an_absent_mlflow(capsys, monkeypatch):
+    from ldsaug_ray.stages.doctor import _mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    found = _mlflow()
+    assert found.mark == "fails"
+    assert "MLFLOW_TRACKING_URI" in found.advice
+
+
+def test_an_absent_mlflow_server_is_one_message(tree, save, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+    assert main(["run", str(save(tree))]) == 1
+    err = capsys.readouterr().err
+    assert "error: MLflow at http://127.0.0.1:9 does not answer" in err
+    assert "secret" not in err
+
+
+def test_an_absent_cluster_is_one_message(tree, save, capsys, monkeypatch):
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        pytest.skip("a Ray session of the suite is running, and would be used")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert main(["prepare", str(save(tree))]) == 1
+    err = capsys.readouterr().err
+    assert "error: RAY_ADDRESS=127.0.0.1:9: the cluster does not answer" in err
+
+
+def test_limits_of_a_local_ray_are_refused_for_a_cluster(tree, save, capsys, monkeypatch):
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        pytest.skip("a Ray session of the suite is running, and would be used")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert main(["prepare", str(save(merge(tree, {"ray": {"num_cpus": 1}})))]) == 1
+    assert "ray.num_cpus" in capsys.readouterr().err
+
+
+def test_no_faiss_names_the_extras(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("ldsaug_ray.stages.command.find_spec", lambda name: None if name == "faiss" else found(name))
+    with pytest.raises(ResourceError, match=r"ldsaug_ray\[cpu\]"):
+        require_faiss()
+
+
+def test_every_stage_has_a_job_and_a_command(capsys):
+    assert {p.stem for p in (ROOT / "jobs").glob("*.py")} == {*STAGES, "run"}
+    for name in (*STAGES, "run"):
+        with pytest.raises(SystemExit) as stopped:
+            main([name, "--help"])
+        assert stopped.value.code == 0
+        assert "--dry-run" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"ldsaug_ray {__version__}"
+    job = [sys.executable, str(ROOT / "jobs/select.py"), "--help"]
+    assert "ldsaug select" in subprocess.run(job, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", [p.name for p in sorted((ROOT / "configs").glob("*.yaml"))])
+def test_every_config_has_a_plan_and_writes_nothing(name, tmp_path, capsys):
+    assert main(["run", str(ROOT / "configs" / name), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for stage in STAGES:
+        assert stage in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_papers_numbers_are_in_the_configs():
+    paper = yaml.safe_load((ROOT / "configs/celebahq.yaml").read_text())
+    literal = yaml.safe_load((ROOT / "configs/paper-literal.yaml").read_text())
+    assert (paper["data"]["resolution"], paper["data"]["train"], paper["data"]["test"]) == (256, 20000, 10000)
+    assert paper["vae"]["latent_dim"] == 512
+    assert paper["score"]["sigma"] == {"rule": "norm_fraction", "scale": 0.2}
+    assert paper["score"]["n_candidates"] * paper["select"]["top_fraction"] == 10000
+    assert literal["select"] == {"tau": 0.28, "top_fraction": None}
+    assert {**literal, "run_dir": "", "select": {}} == {**paper, "run_dir": "", "select": {}}
+
+
+def test_settings_lists_what_matches(capsys):
+    assert main(["settings", "sigma"]) == 0
+    assert "score.sigma.scale" in capsys.readouterr().out
+    assert main(["settings", "no-such-setting"]) == 1
