@@ -44,9 +44,9 @@ def png(array: np.ndarray) -> bytes:
 
 def bomb() -> bytes:
     """A PNG whose header claims 30,000 x 30,000 px."""
-    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"\0"), b"IEND")
+    framed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
 def test_every_kind_of_bad_image_is_quarantined_and_counted(tree, pictures, tmp_path, save):
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
         assert all(json.loads(d.read_text())["counts"]["rows_in"] for d in done)
         assert not list(small.rglob("*.tmp"))
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_a_cluster_that_does_not_have_it(tree, fails):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stages_helpers import merge
+from stages_helpers import merge, start
 
 from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
@@ -47,21 +47,18 @@ def test_an_absent_mlflow_server_is_one_message(tree, save, capsys, monkeypatch)
     assert "secret" not in err
 
 
-def test_an_absent_cluster_is_one_message(tree, save, capsys, monkeypatch):
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        pytest.skip("a Ray session of the suite is running, and would be used")
+def test_an_absent_cluster_is_one_message(tree, save, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    assert main(["prepare", str(save(tree))]) == 1
-    err = capsys.readouterr().err
-    assert "error: RAY_ADDRESS=127.0.0.1:9: the cluster does not answer" in err
+    process = start("prepare", save(tree), cwd=tmp_path)
+    assert "error: RAY_ADDRESS=127.0.0.1:9: the cluster does not answer" in process.communicate()[0]
+    assert process.returncode == 1
 
 
-def test_limits_of_a_local_ray_are_refused_for_a_cluster(tree, save, capsys, monkeypatch):
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        pytest.skip("a Ray session of the suite is running, and would be used")
+def test_limits_of_a_local_ray_are_refused_for_a_cluster(tree, save, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    assert main(["prepare", str(save(merge(tree, {"ray": {"num_cpus": 1}})))]) == 1
-    assert "ray.num_cpus" in capsys.readouterr().err
+    process = start("prepare", save(merge(tree, {"ray": {"num_cpus": 1}})), cwd=tmp_path)
+    assert "error: ray.num_cpus: limits a local Ray" in process.communicate()[0]
+    assert process.returncode == 1
 
 
 def test_no_faiss_names_the_extras(monkeypatch):
@@ -81,8 +78,15 @@ def test_every_stage_has_a_job_and_a_command(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.strip() == f"ldsaug_ray {__version__}"
-    job = [sys.executable, str(ROOT / "jobs/select.py"), "--help"]
-    assert "ldsaug select" in subprocess.run(job, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", [*STAGES, "run"])
+def test_jobs_are_the_commands(name, tmp_path):
+    job = [sys.executable, str(ROOT / f"jobs/{name}.py")]
+    assert f"ldsaug {name} " in subprocess.run([*job, "--help"], capture_output=True, text=True, check=True).stdout
+    failed = subprocess.run([*job, "absent.yaml"], capture_output=True, text=True, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: cannot read absent.yaml")
 
 
 @pytest.mark.parametrize("name", [p.name for p in sorted((ROOT / "configs").glob("*.yaml"))])
