@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from ldsaug_ray.progress import bar
 from ldsaug_ray.rundir import UnitResult, mark
 from ldsaug_ray.stages._job import Job, Pool, limit_threads
 from ldsaug_ray.storage import Location
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 Worker = Callable[[int, pa.Table], UnitResult]
 
@@ -42,7 +45,8 @@ class _UnitActor:
             if "error" in table.column_names:  # the reader's
                 return table
             unit = table["unit"][0].as_py()
-            result = self._worker(unit, table.drop_columns(["unit"]))
+            given = _unpacked(table) if table.column_names == ["unit", "table"] else table.drop_columns(["unit"])
+            result = self._worker(unit, given)
             mark(self._run, self._stage, result)
         except LdsaugError as e:
             return _answer(None, e)
@@ -87,7 +91,7 @@ def run_units(
         if not todo:
             return results
         actors = min(pool.count, len(todo))
-        data: ray.data.Dataset = ray.data.from_arrow([_numbered(units[n], n) for n in todo])
+        data = one_block_each([{"unit": n, "table": _packed(units[n])} for n in todo])
         if read is not None:
             # num_cpus=0: reading waits for disks, and must not be starved by actors that hold every CPU. Actors, since
             # Ray ends a task's idle process after a second, and starting the next costs more than reading.
@@ -127,7 +131,8 @@ class _Reader:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         try:
-            return _numbered(self.read(table.drop_columns(["unit"])), table["unit"][0].as_py())
+            given = self.read(_unpacked(table))
+            return given.append_column("unit", pa.array([table["unit"][0].as_py()] * len(given), pa.int32()))
         except LdsaugError as e:
             return _answer(None, e)
 
@@ -138,5 +143,19 @@ def _answer(result: str | None, error: LdsaugError | None = None) -> pa.Table:
     return pa.table([pa.array([v], pa.string()) for v in (result, kind, text)], names=["result", "kind", "error"])
 
 
-def _numbered(table: pa.Table, unit: int) -> pa.Table:
-    return table.append_column("unit", pa.array([unit] * len(table), pa.int32()))
+def one_block_each(rows: Sequence[Mapping[str, Any]]) -> Dataset:
+    """A Ray dataset with one block a row. (`from_arrow` would run a task a block, and wait for a CPU that is taken.)"""
+    import ray.data
+
+    return ray.data.from_items(list(rows), override_num_blocks=len(rows))
+
+
+def _packed(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _unpacked(table: pa.Table) -> pa.Table:
+    return pa.ipc.open_stream(table["table"][0].as_buffer()).read_all()

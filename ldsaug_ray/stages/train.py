@@ -26,6 +26,7 @@ from ldsaug_ray.progress import Bar, bar
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._job import Job, Pool, clear_cause, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._units import one_block_each
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.storage import Location
 
@@ -264,7 +265,7 @@ def _batches(config: dict[str, Any], start: int, stop: int, size: int, rank: int
     )
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
-    data = ray.data.from_arrow([pa.table({"chunk": [n]}) for n in range(len(chunks))]).map_batches(
+    data = one_block_each([{"chunk": n} for n in range(len(chunks))]).map_batches(
         _ReadChunk,
         fn_constructor_args=(chunks, files, config["seed"], rank, world),
         batch_size=None,
