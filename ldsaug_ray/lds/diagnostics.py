@@ -167,7 +167,7 @@ def _parents(r: Regime) -> str:
 
 
 def _neighbours(r: Regime) -> str:
-    count = f"{r.median_effective_neighbours:.3g} of {r.n_latents} training latents"
+    count = f"{r.median_effective_neighbours:.3g} of {r.n_latents:,} training latents"
     if r.median_effective_neighbours > 0.5 * r.n_latents:
         return (
             f"A typical candidate's density is an even average over {count}: the bandwidth blurs all structure; "
@@ -200,6 +200,8 @@ def _ranking(r: Regime) -> str:
     assert r.overlap_without_parents is not None
     if r.overlap_without_parents < 0.5:
         return f"Ranked without their own parents, other candidates would be kept: overlap only {overlap}."
+    if r.overlap_without_parents < 0.8:
+        return f"Ranked without their own parents, many other candidates would be kept: overlap {overlap}."
     return f"Ranked without their own parents, much the same candidates would be kept: overlap {overlap}."
 
 

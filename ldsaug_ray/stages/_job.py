@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from ldsaug_ray.config import Config, Workers
-from ldsaug_ray.errors import ConfigError, LdsaugError, ResourceError
+from ldsaug_ray.errors import ConfigError, ResourceError
 from ldsaug_ray.rundir import RunDir
 
 
@@ -206,25 +206,3 @@ def _held_back(quiet: bool) -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-
-
-def clear_cause(error: BaseException) -> LdsaugError | None:
-    """The error meant for the user inside what Ray wrapped around it, if there is one."""
-    seen: set[int] = set()
-    queue: list[BaseException | None] = [error]
-    while queue:
-        e = queue.pop()
-        if e is None or id(e) in seen:
-            continue
-        seen.add(id(e))
-        if isinstance(e, LdsaugError):
-            return e if type(e).__module__.startswith("ldsaug_ray") else _plain(e)
-        queue += [e.__cause__, e.__context__, getattr(e, "cause", None)]
-        queue += list(getattr(e, "worker_failures", {}).values())
-    return None
-
-
-def _plain(error: LdsaugError) -> LdsaugError:
-    # Ray makes a class of its own that is both RayTaskError and the cause's class; its text holds a traceback
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, LdsaugError) else LdsaugError(str(error).strip().splitlines()[-1])

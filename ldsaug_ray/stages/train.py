@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Optimisation
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, LdsaugError, error_named
 from ldsaug_ray.images.stream import Chunk, read_chunk, training_chunks
 from ldsaug_ray.images.tables import image_array
 from ldsaug_ray.progress import Bar, bar
 from ldsaug_ray.rundir import Counts, UnitResult
-from ldsaug_ray.stages._job import Job, Pool, clear_cause, cluster_resources, limit_threads, pool_of
+from ldsaug_ray.stages._job import Job, Pool, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import one_block_each
 from ldsaug_ray.stages.encode import image_parts
@@ -70,7 +70,7 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
     root = job.run.root
     storage = root / f"{stage}/ray"
     storage.make_folder()
-    monitor = ray.remote(num_cpus=0)(_Monitor).remote()
+    monitor: Any = ray.remote(num_cpus=0)(_Monitor).remote()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -105,13 +105,10 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
     )
     images_seen = settings.steps * settings.batch_size
     with bar(job.console, stage, images_seen, "images") as shown, _watch(monitor, shown, settings.batch_size):
-        try:
-            result = trainer.fit()
-        except Exception as e:  # Ray Train wraps what a worker raised in errors of its own
-            cause = clear_cause(e)
-            if cause is not None:
-                raise cause from e
-            raise
+        result = trainer.fit()
+        failure = ray.get(monitor.failure.remote())
+        if failure is not None:
+            raise error_named(*failure)
         shown.set(images_seen)
     if result.checkpoint is None:
         raise InputError(f"{stage}: Ray Train finished without a checkpoint; delete {storage.uri} and run again")
@@ -121,7 +118,8 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
     facts = (final / "facts.json").read_json()
     storage.delete()  # the optimiser's state is of no use once the stage is complete
     counts = Counts(rows, rows)
-    return Outcome(counts, facts.pop("digest"), {"images_seen": images_seen, "workers": world, **facts}, images_seen)
+    processed = (settings.steps - facts["resumed_from_step"]) * settings.batch_size
+    return Outcome(counts, facts.pop("digest"), {"images_seen": images_seen, "workers": world, **facts}, processed)
 
 
 def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
@@ -138,10 +136,19 @@ def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
 
 
 class _Monitor:
-    """A place where the first worker leaves its step, for the driver's progress line."""
+    """A place where workers leave what the driver should know: the step, or an error meant for the user."""
 
     def __init__(self) -> None:
         self.state: tuple[int, str] | None = None
+        self.error: tuple[str, str] | None = None
+
+    def fail(self, kind: str, message: str) -> None:
+        """Leave an error; the first one counts."""
+        self.error = self.error or (kind, message)
+
+    def failure(self) -> tuple[str, str] | None:
+        """The error that was left, if any."""
+        return self.error
 
     def set(self, step: int, note: str) -> None:
         """Leave the step reached and a remark."""
@@ -182,7 +189,17 @@ def _watch(monitor: Any, shown: Bar, batch_size: int) -> Iterator[None]:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One rank of the training: restore, stream, step, checkpoint."""
+    """One rank of the training. An error meant for the user ends it: trying again would only meet it again."""
+    import ray
+
+    try:
+        _train(config)
+    except LdsaugError as e:
+        ray.get(config["monitor"].fail.remote(type(e).__name__, str(e)))
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Restore, stream, step, checkpoint."""
     import ray.train
     import ray.train.torch
 

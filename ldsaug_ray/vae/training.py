@@ -106,7 +106,7 @@ class Trainer:
             raise DivergedError(
                 f"training diverged at step {self.step}: {', '.join(f'{n} = {result[n]}' for n in bad)}. The weights "
                 f"are kept from before this step; lower learning_rate (now {self.settings.learning_rate:g}) or set "
-                "gradient_clip, and run again from the last checkpoint"
+                "gradient_clip, and run again"
             )
         self.optimizer.step()
         self.step += 1

@@ -124,3 +124,12 @@ def test_messages_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> No
     make_console().print("hello")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "hello\n")
+
+
+def test_a_rate_counts_from_where_the_attempt_began():
+    out = io.StringIO()
+    shown = Bar("train", 1000, "images", 0, Console(file=out))
+    shown.begin_at(900)
+    assert shown.done == 900
+    assert "90%" in shown.line()
+    assert ", 0/s" in shown.line()

@@ -23,6 +23,7 @@ from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.stages.runner import plan_steps
 from ldsaug_ray.storage import Location
+from ldsaug_ray.vae import DivergedError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 
@@ -167,6 +168,13 @@ def test_latents_that_are_not_finite_name_the_image(copied):
     pq.write_table(t.set_column(t.column_names.index("z"), "z", column), part)
     with pytest.raises(InputError, match=t["key"][victim].as_py()):
         run(merge(copied, {"score": {"n_candidates": 90}}), "score")
+
+
+def test_training_that_diverges_names_step_and_term_and_is_not_tried_again(copied):
+    settings = merge(copied, {"train": {"learning_rate": 1e20}})
+    with pytest.raises(DivergedError, match=r"at step \d+: loss = nan"):
+        run(settings, "train")
+    assert "train" not in manifest(settings)
 
 
 def test_a_stage_alone_needs_the_one_before(tree):
