@@ -27,7 +27,7 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
     verbose = getattr(arguments, "verbose", False)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated:
         print("stopped by SIGTERM; run the same command again to go on", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray Train answers Ctrl-C with SystemExit
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except UsageError as e:
@@ -49,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(_message(e), file=sys.stderr)
         return 1
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; name=value may stand on either side of an option, which argparse's subcommands do not allow."""
+    options = [a for a in argv if a.startswith("-")]  # all of them are flags
+    return parser.parse_args([*[a for a in argv if not a.startswith("-")], *options])
 
 
 def _parser() -> argparse.ArgumentParser:

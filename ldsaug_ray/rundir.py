@@ -21,6 +21,8 @@ from ldsaug_ray.pipeline import FORMAT, STAGES
 from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location
 
+_ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -155,9 +157,14 @@ class RunDir:
             "seconds": round(seconds, 3),
             "rows_per_second": round(processed / seconds, 3) if seconds > 0 else None,
             "digest": digest,
+            "files": self.file_count(stage),
             **facts,
         }
         self._write_manifest()
+
+    def file_count(self, stage: str) -> int:
+        """Files of a stage and its markers: fewer than when it was completed means that some were deleted since."""
+        return sum(len((self.root / folder).files()) for folder in (*STAGES[stage].writes, f"_progress/{stage}"))
 
     def save_config(self, config: Config) -> None:
         """Write the resolved settings."""
@@ -193,7 +200,7 @@ class RunDir:
         if (
             not isinstance(stages, dict)
             or not isinstance(manifest.get("format"), int)
-            or not all(isinstance(e, dict) and {"fingerprint", "digest"} <= e.keys() for e in stages.values())
+            or not all(isinstance(e, dict) and e.keys() >= _ENTRY for e in stages.values())
         ):
             raise StorageError(f"{location.uri}: not a manifest of ldsaug_ray; choose another run_dir")
         if manifest["format"] > FORMAT:
@@ -240,6 +247,10 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
     _check_apart(config.data.source, root)
     if not (root / "manifest.json").exists():  # it is written before anything else, so nothing here is ours to delete
         odd = [n for n in root.names() if not n.startswith(".")]
+        if {"_progress", "config.yaml"} <= set(odd):
+            raise StorageError(
+                f"run_dir {root.uri}: a run's files without its manifest.json; put that back, or choose another folder"
+            )
         if odd:
             raise StorageError(
                 f"run_dir {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}"
@@ -251,12 +262,13 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
         folders = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes}
         old, new = before["data"].get("source"), without_password(config.data.source)
         holds_results = run.manifest["stages"] or folders & set(root.names())
-        if old != new and holds_results and not overwrite:
+        other = _place(old) != _place(new)
+        if other and holds_results and not overwrite:
             raise InputError(
                 f"run_dir {root.uri} was written by a config with data.source={old}, this one has data.source={new}; "
                 "choose another run_dir, or pass --overwrite to discard what is there"
             )
-        if old != new and create:
+        if other and create:
             for stage in reversed(STAGES):
                 run.reset(stage)
             run.manifest = {"format": FORMAT, "stages": {}}
@@ -268,6 +280,11 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
             run._write_manifest()
         run.save_config(config)
     return run
+
+
+def _place(source: str) -> str:
+    """One spelling of a local path, so that `./faces` and `faces` are the same data."""
+    return source if "://" in source or source.startswith("sklearn:") else os.path.abspath(os.path.expanduser(source))
 
 
 def _check_apart(source: str, root: Location) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,7 +39,9 @@ def view_command() -> str:
     """The command that shows the runs."""
     if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
         return f"open {without_password(tracking_uri())}"
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {without_password(tracking_uri())}"
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = mlflow if mlflow.exists() else "mlflow"
+    return f"{command} ui --host 127.0.0.1 --backend-store-uri {without_password(tracking_uri())}"
 
 
 class Tracker:

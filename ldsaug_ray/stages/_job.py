@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +74,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
         quieten_data(verbose)
         yield
         return
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     address = os.environ.get("RAY_ADDRESS")
     limits = config.ray
     quiet: dict[str, Any] = {
@@ -96,12 +99,16 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
         store = None if limits.object_store_gb is None else int(limits.object_store_gb * 1e9)
         with _held_back(not verbose):
             ray.init(
+                address="local",  # not a head that happens to run on this machine
                 num_cpus=limits.num_cpus,
                 num_gpus=limits.num_gpus,
                 object_store_memory=store,
                 include_dashboard=False,
                 **quiet,
             )
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray's C++ core has put its own in their place
+            signal.signal(number, handler)
     try:
         quieten_data(verbose)
         yield

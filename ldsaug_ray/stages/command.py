@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,12 +48,9 @@ def run_command(
     tracker = Tracker.start(config, run) if config.tracking.enabled and command == "run" else None
     status: Status = "FAILED"
     try:
-        happened: Mapping[str, str]
-        if set(names) <= _WITHOUT_RAY or all(s.state == "complete" for s in plan_steps(config, run, names)):
+        alone = set(names) <= _WITHOUT_RAY or all(s.state == "complete" for s in plan_steps(config, run, names))
+        with nullcontext() if alone else ray_session(config, verbose=verbose):
             happened = _run(job, names, tracker)
-        else:
-            with ray_session(config, verbose=verbose):
-                happened = _run(job, names, tracker)
         status = "FINISHED"
     except Exception:
         raise
@@ -61,13 +59,21 @@ def run_command(
         raise
     finally:
         if tracker is not None:
-            tracker.end(status)
+            _end(tracker, status, console)
     print_summary(run, names, happened)
     if "report" in names:
         print(f"report  {(run.folder('report') / 'index.html').path}")
     if tracker is not None:
         print(f"MLflow  {view_command()}")
     return 0
+
+
+def _end(tracker: Tracker, status: Status, console: Console) -> None:
+    """Close the MLflow run; a server that has gone must not hide why the run itself ended."""
+    try:
+        tracker.end(status)
+    except Exception as e:
+        console.print(f"MLflow could not be told that the run is {status}: {type(e).__name__}", highlight=False)
 
 
 def _run(job: Job, names: list[str], tracker: Tracker | None) -> Mapping[str, str]:
@@ -119,7 +125,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
     selected = run.entry("select")
     if selected and "select" in names:
         print(
-            f"kept {selected['rows_out']:,} of {selected['rows_in']:,} candidates: LDS > "
+            f"kept {selected['rows_out']:,} of {selected['rows_in']:,} candidates: LDS ≥ "
             f"{selected['threshold_tau']:.4g} (log {selected['threshold_log_lds']:.3f}, by "
             f"{selected['binding_rule']}); the paper's tau is {selected['paper_tau']}"
         )

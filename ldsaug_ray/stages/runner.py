@@ -58,15 +58,22 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
         digests = {n: run.require(n, "digest") for n in complete}
         try:
             stamp = source_stamp(config.data) if name == "prepare" else ""
-        except LdsaugError as e:  # a plan can be made where the data is not
+        except LdsaugError as e:  # a plan can be made, and a later stage run, where the data is not
+            if entry is not None:
+                steps.append(Step(name, "complete", "the source cannot be looked at from here", entry["fingerprint"]))
+                continue
             stale.add(name)
             steps.append(Step(name, "run", str(e), None))
             continue
         fingerprint = stage.fingerprint(config, digests, stamp)
-        if entry is not None and entry["fingerprint"] == fingerprint:
+        gone = 0 if entry is None else entry.get("files", 0) - run.file_count(name)
+        if entry is not None and entry["fingerprint"] == fingerprint and gone <= 0:
             steps.append(Step(name, "complete", "same settings and input", fingerprint))
             continue
         stale.add(name)
+        if gone > 0:
+            steps.append(Step(name, "run", f"{gone} of its files are gone", fingerprint))
+            continue
         if entry is None and run.interrupted(name, fingerprint):
             units = len(run.finished_units(name))
             done = f"{units} units are done" if units else "from its last checkpoint, if any"
@@ -91,9 +98,8 @@ def run_stages(
         finished: called with each stage's manifest entry, also of skipped ones.
     """
     happened: dict[str, State] = {}
+    _check_current(job, names)
     for name in names:
-        for need in STAGES[name].needs:
-            job.run.require(need)
         (step,) = plan_steps(job.config, job.run, [name])
         if step.fingerprint is None:  # nothing is missing any more: it is the source
             raise InputError(step.why)
@@ -103,6 +109,8 @@ def run_stages(
         else:
             if step.state == "run" and step.why != "not done yet":
                 job.console.print(f"{name:<9} done again: {step.why}", highlight=False)
+            if step.state == "run":
+                job.run.reset(name)
             done = job.run.begin(name, step.fingerprint)
             started = time.monotonic()
             outcome = _function(name)(job, done)
@@ -121,6 +129,25 @@ def run_stages(
             )
         finished(name, job.run.require(name))
     return happened
+
+
+def _check_current(job: Job, names: Sequence[str]) -> None:
+    """What the first of `names` reads must belong to these settings.
+
+    Raises:
+        InputError: a stage before them is not complete, or was made with other settings.
+    """
+    before = {need for name in names for need in STAGES[name].needs} - set(names)
+    for name in reversed(STAGES):
+        if name in before:
+            before |= set(STAGES[name].needs) - set(names)
+    for step in plan_steps(job.config, job.run, [s for s in STAGES if s in before]):
+        job.run.require(step.stage)
+        if step.state != "complete":
+            raise InputError(
+                f"{job.run.root.uri}: stage {step.stage} is out of date ({step.why}); run `ldsaug {step.stage}` or "
+                "`ldsaug run` with these settings first"
+            )
 
 
 def _function(stage: str) -> StageFunction:

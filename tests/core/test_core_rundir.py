@@ -118,6 +118,7 @@ def test_an_entry_is_what_the_specification_says(run: RunDir) -> None:
         "seconds": 2.0,
         "rows_per_second": 2.0,
         "digest": "d" * 64,
+        "files": 0,
     }
     assert reopened(run).entry("encode") == entry
     assert reopened(run).require("encode") == entry

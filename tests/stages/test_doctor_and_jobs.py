@@ -61,6 +61,12 @@ def test_limits_of_a_local_ray_are_refused_for_a_cluster(tree, save, tmp_path, m
     assert process.returncode == 1
 
 
+def test_settings_may_stand_on_either_side_of_an_option(tree, save, capsys):
+    for words in (["--dry-run", "train.steps=31"], ["train.steps=31", "--dry-run"]):
+        assert main(["run", str(save(tree)), *words]) == 0
+        assert "31 steps" in capsys.readouterr().out
+
+
 def test_no_faiss_names_the_extras(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("ldsaug_ray.stages.command.find_spec", lambda name: None if name == "faiss" else found(name))

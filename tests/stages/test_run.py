@@ -170,6 +170,24 @@ def test_latents_that_are_not_finite_name_the_image(copied):
         run(merge(copied, {"score": {"n_candidates": 90}}), "score")
 
 
+def test_files_that_are_gone_are_made_again_and_never_passed_over(copied, finished):
+    part = sorted((Path(copied["run_dir"]) / "latents").glob("*.parquet"))[1]
+    part.unlink()
+    changed = merge(copied, {"score": {"n_candidates": 90}})
+    with pytest.raises(InputError, match=r"stage encode is out of date \(1 of its files are gone\)"):
+        run(changed, "score")
+    run(copied, "encode")
+    assert part.exists()
+    assert digests(copied)["encode"] == digests(finished.settings)["encode"]
+    assert states(copied)["score"] == "complete"
+
+
+def test_a_stage_alone_refuses_what_other_settings_made(copied):
+    changed = merge(copied, {"select": {"top_fraction": 0.5}})
+    with pytest.raises(InputError, match=r"stage select is out of date .*run `ldsaug select`"):
+        run(changed, "report")
+
+
 def test_training_that_diverges_names_step_and_term_and_is_not_tried_again(copied):
     settings = merge(copied, {"train": {"learning_rate": 1e20}})
     with pytest.raises(DivergedError, match=r"at step \d+: loss = nan"):
