@@ -138,6 +138,8 @@ def _check_current(job: Job, names: Sequence[str]) -> None:
         InputError: a stage before them is not complete, or was made with other settings.
     """
     before = {need for name in names for need in STAGES[name].needs} - set(names)
+    for need in sorted(before, key=list(STAGES).index, reverse=True):
+        job.run.require(need)  # the nearest first: that is the one the user left out
     for name in reversed(STAGES):
         if name in before:
             before |= set(STAGES[name].needs) - set(names)
