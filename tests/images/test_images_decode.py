@@ -165,7 +165,7 @@ def test_reasons(encode):
 def test_limits_are_the_settings_and_not_pillows(encode, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a tenth of this image: Pillow itself would refuse it
     decode(encode(), max_pixels=1200)
-    decode(encode(), resolution=32, upscale=True)
+    assert decode(encode(), resolution=32, upscale=True).shape == (32, 32, 3)
 
 
 def test_reason_pickles():
