@@ -51,13 +51,13 @@ class Bar:
         self.done, self._note = done, note or self._note
         if self._live is not None:
             self._live.update(self._task, completed=done, note=self._note)
-        elif time.monotonic() - self._last_line > _LOG_EVERY_SECONDS:
+        elif done < self.total and time.monotonic() - self._last_line > _LOG_EVERY_SECONDS:
             self._last_line = time.monotonic()
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
-    def begin_at(self, done: int) -> None:
-        """Count the rate from here on: what came before was another attempt's work, or waiting for workers."""
-        self._start_done, self._started = done, time.monotonic()
+    def begin_at(self, done: int, ago: float = 0.0) -> None:
+        """Count the rate from `ago` seconds before now: what came before was another attempt's, or waiting."""
+        self._start_done, self._started = done, time.monotonic() - ago
         self.set(done)
 
     def line(self) -> str:

@@ -6,8 +6,11 @@ marker under `_progress/STAGE/` once the unit's files are whole; running the sam
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +22,7 @@ from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.pipeline import FORMAT, STAGES
 from ldsaug_ray.secrets import without_password, without_passwords
-from ldsaug_ray.storage import Location
+from ldsaug_ray.storage import Location, clear_errors
 
 _ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
 
@@ -120,9 +123,10 @@ class RunDir:
     def begin(self, stage: str, fingerprint: str) -> dict[int, UnitResult]:
         """Start or go on with a stage; returns the units that an interrupted attempt finished.
 
-        Files of another fingerprint are deleted, never mixed with new ones.
+        Files of another fingerprint, and those of a complete stage that is done again, are deleted, never mixed with
+        new ones.
         """
-        if not self.interrupted(stage, fingerprint):
+        if self.entry(stage) is not None or not self.interrupted(stage, fingerprint):
             self.reset(stage)
             (self.root / f"_progress/{stage}/started.json").write_json({"fingerprint": fingerprint})
         return self.finished_units(stage)
@@ -234,11 +238,19 @@ def total(results: Iterable[UnitResult]) -> tuple[Counts, str]:
     return counts, digest_text(add_digests([u.digest for u in units]))
 
 
-def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True) -> RunDir:
+def open_run_dir(
+    config: Config, *, overwrite: bool = False, create: bool = True, held: ExitStack | None = None
+) -> RunDir:
     """Open the run directory of a config.
 
+    Args:
+        config: the settings.
+        overwrite: discard a run on other data.
+        create: write to it: the settings at least.
+        held: keeps other drivers out until it is closed.
+
     Raises:
-        StorageError: it cannot be read or written, or holds something else than a run.
+        StorageError: it cannot be read or written, holds something else than a run, or another driver is at work on it.
         InputError: it holds a run on other data (`overwrite` starts anew), or it and the data lie in one another.
     """
     root = Location.of(config.run_dir)
@@ -256,6 +268,8 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
                 f"run_dir {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}"
                 f"{', …' if len(odd) > 3 else ''}); choose an empty or a new folder"
             )
+    if create and held is not None:
+        held.enter_context(_sole_driver(root))
     run = RunDir(root)
     before = run.saved_config()
     if before is not None:
@@ -280,6 +294,37 @@ def open_run_dir(config: Config, *, overwrite: bool = False, create: bool = True
             run._write_manifest()
         run.save_config(config)
     return run
+
+
+@contextmanager
+def _sole_driver(root: Location) -> Iterator[None]:
+    """Two drivers at once would delete each other's files. Only a local file system can tell; its lock dies with us.
+
+    Raises:
+        StorageError: another process holds the run directory.
+    """
+    if not root.is_local:
+        yield
+        return
+    root.make_folder()
+    with clear_errors("write", root):
+        file = open(f"{root.path}/.lock", "a+")  # noqa: SIM115  (open until the driver ends)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise StorageError(
+                f"run_dir {root.uri}: another command is at work in it ({file.read().strip() or 'not known which'}); "
+                "wait for it, stop it, or choose another run_dir"
+            ) from None
+        except OSError:
+            pass  # a network file system without locks
+        with clear_errors("write", root):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield
 
 
 def _place(source: str) -> str:

@@ -77,7 +77,7 @@ class Location:
 
     def info(self) -> pafs.FileInfo:
         """Type, size and time; the type is NotFound where there is nothing."""
-        with _clear_errors("look at", self):
+        with clear_errors("look at", self):
             return self.fs.get_file_info(self.path)
 
     def exists(self) -> bool:
@@ -86,7 +86,7 @@ class Location:
 
     def files(self, suffix: str = "", *, recursive: bool = True) -> list[Location]:
         """Files below this folder whose name ends in `suffix`, sorted by path; none where there is no folder."""
-        with _clear_errors("list", self):
+        with clear_errors("list", self):
             selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
             infos = self.fs.get_file_info(selector)
         skip = len(self.path.rstrip("/")) + 1
@@ -95,13 +95,13 @@ class Location:
 
     def names(self) -> list[str]:
         """What lies directly in this folder, files and folders, sorted; none where there is no folder."""
-        with _clear_errors("list", self):
+        with clear_errors("list", self):
             infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return sorted(i.base_name for i in infos)
 
     def read_bytes(self) -> bytes:
         """The whole file."""
-        with _clear_errors("read", self), self.fs.open_input_file(self.path) as f:
+        with clear_errors("read", self), self.fs.open_input_file(self.path) as f:
             return f.read()
 
     def read_text(self) -> str:
@@ -120,7 +120,7 @@ class Location:
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file, or some of its columns."""
-        with _clear_errors("read", self), self.fs.open_input_file(self.path) as f:
+        with clear_errors("read", self), self.fs.open_input_file(self.path) as f:
             try:
                 parquet = pq.ParquetFile(f)
                 absent = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
@@ -155,14 +155,14 @@ class Location:
 
     def make_folder(self) -> None:
         """Create this folder and its parents."""
-        with _clear_errors("create", self):
+        with clear_errors("create", self):
             self.fs.create_dir(self.path, recursive=True)
 
     def delete(self) -> None:
         """Delete this file or folder, if there is one."""
         if self.fs.type_name.startswith("py::") and any(c in self.path for c in "*?["):
             raise StorageError(f"cannot delete {self.uri}: fsspec takes *, ? and [ for a pattern; choose another name")
-        with _clear_errors("delete", self):
+        with clear_errors("delete", self):
             kind = self.fs.get_file_info(self.path).type
             if kind == pafs.FileType.Directory:
                 self.fs.delete_dir(self.path)
@@ -172,7 +172,7 @@ class Location:
     @contextmanager
     def _replacing(self) -> Iterator[str]:
         """A path to write to that becomes this file once the block succeeds."""
-        with _clear_errors("write", self):
+        with clear_errors("write", self):
             folder, _, name = self.path.rpartition("/")
             if self.fs.type_name not in _OBJECT_STORES:
                 self.fs.create_dir(folder or "/", recursive=True)
@@ -237,7 +237,8 @@ _WITHOUT_NUMBER = {  # fsspec raises these without an errno
 
 
 @contextmanager
-def _clear_errors(verb: str, location: Location) -> Iterator[None]:
+def clear_errors(verb: str, location: Location) -> Iterator[None]:
+    """Turn what the file system raises in the block into a StorageError with advice."""
     try:
         yield
     except OSError as e:

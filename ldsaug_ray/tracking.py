@@ -1,6 +1,7 @@
 """MLflow: one run per pipeline run, owned by the driver, in an honest state whatever happens.
 
-The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run.
+The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run. A tag
+per stage says what has been sent, so that what a server missed while it was away is sent later, and nothing twice.
 Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the working folder.
 """
 
@@ -9,14 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from ldsaug_ray import __version__
 from ldsaug_ray.config import Config
+from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.secrets import without_password, without_passwords
@@ -78,17 +83,36 @@ class Tracker:
             tracker._log_parameters(config)
         except (MlflowException, OSError) as e:
             raise StorageError(
-                f"MLflow at {without_password(uri)} does not answer ({_first_line(e)}); start it, change "
+                f"MLflow at {without_password(uri)} does not answer ({first_line(e)}); start it, change "
                 "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
             ) from e
         return tracker
 
-    def log_stage(self, stage: str, entry: Mapping[str, Any]) -> None:
-        """Numbers of a manifest entry as metrics `stage/name`."""
-        values = {f"{stage}/{k}": v for k, v in _flatten(entry).items()}
-        self._log_metrics([(name, value, 0) for name, value in values.items()])
+    def send(self, config: Config, run: RunDir, stages: Sequence[str]) -> None:
+        """Send what MLflow has not got yet of the complete ones of `stages`; raises whatever MLflow's client raises."""
+        tags = self._client.get_run(self.run_id).data.tags
+        for stage in stages:
+            entry = run.entry(stage)
+            if entry is None or tags.get(f"ldsaug.sent.{stage}") == (identity := fingerprint(entry)):
+                continue
+            self._send_stage(config, run, stage, entry)
+            self._client.set_tag(self.run_id, f"ldsaug.sent.{stage}", identity)
 
-    def log_curve(self, stage: str, curve: Sequence[Mapping[str, float]]) -> None:
+    def _send_stage(self, config: Config, run: RunDir, stage: str, entry: Mapping[str, Any]) -> None:
+        """Numbers of the manifest entry as metrics `stage/name`, and what else the stage has to show."""
+        self._log_metrics([(f"{stage}/{k}", v, 0) for k, v in _flatten(entry).items()])
+        root = run.folder(stage)
+        if stage == "prepare":
+            self._log_dataset(config, entry)
+        elif stage in ("train", "finetune"):
+            self._log_curve(stage, (root / "curve.json").read_json())
+            self._log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
+        elif stage == "report":
+            self._log_files([root / "index.html"], "report")
+            self._log_files((root / "figures").files(), "report/figures")
+            self._log_files([run.folder("config.yaml"), run.folder("manifest.json")], "")
+
+    def _log_curve(self, stage: str, curve: Sequence[Mapping[str, float]]) -> None:
         """A loss curve, a list of {"step": n, term: value, …}, as metrics by step."""
         points = [
             (f"{stage}/{name}", value, int(point["step"]))
@@ -98,7 +122,7 @@ class Tracker:
         ]
         self._log_metrics(points)
 
-    def log_dataset(self, config: Config, entry: Mapping[str, Any]) -> None:
+    def _log_dataset(self, config: Config, entry: Mapping[str, Any]) -> None:
         """The prepared data as the run's input, by its fingerprint."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -111,10 +135,37 @@ class Tracker:
         )
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def log_files(self, files: Sequence[Location], folder: str) -> None:
-        """Files of the run directory as artifacts."""
-        import tempfile
+    def _log_vae(self, config: Config, weights: Location, name: str) -> None:
+        """A VAE as a logged model: latents to images, `mlflow.pyfunc.load_model` opens it."""
+        import mlflow.pyfunc
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types.schema import Schema, TensorSpec
 
+        side = config.data.resolution
+        latents = TensorSpec(np.dtype(np.float32), (-1, config.vae.latent_dim))
+        images = TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        # through the client: the fluent functions would change the process's tracking URI
+        model = self._client.create_logged_model(experiment, name=name, source_run_id=self.run_id)
+        with tempfile.TemporaryDirectory() as temporary:
+            data = Path(temporary) / weights.name
+            data.write_bytes(weights.read_bytes())
+            folder = Path(temporary) / "model"
+            mlflow.pyfunc.save_model(
+                str(folder),
+                loader_module="ldsaug_ray.vae.mlflow_model",
+                data_path=str(data),
+                mlflow_model=Model(run_id=self.run_id, model_id=model.model_id, model_uuid=model.model_id),
+                signature=ModelSignature(Schema([latents]), Schema([images])),
+                pip_requirements=[f"ldsaug_ray=={__version__}"],
+            )
+            self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+    def _log_files(self, files: Sequence[Location], folder: str) -> None:
+        """Files of the run directory as artifacts."""
         with tempfile.TemporaryDirectory() as temporary:
             for file in files:
                 path = Path(temporary) / file.name
@@ -189,6 +240,7 @@ def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What went wrong in one line without passwords."""
     text = str(error).strip()
     return without_password(text.splitlines()[0])[:200] if text else type(error).__name__

@@ -7,6 +7,7 @@ marker, so a unit that died half-way is simply done again, and a finished one ne
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 Worker = Callable[[int, pa.Table], UnitResult]
+_TEXTS = ("result", "kind", "error")
 
 
 class _UnitActor:
@@ -39,6 +41,7 @@ class _UnitActor:
         limit_threads(threads)  # after the worker has imported what it computes with
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        started = time.monotonic()
         try:
             if self._error is not None:
                 raise self._error
@@ -50,7 +53,7 @@ class _UnitActor:
             mark(self._run, self._stage, result)
         except LdsaugError as e:
             return _answer(None, e)
-        return _answer(json.dumps(result.to_json()))
+        return _answer(json.dumps(result.to_json()), seconds=time.monotonic() - started)
 
 
 def run_units(
@@ -117,6 +120,8 @@ def run_units(
             if row["error"] is not None:
                 raise error_named(row["kind"], row["error"])
             result = UnitResult.from_json(json.loads(row["result"]))
+            if len(results) == len(units) - len(todo):
+                shown.begin_at(shown.done, ago=row["seconds"])  # the rate leaves out the wait for the first worker
             results[result.unit] = result
             shown.advance(rows[result.unit])
             check(results)
@@ -137,10 +142,11 @@ class _Reader:
             return _answer(None, e)
 
 
-def _answer(result: str | None, error: LdsaugError | None = None) -> pa.Table:
+def _answer(result: str | None, error: LdsaugError | None = None, seconds: float = 0.0) -> pa.Table:
     """What comes back of a unit. An error meant for the user travels as data: Ray would bury it in its own."""
     kind, text = (None, None) if error is None else (type(error).__name__, str(error))
-    return pa.table([pa.array([v], pa.string()) for v in (result, kind, text)], names=["result", "kind", "error"])
+    columns = {name: pa.array([value], pa.string()) for name, value in zip(_TEXTS, (result, kind, text), strict=True)}
+    return pa.table({**columns, "seconds": [seconds]})
 
 
 def one_block_each(rows: Sequence[Mapping[str, Any]]) -> Dataset:

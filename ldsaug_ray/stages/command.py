@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +16,7 @@ from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.stages._job import Job, ray_session
 from ldsaug_ray.stages.runner import plan_steps, run_stages
-from ldsaug_ray.tracking import Status, Tracker, view_command
+from ldsaug_ray.tracking import Status, Tracker, first_line, view_command
 
 _WITHOUT_RAY = {"select", "report"}  # work on the driver
 
@@ -39,18 +38,54 @@ def run_command(
     """
     require_faiss()
     names = stages_of(command)
-    console = make_console()
-    run = open_run_dir(config, overwrite=overwrite, create=not dry_run)
     if dry_run:
-        print_plan(config, run, names)
+        print_plan(config, open_run_dir(config, overwrite=overwrite, create=False), names)
         return 0
-    job = Job(config, run, console, verbose)
-    tracker = Tracker.start(config, run) if config.tracking.enabled and command == "run" else None
-    status: Status = "FAILED"
-    try:
+    with ExitStack() as held:
+        run = open_run_dir(config, overwrite=overwrite, held=held)
+        job = Job(config, run, make_console(), verbose)
+        tracked = config.tracking.enabled and command == "run"
+        send = held.enter_context(_tracked(job, names)) if tracked else _nothing
         alone = set(names) <= _WITHOUT_RAY or all(s.state == "complete" for s in plan_steps(config, run, names))
         with nullcontext() if alone else ray_session(config, verbose=verbose):
-            happened = _run(job, names, tracker)
+            happened = run_stages(job, names, finished=send)
+    print_summary(run, names, happened)
+    if "report" in names:
+        print(f"report  {(run.folder('report') / 'index.html').path}")
+    if tracked:
+        print(f"MLflow  {view_command()}")
+    return 0
+
+
+def _nothing() -> None:
+    """What is sent where nothing is tracked."""
+
+
+@contextmanager
+def _tracked(job: Job, names: Sequence[str]) -> Iterator[Callable[[], None]]:
+    """An MLflow run around the stages; gives what sends the news. A server that goes away must not end the run.
+
+    Raises:
+        StorageError: the server does not answer at the start.
+    """
+    tracker = Tracker.start(job.config, job.run)
+    told = False
+
+    def send() -> None:
+        nonlocal told
+        try:
+            tracker.send(job.config, job.run, names)
+        except Exception as e:
+            if not told:
+                job.console.print(
+                    f"MLflow does not answer ({first_line(e)}); the run goes on, what MLflow lacks is sent later",
+                    highlight=False,
+                )
+            told = True
+
+    status: Status = "FAILED"
+    try:
+        yield send
         status = "FINISHED"
     except Exception:
         raise
@@ -58,41 +93,14 @@ def run_command(
         status = "KILLED"
         raise
     finally:
-        if tracker is not None:
-            _end(tracker, status, console)
-    print_summary(run, names, happened)
-    if "report" in names:
-        print(f"report  {(run.folder('report') / 'index.html').path}")
-    if tracker is not None:
-        print(f"MLflow  {view_command()}")
-    return 0
-
-
-def _end(tracker: Tracker, status: Status, console: Console) -> None:
-    """Close the MLflow run; a server that has gone must not hide why the run itself ended."""
-    try:
-        tracker.end(status)
-    except Exception as e:
-        console.print(f"MLflow could not be told that the run is {status}: {type(e).__name__}", highlight=False)
-
-
-def _run(job: Job, names: list[str], tracker: Tracker | None) -> Mapping[str, str]:
-    def finished(stage: str, entry: Mapping[str, Any]) -> None:
-        if tracker is None:
-            return
-        tracker.log_stage(stage, entry)
-        if stage == "prepare":
-            tracker.log_dataset(job.config, entry)
-        elif stage in ("train", "finetune"):
-            tracker.log_curve(stage, (job.run.folder(stage) / "curve.json").read_json())
-            tracker.log_files([job.run.folder(stage) / "vae.safetensors"], stage)
-        elif stage == "report":
-            root = job.run.folder("report")
-            tracker.log_files([root / "index.html"], "report")
-            tracker.log_files((root / "figures").files(), "report/figures")
-            tracker.log_files([job.run.folder("config.yaml"), job.run.folder("manifest.json")], "")
-
-    return run_stages(job, names, finished=finished)
+        try:
+            tracker.send(job.config, job.run, names)
+            tracker.end(status)
+        except Exception as e:
+            job.console.print(
+                f"MLflow could not be told that the run is {status} ({first_line(e)}); the same command again tells it",
+                highlight=False,
+            )
 
 
 def require_faiss() -> None:

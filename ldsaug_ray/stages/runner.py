@@ -9,7 +9,7 @@ import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, LdsaugError
@@ -88,14 +88,14 @@ def run_stages(
     job: Job,
     names: Sequence[str],
     *,
-    finished: Callable[[str, Mapping[str, Any]], None] = lambda stage, entry: None,
+    finished: Callable[[], None] = lambda: None,
 ) -> dict[str, State]:
     """Bring every stage of `names` to completion, in order; says for each whether it was skipped, continued or run.
 
     Args:
         job: the invocation.
         names: stages in pipeline order.
-        finished: called with each stage's manifest entry, also of skipped ones.
+        finished: called after each stage, also after skipped ones.
     """
     happened: dict[str, State] = {}
     _check_current(job, names)
@@ -109,8 +109,6 @@ def run_stages(
         else:
             if step.state == "run" and step.why != "not done yet":
                 job.console.print(f"{name:<9} done again: {step.why}", highlight=False)
-            if step.state == "run":
-                job.run.reset(name)
             done = job.run.begin(name, step.fingerprint)
             started = time.monotonic()
             outcome = _function(name)(job, done)
@@ -127,7 +125,7 @@ def run_stages(
                 rows_resumed=resumed,
                 **outcome.facts,
             )
-        finished(name, job.run.require(name))
+        finished()
     return happened
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -310,6 +312,22 @@ def test_a_marker_that_is_not_ours(run: RunDir, text: str) -> None:
     (run.root / "_progress/encode/000000.unit.json").write_bytes(text.encode())
     with pytest.raises(StorageError, match=r"000000\.unit\.json: not the marker of a finished unit; delete it"):
         run.begin("encode", "f")
+
+
+# Two drivers
+
+
+def test_a_run_directory_has_one_driver_at_a_time(tmp_path: Path) -> None:
+    settings = config(tmp_path / "run", "/faces")
+    with ExitStack() as first:
+        run = open_run_dir(settings, held=first)
+        write(run, "images/train/0.parquet")
+        with ExitStack() as second, pytest.raises(StorageError, match=rf"another command .*process {os.getpid()} on"):
+            open_run_dir(config(tmp_path / "run", "/cats"), overwrite=True, held=second)
+        assert "images/train/0.parquet" in present(run)
+        open_run_dir(settings, create=False)  # a look is no work
+    with ExitStack() as third:
+        open_run_dir(settings, held=third)
 
 
 # Other data

@@ -78,12 +78,20 @@ def test_killed_in_encode_score_and_finetune(killed, finished, save, tmp_path):
     assert only.info.status == "FINISHED"
 
 
-def test_sigterm_leaves_an_honest_state(killed, save, tmp_path):
-    process = start("run", save(killed), cwd=tmp_path)
-    output = interrupt(process, lambda: markers(killed, "score") >= 1, signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "run the same command again" in output
-    assert "Traceback" not in output
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (only,) = client.search_runs([client.get_experiment_by_name("ldsaug").experiment_id])
-    assert only.info.status == "KILLED"
+def test_stopped_from_outside_leaves_an_honest_state(killed, save, tmp_path):
+    """SIGTERM in `score`, then Ctrl-C in `finetune`, where Ray Train has a handler of its own; each in its state."""
+    config = save(killed)
+    stops: list[tuple[signal.Signals, int, Callable[[], bool]]] = [
+        (signal.SIGTERM, 128 + signal.SIGTERM, lambda: markers(killed, "score") >= 1),
+        (signal.SIGINT, 130, lambda: checkpoints(killed, "finetune") >= 1),
+    ]
+    for how, code, when in stops:
+        process = start("run", config, cwd=tmp_path)
+        output = interrupt(process, when, how)
+        assert process.returncode == code, output
+        assert "run the same command again" in output
+        assert "Traceback" not in output
+        client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+        (only,) = client.search_runs([client.get_experiment_by_name("ldsaug").experiment_id])
+        assert only.info.status == "KILLED"
+    assert "finetune" not in manifest(killed)

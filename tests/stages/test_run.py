@@ -100,14 +100,16 @@ def test_mlflow_holds_the_run(finished):
     assert found.data.params["vae.latent_dim"] == "6"
     assert found.data.metrics["select/rows_out"] == 900
     assert [m.step for m in client.get_metric_history(found.info.run_id, "train/reconstruction")] == [1, 3, 6]
-    assert {a.path for a in client.list_artifacts(found.info.run_id)} >= {"report", "finetune", "config.yaml"}
+    assert {a.path for a in client.list_artifacts(found.info.run_id)} >= {"report", "config.yaml"}
+    models = [client.get_logged_model(o.model_id) for o in found.outputs.model_outputs]
+    assert sorted((m.name, str(m.status)) for m in models) == [("baseline", "READY"), ("finetuned", "READY")]
     (dataset,) = found.inputs.dataset_inputs
     assert manifest(finished.settings)["prepare"]["digest"].startswith(dataset.dataset.digest)
 
 
 def test_the_same_command_again_does_nothing(copied, capsys):
     root = Path(copied["run_dir"])
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name != "config.yaml"}
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name not in ("config.yaml", ".lock")}
     run(copied)
     assert capsys.readouterr().err.count("already complete") == len(STAGES)
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -1,0 +1,118 @@
+"""MLflow, for real: a server that is started, goes away and comes back, and the logged model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.rundir import Counts, RunDir, open_run_dir
+from ldsaug_ray.tracking import Tracker
+from ldsaug_ray.vae import build_vae, decode_images, save_vae
+
+
+class Server:
+    """`mlflow server` on a port of this machine, with its files in one folder."""
+
+    def __init__(self, folder: Path):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        while True:
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    served = Server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    served.start()
+    yield served
+    served.stop()
+
+
+def complete(run: RunDir, config: Config, stage: str) -> None:
+    root = run.folder(stage)
+    if stage == "train":
+        save_vae(root / "vae.safetensors", build_vae(config.vae, config.data.resolution, seed=0))
+        (root / "curve.json").write_json([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    run.finish(stage, "f", Counts(3, 3), "d" * 64, 1.0, 3, train_images=2, test_images=1)
+
+
+def test_what_a_server_missed_is_sent_when_it_is_back_and_nothing_twice(server: Server, tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {
+            "run_dir": str(tmp_path / "run"),
+            "data": {"source": "sklearn:digits", "resolution": 16},
+            "vae": {"latent_dim": 4, "channel_base": 128, "channel_max": 8, "mapping_layers": 0},
+        }
+    )
+    run = open_run_dir(config)
+    tracker = Tracker.start(config, run)
+    stages = ["prepare", "train"]
+    complete(run, config, "prepare")
+    tracker.send(config, run, stages)
+    server.stop()
+    complete(run, config, "train")
+    with pytest.raises(MlflowException):
+        tracker.send(config, run, stages)
+    server.start()
+    tracker.send(config, run, stages)
+    tracker.send(config, run, stages)
+    tracker.end("FINISHED")
+
+    client = MlflowClient(tracking_uri=server.uri)
+    found = client.get_run(tracker.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["prepare/rows_in"] == 3
+    curve = client.get_metric_history(tracker.run_id, "train/loss")
+    assert [(m.step, m.value) for m in curve] == [(1, 2.0), (2, 1.0)]
+    assert len(client.get_metric_history(tracker.run_id, "prepare/rows_in")) == 1
+    (output,) = found.outputs.model_outputs
+
+    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    z = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    expected = decode_images(build_vae(config.vae, 16, seed=0), z, 64)
+    np.testing.assert_array_equal(model.predict(z), expected)
+    assert json.loads(model.metadata.signature.to_dict()["inputs"])[0]["tensor-spec"] == {
+        "dtype": "float32",
+        "shape": [-1, 4],
+    }
+    names = {p.name for p in (tmp_path / "artifacts").rglob("*") if p.is_file()}
+    assert "vae.safetensors" in names
+    assert not {n for n in names if n.endswith((".pkl", ".pickle"))}
