@@ -158,6 +158,7 @@ class Tracker:
                 data_path=str(data),
                 mlflow_model=Model(run_id=self.run_id, model_id=model.model_id, model_uuid=model.model_id),
                 signature=ModelSignature(Schema([latents]), Schema([images])),
+                input_example=np.zeros((1, config.vae.latent_dim), np.float32),
                 pip_requirements=[f"ldsaug_ray=={__version__}"],
             )
             self._client.log_model_artifacts(model.model_id, str(folder))

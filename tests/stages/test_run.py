@@ -109,7 +109,8 @@ def test_mlflow_holds_the_run(finished):
 
 def test_the_same_command_again_does_nothing(copied, capsys):
     root = Path(copied["run_dir"])
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.name not in ("config.yaml", ".lock")}
+    files = (p for p in root.rglob("*") if p.is_file() and p.name not in ("config.yaml", ".lock"))
+    before = {p: p.stat().st_mtime_ns for p in files}
     run(copied)
     assert capsys.readouterr().err.count("already complete") == len(STAGES)
     assert before == {p: p.stat().st_mtime_ns for p in before}
