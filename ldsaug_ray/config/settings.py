@@ -193,12 +193,17 @@ class Score(Section):
 
     n_candidates: Positive = Field(50_000, description="interpolants to score, exactly")
     alphas: tuple[float, ...] = Field(
-        tuple(m / 10 for m in range(1, 10)), min_length=1, description="interpolation weights; z = (1-a) z_i + a z_j"
+        tuple(m / 10 for m in range(1, 10)),
+        min_length=1,
+        description="interpolation weights; z = (1-a) z_i + a z_j; outside 0..1: extrapolation",
+    )
+    interpolation: Literal["linear", "slerp"] = Field(
+        "linear", description="linear: the paper's straight line; slerp: the arc about the origin, which keeps the norm"
     )
     sigma: Sigma = Sigma()
     part_candidates: Positive = Field(16_384, description="candidates per stored part (and unit of resumable work)")
-    tile_rows: Positive = Field(1024, description="parents held at once: bounds the memory of an actor")
-    tile_latents: Positive = Field(4096, description="training latents held at once: bounds the memory of an actor")
+    tile_rows: Positive = Field(32_768, description="parents held at once: bounds the memory of an actor")
+    tile_latents: Positive = Field(1024, description="training latents held at once: bounds the memory of an actor")
     workers: CpuWorkers = CpuWorkers()
 
     @field_validator("alphas")
@@ -206,8 +211,8 @@ class Score(Section):
     def _alphas(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(value)) != len(value):
             raise ValueError("an alpha is listed twice")
-        if not all(0 < a < 1 for a in value):
-            raise ValueError("every alpha must lie strictly between 0 and 1")
+        if not all(abs(a) <= 100 and a not in (0, 1) for a in value):
+            raise ValueError("every alpha must lie in -100..100 and be neither 0 nor 1: that would copy a parent")
         return value
 
 

@@ -1,87 +1,241 @@
-"""The numeric kernel: sums of Gaussian weights over the training latents, tile by tile. Private, to be replaced whole.
+"""Sums of Gaussian weights over training latents, tile by tile: the numeric heart of the density engine. Private.
 
-A set of weights w_k = exp(-x_k), x_k = ||z - z_k||^2 / 2 sigma^2, is kept as (least, total, squares): the least
-exponent x_min, sum(exp(x_min - x_k)) and sum(exp(x_min - x_k)^2). Nothing underflows but what is negligible beside the
-largest weight, whatever sigma. Tiles are merged in the order of the latents. All arithmetic is float64, on latents
-minus their mean, so that ||a||^2 + ||b||^2 - 2 a.b is good to about 1e-15 of the largest squared norm.
+A set of weights w_k = exp(-x_k), x_k = ||z - z_k||^2 / 2 sigma^2, is kept as (base, total, squares): an exponent near
+the least one, sum(exp(base - x_k)) and sum(exp(base - x_k)^2). Nothing underflows but what is negligible beside the
+largest weight, whatever sigma. Tiles and shards are merged in the order of the latents.
 
-Memory: one tile of squared distances (tile_rows x tile_latents), one tile of latents (tile_latents x d), and strips
-of STRIP values. Matrices of candidates by latents exist only as strips.
+Arithmetic is float32, in a frame where the latents' mean is 0 and their size about 1. Its error is not assumed but
+measured: each call also takes some inner products in float64, and what an exponent may be off follows from that
+(`Rounding`). Where it is more than TOLERANCE, or a sum has left float32's range, the sum is taken again in float64:
+small sigmas and outlying latents cost time, not digits.
+
+Memory: the rows of a tile (tile_rows x d, tile_latents x d), their inner products (tile_rows x tile_latents), and the
+sums themselves. Nothing of size candidates x latents exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from ldsaug_ray.lds import _compiled
+from ldsaug_ray.lds._compiled import FAR, LOG2_E, in_threads
+from ldsaug_ray.lds.latents import row_blocks
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
-# float64 values of one strip (8 MB). Smaller ones fit a cache, but every operation on one ends in a thread barrier,
-# and those stall where the cores are shared; larger ones only cost memory (four strips live at a time).
-STRIP = 2**20
+TOLERANCE = 1e-5  # of log LDS: the estimated error up to which float32 sums stand
+LIMIT = 5e-5  # the same for the largest error that was found possible
+LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e30  # sums of weights outside have lost float32 digits; their squares do first
+LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest of the first tile
+LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
+EPSILON = float(np.finfo(np.float32).eps)
+SAMPLE = 128  # rows and latents whose inner products are checked
+NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
+BLOCK_BYTES = 32 * 2**20  # of each array over the candidates of one square of a block
+ENTRIES = 2**18  # candidates x sigmas whose errors are estimated at a time
 
 
 @dataclass(frozen=True)
 class Sums:
     """Weights of one set of latents, as arrays of one shape. An empty set is (inf, 0, 0)."""
 
-    least: Array  # smallest exponent x
-    total: Array  # sum of exp(least - x)
-    squares: Array  # sum of exp(least - x)^2
+    base: Array  # an exponent x
+    total: Array  # sum of exp(base - x_k)
+    squares: Array  # sum of exp(base - x_k)^2
+
+    @classmethod
+    def empty(cls, *shape: int) -> Sums:
+        """The sums over no latents."""
+        return cls(np.full(shape, np.inf), np.zeros(shape), np.zeros(shape))
+
+    def of(self, part: Any) -> Sums:
+        """Some of the sums, by any NumPy index."""
+        return Sums(self.base[part], self.total[part], self.squares[part])
+
+    def put(self, part: Any, others: Sums) -> None:
+        """Replace some of the sums."""
+        self.base[part], self.total[part], self.squares[part] = others.base, others.total, others.squares
 
 
-class Centred:
-    """Latents minus their mean: float64 rows on demand, never a whole copy."""
+def merge(a: Sums, b: Sums) -> Sums:
+    """Sums of the union of two disjoint sets of latents."""
+    low = np.minimum(a.base, b.base)
+    base = np.where(np.isinf(low), 0.0, low)  # both sets empty
+    mine, theirs = np.exp(base - a.base), np.exp(base - b.base)
+    return Sums(low, a.total * mine + b.total * theirs, a.squares * mine**2 + b.squares * theirs**2)
 
-    def __init__(self, train: NDArray[np.floating]) -> None:
-        self.train = train  # float32 or float64 [N, d]
-        self.mean: Array = train.mean(axis=0, dtype=np.float64)
 
-    def rows(self, index: slice | NDArray[np.int64]) -> torch.Tensor:
-        """float64[k, d]"""
-        return self.of(self.train[index])
+@dataclass(frozen=True)
+class Mix:
+    """z = u z_i + v z_j for every pair and alpha, float64[P, A] each; w = 1 - u - v, the share of the origin.
 
-    def of(self, points: NDArray[np.floating]) -> torch.Tensor:
-        """Any points [k, d] in the latents' frame, float64."""
-        return torch.from_numpy(np.subtract(points, self.mean, dtype=np.float64))
+    tenths: int64[A], where z = (1 - t/10) z_i + t/10 z_j with t from 1 to 9; none for any other grid or curve.
+    """
 
-    def tiles(self, size: int) -> Iterator[tuple[int, int]]:
-        n = len(self.train)
-        for start in range(0, n, size):
-            yield start, min(start + size, n)
+    u: Array
+    v: Array
+    w: Array
+    tenths: Index | None = None
+
+    def of(self, part: slice | Index) -> Mix:
+        """The same for some of the pairs."""
+        return Mix(self.u[part], self.v[part], self.w[part], self.tenths)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points in a frame: vectors [k, d], their squared norms [k] and inner products with the origin [k]."""
+
+    vectors: NDArray[np.floating]
+    norms: Array
+    along: Array
+
+    def norms_from(self, shift: float) -> NDArray[np.floating]:
+        """Squared norms less `shift`, in the vectors' type."""
+        return (self.norms - shift).astype(self.vectors.dtype)
+
+    def tensor(self) -> torch.Tensor:
+        """The vectors, for a matrix product."""
+        return torch.from_numpy(self.vectors)
+
+
+class Frame:
+    """Coordinates in which the latents' mean is 0 and their root mean square norm lies between 1 and 2.
+
+    Subtracting the mean changes no distance, and keeps float32's digits for the differences (spec section 2, trap 5).
+    The scale is a power of two: it rounds nothing. `mean_norm` is the mean squared norm: float32 keeps what squared
+    norms differ from it, which in many dimensions is little.
+    """
+
+    def __init__(self, mean: Array, scale: float, mean_norm: float) -> None:
+        self.mean, self.scale, self.mean_norm = mean, scale, mean_norm
+        self.origin: Array = -mean / scale  # of the latents' own coordinates
+        self.origin_norm = float(self.origin @ self.origin)
+
+    @classmethod
+    def over(cls, train: NDArray[np.floating]) -> Frame:
+        """The frame of latents [N, d]."""
+        mean: Array = train.mean(axis=0, dtype=np.float64)
+        square = 0.0
+        for part in row_blocks(*train.shape):
+            centred = np.subtract(train[part], mean, dtype=np.float64)
+            square += float(np.einsum("nd,nd->", centred, centred))
+        size = math.sqrt(square / len(train))
+        scale = 2.0 ** math.floor(math.log2(size)) if size > 0 else 1.0
+        return cls(mean, scale, (size / scale) ** 2)
+
+    def rows(self, points: NDArray[np.floating], dtype: DTypeLike) -> Rows:
+        """Points [k, d] of the latents' own coordinates; float32 vectors are rounded once."""
+        points = np.ascontiguousarray(points)
+        out = Rows(np.empty(points.shape, dtype), np.empty(len(points)), np.empty(len(points)))
+        in_threads(
+            _compiled.centre_rows,
+            len(points),
+            points,
+            self.mean,
+            1 / self.scale,
+            self.origin,
+            out.vectors,
+            out.norms,
+            out.along,
+        )
+        return out
 
 
 def pair_sums(
-    latents: Centred,
-    pairs: NDArray[np.int64],  # [P, 2]
+    frame: Frame,
+    train: NDArray[np.floating],  # [N, d]
+    pairs: Index,  # [P, 2]
     gaps: Array,  # [P] squared distance between the parents
-    alphas: Array,  # [A]
+    mix: Mix,
     precisions: Array,  # [S] 1 / 2 sigma^2
+    dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
 ) -> Sums:
     """Weights of all latents but the two parents, at each pair's candidates: arrays [P, A, S]."""
-    shape = (len(pairs), len(alphas), len(precisions))
-    sums = Sums(np.full(shape, np.inf), np.zeros(shape), np.zeros(shape))
-    for tile in _pair_tiles(pairs, tile_rows):
+    sums = Sums.empty(*mix.u.shape, len(precisions))
+    for tile in pair_tiles(pairs, tile_rows):
         parents, local = np.unique(pairs[tile], return_inverse=True)
-        local = local.reshape(-1, 2)
-        rows = latents.rows(parents)
-        into = Sums(sums.least[tile], sums.total[tile], sums.squares[tile])  # views
-        for start, stop in latents.tiles(tile_latents):
-            squared = _squared_distances(rows, latents.rows(slice(start, stop)))
-            strip = max(1, STRIP // (stop - start))
-            for at in range(0, len(local), strip):
-                part = slice(at, min(at + strip, len(local)))
-                _add_strip(into, part, squared, local[part], pairs[tile][part] - start, gaps[tile], alphas, precisions)
+        part = shard_sums(
+            frame,
+            train[parents],
+            parents,
+            local.reshape(-1, 2),
+            gaps[tile],
+            mix.of(tile),
+            train,
+            precisions,
+            dtype,
+            tile_latents,
+        )
+        sums.put(tile, part)
     return sums
 
 
-def _pair_tiles(pairs: NDArray[np.int64], tile_rows: int) -> Iterator[slice]:
+def point_sums(
+    frame: Frame,
+    train: NDArray[np.floating],
+    points: NDArray[np.floating],  # [M, d]
+    precisions: Array,
+    dtype: DTypeLike,
+    tile_rows: int,
+    tile_latents: int,
+) -> Sums:
+    """Weights of all latents at any points: arrays [M, 1, S]. A point is a pair with itself, all of it in one half."""
+    sums = Sums.empty(len(points), 1, len(precisions))
+    for start in range(0, len(points), tile_rows):
+        tile = slice(start, min(start + tile_rows, len(points)))
+        m = tile.stop - tile.start
+        alone = Mix(*(np.full((m, 1), share) for share in (1.0, 0.0, 0.0)))
+        local = np.repeat(np.arange(m)[:, None], 2, axis=1)
+        nobody = np.full(m, -1)
+        part = shard_sums(
+            frame, points[tile], nobody, local, np.zeros(m), alone, train, precisions, dtype, tile_latents
+        )
+        sums.put(tile, part)
+    return sums
+
+
+def block_sums(
+    frame: Frame,
+    train: NDArray[np.floating],  # [N, d]
+    rows: Index,  # [U]
+    columns: Index,  # [V]
+    gaps: Array,  # [U * V]
+    mix: Mix,
+    precisions: Array,
+    dtype: DTypeLike,
+    tile_latents: int,
+) -> Sums:
+    """Weights of all latents but the parents at the candidates of every (row, column): arrays [U * V, A, S]."""
+    parents = np.concatenate([rows, columns])
+    local = grid(np.arange(len(rows)), np.arange(len(rows), len(parents)))
+    shape = (len(rows), len(columns))
+    return shard_sums(
+        frame, train[parents], parents, local, gaps, mix, train, precisions, dtype, tile_latents, shape=shape
+    )
+
+
+def grid(rows: Index, columns: Index) -> Index:
+    """Every row with every column, int64[U * V, 2], rows slowest."""
+    return np.stack([np.repeat(rows, len(columns)), np.tile(columns, len(rows))], axis=1)
+
+
+def block_side(alphas: int, sigmas: int, tile_rows: int) -> int:
+    """Rows and columns of the squares that a block is cut into, so that their sums and parents stay within bounds."""
+    return max(1, min(tile_rows // 2, int(math.sqrt(BLOCK_BYTES / (8 * alphas * sigmas)))))
+
+
+def pair_tiles(pairs: Index, tile_rows: int) -> Iterator[slice]:
     """Cut the list, in order, into runs that have at most `tile_rows` different parents."""
     start = 0
     while start < len(pairs):
@@ -92,97 +246,296 @@ def _pair_tiles(pairs: NDArray[np.int64], tile_rows: int) -> Iterator[slice]:
         start += length
 
 
-def _squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """float64 [m, d], [k, d] => [m, k]"""
-    squared = torch.addmm((b * b).sum(1), a, b.T, alpha=-2)
-    return squared.add_((a * a).sum(1, keepdim=True)).clamp_(min=0)
+def shard_sums(
+    frame: Frame,
+    parents: NDArray[np.floating],  # [R, d]
+    own: Index,  # [R] the row of the shard that a parent is; any other number where it is not in the shard
+    pairs: Index,  # [P, 2] rows of `parents`
+    gaps: Array,  # [P] squared distance between the parents
+    mix: Mix,
+    shard: NDArray[np.floating],  # [K, d] some of the training latents, or all
+    precisions: Array,  # [S] 1 / 2 sigma^2
+    dtype: DTypeLike,
+    tile_latents: int,
+    *,
+    shape: tuple[int, int] | None = None,
+) -> Sums:
+    """Weights of a shard's latents but the two parents, at each pair's candidates: arrays [P, A, S].
+
+    shape: (U, V) where the pairs are the grid of the first U parents with the V others.
+    """
+    factors, gaps = precisions * frame.scale**2, gaps / frame.scale**2
+    sums = Sums.empty(*mix.u.shape, len(factors))
+    poor = np.ones((len(pairs), len(factors)), bool)
+    if np.dtype(dtype) != np.float64:
+        tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, shape)
+        rounding = Rounding.measured(frame, parents, tile.rows, shard)
+        near = factors * rounding.usual * np.median(tile.rows.norms) <= TOLERANCE  # else nearly all would be poor
+        hopeful = np.flatnonzero(near & (factors > LEAST_FACTOR))
+        if len(hopeful):
+            found, fine = tile.sums(shard, factors[hopeful], tile_latents)
+            sums.put((slice(None), slice(None), hopeful), found)
+            usual, most = tile.errors(found, factors[hopeful], rounding)
+            poor[:, hopeful] = ~(fine & (usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
+    again, sigmas = np.flatnonzero(poor.any(1)), np.flatnonzero(poor.any(0))
+    if len(again):
+        used, local = np.unique(pairs[again], return_inverse=True)
+        tile = _Tile(frame, parents[used], own[used], local.reshape(-1, 2), gaps[again], mix.of(again), np.float64)
+        exact, _ = tile.sums(shard, factors[sigmas], tile_latents)
+        for column, sigma in enumerate(sigmas):
+            rows = np.flatnonzero(poor[again, sigma])
+            sums.put((again[rows], slice(None), sigma), exact.of((rows, slice(None), column)))
+    return sums
 
 
-def _add_strip(
-    into: Sums,
-    part: slice,
-    squared: torch.Tensor,  # [parents, K]
-    local: NDArray[np.int64],  # [p, 2] the parents' rows in `squared`
-    columns: NDArray[np.int64],  # [p, 2] the parents' own columns in this tile, where they are in it
-    gaps: Array,
-    alphas: Array,
-    precisions: Array,
-) -> None:
-    """Stewart's theorem: the candidates' distances are a weighted mean of the parents', less alpha (1 - alpha) gap."""
-    from_i = squared[torch.from_numpy(local[:, 0])]
-    slope = squared[torch.from_numpy(local[:, 1])].sub_(from_i)
-    pair, side = np.nonzero((columns >= 0) & (columns < squared.shape[1]))
-    own = (torch.from_numpy(pair), torch.from_numpy(columns[pair, side]))
-    from_i[own] = torch.inf  # a parent weighs nothing here; the caller adds it from its exact distance
-    slope[own] = 0.0
-    distance, weight = torch.empty_like(from_i), torch.empty_like(from_i)
-    for a, alpha in enumerate(alphas):
-        torch.add(from_i, slope, alpha=float(alpha), out=distance)
-        nearest = distance.amin(1)
-        # A tile that holds nothing but the parents has only infinite distances: weights exp(-inf) = 0, never inf - inf
-        distance.sub_(torch.where(nearest.isinf(), 0.0, nearest)[:, None])
-        least = np.maximum(nearest.numpy() - alpha * (1 - alpha) * gaps[part], 0.0)
-        for s, precision in enumerate(precisions):
-            torch.mul(distance, -float(precision), out=weight).exp_()
-            total = weight.sum(1).numpy()
-            squares = weight.square_().sum(1).numpy()
-            at = (part, a, s)
-            into.least[at], into.total[at], into.squares[at] = _merged(
-                into.least[at], into.total[at], into.squares[at], least * precision, total, squares
+class _Tile:
+    """Some pairs and their parents' rows, to be met by the latents of a shard tile by tile."""
+
+    def __init__(
+        self,
+        frame: Frame,
+        parents: NDArray[np.floating],
+        own: Index,
+        pairs: Index,
+        gaps: Array,  # in the frame
+        mix: Mix,
+        dtype: DTypeLike,
+        shape: tuple[int, int] | None = None,
+    ) -> None:
+        self.frame, self.own, self.dtype, self.shape = frame, own, np.dtype(dtype), shape
+        self.order: Index = np.argsort(pairs[:, 0], kind="stable")  # pairs that share a row follow each other
+        self.i, self.j = (np.ascontiguousarray(pairs[self.order, side]) for side in (0, 1))
+        self.gaps, self.mix = gaps[self.order, None], mix if shape is not None else mix.of(self.order)
+        self.rows = frame.rows(parents, dtype)
+        self.farthest = 0.0  # largest norm of a latent seen
+
+    def sums(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> tuple[Sums, NDArray[np.bool_]]:
+        """Sums [P, A, S] in the order of the pairs given, and which of them, [P, S], have kept their digits."""
+        base, total, squares, fine = self._method()(shard, factors, tile_latents)
+        sums = Sums.empty(*total.shape)
+        sums.put(self.order, Sums(base * factors, total, squares))
+        found = np.empty_like(fine)
+        found[self.order] = fine
+        return sums, found
+
+    def _method(self) -> Callable[..., tuple[Array, Array, Array, NDArray[np.bool_]]]:
+        if self.dtype == np.float32 and self.shape is not None and not self.mix.w.any():
+            alphas = self.mix.v[0]
+            if (alphas > 0).all() and (alphas < 1).all():
+                return self._products_of_rows
+        return self._tenths if self.dtype == np.float32 and self.mix.tenths is not None else self._general
+
+    def _products_of_rows(
+        self, shard: NDArray[np.floating], factors: Array, tile_latents: int
+    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+        """For a grid of pairs: w = exp(-(1 - alpha) x_i) exp(-alpha x_j), so sums over latents are matrix products."""
+        assert self.shape is not None
+        size, alphas = self.shape[0], self.mix.v[0]
+        sums = np.zeros((2, len(alphas), len(factors), *self.shape), np.float32)
+        total, squares = (torch.from_numpy(s) for s in sums)
+        reference = lowest = np.full(len(self.own), FAR)
+        nearest = np.empty(len(self.own), np.float32)
+        for tile, (cross, latents, own) in enumerate(self._products(shard, tile_latents)):
+            _hide(cross, own)
+            norms = latents.norms_from(self.frame.mean_norm)
+            weights = np.empty_like(cross)
+            in_threads(_compiled.least_gap, len(cross), cross, norms, nearest)
+            lowest = np.minimum(lowest, nearest)
+            if tile == 0:
+                reference = lowest
+            for a, alpha in enumerate(alphas):
+                for s, factor in enumerate(factors):
+                    for part, share in ((slice(0, size), 1 - alpha), (slice(size, None), alpha)):
+                        in_threads(
+                            _compiled.kernel_rows,
+                            len(cross[part]),
+                            cross[part],
+                            norms,
+                            reference[part],
+                            np.float32(factor * share * LOG2_E),
+                            weights[part],
+                        )
+                    mine, theirs = torch.from_numpy(weights[:size]), torch.from_numpy(weights[size:])
+                    total[a, s].addmm_(mine, theirs.T)
+                    squares[a, s].addmm_(mine.square_(), theirs.square_().T)
+        found, found_squares = (s.reshape(len(alphas), len(factors), -1).transpose(2, 0, 1) for s in sums)
+        fine = _in_range(found)
+        kept = (reference - lowest)[:, None] * factors < LARGEST_RISE  # else kernel_rows has cut weights off
+        fine &= kept[self.i] & kept[self.j]
+        return self._base(reference), found.astype(np.float64), found_squares.astype(np.float64), fine
+
+    def _base(self, reference: NDArray[np.float32]) -> Array:
+        """Squared distance that weights are relative to, [P, A, 1], where rows' gaps are relative to `reference`."""
+        shift = self.mix.u * reference[self.i, None] + self.mix.v * reference[self.j, None]
+        return (self._norms() + self.frame.mean_norm + shift)[..., None]
+
+    def _tenths(
+        self, shard: NDArray[np.floating], factors: Array, tile_latents: int
+    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+        """By the separated kernel: base [P, A, 1] in squared distance, total and squares [P, A, S], fine [P, S]."""
+        assert self.mix.tenths is not None
+        steps = (factors * (LOG2_E / 10)).astype(np.float32)
+        total, squares = np.zeros((2, len(self.i), 9, len(factors)))
+        reference = np.empty(len(self.own), np.float32)
+        for tile, (cross, latents, own) in enumerate(self._products(shard, tile_latents)):
+            _hide(cross, own)
+            norms = latents.norms_from(self.frame.mean_norm)
+            if tile == 0:  # any value near the least will do
+                in_threads(_compiled.least_gap, len(cross), cross, norms, reference)
+            scaled = steps[:, None] * norms
+            in_threads(
+                _compiled.add_tenths,
+                len(self.i),
+                cross,
+                scaled,
+                reference,
+                self.i,
+                self.j,
+                steps,
+                total,
+                squares,
             )
+        fine = _in_range(total)
+        mine = self.mix.tenths - 1
+        return self._base(reference), total[:, mine], squares[:, mine], fine
+
+    def _general(
+        self, shard: NDArray[np.floating], factors: Array, tile_latents: int
+    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+        """With an exponential for every candidate and latent; the rest as `_tenths`."""
+        u, v, w = (np.ascontiguousarray(share) for share in (self.mix.u, self.mix.v, self.mix.w))
+        low = np.full(u.shape, np.inf)
+        total, squares = np.zeros((2, *u.shape, len(factors)))
+        far = np.float32(FAR) if self.dtype == np.float32 else np.float64(1e300)
+        for cross, latents, own in self._products(shard, tile_latents):
+            common = latents.along.astype(self.dtype) if w.any() else np.zeros(cross.shape[1], self.dtype)
+            in_threads(
+                _compiled.add_combinations,
+                len(self.i),
+                cross,
+                latents.norms_from(self.frame.mean_norm),
+                common,
+                own,
+                far,
+                self.i,
+                self.j,
+                u,
+                v,
+                w,
+                factors * LOG2_E,
+                low,
+                total,
+                squares,
+            )
+        base = self._norms() + self.frame.mean_norm + low
+        return base[..., None], total, squares, np.ones((len(total), len(factors)), bool)
+
+    def _products(
+        self, shard: NDArray[np.floating], tile_latents: int
+    ) -> Iterator[tuple[NDArray[np.floating], Rows, Index]]:
+        """Inner products [R, k] with the latents of one tile after another; the rows' own columns in it."""
+        space = np.empty(len(self.rows.vectors) * min(tile_latents, len(shard)), self.dtype)
+        for start in range(0, len(shard), tile_latents):
+            latents = self.frame.rows(shard[start : start + tile_latents], self.dtype)
+            self.farthest = max(self.farthest, math.sqrt(latents.norms.max()))
+            cross = space[: len(self.rows.vectors) * len(latents.norms)].reshape(-1, len(latents.norms))
+            torch.mm(self.rows.tensor(), latents.tensor().T, out=torch.from_numpy(cross))
+            yield cross, latents, self.own - start
+
+    def _norms(self) -> Array:
+        """Squared norm of each candidate, [P, A]."""
+        n_i, n_j, o_i, o_j = (
+            values[side, None] for values in (self.rows.norms, self.rows.along) for side in (self.i, self.j)
+        )
+        u, v, w = self.mix.u, self.mix.v, self.mix.w
+        product = (n_i + n_j - self.gaps) / 2
+        square = u * u * n_i + v * v * n_j + w * w * self.frame.origin_norm
+        return square + 2 * (u * v * product + w * (u * o_i + v * o_j))
+
+    def errors(self, sums: Sums, factors: Array, rounding: Rounding) -> tuple[Array, Array]:
+        """By how much log LDS is off at a pair's worst candidate, [P, S] each: as a rule, and at the very most.
+
+        Only latents within reach of the candidate matter: those whose weight is not negligible beside the largest.
+        """
+        usual, most = np.empty((2, len(self.i), len(factors)))
+        norms = np.maximum(self._norms(), 0.0)[..., None]
+        step = max(1, ENTRIES // max(1, sums.total[0].size))
+        for start in range(0, len(usual), step):
+            part = slice(start, start + step)
+            rows = self.order[part]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                depth = -np.log(sums.total[rows])
+                exponent = np.maximum(sums.base[rows] + depth, 0.0)
+            reach = np.sqrt(norms[part]) + np.sqrt((exponent + NEGLIGIBLE) / factors)
+            reach = np.fmin(reach, self.farthest)
+            size = np.abs(self.mix.w[part, :, None]) * (math.sqrt(self.frame.origin_norm) + reach) ** 2
+            for share, norm in ((self.mix.u, self.rows.norms[self.i]), (self.mix.v, self.rows.norms[self.j])):
+                size += np.abs(share[part, :, None]) * (np.sqrt(norm[part, None, None]) + reach) ** 2
+            size *= factors
+            weights = EPSILON * (NEGLIGIBLE + np.maximum(depth, 0.0))  # of exponents as float32, relative to the base
+            usual[rows] = (size * rounding.usual + weights).max(1)
+            most[rows] = (size * rounding.most + weights).max(1)
+        return usual, most
 
 
-def _merged(
-    least: Array, total: Array, squares: Array, other_least: Array, other_total: Array, other_squares: Array
-) -> tuple[Array, Array, Array]:
-    low = np.minimum(least, other_least)
-    base = np.where(np.isinf(low), 0.0, low)  # both sets empty
-    mine, theirs = np.exp(base - least), np.exp(base - other_least)
-    return low, total * mine + other_total * theirs, squares * mine**2 + other_squares * theirs**2
+@dataclass(frozen=True)
+class Rounding:
+    """How far a squared distance is off in float32, relative to (||a|| + ||b||)^2: four times the root mean square of
+    some, and the most. Rows that equal each other are among them, whose products are the largest there are.
+    """
+
+    usual: float
+    most: float
+
+    @classmethod
+    def measured(cls, frame: Frame, parents: NDArray[np.floating], rows: Rows, shard: NDArray[np.floating]) -> Rounding:
+        """From products of SAMPLE rows with SAMPLE latents, in both types."""
+        a = np.unique(np.linspace(0, len(parents) - 1, SAMPLE).astype(int))
+        b = np.unique(np.linspace(0, len(shard) - 1, SAMPLE).astype(int))
+        single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))
+        cross = torch.mm(torch.from_numpy(rows.vectors[a]), single.tensor().T).numpy()
+        found = single.norms_from(frame.mean_norm) - 2 * cross
+        true = exact.norms_from(frame.mean_norm) - 2 * (frame.rows(parents[a], np.float64).vectors @ exact.vectors.T)
+        size = (np.sqrt(rows.norms[a])[:, None] + np.sqrt(exact.norms)) ** 2
+        off = np.abs(found - true) / np.maximum(size, np.finfo(np.float64).tiny)
+        return cls(max(4 * float(np.sqrt((off**2).mean())), EPSILON / 8), max(float(off.max()), EPSILON))
 
 
-def merge(a: Sums, b: Sums) -> Sums:
-    """Sums of the union of two disjoint sets of latents."""
-    return Sums(*_merged(a.least, a.total, a.squares, b.least, b.total, b.squares))
+def _in_range(total: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which pairs and sigmas, [P, S], have float32 sums [P, A, S] that kept their digits at every alpha."""
+    fine: NDArray[np.bool_] = np.all((total > LEAST_TOTAL) & (total < LARGEST_TOTAL), axis=1)
+    return fine
 
 
-def point_sums(
-    latents: Centred, points: NDArray[np.floating], precisions: Array, tile_rows: int, tile_latents: int
-) -> tuple[Array, Array]:
-    """Weights of all latents at any points [M, d]: (least, total), [M, S] each."""
-    least = np.full((len(points), len(precisions)), np.inf)
-    total = np.zeros_like(least)
-    for at in range(0, len(points), tile_rows):
-        part = slice(at, min(at + tile_rows, len(points)))
-        rows = latents.of(points[part])
-        for start, stop in latents.tiles(tile_latents):
-            squared = _squared_distances(rows, latents.rows(slice(start, stop)))
-            nearest = squared.amin(1)
-            squared.sub_(nearest[:, None])
-            for s, precision in enumerate(precisions):
-                tile_total = torch.mul(squared, -float(precision)).exp_().sum(1).numpy()
-                least[part, s], total[part, s], _ = _merged(
-                    least[part, s], total[part, s], total[part, s], nearest.numpy() * precision, tile_total, tile_total
-                )
-    return least, total
+def _hide(cross: NDArray[np.floating], own: Index) -> None:
+    """Give every row's own column, where the tile has it, no weight."""
+    inside = np.flatnonzero((own >= 0) & (own < cross.shape[1]))
+    cross[inside, own[inside]] = -FAR
 
 
 def mean_shift(
-    latents: Centred, points: NDArray[np.floating], precision: float, tile_rows: int, tile_latents: int
+    frame: Frame,
+    train: NDArray[np.floating],
+    points: NDArray[np.floating],
+    precision: float,
+    tile_rows: int,
+    tile_latents: int,
 ) -> Iterator[tuple[slice, Array]]:
     """Weighted mean of the latents minus the point, float64[m, d], for one run of points [M, d] after another."""
+    factor = precision * frame.scale**2
     for at in range(0, len(points), tile_rows):
         part = slice(at, min(at + tile_rows, len(points)))
-        rows = latents.of(points[part])
+        rows = torch.from_numpy(frame.rows(points[part], np.float64).vectors)
+        norms = (rows * rows).sum(1, keepdim=True)
         least = torch.full((len(rows), 1), torch.inf, dtype=torch.float64)
         total, mean = torch.zeros_like(least), torch.zeros_like(rows)
-        for start, stop in latents.tiles(tile_latents):
-            tile = latents.rows(slice(start, stop))
-            exponent = _squared_distances(rows, tile).mul_(precision)
+        for start in range(0, len(train), tile_latents):
+            tile = torch.from_numpy(frame.rows(train[start : start + tile_latents], np.float64).vectors)
+            exponent = torch.addmm((tile * tile).sum(1), rows, tile.T, alpha=-2).add_(norms).clamp_(min=0).mul_(factor)
             low = torch.minimum(least, exponent.amin(1, keepdim=True))
             scale = (low - least).exp_()
             weight = exponent.sub_(low).neg_().exp_()
             total = total * scale + weight.sum(1, keepdim=True)
             mean = torch.addmm(mean * scale, weight, tile)
             least = low
-        yield part, (mean / total - rows).numpy()
+        yield part, ((mean / total - rows) * frame.scale).numpy()

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds.latents import check_pairs, row_blocks, squared_gaps, validate_latents
+from ldsaug_ray.lds.interpolation import Interpolation, interpolate
+from ldsaug_ray.lds.latents import check_pairs, row_blocks, validate_latents
 from ldsaug_ray.lds.pairs import Candidates
 
 Array = NDArray[np.float64]
@@ -54,19 +55,19 @@ def latent_norms(train: ArrayLike) -> Array:
     return out
 
 
-def norms_from_mean(train: ArrayLike, candidates: Candidates) -> Array:
-    """Distance of each candidate from the training mean, ||z - mean||, float64[M], no candidate vector held.
+def norms_from_mean(train: ArrayLike, candidates: Candidates, kind: Interpolation = "linear") -> Array:
+    """Distance of each candidate from the training mean, ||z - mean||, float64[M]; candidates are made in blocks.
 
-    Stewart: ||z-mean||^2 = (1-a)||z_i-mean||^2 + a||z_j-mean||^2 - a(1-a)||z_i-z_j||^2 (spec section 1).
-    Raises InputError for invalid latents or parents.
+    Raises InputError for invalid latents or parents, ConfigError for an unknown kind of interpolation.
     """
     z = validate_latents(train)
-    pairs = check_pairs(np.stack([candidates.i, candidates.j], axis=1), len(z))
-    distinct, which = np.unique(pairs[:, 0] * len(z) + pairs[:, 1], return_inverse=True)
-    gaps = squared_gaps(z, np.stack(np.divmod(distinct, len(z)), axis=1))[which]
-    squared = latent_norms(z) ** 2
-    a = candidates.alpha
-    return np.sqrt(np.maximum((1 - a) * squared[pairs[:, 0]] + a * squared[pairs[:, 1]] - a * (1 - a) * gaps, 0.0))
+    check_pairs(np.stack([candidates.i, candidates.j], axis=1), len(z))
+    mean = z.mean(axis=0, dtype=np.float64)
+    out = np.empty(len(candidates))
+    for rows in row_blocks(len(candidates), z.shape[1]):
+        points = interpolate(z, candidates.i[rows], candidates.j[rows], candidates.alpha[rows], kind)
+        out[rows] = np.linalg.norm(points - mean, axis=1)
+    return out
 
 
 def regime(

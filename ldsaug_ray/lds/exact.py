@@ -10,15 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import _kernel
-from ldsaug_ray.lds.latents import LARGEST, check_pairs, check_rows, squared_gaps, validate_latents
+from ldsaug_ray.lds.interpolation import KINDS, Interpolation, shares
+from ldsaug_ray.lds.latents import (
+    LARGEST,
+    check_pairs,
+    check_rows,
+    squared_gaps,
+    squared_norms,
+    validate_latents,
+)
 
 Array = NDArray[np.float64]
 
 BACKENDS = ("exact",)
+TILE_ROWS, TILE_LATENTS = 32768, 1024  # parents and latents at a time: 128 MiB of inner products at most
 # Beyond these an exponent of float32 latents could overflow float64
 SMALLEST_SIGMA, LARGEST_SIGMA, LARGEST_ALPHA = 1e-100, 1e100, 1e6
 
@@ -48,28 +57,30 @@ def score_pairs(
     alphas: Sequence[float] | Array,
     sigmas: Sequence[float] | Array,
     *,
+    interpolation: Interpolation = "linear",
     backend: str = "exact",
-    tile_rows: int = 1024,
-    tile_latents: int = 4096,
+    dtype: DTypeLike = np.float32,
+    tile_rows: int = TILE_ROWS,
+    tile_latents: int = TILE_LATENTS,
 ) -> PairScores:
     """Score every alpha and sigma of every pair: arrays [P, A, S] (spec sections 1 and 5).
 
     train: float32[N, d], not changed or copied; pairs: int64[P, 2], i != j; alphas: any real numbers (outside 0..1 is
-    extrapolation); sigmas: positive, in the latents' units. Memory is bounded by tile_rows x tile_latents and the
-    answer; results do not depend on the tiles beyond rounding (about 1e-12).
+    extrapolation); sigmas: positive, in the latents' units; interpolation: see `interpolate`; dtype: of the arithmetic.
+    float32 is off by less than 1e-4 in log LDS, usually by 1e-6, and does what it cannot do so well in float64; float64
+    by about 1e-12. Memory is bounded by the tiles (rows of parents, latents) and the answer, which does not depend on
+    them beyond rounding. Alphas 0.1 ... 0.9 on the line cost a few multiplications a latent, any others an exponential.
     Raises InputError for invalid latents or pairs, ConfigError for the rest.
     """
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
-    _check(backend, tile_rows, tile_latents)
-    return _score(
-        _kernel.Centred(z),
-        p,
-        _numbers(alphas, "alphas", LARGEST_ALPHA),
-        _precisions(sigmas),
-        max(2, tile_rows),
-        tile_latents,
+    _check(backend, dtype, interpolation, tile_rows, tile_latents)
+    geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
+    precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
+    others = _kernel.pair_sums(
+        frame, z, p, geometry.gaps, geometry.mix, precisions, dtype, max(2, tile_rows), tile_latents
     )
+    return with_parents(geometry, others, precisions, len(z))
 
 
 def score_block(
@@ -79,16 +90,19 @@ def score_block(
     alphas: Sequence[float] | Array,
     sigmas: Sequence[float] | Array,
     *,
+    interpolation: Interpolation = "linear",
     backend: str = "exact",
-    tile_rows: int = 1024,
-    tile_latents: int = 4096,
+    dtype: DTypeLike = np.float32,
+    tile_rows: int = TILE_ROWS,
+    tile_latents: int = TILE_LATENTS,
 ) -> PairScores:
     """Score every pair (i of rows, j of columns): arrays [U, V, A, S]; the rest as `score_pairs`.
 
-    rows: int64[U], columns: int64[V]; a latent in both would be paired with itself and is an InputError.
+    rows: int64[U], columns: int64[V]; a latent in both would be paired with itself and is an InputError. On the line,
+    with alphas in 0..1, a candidate costs two multiplications and additions a latent: matrix products.
     """
     z = validate_latents(train)
-    _check(backend, tile_rows, tile_latents)
+    _check(backend, dtype, interpolation, tile_rows, tile_latents)
     u, v = np.asarray(rows), np.asarray(columns)
     for index, name in ((u, "rows"), (v, "columns")):
         if index.ndim != 1:
@@ -99,18 +113,19 @@ def score_block(
         raise InputError(
             f"rows and columns share {len(common)} latents, first {common[0]}: a latent has no pair with itself"
         )
-    a, precisions, centred = _numbers(alphas, "alphas", LARGEST_ALPHA), _precisions(sigmas), _kernel.Centred(z)
-    shape = (len(u), len(v), len(a), len(precisions))
-    out = PairScores(*(np.empty(shape) for _ in fields(PairScores)))
-    side = max(1, tile_rows // 8)  # squares of the grid share their parents best: 2 x side parents for side^2 pairs
+    a, precisions, frame = _numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas), _kernel.Frame.over(z)
+    out = PairScores(*(np.empty((len(u), len(v), len(a), len(precisions))) for _ in fields(PairScores)))
+    side = _kernel.block_side(len(a), len(precisions), tile_rows)
     for top in range(0, len(u), side):
         for left in range(0, len(v), side):
-            square = np.ix_(np.arange(top, min(top + side, len(u))), np.arange(left, min(left + side, len(v))))
-            i, j = np.broadcast_arrays(u[square[0]], v[square[1]])
-            grid = np.stack([i.ravel(), j.ravel()], axis=1).astype(np.int64)
-            part = _score(centred, grid, a, precisions, max(2, tile_rows), tile_latents)
+            square = slice(top, top + side), slice(left, left + side)
+            i, j = u[square[0]].astype(np.int64), v[square[1]].astype(np.int64)
+            geometry = Geometry.of(z, _kernel.grid(i, j), a, interpolation)
+            others = _kernel.block_sums(frame, z, i, j, geometry.gaps, geometry.mix, precisions, dtype, tile_latents)
+            part = with_parents(geometry, others, precisions, len(z))
             for field in fields(PairScores):
-                getattr(out, field.name)[square] = getattr(part, field.name).reshape(*i.shape, *shape[2:])
+                target = getattr(out, field.name)[square]
+                target[...] = getattr(part, field.name).reshape(target.shape)
     return out
 
 
@@ -120,33 +135,40 @@ def score_points(
     sigmas: Sequence[float] | Array,
     *,
     backend: str = "exact",
-    tile_rows: int = 1024,
-    tile_latents: int = 4096,
+    dtype: DTypeLike = np.float32,
+    tile_rows: int = TILE_ROWS,
+    tile_latents: int = TILE_LATENTS,
 ) -> Array:
     """log LDS of any points, float64[M, S]; finite, at most 0 (spec section 1).
 
-    train: float32[N, d]; points: float32[M, d]; sigmas: positive. A point that is itself a training latent counts
-    itself. Raises InputError for invalid latents or points, ConfigError for the rest.
+    train: float32[N, d]; points: float32[M, d]; sigmas: positive; dtype: of the arithmetic, see `score_pairs`. A point
+    that is itself a training latent counts itself. Raises InputError for invalid latents or points, ConfigError for
+    the rest.
     """
     z, x = validate_latents(train), _points(points, train)
-    _check(backend, tile_rows, tile_latents)
-    least, total = _kernel.point_sums(_kernel.Centred(z), x, _precisions(sigmas), tile_rows, tile_latents)
-    return _log_mean(least, total, len(z))
+    _check(backend, dtype, "linear", tile_rows, tile_latents)
+    sums = _kernel.point_sums(_kernel.Frame.over(z), z, x, precisions_of(sigmas), dtype, tile_rows, tile_latents)
+    return _log_mean(sums, len(z))[:, 0]
 
 
 def score_gradient(
-    train: ArrayLike, points: ArrayLike, sigma: float, *, tile_rows: int = 1024, tile_latents: int = 4096
+    train: ArrayLike,
+    points: ArrayLike,
+    sigma: float,
+    *,
+    tile_rows: int = TILE_ROWS // 8,
+    tile_latents: int = TILE_LATENTS,
 ) -> NDArray[np.float32]:
-    """Gradient of log LDS at points, float32[M, d]: (sum_k w_k z_k - z) / sigma^2 with softmax weights w.
+    """Gradient of log LDS at points, float32[M, d]: (sum_k w_k z_k - z) / sigma^2 with softmax weights w; in float64.
 
     sigma^2 times it is the mean-shift step, and the residual of the optimal denoiser of noise sigma on these latents
     (Vincent 2010). Raises as `score_points`, and InputError where a component exceeds float32 (sigma far too small).
     """
     z, x = validate_latents(train), _points(points, train)
-    _check("exact", tile_rows, tile_latents)
-    precision = float(_precisions([sigma])[0])
+    _check("exact", np.float64, "linear", tile_rows, tile_latents)
+    precision = float(precisions_of([sigma])[0])
     out = np.empty(x.shape, np.float32)
-    for part, shift in _kernel.mean_shift(_kernel.Centred(z), x, precision, tile_rows, tile_latents):
+    for part, shift in _kernel.mean_shift(_kernel.Frame.over(z), z, x, precision, tile_rows, tile_latents):
         gradient = shift * (2 * precision)
         if gradient.size and np.abs(gradient).max() > LARGEST:
             raise InputError(f"the gradient at sigma = {sigma:g} exceeds float32; use a larger sigma")
@@ -154,31 +176,64 @@ def score_gradient(
     return out
 
 
-def _score(
-    latents: _kernel.Centred, pairs: NDArray[np.int64], alphas: Array, precisions: Array, tile_rows: int, tile: int
-) -> PairScores:
-    n = len(latents.train)
-    gaps = squared_gaps(latents.train, pairs)
-    others = _kernel.pair_sums(latents, pairs, gaps, alphas, precisions, tile_rows, tile)
-    # The candidate lies alpha ||z_i - z_j|| from z_i and (1 - alpha) ||z_i - z_j|| from z_j
-    x_i = gaps[:, None, None] * (alphas**2)[:, None] * precisions
-    x_j = gaps[:, None, None] * ((1 - alphas) ** 2)[:, None] * precisions
+@dataclass(frozen=True)
+class Geometry:
+    """Pairs and where their candidates lie: what the parents' own weights follow from, exactly.
+
+    gaps: float64[P], squared distance between the parents; near_i, near_j: float64[P, A], squared distance of the
+    candidate from each.
+    """
+
+    mix: _kernel.Mix
+    gaps: Array
+    near_i: Array
+    near_j: Array
+
+    @classmethod
+    def of(cls, train: NDArray[np.floating], pairs: NDArray[np.int64], alphas: Array, kind: Interpolation) -> Geometry:
+        """Candidates of the pairs at every alpha."""
+        gaps = squared_gaps(train, pairs)
+        norms = None if kind == "linear" else squared_norms(train, pairs)
+        u, v = shares(kind, alphas, gaps, norms)
+        if norms is None:
+            tenths = np.rint(10 * alphas).astype(np.int64)
+            on_grid = bool((np.abs(10 * alphas - tenths) < 1e-9).all() and (tenths >= 1).all() and (tenths <= 9).all())
+            mix = _kernel.Mix(u, v, np.broadcast_to(0.0, u.shape), tenths if on_grid else None)
+            return cls(mix, gaps, v**2 * gaps[:, None], u**2 * gaps[:, None])
+        # z - z_i = v (z_j - z_i) - w z_i, where w = 1 - u - v is what the arc leaves of the origin
+        w, gap, n_i, n_j = 1 - u - v, gaps[:, None], norms[:, :1], norms[:, 1:]
+        near_i = v * v * gap + w * w * n_i - v * w * (n_j - n_i - gap)
+        near_j = u * u * gap + w * w * n_j - u * w * (n_i - n_j - gap)
+        return cls(_kernel.Mix(u, v, w), gaps, np.maximum(near_i, 0.0), np.maximum(near_j, 0.0))
+
+
+def with_parents(geometry: Geometry, others: _kernel.Sums, precisions: Array, n: int) -> PairScores:
+    """Scores from the sums over all of n latents but the parents, arrays [P, A, S]."""
+    x_i, x_j = (near[..., None] * precisions for near in (geometry.near_i, geometry.near_j))
     near = np.minimum(x_i, x_j)
     far = np.exp(near - np.maximum(x_i, x_j))
     parents = _kernel.Sums(near, 1 + far, 1 + far**2)
     everyone = _kernel.merge(others, parents)
     return PairScores(
-        log_lds=_log_mean(everyone.least, everyone.total, n),
-        log_lds_excluding_parents=_log_mean(others.least, others.total, n),
-        parent_share=np.minimum(parents.total * np.exp(everyone.least - near) / everyone.total, 1.0),
+        log_lds=_log_mean(everyone, n),
+        log_lds_excluding_parents=_log_mean(others, n),
+        parent_share=np.minimum(parents.total * np.exp(everyone.base - near) / everyone.total, 1.0),
         effective_neighbours=np.clip(everyone.total**2 / everyone.squares, 1.0, n),
     )
 
 
-def _log_mean(least: Array, total: Array, n: int) -> Array:
+def precisions_of(sigmas: Sequence[float] | Array) -> Array:
+    """1 / 2 sigma^2. Raises ConfigError unless every sigma is a positive number."""
+    x = _numbers(sigmas, "sigmas", LARGEST_SIGMA)
+    if (x < SMALLEST_SIGMA).any():
+        raise ConfigError(f"every sigma must be positive (at least {SMALLEST_SIGMA:g}); found {x.min():g}")
+    return 0.5 / x**2
+
+
+def _log_mean(sums: _kernel.Sums, n: int) -> Array:
     """log(1/n sum of weights); -inf for no weights. Rounding must not push a mean of values <= 1 above 1."""
-    log_total = np.log(total, out=np.zeros_like(total), where=total > 0)
-    return np.minimum(log_total - np.log(n) - least, 0.0)
+    log_total = np.log(sums.total, out=np.zeros_like(sums.total), where=sums.total > 0)
+    return np.minimum(log_total - np.log(n) - sums.base, 0.0)
 
 
 def _points(points: ArrayLike, train: ArrayLike) -> NDArray[np.floating]:
@@ -198,15 +253,12 @@ def _numbers(values: Sequence[float] | Array, name: str, largest: float) -> Arra
     return x
 
 
-def _precisions(sigmas: Sequence[float] | Array) -> Array:
-    x = _numbers(sigmas, "sigmas", LARGEST_SIGMA)
-    if (x < SMALLEST_SIGMA).any():
-        raise ConfigError(f"every sigma must be positive (at least {SMALLEST_SIGMA:g}); found {x.min():g}")
-    return 0.5 / x**2
-
-
-def _check(backend: str, tile_rows: int, tile_latents: int) -> None:
+def _check(backend: str, dtype: DTypeLike, interpolation: str, tile_rows: int, tile_latents: int) -> None:
     if backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}; possible: {', '.join(BACKENDS)}")
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ConfigError(f"dtype must be float32 or float64; found {np.dtype(dtype)}")
+    if interpolation not in KINDS:
+        raise ConfigError(f"unknown interpolation {interpolation!r}; possible: {', '.join(KINDS)}")
     if tile_rows < 1 or tile_latents < 1:
         raise ConfigError(f"tile_rows and tile_latents must be at least 1; found {tile_rows} and {tile_latents}")

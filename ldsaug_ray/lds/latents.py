@@ -1,4 +1,4 @@
-"""The training latents as an array: what is accepted, rows read in blocks, points between two of them.
+"""The training latents as an array: what is accepted, rows read in blocks, distances between two of them.
 
 Everything here streams over blocks of rows, so a memory-mapped or borrowed read-only array is never copied whole.
 """
@@ -57,28 +57,6 @@ def _within_range(block: NDArray[np.floating]) -> NDArray[np.bool_]:
     return (np.abs(block) <= LARGEST).all(axis=1)  # false for NaN and inf too
 
 
-def interpolate(train: ArrayLike, i: ArrayLike, j: ArrayLike, alpha: ArrayLike) -> NDArray[np.float32]:
-    """Candidates z = (1 - alpha) z_i + alpha z_j, float32[M, d] (spec section 1, "pairs").
-
-    train: float[N, d]; i, j: int[M] row numbers; alpha: float[M]; scalars broadcast. Computed in float64, rounded
-    once. Raises InputError for invalid latents or a row number outside 0..N-1.
-    """
-    z = validate_latents(train)
-    try:
-        i_, j_, alpha_ = np.broadcast_arrays(np.atleast_1d(i), np.atleast_1d(j), np.atleast_1d(alpha))
-    except ValueError as error:
-        raise InputError(f"i, j and alpha must be as long as each other: {error}") from error
-    if i_.ndim != 1:
-        raise InputError(f"i, j and alpha must be 1-D; found shape {i_.shape}")
-    check_rows(i_, len(z), "i")
-    check_rows(j_, len(z), "j")
-    out = np.empty((len(i_), z.shape[1]), np.float32)
-    for rows in row_blocks(*out.shape):
-        a = alpha_[rows, None].astype(np.float64)
-        out[rows] = (1 - a) * z[i_[rows]] + a * z[j_[rows]]
-    return out
-
-
 def check_rows(index: NDArray[Any], n: int, name: str) -> None:
     """Raise InputError unless `index` holds whole numbers in 0..n-1."""
     if index.dtype.kind not in "iu" and index.size:
@@ -109,4 +87,13 @@ def squared_gaps(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArr
     for rows in row_blocks(len(pairs), train.shape[1]):
         gap = np.subtract(train[pairs[rows, 0]], train[pairs[rows, 1]], dtype=np.float64)
         out[rows] = np.einsum("pd,pd->p", gap, gap)
+    return out
+
+
+def squared_norms(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Squared norms of both parents, float64[P, 2]."""
+    out = np.empty((len(pairs), 2))
+    for rows in row_blocks(len(pairs), 2 * train.shape[1]):
+        both = train[pairs[rows]].astype(np.float64)
+        out[rows] = np.einsum("psd,psd->ps", both, both)
     return out

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import ldsaug_ray
 from ldsaug_ray.config import Config
-from ldsaug_ray.lds import Candidates, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.lds import Candidates, Interpolation, Regime, interpolate, latent_norms, norms_from_mean, regime
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
@@ -68,9 +68,9 @@ def gather(run: RunDir, config: Config) -> ReportData:
             ranked_by, select["threshold_log_lds"], select["rules"], select["binding_rule"], select["rows_out"]
         ),
         bandwidth=_bandwidth(run, config, latents),
-        regime=_regime(latents, scores),
-        bands=_bands(latents, scores, vae, config.report.bands, shown, config.seed),
-        picks=_picks(run, latents, vae, ranked_by, shown, config.seed),
+        regime=_regime(latents, scores, config.score.interpolation),
+        bands=_bands(config, latents, scores, vae),
+        picks=_picks(config, run, latents, vae, ranked_by),
         parents=read_parents(run, latents),
         reconstructions=_reconstructions(run, vae, tuned, min(shown, RECONSTRUCTIONS_SHOWN)),
         curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
@@ -120,7 +120,7 @@ def _bandwidth(run: RunDir, config: Config, latents: Latents) -> Bandwidth:
     return Bandwidth(run.require("score", "sigma"), settings.rule, settings.scale, float(norms.mean()), n, d)
 
 
-def _regime(latents: Latents, scores: Scores) -> Regime:
+def _regime(latents: Latents, scores: Scores, interpolation: Interpolation) -> Regime:
     candidates = Candidates(scores.candidate, scores.parent_i, scores.parent_j, scores.alpha)
     return regime(
         log_lds=scores.log_lds,
@@ -129,21 +129,27 @@ def _regime(latents: Latents, scores: Scores) -> Regime:
         effective_neighbours=scores.effective_neighbours,
         alpha=scores.alpha,
         selected=scores.selected,
-        distance_to_mean=norms_from_mean(latents.z, candidates),
+        distance_to_mean=norms_from_mean(latents.z, candidates, interpolation),
         train_distance_to_mean=latent_norms(latents.z),
     )
 
 
-def _bands(latents: Latents, scores: Scores, vae: VAE, bands: int, samples: int, seed: int) -> tuple[Band, ...]:
+def _bands(config: Config, latents: Latents, scores: Scores, vae: VAE) -> tuple[Band, ...]:
     """Equal shares of the candidates by rank of log LDS; members are drawn at random, then sorted by density."""
     order = np.lexsort((scores.candidate, -scores.log_lds))
-    found = []
-    for number, rows in enumerate(np.array_split(order, bands), start=1):
+    samples, found = config.report.samples, []
+    for number, rows in enumerate(np.array_split(order, config.report.bands), start=1):
         if not len(rows):
             continue  # fewer candidates than bands
-        drawn = np.random.default_rng([seed, number]).choice(len(rows), min(samples, len(rows)), replace=False)
+        drawn = np.random.default_rng([config.seed, number]).choice(len(rows), min(samples, len(rows)), replace=False)
         members = rows[np.sort(drawn)]
-        z = interpolate(latents.z, scores.parent_i[members], scores.parent_j[members], scores.alpha[members])
+        z = interpolate(
+            latents.z,
+            scores.parent_i[members],
+            scores.parent_j[members],
+            scores.alpha[members],
+            config.score.interpolation,
+        )
         found.append(
             Band(
                 number,
@@ -166,11 +172,12 @@ def _shown(latents: Latents, scores: Scores, rows: NDArray[np.int64]) -> list[Sh
     return [Shown(*values) for values in zip(*columns, strict=True)]
 
 
-def _picks(run: RunDir, latents: Latents, vae: VAE, ranked_by: str, samples: int, seed: int) -> tuple[Pick, ...]:
+def _picks(config: Config, run: RunDir, latents: Latents, vae: VAE, ranked_by: str) -> tuple[Pick, ...]:
     """Selected candidates, evenly spread over their ranking, from the densest to the threshold."""
-    table = read_ranked(run, ranked_by, samples, seed)
+    table = read_ranked(run, ranked_by, config.report.samples, config.seed)
     i, j = latents.rows(table["parent_i"]), latents.rows(table["parent_j"])
-    decoded = tiles(decode_images(vae, interpolate(latents.z, i, j, table["alpha"].to_numpy()), _BATCH))
+    z = interpolate(latents.z, i, j, table["alpha"].to_numpy(), config.score.interpolation)
+    decoded = tiles(decode_images(vae, z, _BATCH))
     parents = find_tiles(run, table["parent_i"].to_pylist() + table["parent_j"].to_pylist())
     picks = []
     for row, picture in zip(table.to_pylist(), decoded, strict=True):

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ldsaug_ray.digest import table_digest
-from ldsaug_ray.lds import interpolate
+from ldsaug_ray.lds import Interpolation, interpolate
 from ldsaug_ray.rundir import Counts, UnitResult, total
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
@@ -49,7 +49,15 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         done,
         pool,
         DecodeWorker,
-        (ray.put(train), ray.put(np.array(keys)), weights, settings.batch_size, job.run.root, pool.gpus > 0),
+        (
+            ray.put(train),
+            ray.put(np.array(keys)),
+            weights,
+            settings.batch_size,
+            job.config.score.interpolation,
+            job.run.root,
+            pool.gpus > 0,
+        ),
         unit_name="images",
     )
     counts, digest = total(results.values())
@@ -60,18 +68,26 @@ class DecodeWorker:
     """Holds the decoder and the training latents; one slice of the selected candidates a call."""
 
     def __init__(
-        self, train: np.ndarray, keys: np.ndarray, weights: Location, batch_size: int, run: Location, gpu: bool
+        self,
+        train: np.ndarray,
+        keys: np.ndarray,
+        weights: Location,
+        batch_size: int,
+        interpolation: Interpolation,
+        run: Location,
+        gpu: bool,
     ):
         from ldsaug_ray.vae import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.train, self.keys, self.batch_size, self.run = train, keys, batch_size, run
+        self.interpolation: Interpolation = interpolation
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
         from ldsaug_ray.vae import decode_images
 
         i, j = (np.searchsorted(self.keys, selected[c].to_numpy().astype(str)) for c in ("parent_i", "parent_j"))
-        z = interpolate(self.train, i, j, selected["alpha"].to_numpy())
+        z = interpolate(self.train, i, j, selected["alpha"].to_numpy(), self.interpolation)
         names = [f"c{c:012d}" for c in selected["candidate"].to_pylist()]
         images = [
             {"bytes": png_bytes(x), "path": f"{name}.png"}

@@ -74,6 +74,7 @@ class ScoreWorker:
             pairs,
             alphas,
             [self.sigma],
+            interpolation=settings.interpolation,
             tile_rows=settings.tile_rows,
             tile_latents=settings.tile_latents,
         )

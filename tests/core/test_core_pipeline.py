@@ -33,6 +33,7 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "data.test": 0.1,
     "data.part_rows": 64,
     "data.attribute_names": ["Male"],
+    "score.interpolation": "slerp",
     "train.objective.reconstruction": "l2",
     "finetune.objective.reconstruction": "l2",
     "train.adam_betas": [0.5, 0.9],

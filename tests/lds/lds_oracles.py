@@ -12,7 +12,18 @@ def log_kernel(train: np.ndarray, points: np.ndarray, sigma: float) -> np.ndarra
     return -np.einsum("mnd,mnd->mn", gaps, gaps) / (2 * sigma**2)
 
 
-def score(train: np.ndarray, pairs: np.ndarray, alphas: list[float], sigmas: list[float]) -> dict[str, np.ndarray]:
+def point(a: np.ndarray, b: np.ndarray, alpha: float, kind: str) -> np.ndarray:
+    """The candidate between two float64 latents."""
+    if kind == "linear":
+        return (1 - alpha) * a + alpha * b
+    unit_a, unit_b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    omega = 2 * np.arctan2(np.linalg.norm(unit_a - unit_b), np.linalg.norm(unit_a + unit_b))
+    return (np.sin((1 - alpha) * omega) * a + np.sin(alpha * omega) * b) / np.sin(omega)
+
+
+def score(
+    train: np.ndarray, pairs: np.ndarray, alphas: list[float], sigmas: list[float], kind: str = "linear"
+) -> dict[str, np.ndarray]:
     """All four arrays of `PairScores`, [P, A, S], with candidates kept in float64."""
     n = len(train)
     shape = (len(pairs), len(alphas), len(sigmas))
@@ -21,7 +32,7 @@ def score(train: np.ndarray, pairs: np.ndarray, alphas: list[float], sigmas: lis
     z64 = train.astype(np.float64)
     for p, (i, j) in enumerate(pairs):
         for a, alpha in enumerate(alphas):
-            z = ((1 - alpha) * z64[i] + alpha * z64[j])[None]
+            z = point(z64[i], z64[j], alpha, kind)[None]
             for s, sigma in enumerate(sigmas):
                 x = log_kernel(z64, z, sigma)[0]
                 others = np.delete(x, [i, j])

@@ -123,7 +123,7 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
         columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
         chosen = [f.read_table(columns) for f in run.folder("selected").files(".parquet")]
         weights = run.folder("train/vae.safetensors")
-        _units(job, "decode", DecodeWorker(train, np.array(keys), weights, 32, run.root, False), chosen)
+        _units(job, "decode", DecodeWorker(train, np.array(keys), weights, 32, "linear", run.root, False), chosen)
         _train(job, "finetune", config.finetune, real, "train/vae.safetensors")
     return job
 

@@ -1,0 +1,301 @@
+"""The inner loops on a CPU, compiled by Numba: sums of Gaussian weights straight from a tile of inner products.
+
+`cross[r, k]` is the inner product of row r (a parent, or any point) with latent k, `norms[k]` the latent's squared
+norm, all in one frame. Then norms[k] - 2 cross[r, k] is the squared distance less the row's own squared norm, which is
+the same for every k and is added by the caller. Nothing here allocates by the tile, takes the interpreter's lock, or
+starts a thread: `in_threads` splits the rows or pairs, each of which one thread handles in one order, so that the
+result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+CHUNK = 1024  # latents at a time: three rows of them stay in the first-level cache
+FAR = np.float32(1e30)  # a distance whose weight is nothing
+
+# sums may be taken in any order (a chunk is summed in lanes); NaN and infinity keep their meaning
+_SUMS: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz"},
+}
+_EXACT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+LOG2_E = 1.4426950408889634
+# 2**f on [-1/2, 1/2]: a minimax polynomial with 2**0 = 1 (relative error 2e-9), and Taylor's to double precision
+_S1, _S2, _S3, _S4, _S5, _S6 = (
+    np.float32(c) for c in (0.6931472029, 0.2402264791, 0.05550332471, 0.009618437358, 0.001339887459, 0.0001535336206)
+)
+_D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11, _D12 = (
+    0.6931471805599453,
+    0.2402265069591007,
+    0.05550410866482158,
+    0.009618129107628477,
+    0.0013333558146428443,
+    0.00015403530393381608,
+    1.5252733804059841e-05,
+    1.3215486790144307e-06,
+    1.0178086009239699e-07,
+    7.054911620801121e-09,
+    4.445538271870811e-10,
+    2.5678435993488202e-11,
+)
+
+
+def _bitcast(signature: Any, llvm: ir.Type) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], llvm)
+
+    return intrinsic(lambda typing_context, x: (signature, code))
+
+
+_float32_as_bits = _bitcast(types.int32(types.float32), ir.IntType(32))
+_bits_as_float32 = _bitcast(types.float32(types.int32), ir.FloatType())
+_float64_as_bits = _bitcast(types.int64(types.float64), ir.IntType(64))
+_bits_as_float64 = _bitcast(types.float64(types.int64), ir.DoubleType())
+
+
+@intrinsic
+def _wide_vectors(typing_context: Any) -> Any:
+    """Use 512-bit registers where there are any; the compiler's own choice is 256, a third slower here."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):  # llvmlite's own `add` knows only attributes without a value
+            set.add(attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
+def _exp2(t: Any) -> Any:
+    """2**t for |t| up to 126 (float32) or 1,022 (float64); beyond, the value at that end."""
+    raise NotImplementedError  # only compiled code calls it
+
+
+@overload(_exp2, jit_options={"fastmath": {"contract"}})
+def _exp2_of_a_type(t: Any) -> Callable[[Any], Any]:
+    if t == types.float32:
+
+        def single(t: Any) -> Any:
+            t = t if t > np.float32(-126) else np.float32(-126)
+            t = t if t < np.float32(126) else np.float32(126)
+            n = np.rint(t)
+            f = t - n
+            y = _S6
+            y = y * f + _S5
+            y = y * f + _S4
+            y = y * f + _S3
+            y = y * f + _S2
+            y = y * f + _S1
+            y = y * f + np.float32(1)
+            return _bits_as_float32(_float32_as_bits(y) + (np.int32(n) << np.int32(23)))
+
+        return single
+
+    def double(t: Any) -> Any:
+        t = t if t > -1022.0 else -1022.0
+        t = t if t < 1022.0 else 1022.0
+        n = np.rint(t)
+        f = t - n
+        y = _D12
+        y = y * f + _D11
+        y = y * f + _D10
+        y = y * f + _D9
+        y = y * f + _D8
+        y = y * f + _D7
+        y = y * f + _D6
+        y = y * f + _D5
+        y = y * f + _D4
+        y = y * f + _D3
+        y = y * f + _D2
+        y = y * f + _D1
+        y = y * f + 1.0
+        return _bits_as_float64(_float64_as_bits(y) + (np.int64(n) << 52))
+
+    return double
+
+
+@njit(**_SUMS)
+def centre_rows(points, mean, scale, origin, out, norms, along, first, last):  # type: ignore[no-untyped-def]
+    """out = (points - mean) * scale, rounded once; its squared norms and inner products with `origin` in float64."""
+    for r in range(first, last):
+        norm = product = 0.0
+        for k in range(points.shape[1]):
+            x = (points[r, k] - mean[k]) * scale
+            norm += x * x
+            product += x * origin[k]
+            out[r, k] = x
+        norms[r] = norm
+        along[r] = product
+
+
+@njit(**_SUMS)
+def add_tenths(  # type: ignore[no-untyped-def]
+    cross, norms, reference, i, j, factors, total, squares, first, last
+):
+    """Weights of the candidates alpha = 0.1 ... 0.9 of pairs `first` to `last`, from the separated kernel.
+
+    With a = exp(-x_i / 10) and b = exp(-x_j / 10) the weight at alpha = m/10 is a**(10 - m) * b**m (spec section 1),
+    where x_i = (norms - 2 cross[i] - reference[i]) / 2 sigma**2: two exponentials serve nine candidates.
+
+    cross: float32[R, K], -FAR where a latent is to have no weight; norms: float32[S, K], times factors; reference:
+    float32[R]; i, j: int64[P] rows; factors: float32[S], log2(e) / 20 sigma**2. Adds to total and squares,
+    float64[P, 9, S]: the sums of weights and of their squares.
+    """
+    _wide_vectors()
+    two = np.float32(2)
+    for start in range(0, cross.shape[1], CHUNK):
+        stop = min(start + CHUNK, cross.shape[1])
+        for p in range(first, last):
+            x, y = cross[i[p], start:stop], cross[j[p], start:stop]
+            for s in range(len(factors)):
+                n = norms[s, start:stop]
+                c = two * factors[s]
+                ref_i, ref_j = factors[s] * reference[i[p]], factors[s] * reference[j[p]]
+                s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0)
+                q1 = q2 = q3 = q4 = q5 = q6 = q7 = q8 = q9 = np.float32(0)
+                for k in range(len(x)):
+                    a = _exp2(c * x[k] + (ref_i - n[k]))
+                    b = _exp2(c * y[k] + (ref_j - n[k]))
+                    ab, a2, b2 = a * b, a * a, b * b
+                    a4, b4, ab2 = a2 * a2, b2 * b2, ab * ab
+                    ab3, ab4 = ab2 * ab, ab2 * ab2
+                    w = a4 * a4 * ab
+                    s1 += w
+                    q1 += w * w
+                    w = a4 * a2 * ab2
+                    s2 += w
+                    q2 += w * w
+                    w = a4 * ab3
+                    s3 += w
+                    q3 += w * w
+                    w = a2 * ab4
+                    s4 += w
+                    q4 += w * w
+                    w = ab4 * ab
+                    s5 += w
+                    q5 += w * w
+                    w = b2 * ab4
+                    s6 += w
+                    q6 += w * w
+                    w = b4 * ab3
+                    s7 += w
+                    q7 += w * w
+                    w = b4 * b2 * ab2
+                    s8 += w
+                    q8 += w * w
+                    w = b4 * b4 * ab
+                    s9 += w
+                    q9 += w * w
+                sums = (s1, s2, s3, s4, s5, s6, s7, s8, s9)
+                for m in range(9):
+                    total[p, m, s] += sums[m]
+                sums = (q1, q2, q3, q4, q5, q6, q7, q8, q9)
+                for m in range(9):
+                    squares[p, m, s] += sums[m]
+
+
+@njit(**_SUMS)
+def add_combinations(  # type: ignore[no-untyped-def]
+    cross, norms, common, own, far, i, j, u, v, w, factors, low, total, squares, first, last
+):
+    """Weights of any points z = u z_i + v z_j + w c of pairs `first` to `last`, one exponential each.
+
+    cross: float[R, K]; norms, common: float[K], the latter the inner products with c; own: int64[R], the column that
+    is the row itself, which has no weight, or a number outside; far: of cross's type, beyond any distance; i, j:
+    int64[P] rows; u, v, w: float64[P, A]; factors: float64[S], log2(e) / 2 sigma**2. Updates low, float64[P, A], the
+    least of norms - 2 <z, latent> so far, and total and squares, float64[P, A, S], the sums of the weights, and of
+    their squares, relative to the weight at `low`.
+    """
+    _wide_vectors()
+    kind = cross.dtype.type
+    two = kind(2)
+    gaps = np.empty(CHUNK, cross.dtype)
+    for start in range(0, cross.shape[1], CHUNK):
+        size = min(CHUNK, cross.shape[1] - start)
+        n, m = norms[start : start + size], common[start : start + size]
+        for p in range(first, last):
+            x, y = cross[i[p], start : start + size], cross[j[p], start : start + size]
+            own_i, own_j = own[i[p]] - start, own[j[p]] - start
+            for a in range(u.shape[1]):
+                x_share, y_share, m_share = two * kind(u[p, a]), two * kind(v[p, a]), two * kind(w[p, a])
+                for k in range(size):
+                    gaps[k] = n[k] - (x_share * x[k] + y_share * y[k] + m_share * m[k])
+                if 0 <= own_i < size:
+                    gaps[own_i] = far
+                if 0 <= own_j < size:
+                    gaps[own_j] = far
+                least = far
+                for k in range(size):
+                    least = gaps[k] if gaps[k] < least else least
+                if least == far:  # nothing but the parents
+                    continue
+                if least < low[p, a]:
+                    for s in range(len(factors)):
+                        shrink = 2.0 ** (factors[s] * (least - low[p, a]))
+                        total[p, a, s] *= shrink
+                        squares[p, a, s] *= shrink * shrink
+                    low[p, a] = least
+                base = kind(low[p, a])
+                for s in range(len(factors)):
+                    c = kind(factors[s])
+                    s1 = s2 = kind(0)
+                    for k in range(size):
+                        weight = _exp2(c * (base - gaps[k]))
+                        s1 += weight
+                        s2 += weight * weight
+                    total[p, a, s] += s1
+                    squares[p, a, s] += s2
+
+
+@njit(**_EXACT)
+def kernel_rows(cross, norms, reference, factor, out, first, last):  # type: ignore[no-untyped-def]
+    """out[r, k] = 2**(factor (reference[r] + 2 cross[r, k] - norms[k])), float32, for rows `first` to `last`."""
+    _wide_vectors()
+    two = np.float32(2)
+    for r in range(first, last):
+        for k in range(cross.shape[1]):
+            out[r, k] = _exp2(factor * (reference[r] + two * cross[r, k] - norms[k]))
+
+
+@njit(**_SUMS)
+def least_gap(cross, norms, out, first, last):  # type: ignore[no-untyped-def]
+    """out[r] = min over k of norms[k] - 2 cross[r, k], leaving out what is hidden by -FAR; 0 where nothing is left."""
+    two, far = np.float32(2), np.float32(FAR)
+    for r in range(first, last):
+        least = far
+        for k in range(cross.shape[1]):
+            gap = norms[k] - two * cross[r, k]
+            least = gap if gap < least else least
+        out[r] = least if least < far else np.float32(0)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="lds")
+
+
+def in_threads(work: Callable[..., None], n: int, *arguments: Any) -> None:
+    """work(*arguments, first, last) over 0..n, one run of rows for each of torch's threads."""
+    threads = min(torch.get_num_threads(), n)
+    if threads <= 1:
+        work(*arguments, 0, n)
+        return
+    cuts = [n * t // threads for t in range(threads + 1)]
+    waiting = [_pool(threads).submit(work, *arguments, a, b) for a, b in pairwise(cuts[1:])]
+    work(*arguments, 0, cuts[1])
+    for one in waiting:
+        one.result()

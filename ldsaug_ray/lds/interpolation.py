@@ -1,0 +1,72 @@
+"""The curve between two latents on which candidates lie: the straight line (the paper's), or the arc about the origin.
+
+Every candidate is z = u z_i + v z_j. On the line u = 1 - alpha, v = alpha; by spherical interpolation (Shoemake 1985)
+u = sin((1 - alpha) omega) / sin(omega), v = sin(alpha omega) / sin(omega) with omega the angle between the parents,
+which keeps the norm from shrinking half-way (spec section 2, trap 3).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.lds.latents import check_rows, row_blocks, squared_gaps, squared_norms, validate_latents
+
+Array = NDArray[np.float64]
+Interpolation = Literal["linear", "slerp"]
+KINDS: tuple[Interpolation, ...] = ("linear", "slerp")
+STRAIGHT = (
+    1e-4  # sin(omega) below which the arc is taken as the line: parallel parents, and opposite ones, which have none
+)
+
+
+def shares(kind: Interpolation, alphas: Array, gaps: Array, norms: Array | None) -> tuple[Array, Array]:
+    """u and v of every pair and alpha, float64[P, A] each.
+
+    alphas: float64[A] or [P, A]; gaps: float64[P], squared distance between the parents; norms: float64[P, 2], their
+    squared norms, used by slerp alone. Raises ConfigError for another kind.
+    """
+    shape = (len(gaps), alphas.shape[-1])
+    if kind == "linear":
+        return np.broadcast_to(1 - alphas, shape), np.broadcast_to(alphas, shape)
+    if kind not in KINDS or norms is None:
+        raise ConfigError(f"unknown interpolation {kind!r}; possible: {', '.join(KINDS)}")
+    product = np.sqrt(norms[:, 0] * norms[:, 1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = np.clip((norms.sum(1) - gaps) / (2 * product), -1, 1)
+    omega = np.arccos(np.where(product > 0, cosine, 1.0))[:, None]
+    sine = np.sin(omega)
+    bent = sine > STRAIGHT
+    sine = np.where(bent, sine, 1.0)
+    u = np.where(bent, np.sin((1 - alphas) * omega) / sine, 1 - alphas)
+    return u, np.where(bent, np.sin(alphas * omega) / sine, alphas)
+
+
+def interpolate(
+    train: ArrayLike, i: ArrayLike, j: ArrayLike, alpha: ArrayLike, kind: Interpolation = "linear"
+) -> NDArray[np.float32]:
+    """Candidates between z_i and z_j, float32[M, d] (spec section 1, "pairs").
+
+    train: float[N, d]; i, j: int64[M] row numbers; alpha: float[M]; scalars broadcast. Computed in float64, rounded
+    once. Raises InputError for invalid latents or a row number outside 0..N-1, ConfigError for another kind.
+    """
+    z = validate_latents(train)
+    try:
+        i_, j_, alpha_ = np.broadcast_arrays(np.atleast_1d(i), np.atleast_1d(j), np.atleast_1d(alpha))
+    except ValueError as error:
+        raise InputError(f"i, j and alpha must be as long as each other: {error}") from error
+    if i_.ndim != 1:
+        raise InputError(f"i, j and alpha must be 1-D; found shape {i_.shape}")
+    check_rows(i_, len(z), "i")
+    check_rows(j_, len(z), "j")
+    out = np.empty((len(i_), z.shape[1]), np.float32)
+    for rows in row_blocks(*out.shape):
+        pairs = np.stack([i_[rows], j_[rows]], axis=1).astype(np.int64)
+        norms = None if kind == "linear" else squared_norms(z, pairs)
+        gaps = np.zeros(len(pairs)) if norms is None else squared_gaps(z, pairs)
+        u, v = shares(kind, alpha_[rows, None].astype(np.float64), gaps, norms)
+        out[rows] = u * z[pairs[:, 0]] + v * z[pairs[:, 1]]
+    return out
