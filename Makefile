@@ -37,6 +37,8 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/density.py
+	$(BIN)/python benchmarks/density.py --curves
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -29,15 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
     verbose = getattr(arguments, "verbose", False)
+    _Terminated.received = False
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(_dispatch(arguments))
-    except _Terminated:
-        print("stopped by SIGTERM; run the same command again to go on", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except (KeyboardInterrupt, SystemExit):  # Ray Train answers Ctrl-C with SystemExit
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, SystemExit):  # Ray Train answers both signals with a SystemExit of its own
+        by = "stopped by SIGTERM" if _Terminated.received else "interrupted"
+        print(f"{by}; run the same command again to go on", file=sys.stderr)
+        return 128 + (signal.SIGTERM if _Terminated.received else signal.SIGINT)
     except UsageError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -122,11 +121,17 @@ def _settings(pattern: str) -> int:
     return 0
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that the manifest and the MLflow run end in an honest state."""
+class _Terminated(SystemExit):
+    """SIGTERM, as an exception, so that the manifest and the MLflow run end in an honest state.
+
+    Of the kind that Ray lets through while it waits: it would lose any other.
+    """
+
+    received = False
 
 
 def _terminate(signum: int, frame: Any) -> None:
+    _Terminated.received = True
     raise _Terminated
 
 

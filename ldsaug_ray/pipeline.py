@@ -54,6 +54,12 @@ class Stage:
         )
 
 
+def identity(config: Config) -> str:
+    """Identity of what a whole run gives: settings that only change how, or where it is written, do not count."""
+    tree = {k: v for k, v in config.dump().items() if k not in ("run_dir", "ray", "tracking")}
+    return fingerprint([FORMAT, _strip(tree)])
+
+
 def _strip(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {k: _strip(v) for k, v in tree.items() if k not in _HOW_NOT_WHAT}

@@ -236,6 +236,11 @@ _WITHOUT_NUMBER = {  # fsspec raises these without an errno
 }
 
 
+def advice(number: int) -> str:
+    """What an errno means and what to do about it; nothing where we know no more than the system's words."""
+    return _ADVICE.get(number) or (os.strerror(number) if number else "")
+
+
 @contextmanager
 def clear_errors(verb: str, location: Location) -> Iterator[None]:
     """Turn what the file system raises in the block into a StorageError with advice."""
@@ -243,7 +248,7 @@ def clear_errors(verb: str, location: Location) -> Iterator[None]:
         yield
     except OSError as e:
         number = e.errno or _WITHOUT_NUMBER.get(type(e), 0)
-        raise StorageError(f"cannot {verb} {location.uri}: {_ADVICE.get(number) or _reason(e)}") from e
+        raise StorageError(f"cannot {verb} {location.uri}: {advice(number) or _reason(e)}") from e
     except pa.ArrowInvalid as e:
         raise StorageError(f"cannot {verb} {location.uri}: {_reason(e)}") from e
 

@@ -1,12 +1,14 @@
 """MLflow: one run per pipeline run, owned by the driver, in an honest state whatever happens.
 
-The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run. A tag
-per stage says what has been sent, so that what a server missed while it was away is sent later, and nothing twice.
+The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run; with
+other settings it is another experiment, and a new MLflow run. A tag per stage says what has been sent, so that what a
+server missed while it was away is sent later, and nothing twice.
 Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the working folder.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -23,6 +25,7 @@ from ldsaug_ray import __version__
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import StorageError
+from ldsaug_ray.pipeline import identity
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location
@@ -64,26 +67,26 @@ class Tracker:
         """
         quieten()
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         uri = tracking_uri()
         try:
             client = MlflowClient(tracking_uri=uri)
             experiment = _experiment(client, config.tracking.experiment, uri)
-            run_id = _known_run(client, run.manifest.get("mlflow"), uri)
+            run_id = _known_run(client, run.manifest.get("mlflow"), uri, identity(config))
             if run_id is None:
                 name = config.tracking.run_name or run.root.name
                 tags = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
                 run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-                run.note("mlflow", {"tracking_uri": without_password(uri), "run_id": run_id})
+                noted = {"tracking_uri": without_password(uri), "run_id": run_id, "settings": identity(config)}
+                run.note("mlflow", noted)
             else:
                 client.update_run(run_id, status="RUNNING")
             tracker = cls(client, run_id)
             tracker._log_parameters(config)
-        except (MlflowException, OSError) as e:
+        except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
             raise StorageError(
-                f"MLflow at {without_password(uri)} does not answer ({first_line(e)}); start it, change "
+                f"MLflow at {without_password(uri)} cannot be used ({first_line(e)}); start it, change "
                 "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
             ) from e
         return tracker
@@ -130,8 +133,8 @@ class Tracker:
             name=Location.of(config.data.source).name if config.data.source != "sklearn:digits" else "digits",
             digest=str(entry["digest"])[:32],
             source_type="uri",
-            source=f'{{"uri": "{without_password(config.data.source)}"}}',
-            profile=f'{{"train": {entry["train_images"]}, "test": {entry["test_images"]}}}',
+            source=json.dumps({"uri": without_password(config.data.source)}),
+            profile=json.dumps({"train": entry["train_images"], "test": entry["test_images"]}),
         )
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
@@ -182,7 +185,7 @@ class Tracker:
 
         known = self._client.get_run(self.run_id).data.params
         values = {k: str(v)[:6000] for k, v in _leaves(without_passwords(config.dump())).items()}
-        # parameters are immutable in MLflow: a changed setting of a continued run becomes a tag beside the old value
+        # parameters are immutable in MLflow: a setting that changes no result (workers) is kept as a tag beside it
         for key, value in values.items():
             if key in known and known[key] != value:
                 self._client.set_tag(self.run_id, f"changed.{key}", value)
@@ -216,10 +219,12 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     return str(client.create_experiment(name, artifact_location=artifacts))
 
 
-def _known_run(client: MlflowClient, noted: Any, uri: str) -> str | None:
+def _known_run(client: MlflowClient, noted: Any, uri: str, settings: str) -> str | None:
     from mlflow.exceptions import MlflowException
 
     if not isinstance(noted, dict) or noted.get("tracking_uri") != without_password(uri):
+        return None
+    if noted.get("settings") != settings:
         return None
     with suppress(MlflowException):  # the database may have been deleted since
         return str(client.get_run(noted["run_id"]).info.run_id)

@@ -38,8 +38,12 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as e:
-        where = f"{path}: " if path is not None else ""
-        raise ConfigError("\n".join(where + _explain(*item) for item in _by_setting(e.errors()).items())) from None
+        overridden = {override.partition("=")[0].strip() for override in overrides}
+        lines = []
+        for names, errors in _by_setting(e.errors()).items():
+            where = "" if path is None or ".".join(names) in overridden else f"{path}: "
+            lines.append(where + _explain(names, errors))
+        raise ConfigError("\n".join(lines)) from None
 
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:

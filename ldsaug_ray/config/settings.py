@@ -220,9 +220,17 @@ class Select(Section):
     """Which candidates are kept. Rules given together must all hold."""
 
     tau: float | None = Field(None, gt=0, lt=1, description="keep LDS > tau; the paper names 0.28")
-    top_fraction: float | None = Field(0.2, gt=0, le=1, description="keep this share of the densest candidates")
+    top_fraction: float | None = Field(
+        0.2, gt=0, le=1, description="keep this share of the densest; null by default where tau or top_count is given"
+    )
     top_count: Positive | None = Field(None, description="keep this many of the densest candidates")
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rule_by_default(cls, given: Any) -> Any:
+        other = isinstance(given, dict) and (given.get("tau") is not None or given.get("top_count") is not None)
+        return {"top_fraction": None, **given} if other else given
 
     @model_validator(mode="after")
     def _some_rule(self) -> Select:

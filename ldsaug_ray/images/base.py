@@ -11,14 +11,15 @@ import difflib
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from ldsaug_ray.errors import StorageError
+from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.storage import Location
 
 T = TypeVar("T")
@@ -47,10 +48,12 @@ class Source(ABC):
     Attributes:
         uri: what the user wrote, for messages.
         attribute_names: attributes that `read` gives; empty unless data.attributes is "columns".
+        passed_over: extension -> number of files that lie there and are not of the source's kind.
     """
 
     uri: str
     attribute_names: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def list(self) -> pa.Table:
@@ -98,16 +101,14 @@ def walk(folder: Location) -> list[tuple[str, int]]:
     Names that begin with a dot are left out at every level: editors, macOS and synchronisers leave them, and
     `._0001.jpg` is no image. A link that leads nowhere is listed, so that it is reported and not lost.
     """
+    skip = len(folder.path.rstrip("/")) + 1
     try:
         infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True))
+        found = [(i.path[skip:], -1 if i.size is None else i.size) for i in infos if i.type != pafs.FileType.Directory]
     except OSError as e:
         raise StorageError(f"cannot list {folder.uri}: {str(e).splitlines()[0]}") from e
-    skip = len(folder.path.rstrip("/")) + 1
-    found = [
-        (info.path[skip:], info.size if info.size is not None else -1)
-        for info in infos
-        if info.type != pafs.FileType.Directory
-    ]
+    except UnicodeDecodeError as e:
+        raise InputError(f"{folder.uri}: {_misnamed(folder.path)}; keys are text, so rename or remove it") from e
     if isinstance(folder.fs, pafs.LocalFileSystem):
         found += [(name, -1) for name in _dead_links(folder.path)]
     return sorted((name, size) for name, size in found if not name.startswith(".") and "/." not in name)
@@ -120,6 +121,16 @@ def _dead_links(folder: str) -> Iterator[str]:
             path = os.path.join(parent, name)
             if os.path.islink(path) and not os.path.exists(path):
                 yield os.path.relpath(path, folder)
+
+
+def _misnamed(folder: str) -> str:
+    for parent, folders, names in os.walk(os.fsencode(folder)):
+        for name in (*folders, *names):
+            try:
+                name.decode()
+            except UnicodeDecodeError:
+                return f"the name of {os.path.join(parent, name)!r} is not UTF-8"
+    return "a name is not UTF-8"
 
 
 def extension(name: str) -> str:

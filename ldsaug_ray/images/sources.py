@@ -56,7 +56,12 @@ def open_source(data: Data) -> Source:
         raise InputError(
             "data.attributes = columns: image files have no columns; set it to a file in CelebA's layout, or to null"
         )
-    return WebDatasetSource(root, names, data) if kind == "webdataset" else FolderSource(root, files)
+    if kind == "webdataset":
+        return WebDatasetSource(root, names, data)
+    source = FolderSource(root, files)
+    known = set(names)
+    source.passed_over = dict(Counter(_ending(name) for name, _ in found if name not in known).most_common())
+    return source
 
 
 def find_files(source: str) -> tuple[Location, list[tuple[str, int]]]:
@@ -120,7 +125,11 @@ def _summary(files: Sequence[tuple[str, int]], kind: str) -> str:
     """ "3 files, none with an image extension (.txt ×2, .csv ×1)"."""
     if not files:
         return "the folder is empty"
-    endings = Counter(f".{extension(name)}" if extension(name) else "no extension" for name, _ in files)
+    endings = Counter(_ending(name) for name, _ in files)
     listed = ", ".join(f"{e} ×{n}" for e, n in endings.most_common(8)) + (", …" if len(endings) > 8 else "")
     what = {"folder": "an image extension", "parquet": "the extension .parquet", "webdataset": "the extension .tar"}
     return f"{len(files)} file{'s' * (len(files) > 1)}, none with {what[kind]} ({listed})"
+
+
+def _ending(name: str) -> str:
+    return f".{extension(name)}" if extension(name) else "no extension"

@@ -164,11 +164,15 @@ def _parents(r: Regime) -> str:
             f"In this run {share}: enough to sway the ranking; "
             "compare with select.exclude_parents=true before trusting it."
         )
+    if r.median_parent_share < 0.005:
+        share = share.replace(f"{r.median_parent_share:.0%}", "less than 0.5%", 1)
     return f"Only {share}: the score measures the other training latents, as intended."
 
 
 def _neighbours(r: Regime) -> str:
-    count = f"{r.median_effective_neighbours:.3g} of {r.n_latents:,} training latents"
+    n = r.median_effective_neighbours
+    count = f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
+    count = f"{count} of {r.n_latents:,} training latents"
     if r.median_effective_neighbours > 0.5 * r.n_latents:
         return (
             f"A typical candidate's density is an even average over {count}: the bandwidth blurs all structure; "
@@ -191,7 +195,7 @@ def _alphas(r: Regime) -> str:
     assert r.extreme_share_selected is not None
     if r.extreme_share_selected > 1.5 * r.extreme_share and r.extreme_share_selected > r.extreme_share + 0.1:
         return f"{shares} ({correlation}): the selection prefers candidates next to a parent."
-    if r.extreme_share_selected < 0.5 * r.extreme_share:
+    if r.extreme_share_selected < r.extreme_share / 1.5:
         return f"{shares} ({correlation}): the selection prefers midpoints between its parents."
     return f"{shares} ({correlation}): the selection does not hang on alpha."
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.config import Config, Workers
-from ldsaug_ray.errors import LdsaugError, ResourceError
+from ldsaug_ray.errors import InputError, LdsaugError, ResourceError
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
@@ -41,6 +41,8 @@ def run_command(
     if dry_run:
         print_plan(config, open_run_dir(config, overwrite=overwrite, create=False), names)
         return 0
+    if config.run_dir.startswith("memory:"):
+        raise InputError(f"run_dir {config.run_dir}: memory:// is seen by one process alone, and Ray has several")
     with ExitStack() as held:
         run = open_run_dir(config, overwrite=overwrite, held=held)
         job = Job(config, run, make_console(), verbose)
@@ -140,41 +142,62 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
 
 
 def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
-    """The plan of `--dry-run`: stages, rows where known, resources, what is skipped."""
+    """The plan of `--dry-run`: stages, rows where known, resources, what is skipped.
+
+    Raises:
+        InputError: the source is there, but these settings cannot be run on it.
+    """
+    images: tuple[int, int] | None = None
+    wrong: LdsaugError | None = None
+    steps = plan_steps(config, run, names)
+    if any(s.stage == "prepare" and s.fingerprint is not None and s.state != "complete" for s in steps):
+        try:
+            images = _planned_images(config)
+        except LdsaugError as e:
+            wrong = e
     table = Table(title=f"plan for {run.root.path}", title_justify="left")
     for column in ("stage", "what", "rows", "workers ask for", "state"):
         table.add_column(column, overflow="fold")
-    for step in plan_steps(config, run, names):
+    for step in steps:
         state = {"complete": "skip", "continue": "continue", "run": "run", "waiting": "run"}[step.state]
         table.add_row(
             step.stage,
             STAGES[step.stage].does,
-            _known_rows(config, run, step.stage),
+            _known_rows(config, run, step.stage, images),
             _asked(config, step.stage),
             f"{state}: {step.why}",
         )
     Console(width=None if Console().is_terminal else 150).print(table)
+    if wrong is not None:
+        raise wrong
 
 
-def _known_rows(config: Config, run: RunDir, stage: str) -> str:
+def _planned_images(config: Config) -> tuple[int, int]:
+    """Images that the source lists, and those of the two splits."""
+    from ldsaug_ray.images import load_attributes, open_source, plan
+
+    work = plan(open_source(config.data), config.data, config.seed, load_attributes(config.data))
+    return work.n_listed, work.n_train + work.n_test
+
+
+def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int] | None) -> str:
     entry = run.entry(stage)
     if entry is not None:
         return f"{entry['rows_in']:,} {STAGES[stage].unit}"
     data, score = config.data, config.score
-    counted = isinstance(data.train, int) and isinstance(data.test, int)
-    images = f"{data.train + data.test:,}" if counted else "not known yet"
     if stage == "prepare":
-        from ldsaug_ray.images import open_source
-
-        try:
-            return f"{len(open_source(data).list()):,} images"
-        except LdsaugError:
-            return f"{images} images" if counted else images
+        return f"{images[0]:,} images" if images else "not known yet"
     if stage in ("train", "finetune"):
         section = config.train if stage == "train" else config.finetune
         return f"{section.steps:,} steps × {section.batch_size}"
     if stage == "encode":
-        return f"{images} images" if counted else images
+        prepared = run.entry("prepare")
+        if prepared is not None:
+            return f"{prepared['rows_out']:,} images"
+        if images:
+            return f"{images[1]:,} images"
+        counted = isinstance(data.train, int) and isinstance(data.test, int)
+        return f"{data.train + data.test:,} images" if counted else "not known yet"
     if stage in ("score", "select"):
         return f"{score.n_candidates:,} candidates"
     if stage == "decode":

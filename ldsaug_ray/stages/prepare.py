@@ -31,6 +31,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     data = job.config.data
     source, attributes = open_source(data), load_attributes(data)
     work = plan(source, data, job.config.seed, attributes)
+    if source.passed_over:
+        listed = ", ".join(f"{n} {name}" for name, n in source.passed_over.items())
+        job.console.print(f"prepare   passed over, by their names no images: {listed}", highlight=False)
     quarantine = work.quarantine
     _check_bad(job, len(quarantine), work.n_listed, Counter(quarantine["reason"].to_pylist()))
     if len(quarantine):
@@ -39,7 +42,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     def stop_early(results: Mapping[int, UnitResult]) -> None:
         bad = sum(r.counts.rows_quarantined for r in results.values()) + len(quarantine)
         if bad > data.max_quarantined_fraction * work.n_listed:
-            _check_bad(job, bad, work.n_listed, _reasons(job))
+            reasons = _reasons(job)  # of units too that have ended since
+            _check_bad(job, reasons.total(), work.n_listed, reasons)
 
     units = dict(enumerate(work.units))
     pool = pool_of(data.workers, "data", cluster_resources(), limit=len(units))
@@ -72,7 +76,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "test_images": counts.rows_out - n_train,
             "attributes": list(work.attribute_names or ()),
             "quarantine_reasons": dict(_reasons(job).most_common()),
+            **({"passed_over": source.passed_over} if source.passed_over else {}),
         },
+        processed=sum(len(u) for u in units.values()) - sum(r.counts.rows_in for r in done.values()),
     )
 
 

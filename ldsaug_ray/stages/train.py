@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Optimisation
-from ldsaug_ray.errors import InputError, LdsaugError, error_named
+from ldsaug_ray.errors import InputError, LdsaugError, StorageError, error_named
 from ldsaug_ray.images.stream import Chunk, read_chunk, training_chunks
 from ldsaug_ray.images.tables import image_array
 from ldsaug_ray.progress import Bar, bar
@@ -28,7 +29,7 @@ from ldsaug_ray.stages._job import Job, Pool, cluster_resources, limit_threads, 
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import one_block_each
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.storage import Location
+from ldsaug_ray.storage import Location, advice
 
 if TYPE_CHECKING:
     from ldsaug_ray.vae import Trainer
@@ -55,6 +56,7 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
         InputError: fewer images than one batch, or a batch that the workers cannot share equally.
         DivergedError: a loss is not finite; checkpoints from before are kept.
         ResourceError: the cluster lacks what stage.workers asks for.
+        StorageError: a checkpoint cannot be written.
     """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -105,7 +107,13 @@ def fit(job: Job, stage: str, settings: Optimisation, parts: Sequence[tuple[str,
     )
     images_seen = settings.steps * settings.batch_size
     with bar(job.console, stage, images_seen, "images") as shown, _watch(monitor, shown, settings.batch_size):
-        result = trainer.fit()
+        try:
+            result = trainer.fit()
+        except Exception as e:  # Ray Train wraps what its own copying of checkpoints met
+            number = re.search(r"\[Errno (\d+)\]", str(e))
+            if number is None:
+                raise
+            raise StorageError(f"{stage}: cannot write below {storage.uri}: {advice(int(number[1]))}") from e
         failure = ray.get(monitor.failure.remote())
         if failure is not None:
             raise error_named(*failure)

@@ -148,7 +148,9 @@ def test_contradictions(overrides: list[str], words: str) -> None:
 
 def test_rules_may_be_combined() -> None:
     c = config("select.tau=0.28", "select.top_count=10", "score.sigma.rule=fixed", "score.sigma.value=4")
-    assert (c.select.tau, c.select.top_fraction, c.select.top_count, c.score.sigma.value) == (0.28, 0.2, 10, 4.0)
+    assert (c.select.tau, c.select.top_fraction, c.select.top_count, c.score.sigma.value) == (0.28, None, 10, 4.0)
+    assert config("select.tau=0.28", "select.top_fraction=0.1").select.top_fraction == 0.1
+    assert config("select.exclude_parents=true").select.top_fraction == 0.2  # the paper's rule, where none is given
 
 
 def test_every_mistake_is_reported_at_once_with_the_files_name(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_every_mistake_is_reported_at_once_with_the_files_name(tmp_path: Path) -
         load_config(path, ["score.n_candidates=-1"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert all(line.startswith(f"{path}: ") for line in lines)
+    assert [line.startswith(f"{path}: ") for line in lines] == ["score." not in line for line in lines]
     for name in ("data.resolution", "train.steps", "score.n_candidates", "foo"):
         assert sum(name in line for line in lines) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -140,6 +141,26 @@ def test_sources_that_cannot_be_used(tree, tmp_path, fails):
         message = fails(merge(tree, {"data": {"source": str(tmp_path / name)}}), command="prepare")
         assert word in message, (name, message)
         assert "data." in message
+    Path(os.fsdecode(os.fsencode(tmp_path / "one") + b"/bad\xff.png")).write_bytes(b"")
+    assert r"bad\xff.png" in fails(merge(tree, {"data": {"source": str(tmp_path / "one")}}), command="prepare")
+
+
+def test_a_plan_that_cannot_be_run_says_so(tree, fails, capsys):
+    """`--dry-run` looks at the images where they are: their number, and whether the settings fit them."""
+    assert "60 were found" in fails(merge(tree, {"data": {"train": 100}}), "--dry-run")
+    assert "image files have no columns" in fails(merge(tree, {"data": {"attributes": "columns"}}), "--dry-run")
+    assert not Path(tree["run_dir"]).exists()
+
+
+def test_what_is_no_image_by_its_name_is_counted(tree, pictures, tmp_path, save, capsys):
+    folder = tmp_path / "mixed"
+    shutil.copytree(pictures, folder)
+    for name in ("a.avif", "b.avif", "notes.txt", "README"):
+        (folder / name).write_text("x")
+    settings = merge(tree, {"data": {"source": str(folder)}})
+    assert main(["prepare", str(save(settings))]) == 0
+    assert manifest(settings)["prepare"]["passed_over"] == {".avif": 2, ".txt": 1, "no extension": 1}
+    assert "2 .avif" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_used(tree, fails, tmp_path, capsys):
@@ -158,6 +179,7 @@ def test_run_directories_that_cannot_be_used(tree, fails, tmp_path, pictures):
     assert "is a file" in fails(merge(tree, {"run_dir": str(file)}), command="prepare")
     assert "a-file" in fails(merge(tree, {"run_dir": str(file / "below")}), command="prepare")
     assert "/proc/none" in fails(merge(tree, {"run_dir": "/proc/none"}), command="prepare")
+    assert "one process alone" in fails(merge(tree, {"run_dir": "memory://run"}), command="prepare")
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("do not delete")
@@ -188,6 +210,11 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
         assert done
         assert all(json.loads(d.read_text())["counts"]["rows_in"] for d in done)
         assert not list(small.rglob("*.tmp"))
+        shutil.rmtree(small / "run")
+        large = merge(tree, {"run_dir": str(small / "run"), "vae": {"channel_base": 1024, "channel_max": 64}})
+        message = fails(merge(large, {"train": {"max_failures": 0}}), command="train")
+        assert message.startswith("error: train: cannot write below ")
+        assert "disk is full" in message
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
 

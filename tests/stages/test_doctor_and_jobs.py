@@ -43,7 +43,7 @@ def test_an_absent_mlflow_server_is_one_message(tree, save, capsys, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     assert main(["run", str(save(tree))]) == 1
     err = capsys.readouterr().err
-    assert "error: MLflow at http://127.0.0.1:9 does not answer" in err
+    assert "error: MLflow at http://127.0.0.1:9 cannot be used (" in err
     assert "secret" not in err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,7 +35,12 @@ def markers(settings: Tree, stage: str) -> int:
 
 
 def checkpoints(settings: Tree, stage: str) -> int:
-    return len(list((Path(settings["run_dir"]) / f"{stage}/ray/run").glob("checkpoint_*")))
+    """How many Ray Train has taken note of: a folder alone would not be found again."""
+    snapshot = Path(settings["run_dir"]) / f"{stage}/ray/run/checkpoint_manager_snapshot.json"
+    try:
+        return len(json.loads(snapshot.read_text())["checkpoint_results"])
+    except (FileNotFoundError, json.JSONDecodeError):  # not there yet, or being written
+        return 0
 
 
 @pytest.fixture
@@ -79,11 +85,11 @@ def test_killed_in_encode_score_and_finetune(killed, finished, save, tmp_path):
 
 
 def test_stopped_from_outside_leaves_an_honest_state(killed, save, tmp_path):
-    """SIGTERM in `score`, then Ctrl-C in `finetune`, where Ray Train has a handler of its own; each in its state."""
+    """Ctrl-C in `score`, then SIGTERM in `finetune`, while the driver waits inside Ray."""
     config = save(killed)
     stops: list[tuple[signal.Signals, int, Callable[[], bool]]] = [
-        (signal.SIGTERM, 128 + signal.SIGTERM, lambda: markers(killed, "score") >= 1),
-        (signal.SIGINT, 130, lambda: checkpoints(killed, "finetune") >= 1),
+        (signal.SIGINT, 130, lambda: markers(killed, "score") >= 1),
+        (signal.SIGTERM, 128 + signal.SIGTERM, lambda: checkpoints(killed, "finetune") >= 1),
     ]
     for how, code, when in stops:
         process = start("run", config, cwd=tmp_path)
