@@ -210,8 +210,8 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
         assert done
         assert all(json.loads(d.read_text())["counts"]["rows_in"] for d in done)
         assert not list(small.rglob("*.tmp"))
-        shutil.rmtree(small / "run")
-        large = merge(tree, {"run_dir": str(small / "run"), "vae": {"channel_base": 1024, "channel_max": 64}})
+        shutil.rmtree(small / "run")  # workers that are still ending may write there yet
+        large = merge(tree, {"run_dir": str(small / "other"), "vae": {"channel_base": 1024, "channel_max": 64}})
         message = fails(merge(large, {"train": {"max_failures": 0}}), command="train")
         assert message.startswith("error: train: cannot write below ")
         assert "disk is full" in message
