@@ -14,8 +14,10 @@ from ldsaug_ray.errors import InputError, LdsaugError, ResourceError
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.secrets import without_password
 from ldsaug_ray.stages._job import Job, ray_session
 from ldsaug_ray.stages.runner import plan_steps, run_stages
+from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import Status, Tracker, first_line, view_command
 
 _WITHOUT_RAY = {"select", "report"}  # work on the driver
@@ -53,7 +55,7 @@ def run_command(
             happened = run_stages(job, names, finished=send)
     print_summary(run, names, happened)
     if "report" in names:
-        print(f"report  {(run.folder('report') / 'index.html').path}")
+        print(f"report  {_place(run.folder('report') / 'index.html')}")
     if tracked:
         print(f"MLflow  {view_command()}")
     return 0
@@ -119,7 +121,7 @@ def require_faiss() -> None:
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
     """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
-    table = Table(title=f"run {run.root.path}", title_justify="left")
+    table = Table(title=f"run {_place(run.root)}", title_justify="left")
     table.add_column("stage")
     for column in ("in", "kept", "dropped", "quarantined", "seconds", "rate"):
         table.add_column(column, justify="right")
@@ -141,6 +143,11 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
         )
 
 
+def _place(location: Location) -> str:
+    """Where a user finds it: a local path, or the whole address."""
+    return location.path if location.is_local else without_password(location.uri)
+
+
 def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
     """The plan of `--dry-run`: stages, rows where known, resources, what is skipped.
 
@@ -155,7 +162,7 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             images = _planned_images(config)
         except LdsaugError as e:
             wrong = e
-    table = Table(title=f"plan for {run.root.path}", title_justify="left")
+    table = Table(title=f"plan for {_place(run.root)}", title_justify="left")
     for column in ("stage", "what", "rows", "workers ask for", "state"):
         table.add_column(column, overflow="fold")
     for step in steps:

@@ -1,0 +1,101 @@
+"""Coordinates in which float32 keeps its digits, and a measurement of how many it keeps. Private to the engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from ldsaug_ray.lds import _compiled
+from ldsaug_ray.lds.latents import row_blocks
+
+Array = NDArray[np.float64]
+
+EPSILON = float(np.finfo(np.float32).eps)
+SAMPLE = 128  # rows and latents whose inner products are checked
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points in a frame: vectors [k, d], their squared norms [k] and inner products with the origin [k]."""
+
+    vectors: NDArray[np.floating]
+    norms: Array
+    along: Array
+
+    def norms_from(self, shift: float) -> NDArray[np.floating]:
+        """Squared norms less `shift`, in the vectors' type."""
+        return (self.norms - shift).astype(self.vectors.dtype)
+
+    def tensor(self) -> torch.Tensor:
+        """The vectors, for a matrix product."""
+        return torch.from_numpy(self.vectors)
+
+
+class Frame:
+    """Coordinates in which the latents' mean is 0 and their root mean square norm lies between 1 and 2.
+
+    Subtracting the mean changes no distance, and keeps float32's digits for the differences (spec section 2, trap 5).
+    The scale is a power of two: it rounds nothing. `mean_norm` is the mean squared norm: float32 keeps what squared
+    norms differ from it, which in many dimensions is little.
+    """
+
+    def __init__(self, mean: Array, scale: float, mean_norm: float) -> None:
+        self.mean, self.scale, self.mean_norm = mean, scale, mean_norm
+        self.origin: Array = -mean / scale  # of the latents' own coordinates
+        self.origin_norm = float(self.origin @ self.origin)
+
+    @classmethod
+    def over(cls, train: NDArray[np.floating]) -> Frame:
+        """The frame of latents [N, d]."""
+        mean: Array = train.mean(axis=0, dtype=np.float64)
+        square = 0.0
+        for part in row_blocks(*train.shape):
+            centred = np.subtract(train[part], mean, dtype=np.float64)
+            square += float(np.einsum("nd,nd->", centred, centred))
+        size = math.sqrt(square / len(train))
+        scale = 2.0 ** math.floor(math.log2(size)) if size > 0 else 1.0
+        return cls(mean, scale, (size / scale) ** 2)
+
+    def rows(self, points: NDArray[np.floating], dtype: DTypeLike) -> Rows:
+        """Points [k, d] of the latents' own coordinates; float32 vectors are rounded once."""
+        points = np.ascontiguousarray(points)
+        out = Rows(np.empty(points.shape, dtype), np.empty(len(points)), np.empty(len(points)))
+        _compiled.in_threads(
+            _compiled.centre_rows,
+            len(points),
+            points,
+            self.mean,
+            1 / self.scale,
+            self.origin,
+            out.vectors,
+            out.norms,
+            out.along,
+        )
+        return out
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far a squared distance is off in float32, relative to (||a|| + ||b||)^2: four times the root mean square of
+    some, and the most. Rows that equal each other are among them, whose products are the largest there are.
+    """
+
+    usual: float
+    most: float
+
+    @classmethod
+    def measured(cls, frame: Frame, parents: NDArray[np.floating], rows: Rows, shard: NDArray[np.floating]) -> Rounding:
+        """From products of SAMPLE rows with SAMPLE latents, in both types."""
+        a = np.unique(np.linspace(0, len(parents) - 1, SAMPLE).astype(int))
+        b = np.unique(np.linspace(0, len(shard) - 1, SAMPLE).astype(int))
+        single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))
+        cross = torch.mm(torch.from_numpy(rows.vectors[a]), single.tensor().T).numpy()
+        found = single.norms_from(frame.mean_norm) - 2 * cross
+        true = exact.norms_from(frame.mean_norm) - 2 * (frame.rows(parents[a], np.float64).vectors @ exact.vectors.T)
+        size = (np.sqrt(rows.norms[a])[:, None] + np.sqrt(exact.norms)) ** 2
+        off = np.abs(found - true) / np.maximum(size, np.finfo(np.float64).tiny)
+        return cls(max(4 * float(np.sqrt((off**2).mean())), EPSILON / 8), max(float(off.max()), EPSILON))
