@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Auto = Literal["auto"]
+Interpolation = Literal["linear", "slerp"]
 Positive = Annotated[int, Field(ge=1)]
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -197,7 +198,7 @@ class Score(Section):
         min_length=1,
         description="interpolation weights; z = (1-a) z_i + a z_j; outside 0..1: extrapolation",
     )
-    interpolation: Literal["linear", "slerp"] = Field(
+    interpolation: Interpolation = Field(
         "linear", description="linear: the paper's straight line; slerp: the arc about the origin, which keeps the norm"
     )
     sigma: Sigma = Sigma()

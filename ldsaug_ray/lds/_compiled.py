@@ -24,14 +24,9 @@ from numba.extending import intrinsic, overload
 CHUNK = 1024  # latents at a time: three rows of them stay in the first-level cache
 FAR = np.float32(1e30)  # a distance whose weight is nothing
 
-# sums may be taken in any order (a chunk is summed in lanes); NaN and infinity keep their meaning
-_SUMS: dict[str, Any] = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz"},
-}
 _EXACT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+# sums may be taken in any order (a chunk is summed in lanes); NaN and infinity keep their meaning
+_SUMS: dict[str, Any] = {**_EXACT, "fastmath": {"reassoc", "contract", "nsz"}}
 
 LOG2_E = 1.4426950408889634
 # 2**f on [-1/2, 1/2]: a minimax polynomial with 2**0 = 1 (relative error 2e-9), and Taylor's to double precision

@@ -344,7 +344,7 @@ class _Tile:
         u, v, w = (np.ascontiguousarray(share) for share in (self.mix.u, self.mix.v, self.mix.w))
         low = np.full(u.shape, np.inf)
         total, squares = np.zeros((2, *u.shape, len(factors)))
-        far = np.float32(FAR) if self.dtype == np.float32 else np.float64(1e300)
+        far = FAR if self.dtype == np.float32 else np.float64(1e300)
         for cross, latents, own in self._products(shard, tile_latents):
             common = latents.along.astype(self.dtype) if w.any() else np.zeros(cross.shape[1], self.dtype)
             in_threads(

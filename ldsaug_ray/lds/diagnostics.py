@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds.interpolation import Interpolation, interpolate
+from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import check_pairs, row_blocks, validate_latents
 from ldsaug_ray.lds.pairs import Candidates
 

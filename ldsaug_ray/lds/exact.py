@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import _kernel
-from ldsaug_ray.lds.interpolation import KINDS, Interpolation, shares
+from ldsaug_ray.lds.interpolation import KINDS, shares
 from ldsaug_ray.lds.latents import (
     LARGEST,
     check_pairs,

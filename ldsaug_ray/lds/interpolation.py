@@ -7,20 +7,19 @@ which keeps the norm from shrinking half-way (spec section 2, trap 3).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds.latents import check_rows, row_blocks, squared_gaps, squared_norms, validate_latents
 
 Array = NDArray[np.float64]
-Interpolation = Literal["linear", "slerp"]
-KINDS: tuple[Interpolation, ...] = ("linear", "slerp")
-STRAIGHT = (
-    1e-4  # sin(omega) below which the arc is taken as the line: parallel parents, and opposite ones, which have none
-)
+KINDS: tuple[Interpolation, ...] = get_args(Interpolation)
+# sin(omega) below which the arc is taken as the line: parallel parents, and opposite ones, which have no arc
+STRAIGHT = 1e-4
 
 
 def shares(kind: Interpolation, alphas: Array, gaps: Array, norms: Array | None) -> tuple[Array, Array]:

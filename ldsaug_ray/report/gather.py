@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 import ldsaug_ray
 from ldsaug_ray.config import Config
-from ldsaug_ray.lds import Candidates, Interpolation, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.lds import Candidates, Regime, interpolate, latent_norms, norms_from_mean, regime
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 Worker = Callable[[int, pa.Table], UnitResult]
-_TEXTS = ("result", "kind", "error")
 
 
 class _UnitActor:
@@ -145,8 +144,8 @@ class _Reader:
 def _answer(result: str | None, error: LdsaugError | None = None, seconds: float = 0.0) -> pa.Table:
     """What comes back of a unit. An error meant for the user travels as data: Ray would bury it in its own."""
     kind, text = (None, None) if error is None else (type(error).__name__, str(error))
-    columns = {name: pa.array([value], pa.string()) for name, value in zip(_TEXTS, (result, kind, text), strict=True)}
-    return pa.table({**columns, "seconds": [seconds]})
+    texts = {"result": result, "kind": kind, "error": text}
+    return pa.table({**{name: pa.array([t], pa.string()) for name, t in texts.items()}, "seconds": [seconds]})
 
 
 def one_block_each(rows: Sequence[Mapping[str, Any]]) -> Dataset:

@@ -91,9 +91,7 @@ def _tracked(job: Job, names: Sequence[str]) -> Iterator[Callable[[], None]]:
     try:
         yield send
         status = "FINISHED"
-    except Exception:
-        raise
-    except BaseException:  # SIGTERM, Ctrl-C
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
         status = "KILLED"
         raise
     finally:

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.digest import table_digest
-from ldsaug_ray.lds import Interpolation, interpolate
+from ldsaug_ray.lds import interpolate
 from ldsaug_ray.rundir import Counts, UnitResult, total
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
