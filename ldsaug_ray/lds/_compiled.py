@@ -278,6 +278,133 @@ def least_gap(cross, norms, out, first, last):  # type: ignore[no-untyped-def]
         out[r] = least if least < far else np.float32(0)
 
 
+@njit(**_SUMS)
+def squared_gaps(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
+    """out[p] = ||z_i - z_j||^2 of pairs `first` to `last`, by direct differences in float64."""
+    for p in range(first, last):
+        x, y = train[i[p]], train[j[p]]
+        square = 0.0
+        for k in range(len(x)):
+            gap = np.float64(x[k]) - np.float64(y[k])
+            square += gap * gap
+        out[p] = square
+
+
+@njit(**_SUMS)
+def add_rows(points, size, out, first, last):  # type: ignore[no-untyped-def]
+    """out[b] = sum of the rows of block b, float64[d], for blocks `first` to `last` of `size` rows."""
+    for b in range(first, last):
+        total = out[b]
+        total[:] = 0
+        for r in range(b * size, min((b + 1) * size, len(points))):
+            row = points[r]
+            for k in range(len(row)):
+                total[k] += row[k]
+
+
+@njit(**_SUMS)
+def add_squares(points, mean, size, out, first, last):  # type: ignore[no-untyped-def]
+    """out[b] = sum over the rows of block b of ||row - mean||^2, for blocks `first` to `last` of `size` rows."""
+    for b in range(first, last):
+        total = 0.0
+        for r in range(b * size, min((b + 1) * size, len(points))):
+            row = points[r]
+            for k in range(len(row)):
+                gap = row[k] - mean[k]
+                total += gap * gap
+        out[b] = total
+
+
+@njit(**_EXACT)
+def rows_within(points, limit, out, first, last):  # type: ignore[no-untyped-def]
+    """out[r]: whether all of row r lies within -limit..limit; false where there is a NaN."""
+    for r in range(first, last):
+        row = points[r]
+        outside = 0
+        for k in range(len(row)):
+            outside += not (abs(row[k]) <= limit)
+        out[r] = outside == 0
+
+
+@njit(**_EXACT)
+def settle(  # type: ignore[no-untyped-def]
+    order, i, j, gaps, u, v, w, norms, along, origin_norm, shift, low, mean_norm, farthest, factors, total, squares,
+    column, usual_rounding, most_rounding, weight_rounding, negligible, least, largest, base, all_total, all_squares,
+    usual, most, first, last
+):  # fmt: skip
+    """Sums of pairs `first` to `last` relative to an exponent, in the order in which the pairs were given.
+
+    What was added up is relative to a squared distance less the candidate's and the mean squared norm: shift[p, a] +
+    u low[i] + v low[j]. Pair p is pair order[p] of the results; column[a] is alpha a's place in total and squares,
+    float[P, ., S]. i, j: int64[P]; gaps: float64[P]; u, v, w, shift: float64[P, A]; norms, along, low: float[R].
+    Fills base, all_total, all_squares, float64[P, A, S], and usual, most, float64[P, S]: by how much log LDS is off at
+    the worst alpha, as a rule and at the very most; infinite where a total is not within least..largest. Only latents
+    within reach of the candidate matter there: those whose weight is not `negligible` (nats) beside the largest.
+    """
+    for p in range(first, last):
+        n_i, n_j = norms[i[p]], norms[j[p]]
+        product = (n_i + n_j - gaps[p]) / 2
+        q = order[p]
+        usual[q], most[q] = 0.0, 0.0
+        for a in range(u.shape[1]):
+            x, y, z = u[p, a], v[p, a], w[p, a]
+            norm = x * x * n_i + y * y * n_j + z * z * origin_norm
+            norm += 2 * (x * y * product + z * (x * along[i[p]] + y * along[j[p]]))
+            nearest = norm + mean_norm + shift[p, a] + x * low[i[p]] + y * low[j[p]]
+            for s in range(len(factors)):
+                f = factors[s]
+                amount = np.float64(total[p, column[a], s])
+                base[q, a, s] = nearest * f
+                all_total[q, a, s] = amount
+                all_squares[q, a, s] = squares[p, column[a], s]
+                if not (least < amount < largest):  # also where it is NaN
+                    usual[q, s] = most[q, s] = np.inf
+                    continue
+                depth = -np.log(amount)
+                exponent = max(nearest * f + depth, 0.0)
+                reach = min(np.sqrt(max(norm, 0.0)) + np.sqrt((exponent + negligible) / f), farthest)
+                size = abs(x) * (np.sqrt(n_i) + reach) ** 2 + abs(y) * (np.sqrt(n_j) + reach) ** 2
+                size = f * (size + abs(z) * (np.sqrt(origin_norm) + reach) ** 2)
+                weights = weight_rounding * (negligible + max(depth, 0.0))  # of exponents, relative to the base
+                usual[q, s] = max(usual[q, s], size * usual_rounding + weights)
+                most[q, s] = max(most[q, s], size * most_rounding + weights)
+
+
+@njit(**_EXACT)
+def add_parents(  # type: ignore[no-untyped-def]
+    gaps, norms, u, v, w, precisions, base, total, squares, n, log_lds, without, share, neighbours, first, last
+):
+    """What is known of each candidate of pairs `first` to `last`, from the sums over all latents but the parents.
+
+    gaps: float64[P], squared distance of the parents; norms: float64[P, 2], theirs, used where w is not 0; u, v, w:
+    float64[P, A], z = u z_i + v z_j; precisions: float64[S], 1 / 2 sigma**2; base, total, squares: float64[P, A, S];
+    n: how many latents there are. Fills the last four, float64[P, A, S]: the fields of `PairScores`.
+    """
+    log_n = np.log(n)
+    for p in range(first, last):
+        gap, n_i, n_j = gaps[p], norms[p, 0], norms[p, 1]
+        for a in range(u.shape[1]):
+            # z - z_i = y (z_j - z_i) - o z_i, where o is what the arc leaves of the origin; 0 on the line
+            x, y, o = u[p, a], v[p, a], w[p, a]
+            near_i = max(y * y * gap + o * o * n_i - y * o * (n_j - n_i - gap), 0.0)
+            near_j = max(x * x * gap + o * o * n_j - x * o * (n_i - n_j - gap), 0.0)
+            near, far = min(near_i, near_j), max(near_i, near_j)
+            for s in range(len(precisions)):
+                own = near * precisions[s]
+                second = np.exp((near - far) * precisions[s])
+                b, t, q = base[p, a, s], total[p, a, s], squares[p, a, s]
+                low = min(own, b)
+                mine, theirs = np.exp(low - own), np.exp(low - b)
+                parents = (1 + second) * mine
+                everyone = parents + t * theirs
+                every_square = (1 + second * second) * mine * mine + q * theirs * theirs
+                # rounding must not push a mean of values <= 1 above 1
+                log_lds[p, a, s] = min(np.log(everyone) - log_n - low, 0.0)
+                without[p, a, s] = min(np.log(t) - log_n - b, 0.0) if t > 0 else -np.inf
+                share[p, a, s] = min(parents / everyone, 1.0)
+                neighbours[p, a, s] = min(max(everyone * everyone / every_square, 1.0), n)
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lds")

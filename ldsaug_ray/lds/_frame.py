@@ -10,11 +10,11 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from ldsaug_ray.lds import _compiled
-from ldsaug_ray.lds.latents import row_blocks
 
 Array = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float32).eps)
+BLOCK_BYTES = 2**20  # of float64 rows that one thread adds up
 SAMPLE = 128  # rows and latents whose inner products are checked
 
 
@@ -51,14 +51,16 @@ class Frame:
     @classmethod
     def over(cls, train: NDArray[np.floating]) -> Frame:
         """The frame of latents [N, d]."""
-        mean: Array = train.mean(axis=0, dtype=np.float64)
-        square = 0.0
-        for part in row_blocks(*train.shape):
-            centred = np.subtract(train[part], mean, dtype=np.float64)
-            square += float(np.einsum("nd,nd->", centred, centred))
-        size = math.sqrt(square / len(train))
-        scale = 2.0 ** math.floor(math.log2(size)) if size > 0 else 1.0
-        return cls(mean, scale, (size / scale) ** 2)
+        # sums of fixed blocks, added in order: the same for any number of threads
+        size = max(1, BLOCK_BYTES // (8 * train.shape[1]))
+        sums = np.empty((-(-len(train) // size), train.shape[1]))
+        squares = np.empty(len(sums))
+        _compiled.in_threads(_compiled.add_rows, len(sums), train, size, sums)
+        mean: Array = sums.sum(axis=0) / len(train)
+        _compiled.in_threads(_compiled.add_squares, len(sums), train, mean, size, squares)
+        spread = math.sqrt(squares.sum() / len(train))
+        scale = 2.0 ** math.floor(math.log2(spread)) if spread > 0 else 1.0
+        return cls(mean, scale, (spread / scale) ** 2)
 
     def rows(self, points: NDArray[np.floating], dtype: DTypeLike) -> Rows:
         """Points [k, d] of the latents' own coordinates; float32 vectors are rounded once."""
@@ -95,7 +97,8 @@ class Rounding:
         single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))
         cross = torch.mm(torch.from_numpy(rows.vectors[a]), single.tensor().T).numpy()
         found = single.norms_from(frame.mean_norm) - 2 * cross
-        true = exact.norms_from(frame.mean_norm) - 2 * (frame.rows(parents[a], np.float64).vectors @ exact.vectors.T)
+        true_cross = torch.mm(frame.rows(parents[a], np.float64).tensor(), exact.tensor().T).numpy()
+        true = exact.norms_from(frame.mean_norm) - 2 * true_cross
         size = (np.sqrt(rows.norms[a])[:, None] + np.sqrt(exact.norms)) ** 2
         off = np.abs(found - true) / np.maximum(size, np.finfo(np.float64).tiny)
         return cls(max(4 * float(np.sqrt((off**2).mean())), EPSILON / 8), max(float(off.max()), EPSILON))

@@ -38,7 +38,6 @@ LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest o
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
 NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
 BLOCK_BYTES = 32 * 2**20  # of each array over the candidates of one square of a block
-ENTRIES = 2**18  # candidates x sigmas whose errors are estimated at a time
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def pair_sums(
             train,
             precisions,
             dtype,
-            tile_latents,
+            _latents_for(len(parents), tile_rows, tile_latents),
         )
         sums.put(tile, part)
     return sums
@@ -136,9 +135,8 @@ def point_sums(
         alone = Mix(*(np.full((m, 1), share) for share in (1.0, 0.0, 0.0)))
         local = np.repeat(np.arange(m)[:, None], 2, axis=1)
         nobody = np.full(m, -1)
-        part = shard_sums(
-            frame, points[tile], nobody, local, np.zeros(m), alone, train, precisions, dtype, tile_latents
-        )
+        width = _latents_for(m, tile_rows, tile_latents)
+        part = shard_sums(frame, points[tile], nobody, local, np.zeros(m), alone, train, precisions, dtype, width)
         sums.put(tile, part)
     return sums
 
@@ -152,15 +150,14 @@ def block_sums(
     mix: Mix,
     precisions: Array,
     dtype: DTypeLike,
+    tile_rows: int,
     tile_latents: int,
 ) -> Sums:
     """Weights of all latents but the parents at the candidates of every (row, column): arrays [U * V, A, S]."""
     parents = np.concatenate([rows, columns])
     local = grid(np.arange(len(rows)), np.arange(len(rows), len(parents)))
-    shape = (len(rows), len(columns))
-    return shard_sums(
-        frame, train[parents], parents, local, gaps, mix, train, precisions, dtype, tile_latents, shape=shape
-    )
+    shape, width = (len(rows), len(columns)), _latents_for(len(parents), tile_rows, tile_latents)
+    return shard_sums(frame, train[parents], parents, local, gaps, mix, train, precisions, dtype, width, shape=shape)
 
 
 def grid(rows: Index, columns: Index) -> Index:
@@ -182,6 +179,11 @@ def pair_tiles(pairs: Index, tile_rows: int) -> Iterator[slice]:
         length = len(window) if len(first_uses) <= tile_rows else int(first_uses[tile_rows]) // 2
         yield slice(start, start + length)
         start += length
+
+
+def _latents_for(rows: int, tile_rows: int, tile_latents: int) -> int:
+    """Latents at a time beside so many rows: more where the rows are few, since wide products are faster."""
+    return tile_latents * max(1, min(4, tile_rows // max(1, rows)))
 
 
 def shard_sums(
@@ -211,19 +213,33 @@ def shard_sums(
         near = factors * rounding.usual * np.median(tile.rows.norms) <= TOLERANCE  # else nearly all would be poor
         hopeful = np.flatnonzero(near & (factors > LEAST_FACTOR))
         if len(hopeful):
-            found, fine = tile.sums(shard, factors[hopeful], tile_latents)
-            sums.put((slice(None), slice(None), hopeful), found)
-            usual, most = tile.errors(found, factors[hopeful], rounding)
-            poor[:, hopeful] = ~(fine & (usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
+            found, usual, most = tile.sums(shard, factors[hopeful], tile_latents, rounding)
+            if len(hopeful) == len(factors):
+                sums = found
+            else:
+                sums.put((slice(None), slice(None), hopeful), found)
+            poor[:, hopeful] = ~((usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
     again, sigmas = np.flatnonzero(poor.any(1)), np.flatnonzero(poor.any(0))
     if len(again):
         used, local = np.unique(pairs[again], return_inverse=True)
         tile = _Tile(frame, parents[used], own[used], local.reshape(-1, 2), gaps[again], mix.of(again), np.float64)
-        exact, _ = tile.sums(shard, factors[sigmas], tile_latents)
+        exact, *_ = tile.sums(shard, factors[sigmas], tile_latents, Rounding(0.0, 0.0))
         for column, sigma in enumerate(sigmas):
             rows = np.flatnonzero(poor[again, sigma])
             sums.put((again[rows], slice(None), sigma), exact.of((rows, slice(None), column)))
     return sums
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What a tile's loops add up, pairs in the tile's order: see `_compiled.settle`."""
+
+    total: NDArray[np.floating]  # [P, ., S]
+    squares: NDArray[np.floating]
+    column: Index  # [A] place of each alpha in them
+    shift: Array  # [P, A]
+    low: NDArray[np.float32]  # [R]
+    lost: NDArray[np.bool_] | None = None  # [P, S] sums that weights were cut off from
 
 
 class _Tile:
@@ -243,29 +259,65 @@ class _Tile:
         self.frame, self.own, self.dtype, self.shape = frame, own, np.dtype(dtype), shape
         self.order: Index = np.argsort(pairs[:, 0], kind="stable")  # pairs that share a row follow each other
         self.i, self.j = (np.ascontiguousarray(pairs[self.order, side]) for side in (0, 1))
-        self.gaps, self.mix = gaps[self.order, None], mix if shape is not None else mix.of(self.order)
+        self.gaps, self.mix = gaps[self.order], mix if shape is not None else mix.of(self.order)
         self.rows = frame.rows(parents, dtype)
         self.farthest = 0.0  # largest norm of a latent seen
 
-    def sums(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> tuple[Sums, NDArray[np.bool_]]:
-        """Sums [P, A, S] in the order of the pairs given, and which of them, [P, S], have kept their digits."""
-        base, total, squares, fine = self._method()(shard, factors, tile_latents)
-        sums = Sums.empty(*total.shape)
-        sums.put(self.order, Sums(base * factors, total, squares))
-        found = np.empty_like(fine)
-        found[self.order] = fine
-        return sums, found
+    def sums(
+        self, shard: NDArray[np.floating], factors: Array, tile_latents: int, rounding: Rounding
+    ) -> tuple[Sums, Array, Array]:
+        """Sums [P, A, S] in the order of the pairs given, and by how much log LDS is off at a pair's worst candidate,
+        [P, S] each: as a rule, and at the very most; infinite or NaN where the sum has lost its digits.
+        """
+        raw = self._method()(shard, factors, tile_latents)
+        shape = (*self.mix.u.shape, len(factors))
+        base, total, squares = (np.empty(shape) for _ in range(3))
+        usual, most = (np.empty((shape[0], shape[2])) for _ in range(2))
+        in_threads(
+            _compiled.settle,
+            len(self.i),
+            self.order,
+            self.i,
+            self.j,
+            self.gaps,
+            self.mix.u,
+            self.mix.v,
+            self.mix.w,
+            self.rows.norms,
+            self.rows.along,
+            self.frame.origin_norm,
+            raw.shift,
+            raw.low,
+            self.frame.mean_norm,
+            self.farthest,
+            factors,
+            raw.total,
+            raw.squares,
+            raw.column,
+            rounding.usual,
+            rounding.most,
+            EPSILON,
+            NEGLIGIBLE,
+            LEAST_TOTAL,
+            LARGEST_TOTAL,
+            base,
+            total,
+            squares,
+            usual,
+            most,
+        )
+        if raw.lost is not None:
+            usual[raw.lost] = np.inf
+        return Sums(base, total, squares), usual, most
 
-    def _method(self) -> Callable[..., tuple[Array, Array, Array, NDArray[np.bool_]]]:
+    def _method(self) -> Callable[..., _Raw]:
         if self.dtype == np.float32 and self.shape is not None and not self.mix.w.any():
             alphas = self.mix.v[0]
             if (alphas > 0).all() and (alphas < 1).all():
                 return self._products_of_rows
         return self._tenths if self.dtype == np.float32 and self.mix.tenths is not None else self._general
 
-    def _products_of_rows(
-        self, shard: NDArray[np.floating], factors: Array, tile_latents: int
-    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    def _products_of_rows(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
         """For a grid of pairs: w = exp(-(1 - alpha) x_i) exp(-alpha x_j), so sums over latents are matrix products."""
         assert self.shape is not None
         size, alphas = self.shape[0], self.mix.v[0]
@@ -296,21 +348,12 @@ class _Tile:
                     mine, theirs = torch.from_numpy(weights[:size]), torch.from_numpy(weights[size:])
                     total[a, s].addmm_(mine, theirs.T)
                     squares[a, s].addmm_(mine.square_(), theirs.square_().T)
-        found, found_squares = (s.reshape(len(alphas), len(factors), -1).transpose(2, 0, 1) for s in sums)
-        fine = _in_range(found)
-        kept = (reference - lowest)[:, None] * factors < LARGEST_RISE  # else kernel_rows has cut weights off
-        fine &= kept[self.i] & kept[self.j]
-        return self._base(reference), found.astype(np.float64), found_squares.astype(np.float64), fine
+        total_, squares_ = (s.reshape(len(alphas), len(factors), -1).transpose(2, 0, 1) for s in sums)
+        cut = (reference - lowest)[:, None] * factors >= LARGEST_RISE  # kernel_rows has cut weights off
+        return _Raw(total_, squares_, np.arange(len(alphas)), self._nothing, reference, cut[self.i] | cut[self.j])
 
-    def _base(self, reference: NDArray[np.float32]) -> Array:
-        """Squared distance that weights are relative to, [P, A, 1], where rows' gaps are relative to `reference`."""
-        shift = self.mix.u * reference[self.i, None] + self.mix.v * reference[self.j, None]
-        return (self._norms() + self.frame.mean_norm + shift)[..., None]
-
-    def _tenths(
-        self, shard: NDArray[np.floating], factors: Array, tile_latents: int
-    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
-        """By the separated kernel: base [P, A, 1] in squared distance, total and squares [P, A, S], fine [P, S]."""
+    def _tenths(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
+        """By the separated kernel."""
         assert self.mix.tenths is not None
         steps = (factors * (LOG2_E / 10)).astype(np.float32)
         total, squares = np.zeros((2, len(self.i), 9, len(factors)))
@@ -333,13 +376,9 @@ class _Tile:
                 total,
                 squares,
             )
-        fine = _in_range(total)
-        mine = self.mix.tenths - 1
-        return self._base(reference), total[:, mine], squares[:, mine], fine
+        return _Raw(total, squares, self.mix.tenths - 1, self._nothing, reference)
 
-    def _general(
-        self, shard: NDArray[np.floating], factors: Array, tile_latents: int
-    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    def _general(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
         """With an exponential for every candidate and latent; the rest as `_tenths`."""
         u, v, w = (np.ascontiguousarray(share) for share in (self.mix.u, self.mix.v, self.mix.w))
         low = np.full(u.shape, np.inf)
@@ -365,8 +404,7 @@ class _Tile:
                 total,
                 squares,
             )
-        base = self._norms() + self.frame.mean_norm + low
-        return base[..., None], total, squares, np.ones((len(total), len(factors)), bool)
+        return _Raw(total, squares, np.arange(u.shape[1]), low, np.zeros(len(self.own), np.float32))
 
     def _products(
         self, shard: NDArray[np.floating], tile_latents: int
@@ -380,46 +418,9 @@ class _Tile:
             torch.mm(self.rows.tensor(), latents.tensor().T, out=torch.from_numpy(cross))
             yield cross, latents, self.own - start
 
-    def _norms(self) -> Array:
-        """Squared norm of each candidate, [P, A]."""
-        n_i, n_j, o_i, o_j = (
-            values[side, None] for values in (self.rows.norms, self.rows.along) for side in (self.i, self.j)
-        )
-        u, v, w = self.mix.u, self.mix.v, self.mix.w
-        product = (n_i + n_j - self.gaps) / 2
-        square = u * u * n_i + v * v * n_j + w * w * self.frame.origin_norm
-        return square + 2 * (u * v * product + w * (u * o_i + v * o_j))
-
-    def errors(self, sums: Sums, factors: Array, rounding: Rounding) -> tuple[Array, Array]:
-        """By how much log LDS is off at a pair's worst candidate, [P, S] each: as a rule, and at the very most.
-
-        Only latents within reach of the candidate matter: those whose weight is not negligible beside the largest.
-        """
-        usual, most = np.empty((2, len(self.i), len(factors)))
-        norms = np.maximum(self._norms(), 0.0)[..., None]
-        step = max(1, ENTRIES // max(1, sums.total[0].size))
-        for start in range(0, len(usual), step):
-            part = slice(start, start + step)
-            rows = self.order[part]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                depth = -np.log(sums.total[rows])
-                exponent = np.maximum(sums.base[rows] + depth, 0.0)
-            reach = np.sqrt(norms[part]) + np.sqrt((exponent + NEGLIGIBLE) / factors)
-            reach = np.fmin(reach, self.farthest)
-            size = np.abs(self.mix.w[part, :, None]) * (math.sqrt(self.frame.origin_norm) + reach) ** 2
-            for share, norm in ((self.mix.u, self.rows.norms[self.i]), (self.mix.v, self.rows.norms[self.j])):
-                size += np.abs(share[part, :, None]) * (np.sqrt(norm[part, None, None]) + reach) ** 2
-            size *= factors
-            weights = EPSILON * (NEGLIGIBLE + np.maximum(depth, 0.0))  # of exponents as float32, relative to the base
-            usual[rows] = (size * rounding.usual + weights).max(1)
-            most[rows] = (size * rounding.most + weights).max(1)
-        return usual, most
-
-
-def _in_range(total: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which pairs and sigmas, [P, S], have float32 sums [P, A, S] that kept their digits at every alpha."""
-    fine: NDArray[np.bool_] = np.all((total > LEAST_TOTAL) & (total < LARGEST_TOTAL), axis=1)
-    return fine
+    @property
+    def _nothing(self) -> Array:
+        return np.broadcast_to(0.0, self.mix.u.shape)
 
 
 def _hide(cross: NDArray[np.floating], own: Index) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import _kernel
+from ldsaug_ray.lds._compiled import add_parents, in_threads
 from ldsaug_ray.lds.interpolation import KINDS, shares
 from ldsaug_ray.lds.latents import (
     LARGEST,
@@ -122,7 +123,9 @@ def score_block(
             square = slice(top, top + side), slice(left, left + side)
             i, j = u[square[0]].astype(np.int64), v[square[1]].astype(np.int64)
             geometry = Geometry.of(z, _kernel.grid(i, j), a, interpolation)
-            others = _kernel.block_sums(frame, z, i, j, geometry.gaps, geometry.mix, precisions, dtype, tile_latents)
+            others = _kernel.block_sums(
+                frame, z, i, j, geometry.gaps, geometry.mix, precisions, dtype, tile_rows, tile_latents
+            )
             part = with_parents(geometry, others, precisions, len(z))
             for field in fields(PairScores):
                 target = getattr(out, field.name)[square]
@@ -181,14 +184,12 @@ def score_gradient(
 class Geometry:
     """Pairs and where their candidates lie: what the parents' own weights follow from, exactly.
 
-    gaps: float64[P], squared distance between the parents; near_i, near_j: float64[P, A], squared distance of the
-    candidate from each.
+    gaps: float64[P], squared distance between the parents; norms: float64[P, 2], theirs, 0 where not needed.
     """
 
     mix: _kernel.Mix
     gaps: Array
-    near_i: Array
-    near_j: Array
+    norms: Array
 
     @classmethod
     def of(cls, train: NDArray[np.floating], pairs: NDArray[np.int64], alphas: Array, kind: Interpolation) -> Geometry:
@@ -196,31 +197,37 @@ class Geometry:
         gaps = squared_gaps(train, pairs)
         norms = None if kind == "linear" else squared_norms(train, pairs)
         u, v = shares(kind, alphas, gaps, norms)
-        if norms is None:
-            tenths = np.rint(10 * alphas).astype(np.int64)
-            on_grid = bool((np.abs(10 * alphas - tenths) < 1e-9).all() and (tenths >= 1).all() and (tenths <= 9).all())
-            mix = _kernel.Mix(u, v, np.broadcast_to(0.0, u.shape), tenths if on_grid else None)
-            return cls(mix, gaps, v**2 * gaps[:, None], u**2 * gaps[:, None])
-        # z - z_i = v (z_j - z_i) - w z_i, where w = 1 - u - v is what the arc leaves of the origin
-        w, gap, n_i, n_j = 1 - u - v, gaps[:, None], norms[:, :1], norms[:, 1:]
-        near_i = v * v * gap + w * w * n_i - v * w * (n_j - n_i - gap)
-        near_j = u * u * gap + w * w * n_j - u * w * (n_i - n_j - gap)
-        return cls(_kernel.Mix(u, v, w), gaps, np.maximum(near_i, 0.0), np.maximum(near_j, 0.0))
+        if norms is not None:
+            return cls(_kernel.Mix(u, v, 1 - u - v), gaps, norms)
+        tenths = np.rint(10 * alphas).astype(np.int64)
+        on_grid = bool((np.abs(10 * alphas - tenths) < 1e-9).all() and (tenths >= 1).all() and (tenths <= 9).all())
+        nothing = np.broadcast_to(0.0, u.shape)
+        return cls(_kernel.Mix(u, v, nothing, tenths if on_grid else None), gaps, np.broadcast_to(0.0, pairs.shape))
 
 
 def with_parents(geometry: Geometry, others: _kernel.Sums, precisions: Array, n: int) -> PairScores:
     """Scores from the sums over all of n latents but the parents, arrays [P, A, S]."""
-    x_i, x_j = (near[..., None] * precisions for near in (geometry.near_i, geometry.near_j))
-    near = np.minimum(x_i, x_j)
-    far = np.exp(near - np.maximum(x_i, x_j))
-    parents = _kernel.Sums(near, 1 + far, 1 + far**2)
-    everyone = _kernel.merge(others, parents)
-    return PairScores(
-        log_lds=_log_mean(everyone, n),
-        log_lds_excluding_parents=_log_mean(others, n),
-        parent_share=np.minimum(parents.total * np.exp(everyone.base - near) / everyone.total, 1.0),
-        effective_neighbours=np.clip(everyone.total**2 / everyone.squares, 1.0, n),
+    out = PairScores(*(np.empty(others.total.shape) for _ in fields(PairScores)))
+    mix = geometry.mix
+    in_threads(
+        add_parents,
+        len(geometry.gaps),
+        geometry.gaps,
+        geometry.norms,
+        mix.u,
+        mix.v,
+        mix.w,
+        precisions,
+        others.base,
+        others.total,
+        others.squares,
+        n,
+        out.log_lds,
+        out.log_lds_excluding_parents,
+        out.parent_share,
+        out.effective_neighbours,
     )
+    return out
 
 
 def precisions_of(sigmas: Sequence[float] | Array) -> Array:

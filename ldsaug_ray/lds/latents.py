@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds import _compiled
 
 BLOCK_BYTES = 16 * 2**20  # float64 bytes of one block of rows
 LARGEST = float(np.finfo(np.float32).max)  # values beyond it are not float32, and their squares may overflow
@@ -42,8 +43,10 @@ def validate_latents(
         raise InputError(f"{name} must have at least one row and one column; found shape {z.shape}")
     if z.dtype not in (np.float32, np.float64):
         z = z.astype(np.float64)
-    bad = np.concatenate([~_within_range(z[rows]) for rows in row_blocks(*z.shape)])
-    if bad.any():
+    good = np.empty(len(z), bool)
+    _compiled.in_threads(_compiled.rows_within, len(z), z, LARGEST, good)
+    if not good.all():
+        bad = ~good
         row = int(np.argmax(bad))
         key = f" (key {keys[row]})" if keys is not None else ""
         raise InputError(
@@ -51,10 +54,6 @@ def validate_latents(
             f"first in row {row}{key}; encode again, or drop those rows"
         )
     return z
-
-
-def _within_range(block: NDArray[np.floating]) -> NDArray[np.bool_]:
-    return (np.abs(block) <= LARGEST).all(axis=1)  # false for NaN and inf too
 
 
 def check_rows(index: NDArray[Any], n: int, name: str) -> None:
@@ -84,9 +83,7 @@ def check_pairs(pairs: ArrayLike, n: int) -> NDArray[np.int64]:
 def squared_gaps(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared distances between parents, float64[P], by direct differences: exact even far from the origin."""
     out = np.empty(len(pairs))
-    for rows in row_blocks(len(pairs), train.shape[1]):
-        gap = np.subtract(train[pairs[rows, 0]], train[pairs[rows, 1]], dtype=np.float64)
-        out[rows] = np.einsum("pd,pd->p", gap, gap)
+    _compiled.in_threads(_compiled.squared_gaps, len(pairs), train, pairs[:, 0], pairs[:, 1], out)
     return out
 
 
