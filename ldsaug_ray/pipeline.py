@@ -24,6 +24,8 @@ _HOW_NOT_WHAT = {
     "log_every",
     "tile_rows",
     "tile_latents",
+    "placement",
+    "latents_gb",
     "max_quarantined_fraction",
 }
 

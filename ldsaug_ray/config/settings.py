@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Auto = Literal["auto"]
 Interpolation = Literal["linear", "slerp"]
 Positive = Annotated[int, Field(ge=1)]
+LARGEST_PART = 4_194_304  # candidates of one stored part: about 1 GB while it is written
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -202,7 +203,30 @@ class Score(Section):
         "linear", description="linear: the paper's straight line; slerp: the arc about the origin, which keeps the norm"
     )
     sigma: Sigma = Sigma()
-    part_candidates: Positive = Field(16_384, description="candidates per stored part (and unit of resumable work)")
+    plan: Literal["random", "blocks"] = Field(
+        "random",
+        description="random: the paper's independent pairs; blocks: every latent of a random set with every one of "
+        "another, for millions of candidates at the price of matrix products",
+    )
+    block: tuple[Positive, Positive] = Field(
+        (128, 128), description="with plan blocks: latents of the two sets; a block is a stored part"
+    )
+    part_candidates: Positive | Auto = Field(
+        "auto",
+        description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
+        "n_candidates, within 4,096..131,072",
+    )
+    shard_latents: Positive = Field(
+        262_144, description="training latents summed over at a time; sums of shards are merged in order"
+    )
+    placement: Literal["auto", "replicated", "sharded"] = Field(
+        "auto",
+        description="replicated: each node has all latents, in its object store; sharded: each shard lives in one "
+        "actor; auto: sharded where the latents exceed latents_gb. The scores are the same",
+    )
+    latents_gb: float | Auto = Field(
+        "auto", description="latents a node may hold, GB; auto: half of the smallest node's object store"
+    )
     tile_rows: Positive = Field(32_768, description="parents held at once: bounds the memory of an actor")
     tile_latents: Positive = Field(1024, description="training latents held at once: bounds the memory of an actor")
     workers: CpuWorkers = CpuWorkers()
@@ -215,6 +239,38 @@ class Score(Section):
         if not all(abs(a) <= 100 and a not in (0, 1) for a in value):
             raise ValueError("every alpha must lie in -100..100 and be neither 0 nor 1: that would copy a parent")
         return value
+
+    @field_validator("latents_gb")
+    @classmethod
+    def _budget(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and value <= 0:
+            raise ValueError("must be more than 0")
+        return value
+
+    @model_validator(mode="after")
+    def _block_size(self) -> Score:
+        size = self.block[0] * self.block[1] * len(self.alphas)
+        if self.plan == "blocks" and size > LARGEST_PART:
+            raise ValueError(
+                f"block: {self.block[0]} x {self.block[1]} x {len(self.alphas)} alphas are {size:,} candidates in a "
+                f"stored part; at most {LARGEST_PART:,} are possible"
+            )
+        return self
+
+    @property
+    def block_shape(self) -> tuple[int, int] | None:
+        """Shape of the plan's blocks; none for independent pairs."""
+        return self.block if self.plan == "blocks" else None
+
+    @property
+    def unit_candidates(self) -> int:
+        """Candidates of one unit of work: a block, or whole pairs, since the parents' distances serve all alphas."""
+        alphas = len(self.alphas)
+        if self.plan == "blocks":
+            return self.block[0] * self.block[1] * alphas
+        given = self.part_candidates
+        part = min(max(-(-self.n_candidates // 16), 4096), 131_072) if isinstance(given, str) else given
+        return max(1, part // alphas) * alphas
 
 
 class Select(Section):

@@ -8,7 +8,7 @@ from ldsaug_ray.lds.diagnostics import Regime, latent_norms, norms_from_mean, re
 from ldsaug_ray.lds.exact import PairScores, score_block, score_gradient, score_pairs, score_points
 from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import validate_latents
-from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_pairs, plan_pairs_range
+from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
 from ldsaug_ray.lds.threshold import Selection, select
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "latent_norms",
     "n_pairs_for",
     "norms_from_mean",
+    "plan_block",
     "plan_pairs",
     "plan_pairs_range",
     "regime",

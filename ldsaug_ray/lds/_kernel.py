@@ -89,30 +89,32 @@ class Mix:
 
 def pair_sums(
     frame: Frame,
-    train: NDArray[np.floating],  # [N, d]
-    pairs: Index,  # [P, 2]
+    parents: NDArray[np.floating],  # [R, d]
+    own: Index,  # [R] see `shard_sums`
+    pairs: Index,  # [P, 2] rows of `parents`
     gaps: Array,  # [P] squared distance between the parents
     mix: Mix,
+    shard: NDArray[np.floating],  # [K, d]
     precisions: Array,  # [S] 1 / 2 sigma^2
     dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
 ) -> Sums:
-    """Weights of all latents but the two parents, at each pair's candidates: arrays [P, A, S]."""
+    """`shard_sums` for any number of pairs: a run of them with at most `tile_rows` different parents at a time."""
     sums = Sums.empty(*mix.u.shape, len(precisions))
     for tile in pair_tiles(pairs, tile_rows):
-        parents, local = np.unique(pairs[tile], return_inverse=True)
+        used, local = np.unique(pairs[tile], return_inverse=True)
         part = shard_sums(
             frame,
-            train[parents],
-            parents,
+            parents[used],
+            own[used],
             local.reshape(-1, 2),
             gaps[tile],
             mix.of(tile),
-            train,
+            shard,
             precisions,
             dtype,
-            _latents_for(len(parents), tile_rows, tile_latents),
+            _latents_for(len(used), tile_rows, tile_latents),
         )
         sums.put(tile, part)
     return sums
@@ -143,21 +145,21 @@ def point_sums(
 
 def block_sums(
     frame: Frame,
-    train: NDArray[np.floating],  # [N, d]
-    rows: Index,  # [U]
-    columns: Index,  # [V]
+    parents: NDArray[np.floating],  # [U + V, d] the rows' vectors, then the columns'
+    own: Index,  # [U + V]
+    shape: tuple[int, int],  # U, V
     gaps: Array,  # [U * V]
     mix: Mix,
+    shard: NDArray[np.floating],
     precisions: Array,
     dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
 ) -> Sums:
-    """Weights of all latents but the parents at the candidates of every (row, column): arrays [U * V, A, S]."""
-    parents = np.concatenate([rows, columns])
-    local = grid(np.arange(len(rows)), np.arange(len(rows), len(parents)))
-    shape, width = (len(rows), len(columns)), _latents_for(len(parents), tile_rows, tile_latents)
-    return shard_sums(frame, train[parents], parents, local, gaps, mix, train, precisions, dtype, width, shape=shape)
+    """`shard_sums` at the candidates of every (row, column), rows slowest: arrays [U * V, A, S]."""
+    local = grid(np.arange(shape[0]), np.arange(shape[0], sum(shape)))
+    width = _latents_for(len(parents), tile_rows, tile_latents)
+    return shard_sums(frame, parents, own, local, gaps, mix, shard, precisions, dtype, width, shape=shape)
 
 
 def grid(rows: Index, columns: Index) -> Index:

@@ -80,7 +80,17 @@ def score_pairs(
     geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     others = _kernel.pair_sums(
-        frame, z, p, geometry.gaps, geometry.mix, precisions, dtype, max(2, tile_rows), tile_latents
+        frame,
+        z,
+        np.arange(len(z)),
+        p,
+        geometry.gaps,
+        geometry.mix,
+        z,
+        precisions,
+        dtype,
+        max(2, tile_rows),
+        tile_latents,
     )
     return with_parents(geometry, others, precisions, len(z))
 
@@ -123,8 +133,19 @@ def score_block(
             square = slice(top, top + side), slice(left, left + side)
             i, j = u[square[0]].astype(np.int64), v[square[1]].astype(np.int64)
             geometry = Geometry.of(z, _kernel.grid(i, j), a, interpolation)
+            own = np.concatenate([i, j])
             others = _kernel.block_sums(
-                frame, z, i, j, geometry.gaps, geometry.mix, precisions, dtype, tile_rows, tile_latents
+                frame,
+                z[own],
+                own,
+                (len(i), len(j)),
+                geometry.gaps,
+                geometry.mix,
+                z,
+                precisions,
+                dtype,
+                tile_rows,
+                tile_latents,
             )
             part = with_parents(geometry, others, precisions, len(z))
             for field in fields(PairScores):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -84,25 +85,42 @@ def vectors(z: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(z).reshape(-1)), z.shape[1])
 
 
-def read_latents(job: Job, split: str) -> tuple[list[str], np.ndarray]:
-    """Keys, sorted, and z float32[N, d] of one split.
+def in_memory(shape: tuple[int, int]) -> np.ndarray:
+    """An array to fill, float32."""
+    return np.empty(shape, np.float32)
+
+
+def read_latents(
+    job: Job, split: str, allocate: Callable[[tuple[int, int]], np.ndarray] = in_memory
+) -> tuple[list[str], np.ndarray]:
+    """Keys, sorted, and z float32[N, d] of one split, written to what `allocate` gives for that shape.
 
     Raises:
         InputError: a key comes twice, or latents differ in dimension.
     """
     job.run.require("encode")
-    tables = []
-    for file in job.run.folder("latents").files(".parquet"):
-        table = file.read_table(["key", "split", "z"])
-        tables.append(table.filter(pa.compute.equal(table["split"], split)).select(["key", "z"]))
-    if len({t.schema.field("z").type for t in tables}) > 1:
-        raise InputError(f"{job.run.folder('latents').uri}: parts with latents of different dimensions; encode again")
-    table = pa.concat_tables(tables).sort_by("key").combine_chunks()
-    keys = table["key"].to_pylist()
-    if len(set(keys)) != len(keys):
-        raise InputError(f"{job.run.folder('latents').uri}: a key comes twice; encode again")
+    folder = job.run.folder("latents")
+    columns, places, keys = ["key", "split"], [], []
+    for file in folder.files(".parquet"):  # first the keys, for their order; then the latents, a part at a time
+        table = file.read_table(columns)
+        places.append(np.flatnonzero(pa.compute.equal(table["split"], split).to_numpy()))
+        keys += table["key"].take(places[-1]).to_pylist()
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    keys = [keys[n] for n in order]
+    if any(a == b for a, b in pairwise(keys)):
+        raise InputError(f"{folder.uri}: a key comes twice; encode again")
     if not keys:
         return [], np.empty((0, job.config.vae.latent_dim), np.float32)
-    column = table["z"].combine_chunks()
-    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    return keys, column.flatten().to_numpy(zero_copy_only=False).reshape(len(keys), -1).astype(np.float32, copy=False)
+    rank, done = np.empty(len(keys), np.int64), 0
+    rank[order] = np.arange(len(keys))
+    z: np.ndarray | None = None
+    for file, inside in zip(folder.files(".parquet"), places, strict=True):
+        column = file.read_table(["z"])["z"].take(inside).combine_chunks()
+        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        z = allocate((len(keys), column.type.list_size)) if z is None else z
+        if column.type.list_size != z.shape[1]:
+            raise InputError(f"{folder.uri}: parts with latents of different dimensions; encode again")
+        z[rank[done : done + len(inside)]] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, z.shape[1])
+        done += len(inside)
+    assert z is not None
+    return keys, z

@@ -1,95 +1,237 @@
 """Stage `score`: latents to `scores/`, a row for every candidate.
 
-Candidates are cut into units by the settings, never by how many workers there are; training latents are shared
-through the object store, read without a copy.
+Candidates are cut into units, and training latents into shards, by the settings, never by how many workers there are.
+The latents are either replicated (every worker reads them, without a copy, from its node's object store) or sharded
+(each shard lives in one actor; a unit's pairs are sent to all of them and the sums merged in order). The scores are the
+same to the bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import table_digest
-from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, score_pairs, validate_latents
+from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
+from ldsaug_ray.lds.shards import Frame, Sums, Work, cut, parents_of, part, scores
 from ldsaug_ray.rundir import Counts, UnitResult, total
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.stages.encode import read_latents
+from ldsaug_ray.stages.encode import in_memory, read_latents
 from ldsaug_ray.storage import Location
+
+SENDERS = 4  # units in flight where the latents are sharded: one is gathered or written while others are summed
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """Score every candidate of the plan.
 
     Raises:
-        InputError: a latent is not finite (the message names its key), or there are fewer than two.
+        InputError: a latent is not finite (the message names its key), or there are too few for the plan.
     """
+    with TemporaryDirectory(prefix="ldsaug-") as folder:
+        placement = ""
+
+        def allocate(shape: tuple[int, int]) -> np.ndarray:
+            nonlocal placement
+            placement = _placement(job.config, 4 * shape[0] * shape[1])
+            if placement == "replicated":
+                return in_memory(shape)
+            return np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)  # not in this process's memory
+
+        keys, train = read_latents(job, "train", allocate)
+        return _score(job, done, keys, train, placement)
+
+
+def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.ndarray, placement: str) -> Outcome:
     import ray
 
     settings = job.config.score
-    keys, train = read_latents(job, "train")
     validate_latents(train, keys=keys)
+    candidates(len(train), settings.alphas, 0, 1, job.config.seed, settings.block_shape)  # too few latents?
     sigma = resolve_sigma(train, settings.sigma)
-    # whole pairs to a unit: the parents' distances serve all alphas
-    step = max(1, settings.part_candidates // len(settings.alphas)) * len(settings.alphas)
+    frame, step = Frame.over(train), settings.unit_candidates
     ranges = [(a, min(a + step, settings.n_candidates)) for a in range(0, settings.n_candidates, step)]
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
     pool = pool_of(settings.workers, "score", cluster_resources(), limit=len(units))
-    results = run_units(
-        job,
-        "score",
-        units,
-        {n: b - a for n, (a, b) in enumerate(ranges)},
-        done,
-        pool,
-        ScoreWorker,
-        (ray.put(train), ray.put(pa.array(keys, pa.string())), job.config, sigma, job.run.root),
-        unit_name="candidates",
-    )
+    shards = [ray.put(np.array(train[rows])) for rows in cut(len(train), settings.shard_latents)]
+    holders: list[Any] = []
+    if placement == "sharded":
+        holders = _holders(job.config, shards, frame)
+        pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, memory=None)
+    source = (holders, len(train)) if holders else (shards, frame)
+    try:
+        results = run_units(
+            job,
+            "score",
+            units,
+            {n: b - a for n, (a, b) in enumerate(ranges)},
+            done,
+            pool,
+            ShardedScoreWorker if holders else ScoreWorker,
+            (*source, ray.put(pa.array(keys, pa.string())), job.config, sigma, job.run.root),
+            unit_name="candidates",
+        )
+    finally:
+        for holder in holders:
+            ray.kill(holder)
     counts, digest = total(results.values())
-    facts = {"sigma": sigma, "latents": len(keys), "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas))}
+    pairs = n_pairs_for(settings.n_candidates, len(settings.alphas))
+    facts = {"sigma": sigma, "latents": len(keys), "pairs": pairs, "placement": placement, "shards": len(shards)}
     return Outcome(counts, digest, facts)
 
 
-class ScoreWorker:
-    """Holds the training latents; one range of candidates a call."""
+def _placement(config: Config, size: int) -> str:
+    """Where latents of `size` bytes are to live."""
+    import ray
 
-    def __init__(self, train: np.ndarray, keys: pa.StringArray, config: Config, sigma: float, run: Location):
-        self.train, self.keys, self.sigma, self.run = train, keys, sigma, run
+    settings = config.score
+    if settings.placement != "auto":
+        return settings.placement
+    if isinstance(settings.latents_gb, str):
+        stores = [n["Resources"].get("object_store_memory", 0.0) for n in ray.nodes() if n["Alive"]]
+        budget = min(stores) / 2
+    else:
+        budget = settings.latents_gb * 1e9
+    return "replicated" if size <= budget else "sharded"
+
+
+class _Scorer:
+    """Turns a range of candidates into a stored part; how sums over the latents come about is the subclass's."""
+
+    def __init__(self, n: int, keys: pa.StringArray, config: Config, sigma: float, run: Location):
+        self.n, self.keys, self.sigma, self.run = n, keys, sigma, run
         self.settings, self.seed = config.score, config.seed
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents, float32[R, d]."""
+        raise NotImplementedError
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        raise NotImplementedError
 
     def __call__(self, unit: int, bounds: pa.Table) -> UnitResult:
         settings = self.settings
-        alphas = settings.alphas
         start, stop = bounds["start"][0].as_py(), bounds["stop"][0].as_py()
-        plan = candidates(len(self.train), alphas, start, stop, self.seed)
-        first = np.arange(0, len(plan), len(alphas))  # units start at a pair's first alpha
+        block, alphas = settings.block_shape, settings.alphas
+        whole = len(alphas) * (1 if block is None else block[1])  # whole pairs, and whole rows of a block
+        plan = candidates(self.n, alphas, start, start + -(-(stop - start) // whole) * whole, self.seed, block)
+        first = slice(0, None, len(alphas))  # units start at a pair's first alpha
         pairs = np.stack([plan.i[first], plan.j[first]], axis=1)
-        scores = score_pairs(
-            self.train,
-            pairs,
-            alphas,
-            [self.sigma],
-            interpolation=settings.interpolation,
-            tile_rows=settings.tile_rows,
-            tile_latents=settings.tile_latents,
-        )
+        rows, local, shape = parents_of(pairs, None if block is None else block[1])
+        work = Work.of(rows, self.vectors(rows), local, alphas, [self.sigma], settings.interpolation, shape)
+        found = scores(work, self.parts(work), self.n)
+        ids = slice(0, stop - start)
         table = pa.table(
             {
-                "candidate": plan.id,
-                "parent_i": self.keys.take(pa.array(plan.i)),
-                "parent_j": self.keys.take(pa.array(plan.j)),
-                "alpha": plan.alpha,
-                "log_lds": scores.log_lds.reshape(-1)[: len(plan)],
-                "log_lds_excluding_parents": scores.log_lds_excluding_parents.reshape(-1)[: len(plan)],
-                "parent_share": scores.parent_share.reshape(-1)[: len(plan)],
-                "effective_neighbours": scores.effective_neighbours.reshape(-1)[: len(plan)],
+                "candidate": plan.id[ids],
+                "parent_i": self.keys.take(pa.array(plan.i[ids])),
+                "parent_j": self.keys.take(pa.array(plan.j[ids])),
+                "alpha": plan.alpha[ids],
+                "log_lds": found.log_lds.reshape(-1)[ids],
+                "log_lds_excluding_parents": found.log_lds_excluding_parents.reshape(-1)[ids],
+                "parent_share": found.parent_share.reshape(-1)[ids],
+                "effective_neighbours": found.effective_neighbours.reshape(-1)[ids],
             }
         )
         file = f"scores/part-{unit:06d}.parquet"
         (self.run / file).write_table(table)
         return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),))
+
+
+class ScoreWorker(_Scorer):
+    """Has all shards at hand, in the node's object store."""
+
+    def __init__(self, shards: Sequence[Any], frame: Frame, keys: pa.StringArray, *rest: Any):
+        import ray
+
+        self.shards, self.frame = ray.get(list(shards)), frame
+        self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
+        super().__init__(int(self.starts[-1]), keys, *rest)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents."""
+        out = np.empty((len(rows), self.shards[0].shape[1]), np.float32)
+        for start, shard in zip(self.starts, self.shards, strict=False):
+            inside = np.flatnonzero((rows >= start) & (rows < start + len(shard)))
+            out[inside] = shard[rows[inside] - start]
+        return out
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        tiles = {"tile_rows": self.settings.tile_rows, "tile_latents": self.settings.tile_latents}
+        for start, shard in zip(self.starts, self.shards, strict=False):
+            yield part(self.frame, work, shard, int(start), **tiles)
+
+
+class ShardedScoreWorker(_Scorer):
+    """Asks the actors that hold the shards."""
+
+    def __init__(self, holders: Sequence[Any], n: int, *rest: Any):
+        self.holders = holders
+        super().__init__(n, *rest)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents; each comes from the one shard that has it."""
+        import ray
+
+        found = ray.get([holder.vectors.remote(rows) for holder in self.holders])
+        out = np.empty((len(rows), found[0][1].shape[1]), np.float32)
+        for inside, vectors in found:
+            out[inside] = vectors
+        return out
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        import ray
+
+        shared = ray.put(work)
+        return ray.get([holder.part.remote(shared) for holder in self.holders])
+
+
+class _Holder:
+    """One shard of the training latents in an actor's memory."""
+
+    def __init__(self, shard: np.ndarray, start: int, frame: Frame, tiles: Mapping[str, int], threads: int):
+        self.shard, self.start, self.frame, self.tiles = shard.copy(), start, frame, tiles
+        limit_threads(threads)
+
+    def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the rows are here, and their latents."""
+        inside = np.flatnonzero((rows >= self.start) & (rows < self.start + len(self.shard)))
+        return inside, self.shard[rows[inside] - self.start]
+
+    def part(self, work: Work) -> Sums:
+        """Sums over this shard."""
+        return part(self.frame, work, self.shard, self.start, **self.tiles)
+
+
+def _holders(config: Config, shards: Sequence[Any], frame: Frame) -> list[Any]:
+    """An actor for each shard, spread over the nodes; one that dies with its node is started again on another."""
+    import ray
+
+    settings, resources = config.score, cluster_resources()
+    # where there are more shards than CPUs, they share
+    share = min(settings.workers.cpus, math.floor(1e3 * resources.get("CPU", 1.0) / len(shards)) / 1e3)
+    pool = pool_of(settings.workers.model_copy(update={"count": len(shards), "cpus": share}), "score", resources)
+    options: dict[str, Any] = {
+        "num_cpus": pool.cpus,
+        "memory": pool.memory,
+        "scheduling_strategy": "SPREAD",
+        "max_restarts": -1,
+        "max_task_retries": -1,
+    }
+    actor = ray.remote(**options)(_Holder)
+    tiles = {"tile_rows": settings.tile_rows, "tile_latents": settings.tile_latents}
+    starts = range(0, len(shards) * settings.shard_latents, settings.shard_latents)
+    return [actor.remote(shard, start, frame, tiles, pool.threads) for shard, start in zip(shards, starts, strict=True)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds import candidates, n_pairs_for, plan_pairs, plan_pairs_range
+from ldsaug_ray.lds import candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
 
 
 def philox_words(seed: int, tag: int, step: int) -> list[int]:
@@ -105,3 +105,45 @@ def test_wrong_counts() -> None:
         candidates(5, [], 0, 3, 0)
     with pytest.raises(ConfigError, match=r"5\.\.3"):
         candidates(5, [0.5], 5, 3, 0)
+
+
+def test_block_is_as_documented() -> None:
+    n, u, v, seed, number = 37, 5, 4, 11, 3
+    source = np.random.Philox(key=np.array([seed, int.from_bytes(b"blocks", "big")], np.uint64), counter=[0, 3, 0, 0])
+    drawn: list[int] = []
+    while len(drawn) < u + v:
+        value = int((int(source.random_raw()) >> 11) * 2.0**-53 * n)
+        drawn += [] if value in drawn else [value]
+    rows, columns = plan_block(n, (u, v), number, seed)
+    assert rows.tolist() == drawn[:u]
+    assert columns.tolist() == drawn[u:]
+
+
+def test_blocks_pair_every_row_with_every_column() -> None:
+    alphas, shape = [0.2, 0.5, 0.8], (3, 4)
+    size = 3 * 4 * len(alphas)
+    plan = candidates(20, alphas, 0, 2 * size + 5, 7, shape)
+    assert plan.id.tolist() == list(range(2 * size + 5))
+    for number in range(2):
+        rows, columns = plan_block(20, shape, number, 7)
+        assert not set(rows) & set(columns)
+        mine = slice(number * size, (number + 1) * size)
+        want = [(i, j, a) for i in rows for j in columns for a in alphas]
+        assert list(zip(plan.i[mine], plan.j[mine], plan.alpha[mine], strict=True)) == want
+    for start, stop in ((0, 10), (size - 3, size + 8), (70, 71)):
+        part = candidates(20, alphas, start, stop, 7, shape)
+        for name in ("id", "i", "j", "alpha"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(plan, name)[start:stop])
+
+
+def test_blocks_draw_every_latent_alike() -> None:
+    drawn = np.concatenate([np.concatenate(plan_block(12, (3, 2), number, 1)) for number in range(3000)])
+    assert chisquare(np.bincount(drawn, minlength=12)).pvalue > 1e-3
+
+
+def test_blocks_may_use_all_latents_but_no_more() -> None:
+    assert sorted(np.concatenate(plan_block(7, (4, 3), 0, 0))) == list(range(7))
+    with pytest.raises(InputError, match=r"need 8 training latents; found 7; lower score.block"):
+        plan_block(7, (4, 4), 0, 0)
+    with pytest.raises(ConfigError, match="at least one row"):
+        plan_block(7, (0, 4), 0, 0)

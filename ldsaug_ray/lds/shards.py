@@ -1,0 +1,104 @@
+"""Scores over training latents that are cut into shards, wherever the shards are.
+
+The pairs of a unit of work travel with their parents' vectors (`Work`); each shard adds up its latents' weights at
+their candidates (`part`); the parts are merged in the order of the shards (`scores`). Shards are cut by the settings,
+so that the answer is the same, to the bit, for any number of workers, and whether one of them holds all shards or each
+a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.lds import _kernel
+from ldsaug_ray.lds._frame import Frame
+from ldsaug_ray.lds._kernel import Sums
+from ldsaug_ray.lds.exact import TILE_LATENTS, TILE_ROWS, Geometry, PairScores, precisions_of, with_parents
+
+__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "scores"]
+
+
+def cut(n: int, size: int) -> list[slice]:
+    """Shards of at most `size` of n latents, in order."""
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def parents_of(
+    pairs: NDArray[np.int64], columns: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int] | None]:
+    """The different parents of some pairs, the pairs as places among them, and the shape of the grid, if they are one.
+
+    pairs: int64[P, 2]; columns: their number, where the pairs are whole rows of a block.
+    """
+    if columns is None:
+        rows, places = np.unique(pairs, return_inverse=True)
+        return rows, places.reshape(-1, 2), None
+    rows = np.concatenate([pairs[::columns, 0], pairs[:columns, 1]])
+    u = len(rows) - columns
+    return rows, _kernel.grid(np.arange(u), np.arange(u, len(rows))), (u, columns)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pairs with all that a shard must know of them.
+
+    rows: int64[R], their parents, as rows of the training latents; vectors: float[R, d], the parents; pairs:
+    int64[P, 2], places in `rows`; shape: (U, V) where the pairs are the grid of the first U parents with the V others.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.floating]
+    pairs: NDArray[np.int64]
+    geometry: Geometry
+    sigmas: tuple[float, ...]
+    shape: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.floating],
+        pairs: NDArray[np.int64],
+        alphas: Sequence[float],
+        sigmas: Sequence[float],
+        kind: Interpolation,
+        shape: tuple[int, int] | None = None,
+    ) -> Work:
+        """Work for the candidates of the pairs at every alpha and sigma."""
+        geometry = Geometry.of(vectors, pairs, np.asarray(alphas, np.float64), kind)
+        return cls(rows, vectors, pairs, geometry, tuple(sigmas), shape)
+
+
+def part(
+    frame: Frame,
+    work: Work,
+    shard: NDArray[np.floating],
+    start: int,
+    *,
+    tile_rows: int = TILE_ROWS,
+    tile_latents: int = TILE_LATENTS,
+) -> Sums:
+    """Weights of a shard's latents at the candidates, arrays [P, A, S], their own parents left out.
+
+    shard: float[K, d], the latents start..start+K-1; frame: `Frame.over` all of them. float32, as `score_pairs`.
+    """
+    own, geometry, precisions = work.rows - start, work.geometry, precisions_of(work.sigmas)
+    tiles = max(2, tile_rows), tile_latents
+    if work.shape is not None:
+        return _kernel.block_sums(
+            frame, work.vectors, own, work.shape, geometry.gaps, geometry.mix, shard, precisions, np.float32, *tiles
+        )
+    return _kernel.pair_sums(
+        frame, work.vectors, own, work.pairs, geometry.gaps, geometry.mix, shard, precisions, np.float32, *tiles
+    )
+
+
+def scores(work: Work, parts: Iterable[Sums], n: int) -> PairScores:
+    """Scores over all n latents, arrays [P, A, S], from the parts of all shards in their order."""
+    return with_parents(work.geometry, reduce(_kernel.merge, parts), precisions_of(work.sigmas), n)

@@ -1,0 +1,68 @@
+"""Stage `score` on several nodes (each a Ray node of its own on this machine), latents replicated and sharded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ray.cluster_utils import Cluster
+from stages_helpers import Tree, manifest, merge, start
+
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.storage import Location
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head without CPUs and two worker nodes with one each; commands of this test attach to it."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 2 * 10**8})
+    for _ in range(2):
+        nodes.add_node(num_cpus=1, object_store_memory=10**8)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    yield nodes
+    nodes.shutdown()
+
+
+def scored(settings: Tree, placement: str, save, tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Tree:
+    """`ldsaug score` from the start; its entry in the manifest."""
+    RunDir(Location.of(settings["run_dir"])).reset("score")
+    command = start("score", save(merge(settings, {"score": {"placement": placement}})), cwd=tmp_path)
+    meanwhile()
+    output = command.communicate()[0]
+    assert command.returncode == 0, output
+    return manifest(settings)["score"]
+
+
+def test_latents_replicated_or_sharded_or_a_node_lost_the_scores_are_the_same(copied, cluster, save, tmp_path):
+    settings = merge(copied, {"score": {"n_candidates": 3600, "part_candidates": 36, "shard_latents": 10}})
+    progress = Path(copied["run_dir"]) / "_progress/score"
+
+    def lose_a_node() -> None:
+        tick = threading.Event()
+        while len(list(progress.glob("*.unit.json"))) < 10:
+            tick.wait(0.02)
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        cluster.add_node(num_cpus=1, object_store_memory=10**8)
+
+    replicated = scored(settings, "replicated", save, tmp_path)
+    sharded = scored(settings, "sharded", save, tmp_path)
+    assert (replicated["placement"], sharded["placement"]) == ("replicated", "sharded")
+    assert replicated["shards"] == sharded["shards"] == 5
+    assert sharded["digest"] == replicated["digest"]
+    assert scored(settings, "sharded", save, tmp_path, lose_a_node)["digest"] == replicated["digest"]
+
+
+def test_blocks(copied, cluster, save, tmp_path):
+    blocks = {"n_candidates": 900, "shard_latents": 10, "plan": "blocks", "block": [6, 8], "latents_gb": 1e-7}
+    settings = merge(copied, {"score": blocks})
+    entry = scored(settings, "auto", save, tmp_path)  # 44 latents are more than 100 bytes
+    assert (entry["placement"], entry["rows_out"]) == ("sharded", 900)
+    assert scored(settings, "replicated", save, tmp_path)["digest"] == entry["digest"]
+    scores = pq.read_table(Path(settings["run_dir"]) / "scores")
+    assert scores["candidate"].to_pylist() == list(range(900))
+    assert [len(set(scores["parent_i"].to_pylist()[n : n + 432])) for n in (0, 432)] == [6, 6]
