@@ -173,20 +173,47 @@ class Encode(Section):
     workers: Workers = Workers()
 
 
+_SIGMA_FIELDS: dict[str, dict[str, float | None]] = {  # what each rule goes by, and its default
+    "norm_fraction": {"scale": 0.2},
+    "fixed": {"value": None},
+    "leave_one_out": {},
+    "nearest_neighbour": {"scale": 1.0},
+    "parent_share": {"share": 0.1},
+}
+
+
 class Sigma(Section):
     """Bandwidth of the kernel density."""
 
-    rule: Literal["norm_fraction", "fixed"] = Field(
-        "norm_fraction", description="norm_fraction: scale x mean L2 norm of the training latents; fixed: value"
+    rule: Literal["norm_fraction", "fixed", "leave_one_out", "nearest_neighbour", "parent_share"] = Field(
+        "norm_fraction",
+        description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
+        "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
+        "candidate sees little but its parents); nearest_neighbour: scale x median distance of a latent to the nearest "
+        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density",
     )
-    scale: float = Field(0.2, gt=0, description="with norm_fraction; the paper's one fifth")
+    scale: float | None = Field(
+        None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
+    )
     value: float | None = Field(None, gt=0, description="with fixed: sigma itself")
+    share: float | None = Field(None, gt=0, lt=1, description="with parent_share: the parents' median share; none: 0.1")
 
     @model_validator(mode="after")
-    def _fixed(self) -> Sigma:
-        if (self.rule == "fixed") != (self.value is not None):
-            raise ValueError("value is needed with rule: fixed, and only there")
+    def _of_its_rule(self) -> Sigma:
+        for name in ("scale", "value", "share"):
+            if getattr(self, name) is not None and name not in _SIGMA_FIELDS[self.rule]:
+                rules = " or ".join(rule for rule, fields in _SIGMA_FIELDS.items() if name in fields)
+                raise ValueError(f"{name} belongs to rule: {rules}; leave it out (or null) with rule: {self.rule}")
+        if self.rule == "fixed" and self.value is None:
+            raise ValueError("value is needed with rule: fixed")
         return self
+
+    def number(self, name: Literal["scale", "value", "share"]) -> float:
+        """A field that the rule goes by, or its default with this rule."""
+        given: float | None = getattr(self, name)
+        found = _SIGMA_FIELDS[self.rule][name] if given is None else given
+        assert found is not None  # `fixed` has its value
+        return found
 
 
 class Score(Section):

@@ -158,7 +158,7 @@ def _parents(r: Regime) -> str:
     if r.median_parent_share >= 0.5:
         return (
             f"In this run {share}: 'dense' means 'almost a copy of a training image'; "
-            "consider select.exclude_parents=true or a larger score.sigma.scale."
+            "consider select.exclude_parents=true or a larger sigma (score.sigma)."
         )
     if r.median_parent_share >= 0.1:
         return (
@@ -177,12 +177,12 @@ def _neighbours(r: Regime) -> str:
     if r.median_effective_neighbours > 0.5 * r.n_latents:
         return (
             f"A typical candidate's density is an even average over {count}: the bandwidth blurs all structure; "
-            "consider a smaller score.sigma.scale."
+            "consider a smaller sigma (score.sigma)."
         )
     if r.median_effective_neighbours < 3:
         return (
             f"A typical candidate's density rests on effectively {count}: "
-            "the bandwidth is narrow; consider a larger score.sigma.scale."
+            "the bandwidth is narrow; consider a larger sigma (score.sigma)."
         )
     return f"A typical candidate's density rests on effectively {count}."
 
@@ -217,7 +217,7 @@ def _mean(r: Regime) -> str:
     if r.correlation_with_mean >= 0.9:
         return (
             f"The score ranks by distance to the mean latent ({correlation}): it prefers average images; "
-            "consider a smaller score.sigma.scale."
+            "consider a smaller sigma (score.sigma)."
         )
     if r.correlation_with_mean >= 0.5:
         return f"The score leans towards average images ({correlation})."

@@ -102,7 +102,7 @@ class Bandwidth:
 
     sigma: float
     rule: str
-    scale: float
+    numbers: Mapping[str, float]  # the rule's own, see `lds.ChosenSigma`
     mean_norm: float  # of the training latents, from the origin
     n_latents: int
     latent_dim: int

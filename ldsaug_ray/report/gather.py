@@ -49,7 +49,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
     """
     for stage in ("prepare", "train", "encode", "score", "select"):
         run.require(stage)
-    prepared, select = run.require("prepare"), run.require("select")
+    prepared, score, select = (run.require(stage) for stage in ("prepare", "score", "select"))
     latents = read_latents(run)
     ranked_by = select["ranked_by"]
     scores = read_scores(run, latents, ranked_by, config.seed)
@@ -68,7 +68,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         threshold=Threshold(
             ranked_by, select["threshold_log_lds"], select["rules"], select["binding_rule"], select["rows_out"]
         ),
-        bandwidth=_bandwidth(run, config, latents),
+        bandwidth=_bandwidth(score, latents),
         regime=_regime(latents, scores, config.score.interpolation),
         bands=_bands(config, latents, scores, vae),
         picks=_picks(config, run, latents, vae, ranked_by),
@@ -114,11 +114,10 @@ def _stage(name: str, entry: Mapping[str, Any] | None) -> StageRow:
     )
 
 
-def _bandwidth(run: RunDir, config: Config, latents: Latents) -> Bandwidth:
-    settings = config.score.sigma
+def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     norms = np.sqrt(np.einsum("nd,nd->n", latents.z, latents.z, dtype=np.float64))
     n, d = latents.z.shape
-    return Bandwidth(run.require("score", "sigma"), settings.rule, settings.scale, float(norms.mean()), n, d)
+    return Bandwidth(score["sigma"], score["sigma_rule"], score["sigma_numbers"], float(norms.mean()), n, d)
 
 
 def _regime(latents: Latents, scores: Scores, interpolation: Interpolation) -> Regime:

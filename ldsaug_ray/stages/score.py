@@ -33,7 +33,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     settings = job.config.score
     keys, train = read_latents(job, "train")
     validate_latents(train, keys=keys)
-    sigma = resolve_sigma(train, settings.sigma)
+    chosen = resolve_sigma(train, settings, job.config.seed)
     # whole pairs to a unit: the parents' distances serve all alphas
     step = max(1, settings.part_candidates // len(settings.alphas)) * len(settings.alphas)
     ranges = [(a, min(a + step, settings.n_candidates)) for a in range(0, settings.n_candidates, step)]
@@ -47,11 +47,17 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         done,
         pool,
         ScoreWorker,
-        (ray.put(train), ray.put(pa.array(keys, pa.string())), job.config, sigma, job.run.root),
+        (ray.put(train), ray.put(pa.array(keys, pa.string())), job.config, chosen.sigma, job.run.root),
         unit_name="candidates",
     )
     counts, digest = total(results.values())
-    facts = {"sigma": sigma, "latents": len(keys), "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas))}
+    facts = {
+        "sigma": chosen.sigma,
+        "sigma_rule": chosen.rule,
+        "sigma_numbers": chosen.numbers,
+        "latents": len(keys),
+        "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
+    }
     return Outcome(counts, digest, facts)
 
 

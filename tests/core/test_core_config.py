@@ -38,7 +38,7 @@ def test_the_defaults_are_the_papers() -> None:
     c = config()
     assert (c.data.resolution, c.vae.latent_dim, c.score.n_candidates) == (256, 512, 50_000)
     assert c.score.alphas == pytest.approx([k / 10 for k in range(1, 10)])
-    assert (c.score.sigma.rule, c.score.sigma.scale, c.select.top_fraction) == ("norm_fraction", 0.2, 0.2)
+    assert (c.score.sigma.rule, c.score.sigma.number("scale"), c.select.top_fraction) == ("norm_fraction", 0.2, 0.2)
 
 
 def test_overrides_win_over_the_file_and_reach_every_depth(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_count_and_a_fraction_stay_apart() -> None:
         ("score.tau=0.3", "unknown setting score.tau; did you mean select.tau?"),
         ("sigma.scale=0.3", "unknown setting sigma; did you mean score.sigma?"),
         ("score.batch_size=3", "train.batch_size or encode.batch_size"),
-        ("score.sigma.zzz=1", "unknown setting score.sigma.zzz; possible here: rule, scale, value"),
+        ("score.sigma.zzz=1", "unknown setting score.sigma.zzz; possible here: rule, scale, value, share"),
         ("zzz=1", "possible here: run_dir, seed, ray, data"),
     ],
 )
@@ -110,7 +110,10 @@ def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> No
         ("data.upscale=3", "data.upscale must be true or false (found 3)"),
         ("tracking.experiment=12", "tracking.experiment must be text (in quotes, where it looks like something else)"),
         ("score=3", "score is a section: give settings in it (alphas, interpolation,"),
-        ("score.sigma=0.3", "score.sigma is a section: give settings in it (rule, scale, value) or leave it out"),
+        (
+            "score.sigma=0.3",
+            "score.sigma is a section: give settings in it (rule, scale, share, value) or leave it out",
+        ),
         ("score.alphas=0.3", "score.alphas must be a list, such as [a, b] (found 0.3)"),
         ("score.alphas=[]", "score.alphas must be a list of at least 1 (found [])"),
         ("score.alphas=[0.3, x]", "score.alphas item 2 must be a number (found x)"),
@@ -136,7 +139,11 @@ def test_a_wrong_value_names_setting_possible_and_found(override: str, words: st
     ("overrides", "words"),
     [
         (["score.sigma.rule=fixed"], "score.sigma: value is needed with rule: fixed"),
-        (["score.sigma.value=3"], "score.sigma: value is needed with rule: fixed, and only there"),
+        (["score.sigma.value=3"], "score.sigma: value belongs to rule: fixed; leave it out (or null) with rule: norm_"),
+        (
+            ["score.sigma.rule=leave_one_out", "score.sigma.scale=2"],
+            "score.sigma: scale belongs to rule: norm_fraction or nearest_neighbour; leave it out (or null)",
+        ),
         (["select.top_fraction=null"], "select: give at least one of tau, top_fraction, top_count"),
         (["data.train=0.9", "data.test=0.3"], "data: train + test = 1.2 is more than all images"),
         (["data.train=0"], "data: train: 0 leaves nothing to train on"),

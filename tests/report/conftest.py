@@ -112,11 +112,17 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
     parts = [run.folder(f).read_table() for f, _ in image_parts(job)]
     _units(job, "encode", EncodeWorker(run.folder("train/vae.safetensors"), 32, run.root, False), parts)
     keys, train = read_latents(job, "train")
-    sigma = resolve_sigma(train, config.score.sigma)
+    bandwidth = resolve_sigma(train, config.score, config.seed)
     n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
     ranges = [pa.table({"start": [a], "stop": [min(a + step, n)]}) for a in range(0, n, step)]
-    scorer = ScoreWorker(train, pa.array(keys, pa.string()), config, sigma, run.root)
-    _units(job, "score", scorer, ranges, more=lambda _: (Counts(), {"sigma": sigma, "latents": len(keys)}))
+    scorer = ScoreWorker(train, pa.array(keys, pa.string()), config, bandwidth.sigma, run.root)
+    facts = {
+        "sigma": bandwidth.sigma,
+        "sigma_rule": bandwidth.rule,
+        "sigma_numbers": bandwidth.numbers,
+        "latents": len(keys),
+    }
+    _units(job, "score", scorer, ranges, more=lambda _: (Counts(), facts))
     outcome = select.run(job, {})
     run.finish("select", "f", outcome.counts, outcome.digest, 0.5, outcome.counts.rows_in, **outcome.facts)
     if finetune:

@@ -17,7 +17,7 @@ from ldsaug_ray.lds import sentences
 from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
 from ldsaug_ray.report.data import PAPER_TAU
 from ldsaug_ray.report.numbers import count, power
-from ldsaug_ray.report.words import typeset
+from ldsaug_ray.report.words import bandwidth_sentence, typeset
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages._job import Job
 
@@ -129,6 +129,29 @@ def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) 
     assert f"σ = {score['sigma']:.4g}" in text
     assert "64 were done" in text
     assert all(typeset(s) in text for s in sentences(digits.regime))
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "words"),
+    [
+        ("fixed", {}, "fixed in the settings: 2 × the mean norm"),
+        (
+            "leave_one_out",
+            {"log_likelihood": -673.1288, "sampled_latents": 2048},
+            "the likeliest for 2,048 latents among the others (leave-one-out, −673.13 nats a latent): 2 ×",
+        ),
+        (
+            "nearest_neighbour",
+            {"scale": 0.5, "median_distance": 19.4574, "sampled_latents": 100},
+            "0.5 × the median distance to the nearest other latent, 19.46, of 100 latents: 2 ×",
+        ),
+        ("norm_fraction", {"scale": 2.0}, "2 × the mean norm of the 120 training latents"),
+    ],
+)
+def test_the_rule_of_the_bandwidth(digits: ReportData, rule: str, numbers: dict[str, float], words: str) -> None:
+    sigma = 2 * digits.bandwidth.mean_norm
+    changed = replace(digits, bandwidth=replace(digits.bandwidth, sigma=sigma, rule=rule, numbers=numbers))
+    assert words in bandwidth_sentence(changed)
 
 
 def test_paper_threshold_is_counted_over_all_candidates(digits_job: Job, digits: ReportData) -> None:
