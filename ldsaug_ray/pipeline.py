@@ -94,7 +94,7 @@ STAGES: dict[str, Stage] = {
             "score",
             "Latent Density Score of every candidate",
             ("encode",),
-            ("scores",),
+            ("scores", "held_out"),
             _pick("score", "seed"),
             "candidates",
         ),

@@ -247,23 +247,52 @@ class Score(Section):
 class Select(Section):
     """Which candidates are kept. Rules given together must all hold."""
 
-    tau: float | None = Field(None, gt=0, lt=1, description="keep LDS > tau; the paper names 0.28")
+    tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
+        None,
+        description="keep LDS > tau; the paper names 0.28; auto: LDS at or above that which all but tau_level of real "
+        "images have (conformal, from the test split; it holds for real images' latents, not for interpolants)",
+    )
+    tau_level: float = Field(
+        0.05, gt=0, lt=1, description="with tau: auto: the share of real images' latents that may fall below it"
+    )
+    typical: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="keep candidates in the central band of log LDS that holds this share of real images' latents, "
+        "such as 0.9 (conformal, as tau: auto); interpolants are usually denser than real ones",
+    )
     top_fraction: float | None = Field(
-        0.2, gt=0, le=1, description="keep this share of the densest; null by default where tau or top_count is given"
+        0.2,
+        gt=0,
+        le=1,
+        description="keep this share of the densest; null by default where tau, typical or top_count is given",
     )
     top_count: Positive | None = Field(None, description="keep this many of the densest candidates")
+    stratify: bool = Field(
+        False, description="apply top_fraction and top_count within each alpha, so that each is kept equally often"
+    )
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether a rule compares with held-out real latents."""
+        return self.tau == "auto" or self.typical is not None
 
     @model_validator(mode="before")
     @classmethod
     def _one_rule_by_default(cls, given: Any) -> Any:
-        other = isinstance(given, dict) and (given.get("tau") is not None or given.get("top_count") is not None)
+        others = ("tau", "typical", "top_count")
+        other = isinstance(given, dict) and any(given.get(name) is not None for name in others)
         return {"top_fraction": None, **given} if other else given
 
     @model_validator(mode="after")
     def _some_rule(self) -> Select:
-        if self.tau is None and self.top_fraction is None and self.top_count is None:
-            raise ValueError("give at least one of tau, top_fraction, top_count")
+        if self.top_fraction is None and self.top_count is None:
+            if self.tau is None and self.typical is None:
+                raise ValueError("give at least one of tau, typical, top_fraction, top_count")
+            if self.stratify:
+                raise ValueError("stratify goes with top_fraction or top_count; give one of them")
         return self
 
 
@@ -315,6 +344,12 @@ class Config(Section):
     finetune: Finetune = Finetune()
     report: Report = Report()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Config:
+        if self.select.needs_held_out and not self.data.test:
+            raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+        return self
 
     def dump(self) -> dict[str, Any]:
         """The resolved tree as plain JSON/YAML types."""

@@ -4,7 +4,7 @@ Arrays in, arrays out; no Ray, no files. The formulas are those of the paper, ke
 """
 
 from ldsaug_ray.lds.bandwidth import ChosenSigma, resolve_sigma, sigma_from_norm
-from ldsaug_ray.lds.diagnostics import Regime, latent_norms, norms_from_mean, regime, sentences
+from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
 from ldsaug_ray.lds.exact import (
     PairScores,
     score_block,
@@ -21,6 +21,7 @@ from ldsaug_ray.lds.threshold import Selection, select
 __all__ = [
     "Candidates",
     "ChosenSigma",
+    "HeldOut",
     "PairScores",
     "Regime",
     "Selection",

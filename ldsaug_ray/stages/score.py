@@ -1,4 +1,4 @@
-"""Stage `score`: latents to `scores/`, a row for every candidate.
+"""Stage `score`: latents to `scores/`, a row for every candidate, and `held_out/`, one for every test latent.
 
 Candidates are cut into units by the settings, never by how many workers there are; training latents are shared
 through the object store, read without a copy.
@@ -7,14 +7,16 @@ through the object store, read without a copy.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import table_digest
+from ldsaug_ray.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, score_pairs, validate_latents
 from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
@@ -51,14 +53,16 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         unit_name="candidates",
     )
     counts, digest = total(results.values())
+    held_out, digest_held_out = score_held_out(job, train, chosen.sigma)
     facts = {
         "sigma": chosen.sigma,
         "sigma_rule": chosen.rule,
         "sigma_numbers": chosen.numbers,
         "latents": len(keys),
+        "held_out": None if held_out is None else asdict(held_out),
         "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
     }
-    return Outcome(counts, digest, facts)
+    return Outcome(counts, digest_text(add_digests([int(digest, 16), digest_held_out])), facts)
 
 
 class ScoreWorker:

@@ -93,8 +93,10 @@ def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> No
         ("seed=4294967296", "seed must be less than 4294967296 (found 4294967296)"),
         ("train.learning_rate=0", "train.learning_rate must be more than 0 (found 0)"),
         ("train.objective.beta=x", "train.objective.beta must be a number (found x)"),
-        ("select.tau=.nan", "select.tau must be a finite number (found .nan)"),
-        ("select.tau=.inf", "select.tau must be a finite number (found .inf)"),
+        ("select.tau=.nan", "select.tau must be a finite number or 'auto' (found .nan)"),
+        ("select.tau=.inf", "select.tau must be a finite number or 'auto' (found .inf)"),
+        ("select.tau=high", "select.tau must be a number or 'auto' (found high)"),
+        ("select.tau=1.5", "select.tau must be less than 1 or 'auto' (found 1.5)"),
         ("select.top_fraction=20", "select.top_fraction must be at most 1 (found 20)"),
         ("score.workers.count=many", "score.workers.count must be a whole number or 'auto' (found many)"),
         ("score.workers.count=0", "score.workers.count must be at least 1 or 'auto' (found 0)"),
@@ -144,7 +146,10 @@ def test_a_wrong_value_names_setting_possible_and_found(override: str, words: st
             ["score.sigma.rule=leave_one_out", "score.sigma.scale=2"],
             "score.sigma: scale belongs to rule: norm_fraction or nearest_neighbour; leave it out (or null)",
         ),
-        (["select.top_fraction=null"], "select: give at least one of tau, top_fraction, top_count"),
+        (["select.top_fraction=null"], "select: give at least one of tau, typical, top_fraction, top_count"),
+        (["select.tau=0.1", "select.stratify=true"], "select: stratify goes with top_fraction or top_count"),
+        (["select.tau=auto", "data.test=0"], "select.tau: auto and select.typical compare with held-out images"),
+        (["select.typical=0.9", "data.test=0.0"], "select.tau: auto and select.typical compare with held-out images"),
         (["data.train=0.9", "data.test=0.3"], "data: train + test = 1.2 is more than all images"),
         (["data.train=0"], "data: train: 0 leaves nothing to train on"),
     ],
@@ -157,6 +162,8 @@ def test_rules_may_be_combined() -> None:
     c = config("select.tau=0.28", "select.top_count=10", "score.sigma.rule=fixed", "score.sigma.value=4")
     assert (c.select.tau, c.select.top_fraction, c.select.top_count, c.score.sigma.value) == (0.28, None, 10, 4.0)
     assert config("select.tau=0.28", "select.top_fraction=0.1").select.top_fraction == 0.1
+    assert config("select.tau=auto").select.top_fraction is None
+    assert config("select.typical=0.9").select.top_fraction is None
     assert config("select.exclude_parents=true").select.top_fraction == 0.2  # the paper's rule, where none is given
 
 

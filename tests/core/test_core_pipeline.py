@@ -41,6 +41,7 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "score.alphas": [0.5],
     "score.sigma.scale": 0.4,
     "select.tau": 0.28,
+    "select.typical": 0.9,
     "select.top_fraction": 0.1,
 }
 
