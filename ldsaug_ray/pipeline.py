@@ -96,7 +96,7 @@ STAGES: dict[str, Stage] = {
             "score",
             "Latent Density Score of every candidate",
             ("encode",),
-            ("scores",),
+            ("scores", "held_out"),
             _pick("score", "seed"),
             "candidates",
         ),

@@ -137,7 +137,8 @@ def _explain(names: tuple[str, ...], errors: list[ErrorDetails]) -> str:
         )
     if kind == "value_error":  # a validator's own words
         shown = "" if isinstance(found, dict | BaseModel) else f" (found {_shown(found)})"
-        return f"{dotted}: {error['msg'].removeprefix('Value error, ')}{shown}"
+        where = f"{dotted}: " if names else ""  # else of the tree as a whole
+        return f"{where}{error['msg'].removeprefix('Value error, ')}{shown}"
     item = f" item {place[0] + 1}" if place and isinstance(place[0], int) else ""  # else what follows is a union branch
     words = dict.fromkeys(_expected(e) for e in (errors[:1] if item else errors))
     if "a number" in words:

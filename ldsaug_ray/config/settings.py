@@ -174,20 +174,47 @@ class Encode(Section):
     workers: Workers = Workers()
 
 
+_SIGMA_FIELDS: dict[str, dict[str, float | None]] = {  # what each rule goes by, and its default
+    "norm_fraction": {"scale": 0.2},
+    "fixed": {"value": None},
+    "leave_one_out": {},
+    "nearest_neighbour": {"scale": 1.0},
+    "parent_share": {"share": 0.1},
+}
+
+
 class Sigma(Section):
     """Bandwidth of the kernel density."""
 
-    rule: Literal["norm_fraction", "fixed"] = Field(
-        "norm_fraction", description="norm_fraction: scale x mean L2 norm of the training latents; fixed: value"
+    rule: Literal["norm_fraction", "fixed", "leave_one_out", "nearest_neighbour", "parent_share"] = Field(
+        "norm_fraction",
+        description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
+        "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
+        "candidate sees little but its parents); nearest_neighbour: scale x median distance of a latent to the nearest "
+        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density",
     )
-    scale: float = Field(0.2, gt=0, description="with norm_fraction; the paper's one fifth")
+    scale: float | None = Field(
+        None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
+    )
     value: float | None = Field(None, gt=0, description="with fixed: sigma itself")
+    share: float | None = Field(None, gt=0, lt=1, description="with parent_share: the parents' median share; none: 0.1")
 
     @model_validator(mode="after")
-    def _fixed(self) -> Sigma:
-        if (self.rule == "fixed") != (self.value is not None):
-            raise ValueError("value is needed with rule: fixed, and only there")
+    def _of_its_rule(self) -> Sigma:
+        for name in ("scale", "value", "share"):
+            if getattr(self, name) is not None and name not in _SIGMA_FIELDS[self.rule]:
+                rules = " or ".join(rule for rule, fields in _SIGMA_FIELDS.items() if name in fields)
+                raise ValueError(f"{name} belongs to rule: {rules}; leave it out (or null) with rule: {self.rule}")
+        if self.rule == "fixed" and self.value is None:
+            raise ValueError("value is needed with rule: fixed")
         return self
+
+    def number(self, name: Literal["scale", "value", "share"]) -> float:
+        """A field that the rule goes by, or its default with this rule."""
+        given: float | None = getattr(self, name)
+        found = _SIGMA_FIELDS[self.rule][name] if given is None else given
+        assert found is not None  # `fixed` has its value
+        return found
 
 
 class Score(Section):
@@ -276,23 +303,52 @@ class Score(Section):
 class Select(Section):
     """Which candidates are kept. Rules given together must all hold."""
 
-    tau: float | None = Field(None, gt=0, lt=1, description="keep LDS > tau; the paper names 0.28")
+    tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
+        None,
+        description="keep LDS > tau; the paper names 0.28; auto: LDS at or above that which all but tau_level of real "
+        "images have (conformal, from the test split; it holds for real images' latents, not for interpolants)",
+    )
+    tau_level: float = Field(
+        0.05, gt=0, lt=1, description="with tau: auto: the share of real images' latents that may fall below it"
+    )
+    typical: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="keep candidates in the central band of log LDS that holds this share of real images' latents, "
+        "such as 0.9 (conformal, as tau: auto); interpolants are usually denser than real ones",
+    )
     top_fraction: float | None = Field(
-        0.2, gt=0, le=1, description="keep this share of the densest; null by default where tau or top_count is given"
+        0.2,
+        gt=0,
+        le=1,
+        description="keep this share of the densest; null by default where tau, typical or top_count is given",
     )
     top_count: Positive | None = Field(None, description="keep this many of the densest candidates")
+    stratify: bool = Field(
+        False, description="apply top_fraction and top_count within each alpha, so that each is kept equally often"
+    )
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether a rule compares with held-out real latents."""
+        return self.tau == "auto" or self.typical is not None
 
     @model_validator(mode="before")
     @classmethod
     def _one_rule_by_default(cls, given: Any) -> Any:
-        other = isinstance(given, dict) and (given.get("tau") is not None or given.get("top_count") is not None)
+        others = ("tau", "typical", "top_count")
+        other = isinstance(given, dict) and any(given.get(name) is not None for name in others)
         return {"top_fraction": None, **given} if other else given
 
     @model_validator(mode="after")
     def _some_rule(self) -> Select:
-        if self.tau is None and self.top_fraction is None and self.top_count is None:
-            raise ValueError("give at least one of tau, top_fraction, top_count")
+        if self.top_fraction is None and self.top_count is None:
+            if self.tau is None and self.typical is None:
+                raise ValueError("give at least one of tau, typical, top_fraction, top_count")
+            if self.stratify:
+                raise ValueError("stratify goes with top_fraction or top_count; give one of them")
         return self
 
 
@@ -344,6 +400,12 @@ class Config(Section):
     finetune: Finetune = Finetune()
     report: Report = Report()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Config:
+        if self.select.needs_held_out and not self.data.test:
+            raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+        return self
 
     def dump(self) -> dict[str, Any]:
         """The resolved tree as plain JSON/YAML types."""

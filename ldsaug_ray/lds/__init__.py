@@ -3,9 +3,16 @@
 Arrays in, arrays out; no Ray, no files. The formulas are those of the paper, kept in log space throughout.
 """
 
-from ldsaug_ray.lds.bandwidth import resolve_sigma, sigma_from_norm
-from ldsaug_ray.lds.diagnostics import Regime, latent_norms, norms_from_mean, regime, sentences
-from ldsaug_ray.lds.exact import PairScores, score_block, score_gradient, score_pairs, score_points
+from ldsaug_ray.lds.bandwidth import ChosenSigma, resolve_sigma, sigma_from_norm
+from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
+from ldsaug_ray.lds.exact import (
+    PairScores,
+    score_block,
+    score_gradient,
+    score_leave_one_out,
+    score_pairs,
+    score_points,
+)
 from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import validate_latents
 from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
@@ -13,6 +20,8 @@ from ldsaug_ray.lds.threshold import Selection, select
 
 __all__ = [
     "Candidates",
+    "ChosenSigma",
+    "HeldOut",
     "PairScores",
     "Regime",
     "Selection",
@@ -28,6 +37,7 @@ __all__ = [
     "resolve_sigma",
     "score_block",
     "score_gradient",
+    "score_leave_one_out",
     "score_pairs",
     "score_points",
     "select",

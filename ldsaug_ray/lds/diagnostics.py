@@ -22,6 +22,22 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Log LDS of real latents that the density was not made of: how many, their median and central 95 %."""
+
+    count: int
+    low: float  # 2.5 % quantile
+    median: float
+    high: float  # 97.5 % quantile
+
+    @classmethod
+    def of(cls, log_lds: Array) -> HeldOut:
+        """Of scores float64[n], n >= 1."""
+        low, median, high = np.quantile(log_lds, [0.025, 0.5, 0.975]).tolist()
+        return cls(len(log_lds), low, median, high)
+
+
+@dataclass(frozen=True)
 class Regime:
     """What the scores of one run reward. None: undefined here (nothing selected, or a constant)."""
 
@@ -41,8 +57,11 @@ class Regime:
     extreme_alphas: tuple[float, ...]  # those nearest to a parent
     extreme_share: float
     extreme_share_selected: float | None
-    overlap_without_parents: float | None  # Jaccard: selected, and as many ranked without their parents
+    overlap_without_parents: float | None  # Jaccard: selected, if the densest, and as many ranked without their parents
     norm_shrinkage: float | None  # mean ||z - mean||: candidates / training latents
+    denser_than_median: float | None  # share of candidates denser than the median of held-out real latents
+    denser_than_most: float | None  # the same, than 97.5 % of them
+    denser_than_most_without_parents: float | None  # the same, by the density without the own two parents
 
 
 def latent_norms(train: ArrayLike) -> Array:
@@ -81,11 +100,13 @@ def regime(
     selected: NDArray[np.bool_],
     distance_to_mean: Array,
     train_distance_to_mean: Array,
+    held_out: HeldOut | None = None,
 ) -> Regime:
     """Measure the regime from all candidates, or a large sample drawn without regard to score.
 
     The first seven are [M], one value a candidate: scores of one sigma, alpha, the mask of the kept, and
-    `norms_from_mean`; the last is `latent_norms`, [N]. Raises InputError for no candidates or unequal lengths.
+    `norms_from_mean`; then `latent_norms`, [N], and held-out latents scored with the same sigma, where there are any.
+    Raises InputError for no candidates or unequal lengths.
     """
     columns = (log_lds, log_lds_excluding_parents, parent_share, effective_neighbours, alpha, selected)
     lengths = [len(column) for column in (*columns, distance_to_mean)]
@@ -116,8 +137,17 @@ def regime(
         extreme_alphas=tuple(values[extreme].tolist()),
         extreme_share=float(extreme[which].mean()),
         extreme_share_selected=float(extreme[which][kept].mean()) if count else None,
-        overlap_without_parents=_overlap(log_lds_excluding_parents, kept) if count else None,
+        overlap_without_parents=(
+            _overlap(log_lds_excluding_parents, kept)
+            if count and any(_are_densest(kept, score) for score in (log_lds, log_lds_excluding_parents))
+            else None
+        ),
         norm_shrinkage=float(np.mean(distance_to_mean)) / train_mean if train_mean > 0 else None,
+        denser_than_median=float((log_lds > held_out.median).mean()) if held_out else None,
+        denser_than_most=float((log_lds > held_out.high).mean()) if held_out else None,
+        denser_than_most_without_parents=(
+            float((log_lds_excluding_parents > held_out.high).mean()) if held_out else None
+        ),
     )
 
 
@@ -126,6 +156,11 @@ def spearman(a: Array, b: Array) -> float | None:
     ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (a, b)]
     spread = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
     return float(ranks[0] @ ranks[1]) / spread if spread > 0 else None
+
+
+def _are_densest(kept: NDArray[np.bool_], scores: Array) -> bool:
+    """Whether none that was left out is denser than one that was kept: not so for a band, or within each alpha."""
+    return bool(scores[kept].min() >= scores[~kept].max(initial=-np.inf))
 
 
 def _overlap(scores: Array, kept: NDArray[np.bool_]) -> float:
@@ -146,6 +181,8 @@ def sentences(regime: Regime) -> list[str]:
         found.append(_mean(r))
     if r.norm_shrinkage is not None:
         found.append(_norm(r))
+    if r.denser_than_median is not None:
+        found.append(_real(r))
     found.append(
         f"The largest LDS of the run is {np.exp(r.max_log_lds):.3g} and the median {np.exp(r.median_log_lds):.3g} "
         f"(log {r.max_log_lds:.2f} and {r.median_log_lds:.2f}): a select.tau at or above the largest keeps nothing."
@@ -158,7 +195,7 @@ def _parents(r: Regime) -> str:
     if r.median_parent_share >= 0.5:
         return (
             f"In this run {share}: 'dense' means 'almost a copy of a training image'; "
-            "consider select.exclude_parents=true or a larger score.sigma.scale."
+            "consider select.exclude_parents=true or a larger sigma (score.sigma)."
         )
     if r.median_parent_share >= 0.1:
         return (
@@ -177,12 +214,12 @@ def _neighbours(r: Regime) -> str:
     if r.median_effective_neighbours > 0.5 * r.n_latents:
         return (
             f"A typical candidate's density is an even average over {count}: the bandwidth blurs all structure; "
-            "consider a smaller score.sigma.scale."
+            "consider a smaller sigma (score.sigma)."
         )
     if r.median_effective_neighbours < 3:
         return (
             f"A typical candidate's density rests on effectively {count}: "
-            "the bandwidth is narrow; consider a larger score.sigma.scale."
+            "the bandwidth is narrow; consider a larger sigma (score.sigma)."
         )
     return f"A typical candidate's density rests on effectively {count}."
 
@@ -217,7 +254,7 @@ def _mean(r: Regime) -> str:
     if r.correlation_with_mean >= 0.9:
         return (
             f"The score ranks by distance to the mean latent ({correlation}): it prefers average images; "
-            "consider a smaller score.sigma.scale."
+            "consider a smaller sigma (score.sigma)."
         )
     if r.correlation_with_mean >= 0.5:
         return f"The score leans towards average images ({correlation})."
@@ -230,3 +267,18 @@ def _norm(r: Regime) -> str:
     if r.norm_shrinkage < 0.9:
         return f"Candidates lie {shrinkage}: linear interpolation shrinks the norm, which alone makes them look dense."
     return f"Candidates lie {shrinkage}: interpolation barely shrinks the norm."
+
+
+def _real(r: Regime) -> str:
+    assert r.denser_than_median is not None
+    assert r.denser_than_most is not None
+    share = (
+        f"{r.denser_than_most:.0%} of the candidates are denser than 97.5% of held-out real latents "
+        f"({r.denser_than_most_without_parents:.0%} without their own parents) and {r.denser_than_median:.0%} denser "
+        "than their median, where real latents would be 2.5% and 50%"
+    )
+    if r.denser_than_most > 0.25 or r.denser_than_median > 0.9:
+        return f"{share}: denser is not more real here; consider select.typical or score.interpolation=slerp."
+    if r.denser_than_median < 0.1:
+        return f"{share}: most candidates lie where real latents hardly do; consider select.tau=auto."
+    return f"{share}."

@@ -176,6 +176,39 @@ def score_points(
     return _log_mean(sums, len(z))[:, 0]
 
 
+def score_leave_one_out(
+    train: ArrayLike,
+    rows: ArrayLike,
+    sigmas: Sequence[float] | Array,
+    *,
+    dtype: DTypeLike = np.float32,
+    tile_rows: int = TILE_ROWS,
+    tile_latents: int = TILE_LATENTS,
+) -> Array:
+    """log of the mean weight of the N - 1 *other* training latents at some of them, float64[M, S]; finite, at most 0.
+
+    train: float32[N, d]; rows: int64[M], which latents; the rest as `score_points`. A duplicate of a latent is another
+    latent and counts. Less d log(sigma) + d/2 log(2 pi) it is the leave-one-out log density. Raises InputError for
+    invalid latents or rows, or a single latent; ConfigError for the rest.
+    """
+    z, r = validate_latents(train), np.asarray(rows)
+    if r.ndim != 1:
+        raise InputError(f"rows must be 1-D; found shape {r.shape}")
+    check_rows(r, len(z), "rows")
+    if len(z) < 2:
+        raise InputError("a density among the others needs at least 2 training latents; found 1")
+    _check("exact", dtype, "linear", tile_rows, tile_latents)
+    precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
+    out = np.empty((len(r), len(precisions)))
+    for start in range(0, len(r), tile_rows):
+        own = r[start : start + tile_rows].astype(np.int64)
+        itself = _kernel.Mix(*(np.full((len(own), 1), share) for share in (1.0, 0.0, 0.0)))  # all of it in one parent
+        local, gaps = np.repeat(np.arange(len(own))[:, None], 2, axis=1), np.zeros(len(own))
+        sums = _kernel.shard_sums(frame, z[own], own, local, gaps, itself, z, precisions, dtype, tile_latents)
+        out[start : start + tile_rows] = _log_mean(sums, len(z) - 1)[:, 0]
+    return out
+
+
 def score_gradient(
     train: ArrayLike,
     points: ArrayLike,

@@ -2,6 +2,11 @@
 
 Candidates are ranked by log score, ties by lower id, so the answer depends neither on how the scores are cut into
 chunks nor on the order the chunks come in.
+
+Two rules compare with held-out real latents by split conformal prediction (Vovk et al. 2005). Of n held-out log scores
+in ascending order the k-th is a bound below which a new real latent falls with probability at most k / (n + 1), since
+its rank among them is uniform. That is a guarantee for latents of *real* images alone: interpolants are other things,
+and usually denser (spec section 2, trap 3).
 """
 
 from __future__ import annotations
@@ -16,9 +21,11 @@ from numpy.typing import NDArray
 from ldsaug_ray.config.settings import Select
 from ldsaug_ray.errors import InputError, NothingSelectedError
 
+Bounds = tuple[float, float]  # least and largest log score, both inclusive
+
 SAMPLE = 262_144  # scores kept for the quantiles of an empty selection; more candidates are sampled
 LEVELS = (0.5, 0.8, 0.9, 0.99)
-SLACK = 65_536  # candidates the buffer may grow by before it is cut back
+SLACK = 65_536  # candidates the buffers may grow by before they are cut back
 
 
 @dataclass(frozen=True)
@@ -29,55 +36,135 @@ class Selection:
     threshold_log: float  # lowest log score that was kept
     n_candidates: int  # how many there were
     rules: dict[str, int] = field(default_factory=dict)  # each rule that was given: how many it alone would keep
-    binding: str = ""  # the rule that keeps fewest, so decides
+    binding: str = ""  # the rule that alone keeps fewest
+    auto_log: float | None = None  # log tau, where tau is auto
+    typical_log: Bounds | None = None  # the band, where typical is given
 
 
 def select(
-    chunks: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]], n_total: int, settings: Select
+    chunks: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    n_total: int,
+    settings: Select,
+    *,
+    n_alphas: int = 1,
+    held_out: NDArray[np.float64] | None = None,
 ) -> Selection:
     """Keep the candidates that pass every rule given (spec section 1, "selection").
 
     chunks: (candidate ids int64[m], log scores float64[m]), together all `n_total` candidates in any order; the score
     is log LDS, or that without parents where `settings.exclude_parents`: the caller passes the one that is meant.
-    tau keeps log score > log tau, strictly; top_fraction the densest max(1, floor(f n_total + 1/2)) of all candidates,
-    top_count that many (or all). Raises NothingSelectedError with usable thresholds when none is left, InputError for
-    NaN scores, repeated ids, or a count other than `n_total`.
+    n_alphas: candidate c has the alpha number c % n_alphas; used by stratify alone. held_out: log LDS of real latents
+    that the density was not made of, float64[n]; used by tau: auto and typical.
+
+    tau keeps log score > log tau, strictly; tau: auto log score >= `conformal_bound`; typical what lies within
+    `conformal_band`, ends included; top_fraction the densest max(1, floor(f n + 1/2)) of all n candidates, top_count
+    that many (or all), whatever the other rules keep. With stratify n counts the candidates of one alpha, and
+    top_count is split evenly, the lowest alphas taking what is left over. Raises NothingSelectedError with usable
+    numbers when none is left, InputError for NaN scores, repeated ids, a count other than `n_total`, or too few
+    held-out latents.
     """
     if n_total < 1:
         raise InputError("there are no candidates to select from")
-    limits = _limits(n_total, settings)
-    floor = -math.inf if settings.tau is None else math.log(settings.tau)
-    best = _Best(min(limits.values(), default=n_total))
+    strata = n_alphas if settings.stratify else 1
+    sizes = [len(range(a, n_total, strata)) for a in range(strata)]
+    limits = _limits(sizes, settings)
+    bounds = _bounds(settings, held_out)
+    low = max((least for least, _ in bounds.values()), default=-math.inf)
+    high = min((most for _, most in bounds.values()), default=math.inf)
+    best = [_Best(min(each), SLACK // strata) for each in zip(*limits.values(), strict=True)] or [_Best(n_total, SLACK)]
     sample = _Sample(n_total)
-    seen = above = 0
+    alone, seen, above_band = dict.fromkeys(bounds, 0), np.zeros(strata, np.int64), 0
     for ids, scores in chunks:
         ids, scores = _checked(ids, scores)
-        seen += len(ids)
-        if settings.tau is not None:
+        seen += np.bincount(ids % strata, minlength=strata)
+        for rule, (least, most) in bounds.items():
+            alone[rule] += int(((scores >= least) & (scores <= most)).sum())
+        if bounds:
             sample.add(ids, scores)
-            passing = scores > floor
-            above += int(passing.sum())
-            ids, scores = ids[passing], scores[passing]
-        best.add(ids, scores)
-    if seen != n_total:
-        raise InputError(f"{n_total} candidates were announced but {seen} scores came; score again")
-    if settings.tau is not None and above == 0:
-        raise NothingSelectedError(_nothing(settings.tau, sample, n_total))
-    ids, scores = best.cut()
+            above_band += int((scores > high).sum())
+            hopeful = scores >= low  # what is too dense for the band takes its place in the ranking all the same
+            if not limits:
+                hopeful &= scores <= high
+            ids, scores = ids[hopeful], scores[hopeful]
+        for a, of_alpha in enumerate(best):
+            mine = slice(None) if strata == 1 else ids % strata == a
+            of_alpha.add(ids[mine], scores[mine])
+    if seen.sum() != n_total:
+        raise InputError(f"{n_total} candidates were announced but {seen.sum()} scores came; score again")
+    if seen.tolist() != sizes:
+        raise InputError(f"the candidates of {n_total} do not have each of {strata} alphas in turn; score again")
+    found = [of_alpha.cut() for of_alpha in best]
+    ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(ids, kind="stable")
+    ids, scores = ids[order], scores[order]
     repeated = ids[1:][ids[1:] == ids[:-1]]
     if len(repeated):
         raise InputError(f"candidate {repeated[0]} was scored more than once; score again")
-    rules = {} if settings.tau is None else {"tau": above}
-    rules |= limits
-    return Selection(ids, float(scores.min()), n_total, rules, min(rules, key=lambda name: rules[name]))
+    ids, scores = ids[scores <= high], scores[scores <= high]
+    rules = alone | {rule: sum(each) for rule, each in limits.items()}
+    if not len(ids):
+        raise NothingSelectedError(_nothing(settings, bounds, rules, above_band, sample, n_total))
+    return Selection(
+        ids,
+        float(scores.min()),
+        n_total,
+        rules,
+        min(rules, key=lambda name: rules[name]),
+        bounds["tau"][0] if settings.tau == "auto" else None,
+        bounds.get("typical"),
+    )
 
 
-def _limits(n_total: int, settings: Select) -> dict[str, int]:
+def conformal_bound(held_out: NDArray[np.float64], level: float) -> float:
+    """The k-th smallest of n held-out log scores, k = floor(level (n + 1)): all but `level` of new ones reach it.
+
+    Raises InputError where n is too small for that level.
+    """
+    return _order_statistics(held_out, level, f"select.tau: auto with select.tau_level = {level:g}")[0]
+
+
+def conformal_band(held_out: NDArray[np.float64], central: float) -> Bounds:
+    """The k-th smallest and largest of n held-out log scores, k = floor((1 - central)/2 (n + 1)).
+
+    New ones lie between them, ends included, with probability at least `central`. Raises as `conformal_bound`.
+    """
+    return _order_statistics(held_out, (1 - central) / 2, f"select.typical = {central:g}")
+
+
+def _order_statistics(held_out: NDArray[np.float64], level: float, rule: str) -> Bounds:
+    n = len(held_out)
+    k = math.floor(level * (n + 1) + 1e-9)  # 0.05 * 20 is meant to be 1
+    if k < 1:
+        raise InputError(
+            f"{rule} needs at least {math.ceil(1 / level - 1e-9) - 1} held-out latents; there are {n}: "
+            "raise data.test, or choose a rule that asks for fewer"
+        )
+    ordered = np.sort(held_out)
+    return float(ordered[k - 1]), float(ordered[n - k])
+
+
+def _bounds(settings: Select, held_out: NDArray[np.float64] | None) -> dict[str, Bounds]:
+    real = np.empty(0) if held_out is None else np.asarray(held_out, np.float64)
+    if settings.needs_held_out and np.isnan(real).any():
+        raise InputError("the score of a held-out latent is NaN; score again")
+    bounds = {}
+    if settings.tau == "auto":
+        bounds["tau"] = (conformal_bound(real, settings.tau_level), math.inf)
+    elif settings.tau is not None:
+        bounds["tau"] = (math.nextafter(math.log(settings.tau), math.inf), math.inf)  # strictly above
+    if settings.typical is not None:
+        bounds["typical"] = conformal_band(real, settings.typical)
+    return bounds
+
+
+def _limits(sizes: list[int], settings: Select) -> dict[str, list[int]]:
+    """How many each rule keeps of each stratum."""
     limits = {}
     if settings.top_fraction is not None:
-        limits["top_fraction"] = min(n_total, max(1, math.floor(settings.top_fraction * n_total + 0.5)))
+        limits["top_fraction"] = [min(n, max(1, math.floor(settings.top_fraction * n + 0.5))) for n in sizes]
     if settings.top_count is not None:
-        limits["top_count"] = min(n_total, settings.top_count)
+        each, over = divmod(settings.top_count, len(sizes))
+        limits["top_count"] = [min(n, each + (a < over)) for a, n in enumerate(sizes)]
     return limits
 
 
@@ -94,8 +181,8 @@ def _checked(ids: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[NDArr
 class _Best:
     """The k densest of all that was added, ties by lower id."""
 
-    def __init__(self, k: int) -> None:
-        self.k = k
+    def __init__(self, k: int, slack: int) -> None:
+        self.k, self.slack = k, slack
         self.ids: list[NDArray[np.int64]] = []
         self.scores: list[NDArray[np.float64]] = []
         self.held = 0
@@ -106,14 +193,16 @@ class _Best:
         self.ids.append(ids[hopeful])
         self.scores.append(scores[hopeful])
         self.held += len(self.ids[-1])
-        if self.held > 2 * self.k + SLACK:
+        if self.held > 2 * self.k + self.slack:
             self.cut()
 
     def cut(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Forget all but the k best; they come back sorted by id."""
         ids = np.concatenate([*self.ids, np.empty(0, np.int64)])
         scores = np.concatenate([*self.scores, np.empty(0)])
-        if len(ids) > self.k:
+        if self.k == 0:  # fewer to keep than there are alphas
+            ids, scores = ids[:0], scores[:0]
+        elif len(ids) > self.k:
             self.worst = float(np.partition(scores, len(scores) - self.k)[len(scores) - self.k])
             keep = scores > self.worst
             ties = np.flatnonzero(scores == self.worst)
@@ -153,16 +242,46 @@ def _hash(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def _nothing(tau: float, sample: _Sample, n_total: int) -> str:
+def _nothing(
+    settings: Select,
+    bounds: dict[str, Bounds],
+    alone: dict[str, int],
+    above_band: int,
+    sample: _Sample,
+    n_total: int,
+) -> str:
+    """Which rules kept nothing, and what would."""
     about = "" if sample.exact else f" (approximate: from a sample of {sum(map(len, sample.scores))})"
-    lines = [
-        f"select.tau = {tau:g} keeps none of {n_total} candidates: the largest LDS is {_lds(sample.largest)}.",
-        f"Values that select.tau could take{about}:",
-    ]
-    for level, value in zip(LEVELS, sample.quantiles(), strict=False):
-        lines.append(f"  {_lds(value)} keeps about the densest {1 - level:.0%} ({level:.0%} quantile)")
-    lines.append(f"  less than {_lds(sample.largest)} keeps at least one (the maximum)")
-    lines.append("Set one of them, or drop select.tau and use select.top_fraction or select.top_count.")
+    quantiles = list(zip(LEVELS, sample.quantiles(), strict=False))
+    if alone.get("tau") == 0:
+        tau = f"{settings.tau:g}" if settings.tau != "auto" else f"auto, here {_lds(bounds['tau'][0])},"
+        lines = [
+            f"select.tau = {tau} keeps none of {n_total} candidates: the largest LDS is {_lds(sample.largest)}.",
+            f"Values that select.tau could take{about}:",
+        ]
+        for level, value in quantiles:
+            lines.append(f"  {_lds(value)} keeps about the densest {1 - level:.0%} ({level:.0%} quantile)")
+        lines.append(f"  less than {_lds(sample.largest)} keeps at least one (the maximum)")
+        lines.append("Set one of them, or drop select.tau and use select.top_fraction or select.top_count.")
+        return "\n".join(lines)
+    lines = []
+    if "typical" in bounds:
+        least, most = bounds["typical"]
+        below, within = n_total - alone["typical"] - above_band, alone["typical"]
+        spread = ", ".join(f"{value:.6g} ({level:.0%} quantile)" for level, value in quantiles)
+        lines += [
+            f"select.typical = {settings.typical:g} is log LDS from {least:.6g} to {most:.6g}, by held-out real "
+            f"latents. Of {n_total} candidates {below} lie below it, {within} within, {above_band} above; "
+            f"their log LDS{about}: {spread}, {sample.largest:.6g} (the maximum)."
+        ]
+        if above_band > below:
+            lines.append(
+                "Interpolants are usually denser than real latents: score.interpolation: slerp, select.exclude_parents "
+                "or a wider select.typical may bring them into the band."
+            )
+    if all(alone.values()):
+        lines.append(f"Alone the rules keep {', '.join(f'{n} ({rule})' for rule, n in alone.items())}; together none.")
+    lines.append("Drop or loosen a rule of select.")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.lds import Regime
+from ldsaug_ray.lds import HeldOut, Regime
 
 Floats = NDArray[np.float64]
 Tiles = NDArray[np.uint8]  # [n, T, T, 3]
@@ -94,6 +94,8 @@ class Threshold:
     rules: Mapping[str, int]  # rule -> how many it alone would keep
     binding: str
     n_selected: int
+    auto_log: float | None  # log tau, where tau is auto
+    typical_log: tuple[float, float] | None  # the band, where typical is given
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Bandwidth:
 
     sigma: float
     rule: str
-    scale: float
+    numbers: Mapping[str, float]  # the rule's own, see `lds.ChosenSigma`
     mean_norm: float  # of the training latents, from the origin
     n_latents: int
     latent_dim: int
@@ -198,6 +200,7 @@ class ReportData:
     scores: Scores
     threshold: Threshold
     bandwidth: Bandwidth
+    held_out: HeldOut | None  # None: no test images
     regime: Regime
     bands: tuple[Band, ...]
     picks: tuple[Pick, ...]

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from ldsaug_ray.lds import HeldOut
 from ldsaug_ray.report.data import PAPER_TAU, AttributeShare, Curve, Floats
 
 INK, MUTED, GRID, ALL, KEPT, MARK = "#26303b", "#68727e", "#e4e7eb", "#bcc4ce", "#2f6db5", "#b4501c"
@@ -74,8 +75,8 @@ def histogram(values: Floats, selected: NDArray[np.bool_], bins: int = 60, *, lo
     return Histogram(np.power(10.0, edges) if log else edges, everyone, kept)
 
 
-def density(counts: Histogram, threshold: float, score_name: str) -> bytes:
-    """Log LDS of all candidates, the selected on top, the threshold and the paper's τ."""
+def density(counts: Histogram, threshold: float, score_name: str, held_out: HeldOut | None = None) -> bytes:
+    """Log LDS of all candidates, the selected on top, the threshold, the paper's τ, and where real latents lie."""
 
     def draw(axes: Axes) -> None:
         _bars(axes, counts)
@@ -97,6 +98,12 @@ def density(counts: Histogram, threshold: float, score_name: str) -> bytes:
         paper = math.log(PAPER_TAU)
         if low <= paper <= high + 0.25 * (high - low):
             axes.axvline(paper, color=INK, lw=1.2, ls=(0, (4, 3)), label=f"paper: τ = {PAPER_TAU}")
+        if held_out is not None:
+            # a strip below the bars' feet; one that lies far off would squash the candidates, and is left to the text
+            left, far_right = (max(low - (high - low), held_out.low), min(high + (high - low), held_out.high))
+            if left < far_right:
+                axes.hlines(-0.03 * top, left, far_right, color=INK, lw=4, label="held-out real, 95%")
+                axes.set_ylim(-0.06 * top, top)
         axes.set_xlabel(f"{score_name} (natural logarithm)")
         axes.set_ylabel("candidates")
         above = axes.secondary_xaxis("top", functions=(_to_log10, _from_log10))

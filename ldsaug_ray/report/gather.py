@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import ldsaug_ray
 from ldsaug_ray.config import Config
 from ldsaug_ray.config.settings import Interpolation
-from ldsaug_ray.lds import Candidates, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
@@ -49,7 +49,9 @@ def gather(run: RunDir, config: Config) -> ReportData:
     """
     for stage in ("prepare", "train", "encode", "score", "select"):
         run.require(stage)
-    prepared, select = run.require("prepare"), run.require("select")
+    prepared, score, select = (run.require(stage) for stage in ("prepare", "score", "select"))
+    held_out = None if score["held_out"] is None else HeldOut(**score["held_out"])
+    band = select["typical_log_lds"]
     latents = read_latents(run)
     ranked_by = select["ranked_by"]
     scores = read_scores(run, latents, ranked_by, config.seed)
@@ -66,10 +68,17 @@ def gather(run: RunDir, config: Config) -> ReportData:
         quarantine=read_quarantine(run),
         scores=scores,
         threshold=Threshold(
-            ranked_by, select["threshold_log_lds"], select["rules"], select["binding_rule"], select["rows_out"]
+            ranked_by,
+            select["threshold_log_lds"],
+            select["rules"],
+            select["binding_rule"],
+            select["rows_out"],
+            select["auto_log_lds"],
+            None if band is None else (band["least"], band["most"]),
         ),
-        bandwidth=_bandwidth(run, config, latents),
-        regime=_regime(latents, scores, config.score.interpolation),
+        bandwidth=_bandwidth(score, latents),
+        held_out=held_out,
+        regime=_regime(latents, scores, config.score.interpolation, held_out),
         bands=_bands(config, latents, scores, vae),
         picks=_picks(config, run, latents, vae, ranked_by),
         parents=read_parents(run, latents),
@@ -114,14 +123,13 @@ def _stage(name: str, entry: Mapping[str, Any] | None) -> StageRow:
     )
 
 
-def _bandwidth(run: RunDir, config: Config, latents: Latents) -> Bandwidth:
-    settings = config.score.sigma
+def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     norms = np.sqrt(np.einsum("nd,nd->n", latents.z, latents.z, dtype=np.float64))
     n, d = latents.z.shape
-    return Bandwidth(run.require("score", "sigma"), settings.rule, settings.scale, float(norms.mean()), n, d)
+    return Bandwidth(score["sigma"], score["sigma_rule"], score["sigma_numbers"], float(norms.mean()), n, d)
 
 
-def _regime(latents: Latents, scores: Scores, interpolation: Interpolation) -> Regime:
+def _regime(latents: Latents, scores: Scores, interpolation: Interpolation, held_out: HeldOut | None) -> Regime:
     candidates = Candidates(scores.candidate, scores.parent_i, scores.parent_j, scores.alpha)
     return regime(
         log_lds=scores.log_lds,
@@ -132,6 +140,7 @@ def _regime(latents: Latents, scores: Scores, interpolation: Interpolation) -> R
         selected=scores.selected,
         distance_to_mean=norms_from_mean(latents.z, candidates, interpolation),
         train_distance_to_mean=latent_norms(latents.z),
+        held_out=held_out,
     )
 
 

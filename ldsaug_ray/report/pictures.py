@@ -36,7 +36,7 @@ def draw(data: ReportData) -> dict[str, bytes]:
     share = figures.histogram(np.clip(scores.parent_share, 0, 1), scores.selected, 40)
     neighbours = figures.histogram(np.maximum(scores.effective_neighbours, 1), scores.selected, 40, log=True)
     pictures = {
-        "density.svg": figures.density(score_histogram(data), data.threshold.log, name),
+        "density.svg": figures.density(score_histogram(data), data.threshold.log, name, data.held_out),
         "by-alpha.svg": figures.by_alpha(scores.alpha, ranking, data.threshold.log, name),
         "alpha-share.svg": figures.alpha_share(found.alphas, found.alpha_share, found.alpha_share_selected),
         "parent-share.svg": figures.shares(share, "share of the density from the own two parents"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -18,9 +19,11 @@ def headline(data: ReportData) -> str:
     """What the run did, in a sentence or two."""
     t, s = data.threshold, data.scores
     tail = "the VAE was then trained further on both." if data.finetuned else "the VAE has not been fine-tuned on them."
+    rule = data.config["select"]
+    kept = "Of them" if rule["typical"] is not None or rule["stratify"] else "The densest"
     return (
         f"From {count(data.n_train)} training images, {count(s.n_total)} interpolated latents were scored by how "
-        f"densely training latents lie around them. The densest {count(t.n_selected)} "
+        f"densely training latents lie around them. {kept} {count(t.n_selected)} "
         f"({percent(t.n_selected / s.n_total)}) were kept as augmentation A; {tail}"
     )
 
@@ -53,13 +56,50 @@ def threshold_sentences(data: ReportData) -> list[str]:
     return found
 
 
+def held_out_sentences(data: ReportData) -> list[str]:
+    """Where held-out real latents lie, and the rules of select that go by them; none without test images."""
+    h, t, select = data.held_out, data.threshold, data.config["select"]
+    if h is None:
+        return []
+    found = [
+        f"{count(h.count)} held-out real latents have a median log LDS of {log_text(h.median)}; the central 95% of "
+        f"them lie between {log_text(h.low)} and {log_text(h.high)}."
+    ]
+    if t.auto_log is not None:
+        found.append(
+            f"τ = auto came out as LDS = {power(t.auto_log)}, log LDS = {log_text(t.auto_log, 3)}: at least "
+            f"{percent(1 - select['tau_level'])} of real images’ latents reach it."
+        )
+    if t.typical_log is not None:
+        low, high = (log_text(x, 3) for x in t.typical_log)
+        found.append(
+            f"The band of typical = {select['typical']:g} goes from log LDS {low} to {high}: at least "
+            f"{percent(select['typical'])} of real images’ latents lie in it."
+        )
+    if len(found) > 1:
+        found.append("That is promised of latents of real images alone, not of interpolants.")
+    return found
+
+
 def _rules(data: ReportData) -> str:
     t = data.threshold
-    settings = data.config["select"]
-    each = [f"{name} = {settings[name]:g}, which keeps {count(n)}" for name, n in t.rules.items()]
+    each = [f"{rule}, which keeps {count(n)}" for rule, n in zip(_named(data, t.rules), t.rules.values(), strict=True)]
     if len(each) == 1:
         return f"The rule: {each[0]}."
-    return f"The rules, which must all hold: {'; '.join(each)}. {t.binding} decided."
+    decided = t.rules[t.binding] == t.n_selected
+    together = f"{t.binding} decided" if decided else f"Together they keep {count(t.n_selected)}"
+    return f"The rules, which must all hold: {'; '.join(each)}. {together}."
+
+
+def _named(data: ReportData, rules: Iterable[str]) -> list[str]:
+    """Rules of select with their values."""
+    settings = data.config["select"]
+    named = []
+    for rule in rules:
+        value = settings[rule] if settings[rule] == "auto" else f"{settings[rule]:g}"
+        within = " within each α" if settings["stratify"] and rule.startswith("top_") else ""
+        named.append(f"{rule} = {value}{within}")
+    return named
 
 
 def _ratio(difference: float) -> str:
@@ -70,13 +110,31 @@ def _ratio(difference: float) -> str:
 
 
 def bandwidth_sentence(data: ReportData) -> str:
-    """σ and the rule it comes from."""
-    b = data.bandwidth
+    """σ, the rule it comes from, and the rule's own number."""
+    b, n = data.bandwidth, data.bandwidth.numbers
     mean = f"the mean norm of the {count(b.n_latents)} training latents, {b.mean_norm:.4g}"
-    if b.rule == "fixed":
-        return f"σ = {b.sigma:.4g}, fixed in the settings: {b.sigma / b.mean_norm:.3g} × {mean}."
-    paper = ", the paper’s rule" if b.scale == 0.2 else "; the paper takes 0.2"
-    return f"σ = {b.sigma:.4g} = {b.scale:g} × {mean}{paper}. Latents have {count(b.latent_dim)} dimensions."
+    end = f"Latents have {count(b.latent_dim)} dimensions."
+    if b.rule == "norm_fraction":
+        paper = ", the paper’s rule" if n["scale"] == 0.2 else "; the paper takes 0.2"
+        return f"σ = {b.sigma:.4g} = {n['scale']:g} × {mean}{paper}. {end}"
+    if b.rule == "leave_one_out":
+        why = (
+            f"the likeliest for {count(int(n['sampled_latents']))} latents among the others (leave-one-out, "
+            f"{log_text(n['log_likelihood'])} nats a latent)"
+        )
+    elif b.rule == "nearest_neighbour":
+        why = (
+            f"{n['scale']:g} × the median distance to the nearest other latent, {n['median_distance']:.4g}, of "
+            f"{count(int(n['sampled_latents']))} latents"
+        )
+    elif b.rule == "parent_share":
+        why = (
+            f"where the own parents hold {percent(n['share'])} of a typical candidate’s density, by "
+            f"{count(int(n['sampled_pairs']))} pairs"
+        )
+    else:
+        why = "fixed in the settings"
+    return f"σ = {b.sigma:.4g}, {why}: {b.sigma / b.mean_norm:.3g} × {mean}; the paper takes 0.2 ×. {end}"
 
 
 def sample_note(data: ReportData) -> str:
@@ -144,14 +202,15 @@ def pick_alt(pick: Pick) -> str:
 
 def figure_alts(data: ReportData) -> dict[str, str]:
     """Alt text of every figure: what it shows and its main numbers."""
-    r, s, t = data.regime, data.scores, data.threshold
+    r, s, t, h = data.regime, data.scores, data.threshold, data.held_out
     ranking = s.ranking(t.ranked_by)
     quartiles = [log_text(float(q)) for q in np.quantile(ranking, [0.0, 0.5, 1.0])]
     medians = [(a, float(np.median(ranking[s.alpha == a]))) for a in r.alphas]
     densest, thinnest = max(medians, key=lambda m: m[1]), min(medians, key=lambda m: m[1])
     alts = {
         "density.svg": f"Histogram of log LDS of {count(len(s))} candidates: smallest {quartiles[0]}, median "
-        f"{quartiles[1]}, largest {quartiles[2]}. The threshold is {log_text(t.log)}.",
+        f"{quartiles[1]}, largest {quartiles[2]}. The threshold is {log_text(t.log)}."
+        + (f" Central 95% of held-out real latents: {log_text(h.low)} to {log_text(h.high)}." if h else ""),
         "by-alpha.svg": f"Log LDS by α. The median is highest at α = {densest[0]:g} ({log_text(densest[1])}) "
         f"and lowest at α = {thinnest[0]:g} ({log_text(thinnest[1])}).",
         "alpha-share.svg": "Share of each α among all candidates and among the selected: "
@@ -185,7 +244,8 @@ def key_settings(data: ReportData) -> Pairs:
     gaps = {round(b - a, 6) for a, b in pairwise(alphas)}
     even = len(alphas) > 3 and len(gaps) == 1
     listed = f"{alphas[0]:g}, {alphas[1]:g}, …, {alphas[-1]:g}" if even else _listed(alphas)
-    rules = [f"{n} = {c['select'][n]:g}" for n in ("tau", "top_fraction", "top_count") if c["select"][n] is not None]
+    given = [n for n in ("tau", "typical", "top_fraction", "top_count") if c["select"][n] is not None]
+    rules = _named(data, given)
     parents = "left out" if c["select"]["exclude_parents"] else "counted"
     return [
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),

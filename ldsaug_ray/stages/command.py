@@ -215,8 +215,9 @@ def _expected_selection(config: Config) -> str:
     limits = [max(1, int(select.top_fraction * n + 0.5))] if select.top_fraction is not None else []
     limits += [min(n, select.top_count)] if select.top_count is not None else []
     if not limits:
-        return "as many as pass tau"
-    return f"{'at most ' if select.tau is not None else ''}{min(limits):,} images"
+        return "as many as pass"
+    bounded = select.tau is not None or select.typical is not None
+    return f"{'at most ' if bounded else 'about ' if select.stratify else ''}{min(limits):,} images"
 
 
 def _asked(config: Config, stage: str) -> str:

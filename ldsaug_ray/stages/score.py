@@ -1,4 +1,4 @@
-"""Stage `score`: latents to `scores/`, a row for every candidate.
+"""Stage `score`: latents to `scores/`, a row for every candidate, and `held_out/`, one for every test latent.
 
 Candidates are cut into units, and training latents into shards, by the settings, never by how many workers there are.
 The latents are either replicated (every worker reads them, without a copy, from its node's object store) or sharded
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +19,11 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import table_digest
+from ldsaug_ray.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, cut, parents_of, part, scores
 from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._job import Job, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
@@ -58,7 +59,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
     settings = job.config.score
     validate_latents(train, keys=keys)
     candidates(len(train), settings.alphas, 0, 1, job.config.seed, settings.block_shape)  # too few latents?
-    sigma = resolve_sigma(train, settings.sigma)
+    chosen = resolve_sigma(train, settings, job.config.seed)
     frame, step = Frame.over(train), settings.unit_candidates
     ranges = [(a, min(a + step, settings.n_candidates)) for a in range(0, settings.n_candidates, step)]
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
@@ -78,16 +79,25 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
             done,
             pool,
             ShardedScoreWorker if holders else ScoreWorker,
-            (*source, ray.put(pa.array(keys, pa.string())), job.config, sigma, job.run.root),
+            (*source, ray.put(pa.array(keys, pa.string())), job.config, chosen.sigma, job.run.root),
             unit_name="candidates",
         )
     finally:
         for holder in holders:
             ray.kill(holder)
     counts, digest = total(results.values())
-    pairs = n_pairs_for(settings.n_candidates, len(settings.alphas))
-    facts = {"sigma": sigma, "latents": len(keys), "pairs": pairs, "placement": placement, "shards": len(shards)}
-    return Outcome(counts, digest, facts)
+    held_out, digest_held_out = score_held_out(job, train, chosen.sigma)
+    facts = {
+        "sigma": chosen.sigma,
+        "sigma_rule": chosen.rule,
+        "sigma_numbers": chosen.numbers,
+        "latents": len(keys),
+        "held_out": None if held_out is None else asdict(held_out),
+        "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
+        "placement": placement,
+        "shards": len(shards),
+    }
+    return Outcome(counts, digest_text(add_digests([int(digest, 16), digest_held_out])), facts)
 
 
 def _placement(config: Config, size: int) -> str:

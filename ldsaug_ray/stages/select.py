@@ -15,6 +15,7 @@ from ldsaug_ray.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.lds import select
 from ldsaug_ray.progress import bar
 from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.stages._held_out import held_out_scores
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 
@@ -26,6 +27,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
     Raises:
         NothingSelectedError: none does; the message lists thresholds that would keep some.
+        InputError: too few held-out latents for a rule that compares with them.
     """
     n = job.run.require("score", "rows_out")
     settings = job.config.select
@@ -39,7 +41,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 yield table["candidate"].to_numpy(), table[score].to_numpy()
                 shown.advance(len(table))
 
-        selection = select(chunks(), n, settings)
+        alphas = len(job.config.score.alphas)
+        selection = select(chunks(), n, settings, n_alphas=alphas, held_out=held_out_scores(job.run))
         digests = []
         for k, file in enumerate(files):
             table = file.read_table()
@@ -48,7 +51,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 kept = table.filter(pa.array(keep)).sort_by("candidate")
                 (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
                 digests.append(table_digest(kept))
-    kept_rows = len(selection.ids)
+    kept_rows, band = len(selection.ids), selection.typical_log
     return Outcome(
         Counts(n, kept_rows, n - kept_rows),
         digest_text(add_digests(digests)),
@@ -59,5 +62,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "paper_tau": PAPER_TAU,
             "rules": selection.rules,
             "binding_rule": selection.binding,
+            "auto_log_lds": selection.auto_log,
+            "typical_log_lds": None if band is None else {"least": band[0], "most": band[1]},
         },
     )

@@ -38,7 +38,7 @@ def test_the_defaults_are_the_papers() -> None:
     c = config()
     assert (c.data.resolution, c.vae.latent_dim, c.score.n_candidates) == (256, 512, 50_000)
     assert c.score.alphas == pytest.approx([k / 10 for k in range(1, 10)])
-    assert (c.score.sigma.rule, c.score.sigma.scale, c.select.top_fraction) == ("norm_fraction", 0.2, 0.2)
+    assert (c.score.sigma.rule, c.score.sigma.number("scale"), c.select.top_fraction) == ("norm_fraction", 0.2, 0.2)
 
 
 def test_overrides_win_over_the_file_and_reach_every_depth(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_count_and_a_fraction_stay_apart() -> None:
         ("score.tau=0.3", "unknown setting score.tau; did you mean select.tau?"),
         ("sigma.scale=0.3", "unknown setting sigma; did you mean score.sigma?"),
         ("score.batch_size=3", "train.batch_size or encode.batch_size"),
-        ("score.sigma.zzz=1", "unknown setting score.sigma.zzz; possible here: rule, scale, value"),
+        ("score.sigma.zzz=1", "unknown setting score.sigma.zzz; possible here: rule, scale, value, share"),
         ("zzz=1", "possible here: run_dir, seed, ray, data"),
     ],
 )
@@ -93,8 +93,10 @@ def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> No
         ("seed=4294967296", "seed must be less than 4294967296 (found 4294967296)"),
         ("train.learning_rate=0", "train.learning_rate must be more than 0 (found 0)"),
         ("train.objective.beta=x", "train.objective.beta must be a number (found x)"),
-        ("select.tau=.nan", "select.tau must be a finite number (found .nan)"),
-        ("select.tau=.inf", "select.tau must be a finite number (found .inf)"),
+        ("select.tau=.nan", "select.tau must be a finite number or 'auto' (found .nan)"),
+        ("select.tau=.inf", "select.tau must be a finite number or 'auto' (found .inf)"),
+        ("select.tau=high", "select.tau must be a number or 'auto' (found high)"),
+        ("select.tau=1.5", "select.tau must be less than 1 or 'auto' (found 1.5)"),
         ("select.top_fraction=20", "select.top_fraction must be at most 1 (found 20)"),
         ("score.workers.count=many", "score.workers.count must be a whole number or 'auto' (found many)"),
         ("score.workers.count=0", "score.workers.count must be at least 1 or 'auto' (found 0)"),
@@ -109,8 +111,11 @@ def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> No
         ("data.attribute_names=[Male, 1]", "data.attribute_names item 2 must be text"),
         ("data.upscale=3", "data.upscale must be true or false (found 3)"),
         ("tracking.experiment=12", "tracking.experiment must be text (in quotes, where it looks like something else)"),
-        ("score=3", "score is a section: give settings in it (alphas, interpolation,"),
-        ("score.sigma=0.3", "score.sigma is a section: give settings in it (rule, scale, value) or leave it out"),
+        ("score=3", "score is a section: give settings in it (alphas, block, interpolation,"),
+        (
+            "score.sigma=0.3",
+            "score.sigma is a section: give settings in it (rule, scale, share, value) or leave it out",
+        ),
         ("score.alphas=0.3", "score.alphas must be a list, such as [a, b] (found 0.3)"),
         ("score.alphas=[]", "score.alphas must be a list of at least 1 (found [])"),
         ("score.alphas=[0.3, x]", "score.alphas item 2 must be a number (found x)"),
@@ -136,8 +141,15 @@ def test_a_wrong_value_names_setting_possible_and_found(override: str, words: st
     ("overrides", "words"),
     [
         (["score.sigma.rule=fixed"], "score.sigma: value is needed with rule: fixed"),
-        (["score.sigma.value=3"], "score.sigma: value is needed with rule: fixed, and only there"),
-        (["select.top_fraction=null"], "select: give at least one of tau, top_fraction, top_count"),
+        (["score.sigma.value=3"], "score.sigma: value belongs to rule: fixed; leave it out (or null) with rule: norm_"),
+        (
+            ["score.sigma.rule=leave_one_out", "score.sigma.scale=2"],
+            "score.sigma: scale belongs to rule: norm_fraction or nearest_neighbour; leave it out (or null)",
+        ),
+        (["select.top_fraction=null"], "select: give at least one of tau, typical, top_fraction, top_count"),
+        (["select.tau=0.1", "select.stratify=true"], "select: stratify goes with top_fraction or top_count"),
+        (["select.tau=auto", "data.test=0"], "select.tau: auto and select.typical compare with held-out images"),
+        (["select.typical=0.9", "data.test=0.0"], "select.tau: auto and select.typical compare with held-out images"),
         (["data.train=0.9", "data.test=0.3"], "data: train + test = 1.2 is more than all images"),
         (["data.train=0"], "data: train: 0 leaves nothing to train on"),
     ],
@@ -150,6 +162,8 @@ def test_rules_may_be_combined() -> None:
     c = config("select.tau=0.28", "select.top_count=10", "score.sigma.rule=fixed", "score.sigma.value=4")
     assert (c.select.tau, c.select.top_fraction, c.select.top_count, c.score.sigma.value) == (0.28, None, 10, 4.0)
     assert config("select.tau=0.28", "select.top_fraction=0.1").select.top_fraction == 0.1
+    assert config("select.tau=auto").select.top_fraction is None
+    assert config("select.typical=0.9").select.top_fraction is None
     assert config("select.exclude_parents=true").select.top_fraction == 0.2  # the paper's rule, where none is given
 
 

@@ -39,7 +39,9 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "train.adam_betas": [0.5, 0.9],
     "finetune.adam_betas": [0.5, 0.9],
     "score.alphas": [0.5],
+    "score.sigma.scale": 0.4,
     "select.tau": 0.28,
+    "select.typical": 0.9,
     "select.top_fraction": 0.1,
 }
 
@@ -61,6 +63,8 @@ def changed(name: str) -> Config:
     old = section[leaf]
     if name in ("score.sigma.rule", "score.sigma.value"):  # one needs the other
         section.update(rule="fixed", value=3.0)
+    elif name == "score.sigma.share":
+        section.update(rule="parent_share", share=0.3)
     elif name in OTHER:
         section[leaf] = OTHER[name]
     elif leaf in ("count", "gpus"):

@@ -215,7 +215,7 @@ def test_the_resolved_settings_are_saved(run: RunDir) -> None:
     saved = run.saved_config()
     assert saved == config(run.root.uri).dump()
     assert Config.model_validate(saved) == config(run.root.uri)
-    assert yaml.safe_load((run.root / "config.yaml").read_text())["score"]["sigma"]["scale"] == 0.2
+    assert yaml.safe_load((run.root / "config.yaml").read_text())["select"]["top_fraction"] == 0.2
 
 
 # Opening

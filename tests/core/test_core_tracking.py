@@ -100,7 +100,7 @@ def test_other_settings_are_another_run(config: Config, tmp_path: Path, monkeypa
     assert second.run_id != first
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     scales = [client.get_run(r).data.params["score.sigma.scale"] for r in (first, second.run_id)]
-    assert scales == ["0.2", "0.4"]
+    assert scales == ["None", "0.4"]
 
 
 def test_a_broken_database_is_one_message(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

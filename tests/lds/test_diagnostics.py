@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 from ldsaug_ray.config.settings import Select
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import (
+    HeldOut,
     Regime,
     candidates,
     interpolate,
@@ -117,6 +118,26 @@ def test_numbers_by_hand() -> None:
     assert r.norm_shrinkage == 0.75
     assert len(sentences(r)) == 7
     assert all(any(ch.isdigit() for ch in s) for s in sentences(r))
+
+
+def test_a_band_of_densities_is_not_compared_with_a_ranking() -> None:
+    assert hand_made(selected=np.array([False, True, True, False])).overlap_without_parents is None
+    assert hand_made(selected=np.array([True, False, False, False])).overlap_without_parents == 1.0  # without parents
+
+
+def test_beside_held_out_real_latents() -> None:
+    assert hand_made().denser_than_most is None
+    real = HeldOut.of(np.log(np.linspace(0.05, 0.26, 1001)))
+    assert (real.count, real.median) == (1001, pytest.approx(np.log(0.155)))
+    r = hand_made(held_out=real)
+    assert (r.denser_than_median, r.denser_than_most, r.denser_than_most_without_parents) == (0.75, 0.5, 0.5)
+    assert "50% of the candidates are denser than 97.5% of held-out real latents" in sentences(r)[-2]
+    assert "denser is not more real" in sentences(r)[-2]
+    thin = sentences(hand_made(held_out=HeldOut(9, -0.5, -0.1, 0.0)))[-2]
+    assert "0% denser than their median" in thin
+    assert "consider select.tau=auto" in thin
+    usual = hand_made(held_out=HeldOut(9, -9.0, -1.7, -0.1))
+    assert sentences(usual)[-2].endswith("where real latents would be 2.5% and 50%.")
 
 
 def test_nothing_selected_and_constants_are_undefined_not_wrong() -> None:

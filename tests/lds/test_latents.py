@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ldsaug_ray.config.settings import Sigma
-from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds import interpolate, resolve_sigma, sigma_from_norm, validate_latents
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds import interpolate, validate_latents
 
 rng = np.random.default_rng(0)
 
@@ -52,20 +51,3 @@ def test_interpolate() -> None:
         interpolate(z, [0, 1], [1, 2, 3], 0.5)
     with pytest.raises(InputError, match=r"j\[1\] = 20 is no row of 20"):
         interpolate(z, [0, 1], [1, 20], 0.5)
-
-
-def test_sigma_is_a_fraction_of_the_mean_norm() -> None:
-    z = (rng.standard_normal((500, 9)) + 3).astype(np.float32)
-    want = 0.2 * np.mean([np.linalg.norm(row) for row in z.astype(np.float64)])
-    assert sigma_from_norm(z) == pytest.approx(want, rel=1e-12)
-    assert sigma_from_norm(z, scale=1.5) == pytest.approx(7.5 * want, rel=1e-12)
-    assert sigma_from_norm(np.full((5, 3), 1e-30, np.float32)) == pytest.approx(0.2 * 3**0.5 * 1e-30, rel=1e-6)
-    assert resolve_sigma(z, Sigma(scale=0.4)) == pytest.approx(2 * want, rel=1e-12)
-    assert resolve_sigma(z, Sigma(rule="fixed", value=3.25)) == 3.25
-
-
-def test_sigma_of_collapsed_latents() -> None:
-    with pytest.raises(InputError, match="all zero"):
-        sigma_from_norm(np.zeros((4, 3), np.float32))
-    with pytest.raises(ConfigError, match="found 0"):
-        sigma_from_norm(np.ones((4, 3)), scale=0)

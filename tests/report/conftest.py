@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ldsaug_ray.images import image_array, load_attributes, open_source, plan
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.rundir import Counts, mark, open_run_dir, total
 from ldsaug_ray.stages import select
+from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages.decode import DecodeWorker
 from ldsaug_ray.stages.encode import EncodeWorker, image_parts, read_latents
@@ -112,11 +114,19 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
     parts = [run.folder(f).read_table() for f, _ in image_parts(job)]
     _units(job, "encode", EncodeWorker(run.folder("train/vae.safetensors"), 32, run.root, False), parts)
     keys, train = read_latents(job, "train")
-    sigma = resolve_sigma(train, config.score.sigma)
+    bandwidth = resolve_sigma(train, config.score, config.seed)
     n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
     ranges = [pa.table({"start": [a], "stop": [min(a + step, n)]}) for a in range(0, n, step)]
-    scorer = ScoreWorker(train, pa.array(keys, pa.string()), config, sigma, run.root)
-    _units(job, "score", scorer, ranges, more=lambda _: (Counts(), {"sigma": sigma, "latents": len(keys)}))
+    scorer = ScoreWorker(train, pa.array(keys, pa.string()), config, bandwidth.sigma, run.root)
+    held_out, _ = score_held_out(job, train, bandwidth.sigma)
+    facts: dict[str, Any] = {
+        "sigma": bandwidth.sigma,
+        "sigma_rule": bandwidth.rule,
+        "sigma_numbers": bandwidth.numbers,
+        "latents": len(keys),
+    }
+    facts["held_out"] = None if held_out is None else asdict(held_out)
+    _units(job, "score", scorer, ranges, more=lambda _: (Counts(), facts))
     outcome = select.run(job, {})
     run.finish("select", "f", outcome.counts, outcome.digest, 0.5, outcome.counts.rows_in, **outcome.facts)
     if finetune:
@@ -140,6 +150,18 @@ def digits_job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Digits with attributes, fine-tuned."""
     folder = tmp_path_factory.mktemp("digits") / "a run"
     return make_run(folder, data={"attributes": "columns"})
+
+
+@pytest.fixture(scope="session")
+def rules_job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Digits under the rules that look at the latents: sigma by the parents' share, a band of held-out real latents."""
+    return make_run(
+        tmp_path_factory.mktemp("rules") / "run",
+        finetune=False,
+        train={"steps": 2, "batch_size": 16},
+        score={"n_candidates": 1500, "sigma": {"rule": "parent_share", "share": 0.2}},
+        select={"tau": "auto", "typical": 0.5, "top_fraction": 0.9, "stratify": True},
+    )
 
 
 @pytest.fixture(scope="session")

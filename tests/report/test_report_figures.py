@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldsaug_ray.lds import HeldOut
 from ldsaug_ray.report import figures
 from ldsaug_ray.report.data import AttributeShare, Curve
 from ldsaug_ray.report.numbers import duration, percent, power
@@ -75,6 +76,10 @@ def test_figures_are_reproducible_svg_within_their_bounds(case: str) -> None:
         curve = Curve("train", ({"step": 1, "loss": 3.0}, {"step": 50, "loss": 0.01}))
         return [
             figures.density(figures.histogram(score, kept), float(score.max()), "log LDS"),
+            figures.density(
+                figures.histogram(score, kept), -3.0, "log LDS", HeldOut(9, score.min() - 1, -3, score.max())
+            ),
+            figures.density(figures.histogram(score, kept), -3.0, "log LDS", HeldOut(9, -1e9, -1e8, -1e7)),
             figures.by_alpha(alpha, score, float(score.max()), "log LDS"),
             figures.alpha_share(values.tolist(), even, None),
             figures.shares(ones, "neighbours", log=True),

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.images import image_array
@@ -18,6 +20,7 @@ from ldsaug_ray.report._scores import read_ranked, read_scores
 from ldsaug_ray.report.pictures import score_histogram
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.stages import _held_out, encode
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae import decode_images, load_vae
@@ -43,6 +46,38 @@ def test_scores_are_those_on_disk(digits_job: Job, data: ReportData) -> None:
     keys = np.array(read_latents(digits_job.run).keys.to_pylist())
     assert keys[data.scores.parent_i].tolist() == table["parent_i"].to_pylist()
     assert not data.scores.sampled
+
+
+def test_held_out_latents_are_those_of_the_test_split(digits_job: Job, data: ReportData) -> None:
+    run = digits_job.run
+    latents = pa.concat_tables(f.read_table() for f in run.folder("latents").files(".parquet")).sort_by("key")
+    split = np.array(latents["split"].to_pylist())
+    z = np.array(latents["z"].to_pylist(), np.float32)
+    found = pa.concat_tables(f.read_table() for f in run.folder("held_out").files(".parquet"))
+    assert found["key"].to_pylist() == np.array(latents["key"].to_pylist())[split == "test"].tolist()
+    squares = cdist(z[split == "test"], z[split == "train"], "sqeuclidean")
+    want = logsumexp(-squares / (2 * run.require("score", "sigma") ** 2), axis=1) - np.log(120)
+    np.testing.assert_allclose(found["log_lds"].to_numpy(), want, rtol=0, atol=1e-5)
+    assert data.held_out is not None
+    assert (data.held_out.count, data.held_out.median) == (24, pytest.approx(np.median(want)))
+    assert data.regime.denser_than_median == np.mean(data.scores.log_lds > data.held_out.median)
+
+
+def test_of_many_held_out_latents_the_same_are_scored(digits_job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, (keys, z) = encode.read_latents(digits_job, "train")[1], encode.read_latents(digits_job, "test")
+    written: list[pa.Table] = []
+    monkeypatch.setattr(Location, "write_table", lambda self, table: written.append(table))
+    monkeypatch.setattr(_held_out, "LIMIT", 10)
+    order = np.random.default_rng(0).permutation(len(z))
+    for some in (np.arange(len(z)), order):
+        monkeypatch.setattr(_held_out, "read_latents", lambda *_, s=some: ([keys[k] for k in s], z[s]))
+        _held_out.score_held_out(digits_job, train, 1.0)
+    first, again = (dict(zip(*t.to_pydict().values(), strict=True)) for t in written)
+    assert len(first) == 10
+    assert first == pytest.approx(again)
+    monkeypatch.setattr(_held_out, "read_latents", lambda *_: (keys, np.full_like(z, np.nan)))
+    with pytest.raises(InputError, match=r"the held-out latents hold NaN.*\(key "):
+        _held_out.score_held_out(digits_job, train, 1.0)
 
 
 def test_histogram_counts_every_candidate(data: ReportData) -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 from ldsaug_ray.lds import sentences
 from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
 from ldsaug_ray.report.data import PAPER_TAU
-from ldsaug_ray.report.numbers import count, power
-from ldsaug_ray.report.words import typeset
+from ldsaug_ray.report.numbers import count, log_text, percent, power
+from ldsaug_ray.report.words import bandwidth_sentence, typeset
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages._job import Job
 
@@ -68,7 +68,12 @@ def folder(folder_job: Job) -> ReportData:
     return gather(folder_job.run, folder_job.config)
 
 
-@pytest.fixture(scope="module", params=["digits", "folder"])
+@pytest.fixture(scope="module")
+def rules(rules_job: Job) -> ReportData:
+    return gather(rules_job.run, rules_job.config)
+
+
+@pytest.fixture(scope="module", params=["digits", "folder", "rules"])
 def page(request: pytest.FixtureRequest) -> Page:
     return Page(render(request.getfixturevalue(request.param)))
 
@@ -129,6 +134,50 @@ def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) 
     assert f"σ = {score['sigma']:.4g}" in text
     assert "64 were done" in text
     assert all(typeset(s) in text for s in sentences(digits.regime))
+
+
+def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
+    text = Page(render(rules)).text
+    score, select = rules_job.run.require("score"), rules_job.run.require("select")
+    reached = score["sigma_numbers"]["share"]
+    assert reached == pytest.approx(0.2, abs=0.01)
+    assert f"where the own parents hold {percent(reached)} of a typical candidate’s density, by 512 pairs" in text
+    held_out, band = score["held_out"], select["typical_log_lds"]
+    assert f"{held_out['count']} held-out real latents have a median log LDS of {log_text(held_out['median'])}" in text
+    assert f"τ = auto came out as LDS = {power(select['auto_log_lds'])}" in text
+    assert f"from log LDS {log_text(band['least'], 3)} to {log_text(band['most'], 3)}: at least 50%" in text
+    assert "promised of latents of real images alone, not of interpolants" in text
+    for rule, n in select["rules"].items():
+        assert f"which keeps {count(n)}" in text
+        assert f"{rule} = " in text
+    assert f"Together they keep {count(select['rows_out'])}." in text
+    assert "tau = auto, typical = 0.5, top_fraction = 0.9 within each α; own parents counted" in text
+    assert f"Central 95% of held-out real latents: {log_text(held_out['low'])}" in render(rules)
+    kept = np.concatenate([f.read_table()["log_lds"] for f in rules_job.run.folder("selected").files(".parquet")])
+    assert band["least"] <= kept.min() <= kept.max() <= band["most"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "words"),
+    [
+        ("fixed", {}, "fixed in the settings: 2 × the mean norm"),
+        (
+            "leave_one_out",
+            {"log_likelihood": -673.1288, "sampled_latents": 2048},
+            "the likeliest for 2,048 latents among the others (leave-one-out, −673.13 nats a latent): 2 ×",
+        ),
+        (
+            "nearest_neighbour",
+            {"scale": 0.5, "median_distance": 19.4574, "sampled_latents": 100},
+            "0.5 × the median distance to the nearest other latent, 19.46, of 100 latents: 2 ×",
+        ),
+        ("norm_fraction", {"scale": 2.0}, "2 × the mean norm of the 120 training latents"),
+    ],
+)
+def test_the_rule_of_the_bandwidth(digits: ReportData, rule: str, numbers: dict[str, float], words: str) -> None:
+    sigma = 2 * digits.bandwidth.mean_norm
+    changed = replace(digits, bandwidth=replace(digits.bandwidth, sigma=sigma, rule=rule, numbers=numbers))
+    assert words in bandwidth_sentence(changed)
 
 
 def test_paper_threshold_is_counted_over_all_candidates(digits_job: Job, digits: ReportData) -> None:

@@ -75,6 +75,11 @@ def test_scores_are_the_density_and_the_densest_are_kept(finished):
     assert manifest(finished.settings)["score"]["sigma"] == pytest.approx(sigma)
     expected = score_points(z, (1 - alpha) * z[i].astype(np.float64) + alpha * z[j].astype(np.float64), [sigma])[:, 0]
     np.testing.assert_allclose(scores["log_lds"].to_numpy(), expected, rtol=0, atol=1e-5)
+    held_out = table(finished.settings, "held_out")
+    assert len(held_out) == manifest(finished.settings)["score"]["held_out"]["count"] == 16
+    test = table(finished.settings, "latents").filter(pads.field("key").isin(held_out["key"])).sort_by("key")
+    expected = score_points(z, np.array(test["z"].to_pylist()), [sigma])[:, 0]
+    np.testing.assert_allclose(held_out["log_lds"].to_numpy(), expected, rtol=0, atol=1e-5)
     chosen = select(
         [(scores["candidate"].to_numpy(), scores["log_lds"].to_numpy())],
         4500,
