@@ -29,12 +29,10 @@ class _UnitActor:
     """An actor of the pool: builds the stage's worker once, then handles one unit a call."""
 
     def __init__(self, make: Callable[..., Worker], args: Sequence[Any], run: Location, stage: str, threads: int):
-        import ray
-
         self._run, self._stage = run, stage
         self._error: LdsaugError | None = None
         try:
-            self._worker = make(*(ray.get(a) if isinstance(a, ray.ObjectRef) else a for a in args))
+            self._worker = make(*(_fetched(a) for a in args))
         except LdsaugError as e:  # raised here, Ray would start the actor again and again
             self._error = e
         limit_threads(threads)  # after the worker has imported what it computes with
@@ -78,8 +76,8 @@ def run_units(
         rows: unit number -> rows it counts for in the progress line.
         done: finished by an earlier attempt.
         pool: actors to use.
-        make: builds the worker in each actor from `args` (object references are fetched first).
-        args: for `make`.
+        make: builds the worker in each actor from `args`.
+        args: for `make`; object references, and lists of them, are fetched first.
         read: turns a unit's table into the table the worker gets, ahead of it, in actors of its own.
         unit_name: what the rows are, for the progress line.
         check: called with all results so far, after each; may raise to stop early.
@@ -125,6 +123,14 @@ def run_units(
             shown.advance(rows[result.unit])
             check(results)
     return results
+
+
+def _fetched(argument: Any) -> Any:
+    """What an object reference, or a list of them, stands for; anything else as it is."""
+    import ray
+
+    refs = argument if isinstance(argument, list) else [argument]
+    return ray.get(argument) if refs and all(isinstance(ref, ray.ObjectRef) for ref in refs) else argument
 
 
 class _Reader:

@@ -162,10 +162,8 @@ class _Scorer:
 class ScoreWorker(_Scorer):
     """Has all shards at hand, in the node's object store."""
 
-    def __init__(self, shards: Sequence[Any], frame: Frame, keys: pa.StringArray, *rest: Any):
-        import ray
-
-        self.shards, self.frame = ray.get(list(shards)), frame
+    def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, *rest: Any):
+        self.shards, self.frame = shards, frame
         self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
         super().__init__(int(self.starts[-1]), keys, *rest)
 

@@ -21,6 +21,8 @@ HOW = {
     "log_every",
     "tile_rows",
     "tile_latents",
+    "placement",
+    "latents_gb",
     "max_quarantined_fraction",
 }
 SECTION_OF = {"data": "prepare", "vae": "train"}  # the others are named as their stage
@@ -34,6 +36,11 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "data.part_rows": 64,
     "data.attribute_names": ["Male"],
     "score.interpolation": "slerp",
+    "score.plan": "blocks",
+    "score.block": [8, 16],
+    "score.part_candidates": 512,
+    "score.placement": "sharded",
+    "score.latents_gb": 2.0,
     "train.objective.reconstruction": "l2",
     "finetune.objective.reconstruction": "l2",
     "train.adam_betas": [0.5, 0.9],

@@ -19,6 +19,7 @@ from rich.console import Console
 from ldsaug_ray.config import Config
 from ldsaug_ray.images import image_array, load_attributes, open_source, plan
 from ldsaug_ray.lds import resolve_sigma
+from ldsaug_ray.lds.shards import Frame
 from ldsaug_ray.rundir import Counts, mark, open_run_dir, total
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages._held_out import score_held_out
@@ -117,7 +118,7 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
     bandwidth = resolve_sigma(train, config.score, config.seed)
     n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
     ranges = [pa.table({"start": [a], "stop": [min(a + step, n)]}) for a in range(0, n, step)]
-    scorer = ScoreWorker(train, pa.array(keys, pa.string()), config, bandwidth.sigma, run.root)
+    scorer = ScoreWorker([train], Frame.over(train), pa.array(keys, pa.string()), config, bandwidth.sigma, run.root)
     held_out, _ = score_held_out(job, train, bandwidth.sigma)
     facts: dict[str, Any] = {
         "sigma": bandwidth.sigma,
