@@ -55,6 +55,12 @@ class CpuWorkers(Workers):
     gpus: float | Auto = Field(0.0, description="GPUs per actor; this stage has no use for one")
 
 
+class ScoreWorkers(Workers):
+    """Workers of the density engine, which uses a GPU when told to."""
+
+    gpus: float = Field(0.0, description="GPUs per actor; with any the density is computed there, by Triton")
+
+
 class Ray(Section):
     """How to reach or start Ray. RAY_ADDRESS, where set, wins: the run attaches to that cluster."""
 
@@ -256,7 +262,7 @@ class Score(Section):
     )
     tile_rows: Positive = Field(32_768, description="parents held at once: bounds the memory of an actor")
     tile_latents: Positive = Field(1024, description="training latents held at once: bounds the memory of an actor")
-    workers: CpuWorkers = CpuWorkers()
+    workers: ScoreWorkers = ScoreWorkers()
 
     @field_validator("alphas")
     @classmethod

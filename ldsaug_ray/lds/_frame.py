@@ -90,12 +90,15 @@ class Rounding:
     most: float
 
     @classmethod
-    def measured(cls, frame: Frame, parents: NDArray[np.floating], rows: Rows, shard: NDArray[np.floating]) -> Rounding:
-        """From products of SAMPLE rows with SAMPLE latents, in both types."""
+    def measured(
+        cls, frame: Frame, parents: NDArray[np.floating], rows: Rows, shard: NDArray[np.floating], device: str = "cpu"
+    ) -> Rounding:
+        """From products of SAMPLE rows with SAMPLE latents, in both types, the single one where it will be computed."""
         a = np.unique(np.linspace(0, len(parents) - 1, SAMPLE).astype(int))
         b = np.unique(np.linspace(0, len(shard) - 1, SAMPLE).astype(int))
         single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))
-        cross = torch.mm(torch.from_numpy(rows.vectors[a]), single.tensor().T).numpy()
+        on_device = torch.from_numpy(rows.vectors[a]).to(device), single.tensor().T.to(device)
+        cross = torch.mm(*on_device).cpu().numpy()
         found = single.norms_from(frame.mean_norm) - 2 * cross
         true_cross = torch.mm(frame.rows(parents[a], np.float64).tensor(), exact.tensor().T).numpy()
         true = exact.norms_from(frame.mean_norm) - 2 * true_cross

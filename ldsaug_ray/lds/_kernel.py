@@ -16,6 +16,7 @@ sums themselves. Nothing of size candidates x latents exists.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,7 @@ def pair_sums(
     dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
+    device: str = "cpu",
 ) -> Sums:
     """`shard_sums` for any number of pairs: a run of them with at most `tile_rows` different parents at a time."""
     sums = Sums.empty(*mix.u.shape, len(precisions))
@@ -115,6 +117,7 @@ def pair_sums(
             precisions,
             dtype,
             _latents_for(len(used), tile_rows, tile_latents),
+            device,
         )
         sums.put(tile, part)
     return sums
@@ -128,6 +131,7 @@ def point_sums(
     dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
+    device: str = "cpu",
 ) -> Sums:
     """Weights of all latents at any points: arrays [M, 1, S]. A point is a pair with itself, all of it in one half."""
     sums = Sums.empty(len(points), 1, len(precisions))
@@ -138,7 +142,9 @@ def point_sums(
         local = np.repeat(np.arange(m)[:, None], 2, axis=1)
         nobody = np.full(m, -1)
         width = _latents_for(m, tile_rows, tile_latents)
-        part = shard_sums(frame, points[tile], nobody, local, np.zeros(m), alone, train, precisions, dtype, width)
+        part = shard_sums(
+            frame, points[tile], nobody, local, np.zeros(m), alone, train, precisions, dtype, width, device
+        )
         sums.put(tile, part)
     return sums
 
@@ -155,11 +161,12 @@ def block_sums(
     dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
+    device: str = "cpu",
 ) -> Sums:
     """`shard_sums` at the candidates of every (row, column), rows slowest: arrays [U * V, A, S]."""
     local = grid(np.arange(shape[0]), np.arange(shape[0], sum(shape)))
     width = _latents_for(len(parents), tile_rows, tile_latents)
-    return shard_sums(frame, parents, own, local, gaps, mix, shard, precisions, dtype, width, shape=shape)
+    return shard_sums(frame, parents, own, local, gaps, mix, shard, precisions, dtype, width, device, shape=shape)
 
 
 def grid(rows: Index, columns: Index) -> Index:
@@ -199,19 +206,21 @@ def shard_sums(
     precisions: Array,  # [S] 1 / 2 sigma^2
     dtype: DTypeLike,
     tile_latents: int,
+    device: str = "cpu",
     *,
     shape: tuple[int, int] | None = None,
 ) -> Sums:
     """Weights of a shard's latents but the two parents, at each pair's candidates: arrays [P, A, S].
 
-    shape: (U, V) where the pairs are the grid of the first U parents with the V others.
+    device: where products and weights are computed; shape: (U, V) where the pairs are the grid of the first U parents
+    with the V others.
     """
     factors, gaps = precisions * frame.scale**2, gaps / frame.scale**2
     sums = Sums.empty(*mix.u.shape, len(factors))
     poor = np.ones((len(pairs), len(factors)), bool)
     if np.dtype(dtype) != np.float64:
-        tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, shape)
-        rounding = Rounding.measured(frame, parents, tile.rows, shard)
+        tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, device, shape)
+        rounding = Rounding.measured(frame, parents, tile.rows, shard, device)
         near = factors * rounding.usual * np.median(tile.rows.norms) <= TOLERANCE  # else nearly all would be poor
         hopeful = np.flatnonzero(near & (factors > LEAST_FACTOR))
         if len(hopeful):
@@ -224,7 +233,8 @@ def shard_sums(
     again, sigmas = np.flatnonzero(poor.any(1)), np.flatnonzero(poor.any(0))
     if len(again):
         used, local = np.unique(pairs[again], return_inverse=True)
-        tile = _Tile(frame, parents[used], own[used], local.reshape(-1, 2), gaps[again], mix.of(again), np.float64)
+        left = local.reshape(-1, 2), gaps[again], mix.of(again)
+        tile = _Tile(frame, parents[used], own[used], *left, np.float64, device)
         exact, *_ = tile.sums(shard, factors[sigmas], tile_latents, Rounding(0.0, 0.0))
         for column, sigma in enumerate(sigmas):
             rows = np.flatnonzero(poor[again, sigma])
@@ -256,9 +266,10 @@ class _Tile:
         gaps: Array,  # in the frame
         mix: Mix,
         dtype: DTypeLike,
+        device: str = "cpu",
         shape: tuple[int, int] | None = None,
     ) -> None:
-        self.frame, self.own, self.dtype, self.shape = frame, own, np.dtype(dtype), shape
+        self.frame, self.own, self.dtype, self.device, self.shape = frame, own, np.dtype(dtype), device, shape
         self.order: Index = np.argsort(pairs[:, 0], kind="stable")  # pairs that share a row follow each other
         self.i, self.j = (np.ascontiguousarray(pairs[self.order, side]) for side in (0, 1))
         self.gaps, self.mix = gaps[self.order], mix if shape is not None else mix.of(self.order)
@@ -313,6 +324,8 @@ class _Tile:
         return Sums(base, total, squares), usual, most
 
     def _method(self) -> Callable[..., _Raw]:
+        if self.device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1":
+            return self._on_device
         if self.dtype == np.float32 and self.shape is not None and not self.mix.w.any():
             alphas = self.mix.v[0]
             if (alphas > 0).all() and (alphas < 1).all():
@@ -408,17 +421,34 @@ class _Tile:
             )
         return _Raw(total, squares, np.arange(u.shape[1]), low, np.zeros(len(self.own), np.float32))
 
+    def _on_device(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
+        """`_general` by Triton; where memory is this fast, exponentials cost little."""
+        from ldsaug_ray.lds._triton import Combinations
+
+        shares = self.mix.u, self.mix.v, self.mix.w
+        sums = Combinations(torch.device(self.device), self.rows.vectors, self.i, self.j, shares, factors * LOG2_E)
+        for latents, own in self._latents(shard, tile_latents):
+            norms, common = latents.norms_from(self.frame.mean_norm), latents.along.astype(self.dtype)
+            sums.add(latents.vectors, norms, common, own)
+        low, total, squares = sums.result()
+        return _Raw(total, squares, np.arange(low.shape[1]), low, np.zeros(len(self.own), np.float32))
+
+    def _latents(self, shard: NDArray[np.floating], tile_latents: int) -> Iterator[tuple[Rows, Index]]:
+        """The latents of one tile after another, and the rows' own places in it."""
+        for start in range(0, len(shard), tile_latents):
+            latents = self.frame.rows(shard[start : start + tile_latents], self.dtype)
+            self.farthest = max(self.farthest, math.sqrt(latents.norms.max()))
+            yield latents, self.own - start
+
     def _products(
         self, shard: NDArray[np.floating], tile_latents: int
     ) -> Iterator[tuple[NDArray[np.floating], Rows, Index]]:
         """Inner products [R, k] with the latents of one tile after another; the rows' own columns in it."""
         space = np.empty(len(self.rows.vectors) * min(tile_latents, len(shard)), self.dtype)
-        for start in range(0, len(shard), tile_latents):
-            latents = self.frame.rows(shard[start : start + tile_latents], self.dtype)
-            self.farthest = max(self.farthest, math.sqrt(latents.norms.max()))
+        for latents, own in self._latents(shard, tile_latents):
             cross = space[: len(self.rows.vectors) * len(latents.norms)].reshape(-1, len(latents.norms))
             torch.mm(self.rows.tensor(), latents.tensor().T, out=torch.from_numpy(cross))
-            yield cross, latents, self.own - start
+            yield cross, latents, own
 
     @property
     def _nothing(self) -> Array:

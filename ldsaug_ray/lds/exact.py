@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ldsaug_ray.config.settings import Interpolation
@@ -62,6 +63,7 @@ def score_pairs(
     interpolation: Interpolation = "linear",
     backend: str = "exact",
     dtype: DTypeLike = np.float32,
+    device: str = "cpu",
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> PairScores:
@@ -70,13 +72,14 @@ def score_pairs(
     train: float32[N, d], not changed or copied; pairs: int64[P, 2], i != j; alphas: any real numbers (outside 0..1 is
     extrapolation); sigmas: positive, in the latents' units; interpolation: see `interpolate`; dtype: of the arithmetic.
     float32 is off by less than 1e-4 in log LDS, usually by 1e-6, and does what it cannot do so well in float64; float64
-    by about 1e-12. Memory is bounded by the tiles (rows of parents, latents) and the answer, which does not depend on
-    them beyond rounding. Alphas 0.1 ... 0.9 on the line cost a few multiplications a latent, any others an exponential.
+    by about 1e-12. device: cpu, or a GPU such as cuda:0. Memory is bounded by the tiles (rows of parents, latents) and
+    the answer, which does not depend on them beyond rounding. Alphas 0.1 ... 0.9 on the line cost a few multiplications
+    a latent, any others an exponential.
     Raises InputError for invalid latents or pairs, ConfigError for the rest.
     """
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
-    _check(backend, dtype, interpolation, tile_rows, tile_latents)
+    _check(backend, dtype, device, interpolation, tile_rows, tile_latents)
     geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     others = _kernel.pair_sums(
@@ -91,6 +94,7 @@ def score_pairs(
         dtype,
         max(2, tile_rows),
         tile_latents,
+        device,
     )
     return with_parents(geometry, others, precisions, len(z))
 
@@ -105,6 +109,7 @@ def score_block(
     interpolation: Interpolation = "linear",
     backend: str = "exact",
     dtype: DTypeLike = np.float32,
+    device: str = "cpu",
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> PairScores:
@@ -114,7 +119,7 @@ def score_block(
     with alphas in 0..1, a candidate costs two multiplications and additions a latent: matrix products.
     """
     z = validate_latents(train)
-    _check(backend, dtype, interpolation, tile_rows, tile_latents)
+    _check(backend, dtype, device, interpolation, tile_rows, tile_latents)
     u, v = np.asarray(rows), np.asarray(columns)
     for index, name in ((u, "rows"), (v, "columns")):
         if index.ndim != 1:
@@ -146,6 +151,7 @@ def score_block(
                 dtype,
                 tile_rows,
                 tile_latents,
+                device,
             )
             part = with_parents(geometry, others, precisions, len(z))
             for field in fields(PairScores):
@@ -161,6 +167,7 @@ def score_points(
     *,
     backend: str = "exact",
     dtype: DTypeLike = np.float32,
+    device: str = "cpu",
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> Array:
@@ -171,8 +178,10 @@ def score_points(
     the rest.
     """
     z, x = validate_latents(train), _points(points, train)
-    _check(backend, dtype, "linear", tile_rows, tile_latents)
-    sums = _kernel.point_sums(_kernel.Frame.over(z), z, x, precisions_of(sigmas), dtype, tile_rows, tile_latents)
+    _check(backend, dtype, device, "linear", tile_rows, tile_latents)
+    sums = _kernel.point_sums(
+        _kernel.Frame.over(z), z, x, precisions_of(sigmas), dtype, tile_rows, tile_latents, device
+    )
     return _log_mean(sums, len(z))[:, 0]
 
 
@@ -182,6 +191,7 @@ def score_leave_one_out(
     sigmas: Sequence[float] | Array,
     *,
     dtype: DTypeLike = np.float32,
+    device: str = "cpu",
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> Array:
@@ -197,7 +207,7 @@ def score_leave_one_out(
     check_rows(r, len(z), "rows")
     if len(z) < 2:
         raise InputError("a density among the others needs at least 2 training latents; found 1")
-    _check("exact", dtype, "linear", tile_rows, tile_latents)
+    _check("exact", dtype, "cpu", "linear", tile_rows, tile_latents)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     out = np.empty((len(r), len(precisions)))
     for start in range(0, len(r), tile_rows):
@@ -223,7 +233,7 @@ def score_gradient(
     (Vincent 2010). Raises as `score_points`, and InputError where a component exceeds float32 (sigma far too small).
     """
     z, x = validate_latents(train), _points(points, train)
-    _check("exact", np.float64, "linear", tile_rows, tile_latents)
+    _check("exact", np.float64, "cpu", "linear", tile_rows, tile_latents)
     precision = float(precisions_of([sigma])[0])
     out = np.empty(x.shape, np.float32)
     for part, shift in _kernel.mean_shift(_kernel.Frame.over(z), z, x, precision, tile_rows, tile_latents):
@@ -315,11 +325,22 @@ def _numbers(values: Sequence[float] | Array, name: str, largest: float) -> Arra
     return x
 
 
-def _check(backend: str, dtype: DTypeLike, interpolation: str, tile_rows: int, tile_latents: int) -> None:
+def check_device(device: str) -> None:
+    """Raise ConfigError unless this is a device on which scores can be computed here."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as e:
+        raise ConfigError(f"unknown device {device!r}; possible: cpu, cuda, cuda:0, …") from e
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device {device!r} is not at hand; possible: cpu, and cuda where PyTorch finds a GPU")
+
+
+def _check(backend: str, dtype: DTypeLike, device: str, interpolation: str, tile_rows: int, tile_latents: int) -> None:
     if backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}; possible: {', '.join(BACKENDS)}")
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ConfigError(f"dtype must be float32 or float64; found {np.dtype(dtype)}")
+    check_device(device)
     if interpolation not in KINDS:
         raise ConfigError(f"unknown interpolation {interpolation!r}; possible: {', '.join(KINDS)}")
     if tile_rows < 1 or tile_latents < 1:

@@ -83,13 +83,14 @@ def part(
     *,
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
+    device: str = "cpu",
 ) -> Sums:
     """Weights of a shard's latents at the candidates, arrays [P, A, S], their own parents left out.
 
     shard: float[K, d], the latents start..start+K-1; frame: `Frame.over` all of them. float32, as `score_pairs`.
     """
     own, geometry, precisions = work.rows - start, work.geometry, precisions_of(work.sigmas)
-    tiles = max(2, tile_rows), tile_latents
+    tiles = max(2, tile_rows), tile_latents, device
     if work.shape is not None:
         return _kernel.block_sums(
             frame, work.vectors, own, work.shape, geometry.gaps, geometry.mix, shard, precisions, np.float32, *tiles

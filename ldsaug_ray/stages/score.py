@@ -68,7 +68,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
     holders: list[Any] = []
     if placement == "sharded":
         holders = _holders(job.config, shards, frame)
-        pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, memory=None)
+        pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
     source = (holders, len(train)) if holders else (shards, frame)
     try:
         results = run_units(
@@ -115,12 +115,20 @@ def _placement(config: Config, size: int) -> str:
     return "replicated" if size <= budget else "sharded"
 
 
+def _how(config: Config) -> dict[str, Any]:
+    """Tiles and device of the sums."""
+    settings = config.score
+    device = "cuda" if settings.workers.gpus else "cpu"
+    return {"tile_rows": settings.tile_rows, "tile_latents": settings.tile_latents, "device": device}
+
+
 class _Scorer:
     """Turns a range of candidates into a stored part; how sums over the latents come about is the subclass's."""
 
     def __init__(self, n: int, keys: pa.StringArray, config: Config, sigma: float, run: Location):
         self.n, self.keys, self.sigma, self.run = n, keys, sigma, run
         self.settings, self.seed = config.score, config.seed
+        self.how = _how(config)
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Some of the training latents, float32[R, d]."""
@@ -177,9 +185,8 @@ class ScoreWorker(_Scorer):
 
     def parts(self, work: Work) -> Iterable[Sums]:
         """The sums of every shard, in order."""
-        tiles = {"tile_rows": self.settings.tile_rows, "tile_latents": self.settings.tile_latents}
         for start, shard in zip(self.starts, self.shards, strict=False):
-            yield part(self.frame, work, shard, int(start), **tiles)
+            yield part(self.frame, work, shard, int(start), **self.how)
 
 
 class ShardedScoreWorker(_Scorer):
@@ -210,9 +217,9 @@ class ShardedScoreWorker(_Scorer):
 class _Holder:
     """One shard of the training latents in an actor's memory."""
 
-    def __init__(self, shard: np.ndarray, start: int, frame: Frame, tiles: Mapping[str, int], threads: int):
-        self.shard, self.start, self.frame, self.tiles = shard.copy(), start, frame, tiles
-        limit_threads(threads)
+    def __init__(self, shard: np.ndarray, start: int, frame: Frame, config: Config):
+        self.shard, self.start, self.frame, self.how = shard.copy(), start, frame, _how(config)
+        limit_threads(max(1, math.ceil(config.score.workers.cpus)))
 
     def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the rows are here, and their latents."""
@@ -221,7 +228,7 @@ class _Holder:
 
     def part(self, work: Work) -> Sums:
         """Sums over this shard."""
-        return part(self.frame, work, self.shard, self.start, **self.tiles)
+        return part(self.frame, work, self.shard, self.start, **self.how)
 
 
 def _holders(config: Config, shards: Sequence[Any], frame: Frame) -> list[Any]:
@@ -229,17 +236,17 @@ def _holders(config: Config, shards: Sequence[Any], frame: Frame) -> list[Any]:
     import ray
 
     settings, resources = config.score, cluster_resources()
-    # where there are more shards than CPUs, they share
-    share = min(settings.workers.cpus, math.floor(1e3 * resources.get("CPU", 1.0) / len(shards)) / 1e3)
-    pool = pool_of(settings.workers.model_copy(update={"count": len(shards), "cpus": share}), "score", resources)
+    # A trace of a CPU keeps them off nodes that offer none. With more, those of a lost node might find no place.
+    asked = settings.workers.model_copy(update={"count": len(shards), "cpus": 0.01})
+    pool = pool_of(asked, "score", resources)
     options: dict[str, Any] = {
         "num_cpus": pool.cpus,
+        "num_gpus": pool.gpus or None,
         "memory": pool.memory,
         "scheduling_strategy": "SPREAD",
         "max_restarts": -1,
         "max_task_retries": -1,
     }
     actor = ray.remote(**options)(_Holder)
-    tiles = {"tile_rows": settings.tile_rows, "tile_latents": settings.tile_latents}
     starts = range(0, len(shards) * settings.shard_latents, settings.shard_latents)
-    return [actor.remote(shard, start, frame, tiles, pool.threads) for shard, start in zip(shards, starts, strict=True)]
+    return [actor.remote(shard, start, frame, config) for shard, start in zip(shards, starts, strict=True)]
