@@ -100,7 +100,7 @@ def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> No
         ("select.top_fraction=20", "select.top_fraction must be at most 1 (found 20)"),
         ("score.workers.count=many", "score.workers.count must be a whole number or 'auto' (found many)"),
         ("score.workers.count=0", "score.workers.count must be at least 1 or 'auto' (found 0)"),
-        ("score.workers.gpus=x", "score.workers.gpus must be a number or 'auto' (found x)"),
+        ("encode.workers.gpus=x", "encode.workers.gpus must be a number or 'auto' (found x)"),
         ("score.workers.gpus=1.5", "score.workers.gpus: must be 0, a fraction below 1, or a whole number (found 1.5)"),
         ("data.train=-1", "data.train must be at least 0 (found -1)"),
         ("data.train=x", "data.train must be a number (found x)"),
