@@ -11,7 +11,9 @@ import pytest
 from ray.cluster_utils import Cluster
 from stages_helpers import Tree, manifest, merge, start
 
+from ldsaug_ray.config import Config
 from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.storage import Location
 
 pytestmark = pytest.mark.slow
@@ -57,12 +59,16 @@ def test_latents_replicated_or_sharded_or_a_node_lost_the_scores_are_the_same(co
     assert scored(settings, "sharded", save, tmp_path, lose_a_node)["digest"] == replicated["digest"]
 
 
-def test_blocks(copied, cluster, save, tmp_path):
+def test_blocks_and_a_budget(copied):
     blocks = {"n_candidates": 900, "shard_latents": 10, "plan": "blocks", "block": [6, 8], "latents_gb": 1e-7}
     settings = merge(copied, {"score": blocks})
-    entry = scored(settings, "auto", save, tmp_path)  # 44 latents are more than 100 bytes
-    assert (entry["placement"], entry["rows_out"]) == ("sharded", 900)
-    assert scored(settings, "replicated", save, tmp_path)["digest"] == entry["digest"]
+    assert run_command(Config.model_validate(settings), "score") == 0
+    sharded = manifest(settings)["score"]
+    assert (sharded["placement"], sharded["rows_out"]) == ("sharded", 900)  # 44 latents are more than 100 bytes
     scores = pq.read_table(Path(settings["run_dir"]) / "scores")
     assert scores["candidate"].to_pylist() == list(range(900))
     assert [len(set(scores["parent_i"].to_pylist()[n : n + 432])) for n in (0, 432)] == [6, 6]
+    RunDir(Location.of(settings["run_dir"])).reset("score")
+    assert run_command(Config.model_validate(merge(settings, {"score": {"latents_gb": "auto"}})), "score") == 0
+    replicated = manifest(settings)["score"]
+    assert (replicated["placement"], replicated["digest"]) == ("replicated", sharded["digest"])
