@@ -15,16 +15,22 @@ from ldsaug_ray.lds.exact import (
 )
 from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import validate_latents
+from ldsaug_ray.lds.neighbours import Neighbours
 from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
+from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
 from ldsaug_ray.lds.threshold import Selection, select
 
 __all__ = [
     "Candidates",
     "ChosenSigma",
     "HeldOut",
+    "Neighbours",
     "PairScores",
+    "Race",
+    "Racer",
     "Regime",
     "Selection",
+    "bracket_of",
     "candidates",
     "interpolate",
     "latent_norms",
@@ -33,6 +39,7 @@ __all__ = [
     "plan_block",
     "plan_pairs",
     "plan_pairs_range",
+    "race_pairs",
     "regime",
     "resolve_sigma",
     "score_block",
