@@ -19,7 +19,7 @@ unread before), each is a linear inequality in F.
 
 Against an inequality for a fixed n (Bardenet and Maillard 2015, theorem 4.3) this needs no union over the looks and has
 about a tenth of its term in b; the bound from below does not need b at all. The best x is sqrt(2 log(1/delta) / n
-variance), so it is taken for each of HORIZONS, shares of M that may have been read in the end, and the best bound kept.
+variance), so it is taken for some horizons, numbers n that may have been read in the end, and the best bound kept.
 
 The blocks' sums carry a rounding error of at most ROUNDING, which is on the safe side in every bound.
 """
@@ -36,7 +36,6 @@ from ldsaug_ray.lds._kernel import LIMIT, Sums
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-HORIZONS = np.array([1 / 32, 1 / 8, 1 / 2])
 ROUNDING = LIMIT  # relative, of a block's sum: the engine does again in float64 what may be off by more
 STEEPEST_BELOW, STEEPEST_ABOVE = 0.5, 0.75  # x s; f grows without limit at 1
 TINY = 1e-300  # of b: what of a weight may be lost below float64's range where b is very loose
@@ -46,16 +45,22 @@ TOLERATED = 0.1  # of log 1/delta: what rounding of near weights in a block may 
 class FarField:
     """The far fields of C candidates at S bandwidths, as they are read. Weights are in units of their bound b."""
 
-    def __init__(self, reference: Array, population: Index, delta: float) -> None:
-        """reference: float64[C, S], -log b; population: int64[C], M; delta: what one bound may fail with, each side."""
+    def __init__(
+        self, reference: Array, population: Index, delta: float, horizons: Array, bounded: bool = True
+    ) -> None:
+        """reference: float64[C, S], -log b; population: int64[C], M; delta: what one end of an interval may fail with;
+        horizons: float64[H]; bounded: whether b is certain, so that larger weights can only be rounding.
+        """
         self.reference, self.population = reference, population
-        self.log_term = math.log(len(HORIZONS) / delta)
+        self.horizons = horizons.reshape(-1, 1, 1)
+        self.log_term = math.log(len(horizons) / delta)
+        self.largest = 1.0 if bounded else 1e250
         self.read = np.zeros(len(population), np.int64)
         self.least, self.most, self.squares = np.zeros((3, *reference.shape))  # of what was read
         self.low = np.zeros(reference.shape)
         self.high = np.repeat(population[:, None].astype(np.float64), reference.shape[1], axis=1)
         # (below, above) x horizons: the inequalities slope * F >= evidence - log_term, <= evidence + log_term
-        self.slope, self.evidence = np.zeros((2, 2, len(HORIZONS), *reference.shape))
+        self.slope, self.evidence = np.zeros((2, 2, len(horizons), *reference.shape))
 
     def add(self, which: Index, block: Sums, near: Sums, n: Index) -> None:
         """Take in a block of candidates `which`, [c].
@@ -71,11 +76,10 @@ class FarField:
         mean = (self.least[which] + self.most[which]) / (2 * seen)
         variance = np.maximum(self.squares[which] / seen - mean**2, 0) + 0.1 / seen
         slack += TINY * n_
-        below, above = np.maximum(total - slack, 0), np.minimum(total + slack, n_)
-        most_squares = np.minimum(squares + 2 * ROUNDING * (squares + near_squares), above)
+        below, above = np.maximum(total - slack, 0), np.minimum(total + slack, n_ * self.largest)
+        most_squares = np.minimum(squares + 2 * ROUNDING * (squares + near_squares), above * self.largest)
         spread = np.maximum(most_squares - 2 * mean * below + n_ * mean**2, 0)
-        horizons = HORIZONS.reshape(-1, 1, 1) * self.population[which, None]
-        steep = np.sqrt(2 * self.log_term / (variance * np.maximum(horizons, 1)))
+        steep = np.sqrt(2 * self.log_term / (variance * self.horizons))
         steep *= before > 0  # nothing is known before the first block: it only teaches
         for side, (read, limit) in enumerate(((below, STEEPEST_BELOW), (above, STEEPEST_ABOVE))):
             s = mean if side == 0 else np.ones_like(mean)
@@ -100,9 +104,9 @@ class FarField:
             unit = np.exp(np.minimum(self.reference[which] - block.base, 300))
         taken, taken_squares = near.total * shift, near.squares * shift**2
         n_ = n[:, None]
-        total = np.clip((block.total - taken) * unit, 0, n_)
+        total = np.clip((block.total - taken) * unit, 0, n_ * self.largest)
         slack = ROUNDING * np.maximum(block.total, taken) * unit * (n_ > 0)
-        squares = np.clip((block.squares - taken_squares) * unit**2, 0, total)
+        squares = np.clip((block.squares - taken_squares) * unit**2, 0, total * self.largest)
         return total, slack, squares, taken * unit, taken_squares * unit**2
 
     def _tighten(self, which: Index) -> None:

@@ -83,7 +83,8 @@ class Reading:
         pairs: Index,  # [P, 2] rows of `points`
         geometry: Geometry,
         precisions: Array,  # [S]
-        delta: float,  # of one bound
+        delta: float,  # of one end of one interval
+        horizons: Array,  # see `FarField`
         tile_rows: int,
         tile_latents: int,
     ) -> None:
@@ -99,7 +100,7 @@ class Reading:
         self.evaluations += int(counts.sum()) * geometry.mix.u.shape[1]
         far = np.repeat(n - counts - self._parents_within(pairs, 0, n), geometry.mix.u.shape[1])
         reference = (self._least_distance()[..., None] * precisions).reshape(-1, len(precisions))
-        self.far = FarField(np.where(far[:, None] > 0, reference, 0.0), far, delta)
+        self.far = FarField(np.where(far[:, None] > 0, reference, 0.0), far, delta, horizons, lists.bounded)
 
     def read(self, end: int, which: Index) -> None:
         """Read the latents up to place `end` for candidates `which`, int64[c] ascending, who missed none before."""
@@ -141,16 +142,19 @@ class Reading:
             self.far.add(which, block, near, np.repeat(n, mix.u.shape[1])[wanted])
             self.at = stop
 
+    def others(self) -> tuple[Sums, Sums, Sums]:
+        """Near and far together, [P, A, S], without the parents: estimate, lower and upper bound."""
+        estimate, low, high = (_shaped(merge(self.near, far), self.shape) for far in self.far.sums())
+        return estimate, low, high
+
     def scores(self, exact: Sums | None = None) -> BoundedScores:
-        """What is known of the candidates now; `exact`, [C, S], replaces it where it is not empty."""
-        n = len(self.latents.train)
+        """What is known of the candidates now; `exact`, [P, A, S], replaces it where it is not empty."""
         found = []
-        for far in self.far.sums():
-            sums = merge(self.near, far)
+        for sums in self.others():
             if exact is not None:
-                known = np.flatnonzero(exact.total.any(1))
+                known = exact.total.any(2)
                 sums.put(known, exact.of(known))
-            found.append(with_parents(self.geometry, _shaped(sums, self.shape), self.precisions, n))
+            found.append(with_parents(self.geometry, sums, self.precisions, len(self.latents.train)))
         estimate, low, high = found
         return BoundedScores(
             estimate.log_lds,

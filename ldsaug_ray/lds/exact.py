@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -26,9 +27,12 @@ from ldsaug_ray.lds.latents import (
     validate_latents,
 )
 
+if TYPE_CHECKING:
+    from ldsaug_ray.lds.index import Approximation, LatentIndex
+
 Array = NDArray[np.float64]
 
-BACKENDS = ("exact",)
+BACKENDS = ("exact", "faiss")
 TILE_ROWS, TILE_LATENTS = 32768, 1024  # parents and latents at a time: 128 MiB of inner products at most
 # Beyond these an exponent of float32 latents could overflow float64
 SMALLEST_SIGMA, LARGEST_SIGMA, LARGEST_ALPHA = 1e-100, 1e100, 1e6
@@ -61,6 +65,8 @@ def score_pairs(
     *,
     interpolation: Interpolation = "linear",
     backend: str = "exact",
+    approximation: Approximation | None = None,
+    index: LatentIndex | None = None,
     dtype: DTypeLike = np.float32,
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
@@ -72,11 +78,26 @@ def score_pairs(
     float32 is off by less than 1e-4 in log LDS, usually by 1e-6, and does what it cannot do so well in float64; float64
     by about 1e-12. Memory is bounded by the tiles (rows of parents, latents) and the answer, which does not depend on
     them beyond rounding. Alphas 0.1 ... 0.9 on the line cost a few multiplications a latent, any others an exponential.
+    backend: exact, or faiss, which is `approximate_pairs` with its settings and index, and gives intervals too.
     Raises InputError for invalid latents or pairs, ConfigError for the rest.
     """
+    _check(backend, dtype, interpolation, tile_rows, tile_latents)
+    if backend == "faiss":
+        from ldsaug_ray.lds.approximate import approximate_pairs
+
+        return approximate_pairs(
+            train,
+            pairs,
+            alphas,
+            sigmas,
+            approximation=approximation,
+            index=index,
+            interpolation=interpolation,
+            tile_rows=tile_rows,
+            tile_latents=tile_latents,
+        )
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
-    _check(backend, dtype, interpolation, tile_rows, tile_latents)
     geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     others = _kernel.pair_sums(
@@ -114,6 +135,8 @@ def score_block(
     with alphas in 0..1, a candidate costs two multiplications and additions a latent: matrix products.
     """
     z = validate_latents(train)
+    if backend != "exact":
+        raise ConfigError(f"blocks are scored by backend exact alone; found {backend!r}")
     _check(backend, dtype, interpolation, tile_rows, tile_latents)
     u, v = np.asarray(rows), np.asarray(columns)
     for index, name in ((u, "rows"), (v, "columns")):
@@ -160,6 +183,8 @@ def score_points(
     sigmas: Sequence[float] | Array,
     *,
     backend: str = "exact",
+    approximation: Approximation | None = None,
+    index: LatentIndex | None = None,
     dtype: DTypeLike = np.float32,
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
@@ -167,11 +192,16 @@ def score_points(
     """log LDS of any points, float64[M, S]; finite, at most 0 (spec section 1).
 
     train: float32[N, d]; points: float32[M, d]; sigmas: positive; dtype: of the arithmetic, see `score_pairs`. A point
-    that is itself a training latent counts itself. Raises InputError for invalid latents or points, ConfigError for
-    the rest.
+    that is itself a training latent counts itself. backend: exact, or faiss, the estimates of `approximate_points`.
+    Raises InputError for invalid latents or points, ConfigError for the rest.
     """
-    z, x = validate_latents(train), _points(points, train)
     _check(backend, dtype, "linear", tile_rows, tile_latents)
+    if backend == "faiss":
+        from ldsaug_ray.lds.approximate import approximate_points
+
+        tiles = {"tile_rows": tile_rows, "tile_latents": tile_latents}
+        return approximate_points(train, points, sigmas, approximation=approximation, index=index, **tiles).log_lds
+    z, x = validate_latents(train), _points(points, train)
     sums = _kernel.point_sums(_kernel.Frame.over(z), z, x, precisions_of(sigmas), dtype, tile_rows, tile_latents)
     return _log_mean(sums, len(z))[:, 0]
 

@@ -41,6 +41,7 @@ Index = NDArray[np.int64]
 NEIGHBOURS = 64  # of each parent
 FIRST, STEP, LARGEST_STEP = 1 / 256, 1 / 2, 1 / 16  # blocks: of N; of what has been read; of N
 SMALLEST_BLOCK = 256  # latents
+HORIZONS = np.array([1 / 32, 1 / 8, 1 / 2])  # of N: what may have been read when a candidate is decided
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,7 @@ class Racer:
                 f"bounds nothing); found {len(neighbours.ids)} lists of {len(parents)}, bounded: {neighbours.bounded}"
             )
         count = self.geometry.mix.u.size
-        # both sides of every candidate's interval
-        share = delta / (2 * max(1, n_candidates or count))
+        one_end = delta / (2 * max(1, n_candidates or count))
         self.reading = Reading(
             self.latents,
             points,
@@ -193,12 +193,13 @@ class Racer:
             local.reshape(-1, 2),
             self.geometry,
             self.precisions,
-            share,
+            one_end,
+            HORIZONS * len(z),
             *self.tiles,
         )
         self.undecided = np.ones(count, bool)
         self.blocks = self.finished = 0
-        self._exact = _kernel.Sums.empty(count, 1)  # of those that were finished in float64
+        self._exact = _kernel.Sums.empty(*self.geometry.mix.u.shape, 1)  # of those that were finished in float64
 
     def advance(self) -> bool:
         """Read the next block for what is undecided; False where nothing is, or everything has been read."""
@@ -230,7 +231,7 @@ class Racer:
     def finish(self) -> None:
         """Score what is still undecided exactly, in float64."""
         which = np.flatnonzero(self.undecided)
-        pair = which // self.geometry.mix.u.shape[1]
+        pair, alpha = np.divmod(which, self.geometry.mix.u.shape[1])
         sums = _kernel.pair_sums(
             self.latents.frame,
             self.train,
@@ -243,7 +244,7 @@ class Racer:
             np.float64,
             *self.tiles,
         )
-        self._exact.put(which, sums.of((slice(None), 0)))
+        self._exact.put((pair, alpha), sums.of((slice(None), 0)))
         self.undecided[which] = False
         self.reading.evaluations += len(which) * len(self.train)
         self.finished += len(which)

@@ -189,7 +189,7 @@ def test_bounds_hold_as_often_as_they_promise() -> None:
     c, m, delta = 4000, 600, 0.1
     weights = np.minimum(rng.pareto(1.1, m) / 50, 1.0)
     truth = weights.sum()
-    far = FarField(np.zeros((c, 1)), np.full(c, m), delta)
+    far = FarField(np.zeros((c, 1)), np.full(c, m), delta, np.array([100.0, 300.0]))
     orders = np.argsort(rng.random((c, m)), axis=1)
     none = Sums.empty(c, 1)
     estimates = []
