@@ -3,6 +3,7 @@
 Arrays in, arrays out; no Ray, no files. The formulas are those of the paper, kept in log space throughout.
 """
 
+from ldsaug_ray.lds.approximate import BoundedPoints, BoundedScores, approximate_pairs, approximate_points
 from ldsaug_ray.lds.bandwidth import ChosenSigma, resolve_sigma, sigma_from_norm
 from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
 from ldsaug_ray.lds.exact import (
@@ -13,28 +14,46 @@ from ldsaug_ray.lds.exact import (
     score_pairs,
     score_points,
 )
+from ldsaug_ray.lds.index import Approximation, LatentIndex, latents_fingerprint, load_index, open_index, save_index
 from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import validate_latents
+from ldsaug_ray.lds.neighbours import Neighbours
 from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
+from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
 from ldsaug_ray.lds.threshold import Selection, select
 
 __all__ = [
+    "Approximation",
+    "BoundedPoints",
+    "BoundedScores",
     "Candidates",
     "ChosenSigma",
     "HeldOut",
+    "LatentIndex",
+    "Neighbours",
     "PairScores",
+    "Race",
+    "Racer",
     "Regime",
     "Selection",
+    "approximate_pairs",
+    "approximate_points",
+    "bracket_of",
     "candidates",
     "interpolate",
     "latent_norms",
+    "latents_fingerprint",
+    "load_index",
     "n_pairs_for",
     "norms_from_mean",
+    "open_index",
     "plan_block",
     "plan_pairs",
     "plan_pairs_range",
+    "race_pairs",
     "regime",
     "resolve_sigma",
+    "save_index",
     "score_block",
     "score_gradient",
     "score_leave_one_out",

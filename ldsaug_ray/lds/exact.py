@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,9 +28,12 @@ from ldsaug_ray.lds.latents import (
     validate_latents,
 )
 
+if TYPE_CHECKING:
+    from ldsaug_ray.lds.index import Approximation, LatentIndex
+
 Array = NDArray[np.float64]
 
-BACKENDS = ("exact",)
+BACKENDS = ("exact", "faiss")
 TILE_ROWS, TILE_LATENTS = 32768, 1024  # parents and latents at a time: 128 MiB of inner products at most
 # Beyond these an exponent of float32 latents could overflow float64
 SMALLEST_SIGMA, LARGEST_SIGMA, LARGEST_ALPHA = 1e-100, 1e100, 1e6
@@ -62,6 +66,8 @@ def score_pairs(
     *,
     interpolation: Interpolation = "linear",
     backend: str = "exact",
+    approximation: Approximation | None = None,
+    index: LatentIndex | None = None,
     dtype: DTypeLike = np.float32,
     device: str = "cpu",
     tile_rows: int = TILE_ROWS,
@@ -75,11 +81,26 @@ def score_pairs(
     by about 1e-12. device: cpu, or a GPU such as cuda:0. Memory is bounded by the tiles (rows of parents, latents) and
     the answer, which does not depend on them beyond rounding. Alphas 0.1 ... 0.9 on the line cost a few multiplications
     a latent, any others an exponential.
+    backend: exact, or faiss, which is `approximate_pairs` with its settings and index, and gives intervals too.
     Raises InputError for invalid latents or pairs, ConfigError for the rest.
     """
+    _check(backend, dtype, interpolation, tile_rows, tile_latents, device)
+    if backend == "faiss":
+        from ldsaug_ray.lds.approximate import approximate_pairs
+
+        return approximate_pairs(
+            train,
+            pairs,
+            alphas,
+            sigmas,
+            approximation=approximation,
+            index=index,
+            interpolation=interpolation,
+            tile_rows=tile_rows,
+            tile_latents=tile_latents,
+        )
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
-    _check(backend, dtype, device, interpolation, tile_rows, tile_latents)
     geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     others = _kernel.pair_sums(
@@ -119,7 +140,9 @@ def score_block(
     with alphas in 0..1, a candidate costs two multiplications and additions a latent: matrix products.
     """
     z = validate_latents(train)
-    _check(backend, dtype, device, interpolation, tile_rows, tile_latents)
+    if backend != "exact":
+        raise ConfigError(f"blocks are scored by backend exact alone; found {backend!r}")
+    _check(backend, dtype, interpolation, tile_rows, tile_latents, device)
     u, v = np.asarray(rows), np.asarray(columns)
     for index, name in ((u, "rows"), (v, "columns")):
         if index.ndim != 1:
@@ -166,6 +189,8 @@ def score_points(
     sigmas: Sequence[float] | Array,
     *,
     backend: str = "exact",
+    approximation: Approximation | None = None,
+    index: LatentIndex | None = None,
     dtype: DTypeLike = np.float32,
     device: str = "cpu",
     tile_rows: int = TILE_ROWS,
@@ -174,14 +199,18 @@ def score_points(
     """log LDS of any points, float64[M, S]; finite, at most 0 (spec section 1).
 
     train: float32[N, d]; points: float32[M, d]; sigmas: positive; dtype: of the arithmetic, see `score_pairs`. A point
-    that is itself a training latent counts itself. Raises InputError for invalid latents or points, ConfigError for
-    the rest.
+    that is itself a training latent counts itself. backend: exact, or faiss, the estimates of `approximate_points`.
+    Raises InputError for invalid latents or points, ConfigError for the rest.
     """
+    _check(backend, dtype, "linear", tile_rows, tile_latents, device)
+    if backend == "faiss":
+        from ldsaug_ray.lds.approximate import approximate_points
+
+        tiles = {"tile_rows": tile_rows, "tile_latents": tile_latents}
+        return approximate_points(train, points, sigmas, approximation=approximation, index=index, **tiles).log_lds
     z, x = validate_latents(train), _points(points, train)
-    _check(backend, dtype, device, "linear", tile_rows, tile_latents)
-    sums = _kernel.point_sums(
-        _kernel.Frame.over(z), z, x, precisions_of(sigmas), dtype, tile_rows, tile_latents, device
-    )
+    frame, precisions = _kernel.Frame.over(z), precisions_of(sigmas)
+    sums = _kernel.point_sums(frame, z, x, precisions, dtype, tile_rows, tile_latents, device)
     return _log_mean(sums, len(z))[:, 0]
 
 
@@ -207,7 +236,7 @@ def score_leave_one_out(
     check_rows(r, len(z), "rows")
     if len(z) < 2:
         raise InputError("a density among the others needs at least 2 training latents; found 1")
-    _check("exact", dtype, "cpu", "linear", tile_rows, tile_latents)
+    _check("exact", dtype, "linear", tile_rows, tile_latents)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     out = np.empty((len(r), len(precisions)))
     for start in range(0, len(r), tile_rows):
@@ -233,7 +262,7 @@ def score_gradient(
     (Vincent 2010). Raises as `score_points`, and InputError where a component exceeds float32 (sigma far too small).
     """
     z, x = validate_latents(train), _points(points, train)
-    _check("exact", np.float64, "cpu", "linear", tile_rows, tile_latents)
+    _check("exact", np.float64, "linear", tile_rows, tile_latents)
     precision = float(precisions_of([sigma])[0])
     out = np.empty(x.shape, np.float32)
     for part, shift in _kernel.mean_shift(_kernel.Frame.over(z), z, x, precision, tile_rows, tile_latents):
@@ -335,7 +364,9 @@ def check_device(device: str) -> None:
         raise ConfigError(f"device {device!r} is not at hand; possible: cpu, and cuda where PyTorch finds a GPU")
 
 
-def _check(backend: str, dtype: DTypeLike, device: str, interpolation: str, tile_rows: int, tile_latents: int) -> None:
+def _check(
+    backend: str, dtype: DTypeLike, interpolation: str, tile_rows: int, tile_latents: int, device: str = "cpu"
+) -> None:
     if backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}; possible: {', '.join(BACKENDS)}")
     if np.dtype(dtype) not in (np.float32, np.float64):

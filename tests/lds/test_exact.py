@@ -363,7 +363,7 @@ def test_gradient_at_small_sigma() -> None:
         ({"sigmas": [np.inf]}, ConfigError, "finite"),
         ({"sigmas": []}, ConfigError, "sigmas"),
         ({"alphas": [np.nan]}, ConfigError, "alphas"),
-        ({"backend": "magic"}, ConfigError, "'magic'; possible: exact"),
+        ({"backend": "magic"}, ConfigError, "'magic'; possible: exact, faiss"),
         ({"tile_latents": 0}, ConfigError, "at least 1"),
         ({"train": np.full((9, 2), np.nan)}, InputError, "9 of 9 rows, first in row 0"),
     ],
