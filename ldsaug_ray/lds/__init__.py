@@ -1,10 +1,12 @@
 """Latent density: which interpolants exist, how dense each is, which are kept, and what that means.
 
-Arrays in, arrays out; no Ray, no files. The formulas are those of the paper, kept in log space throughout.
+Arrays in, arrays out; no Ray, and no files but a saved FAISS index. The formulas are those of the paper, kept in log
+space throughout.
 """
 
 from ldsaug_ray.lds.approximate import BoundedPoints, BoundedScores, approximate_pairs, approximate_points
 from ldsaug_ray.lds.bandwidth import ChosenSigma, resolve_sigma, sigma_from_norm
+from ldsaug_ray.lds.cost_model import Choice, choose_backend
 from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
 from ldsaug_ray.lds.exact import (
     PairScores,
@@ -27,6 +29,7 @@ __all__ = [
     "BoundedPoints",
     "BoundedScores",
     "Candidates",
+    "Choice",
     "ChosenSigma",
     "HeldOut",
     "LatentIndex",
@@ -40,6 +43,7 @@ __all__ = [
     "approximate_points",
     "bracket_of",
     "candidates",
+    "choose_backend",
     "interpolate",
     "latent_norms",
     "latents_fingerprint",

@@ -120,6 +120,8 @@ class FarField:
         self.low[which] = np.maximum(self.low[which], low)
         self.high[which] = np.minimum(self.high[which], high)
         self.high[which] = np.maximum(self.high[which], self.low[which])
+        done = np.flatnonzero(left[:, 0] <= 0)  # known; and bounds that were not certain may have missed it
+        self.low[which[done]], self.high[which[done]] = self.least[which[done]], self.most[which[done]]
 
     def sums(self) -> tuple[Sums, Sums, Sums]:
         """Estimate, lower and upper bound of the far sums, [C, S]; the estimate is unbiased but for being kept inside.

@@ -114,7 +114,7 @@ class LatentIndex:
                 index.pq.cp.min_points_per_centroid = 1
                 index.pq.cp.max_points_per_centroid = PER_LIST
                 index.pq.cp.niter = 8  # what 25 improve is ranked again anyway
-            index.cp.seed = settings.seed + 1
+            index.cp.seed, index.cp.niter = settings.seed + 1, 10
             index.cp.min_points_per_centroid = 1  # small sets train badly; that costs recall, which is measured
             wanted = min(n, max(PER_LIST * lists, PER_LIST * LEAST_FOR_CODES))
             rows = np.sort(np.random.default_rng(settings.seed).choice(n, wanted, replace=False))

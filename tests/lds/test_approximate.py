@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +57,9 @@ def test_estimates_and_intervals_hold_the_truth(kind: str) -> None:
         assert (low <= estimate).all()
         assert (estimate <= high).all()
         assert np.median(high - low) < 1.0
-        np.testing.assert_allclose(estimate, want[name], atol=0.35)
-    np.testing.assert_allclose(got.parent_share, want["parent_share"], atol=0.1)
-    np.testing.assert_allclose(np.log(got.effective_neighbours / want["effective_neighbours"]), 0, atol=0.7)
+        assert np.median(np.abs(estimate - want[name])) < 0.1
+    assert np.median(np.abs(got.parent_share - want["parent_share"])) < 0.02
+    assert np.median(np.abs(np.log(got.effective_neighbours / want["effective_neighbours"]))) < 0.2
 
 
 @pytest.mark.parametrize("options", [{"sample": 5000}, {"neighbours": 5000, "sample": 1}])
@@ -237,3 +239,10 @@ def test_wrong_arguments() -> None:
         score_pairs(z, [[1, 1]], ALPHAS, [1.0], backend="faiss")
     with pytest.raises(InputError, match=r"\[M, 3\]"):
         score_points(z, gaussian(2, 4), [1.0], backend="faiss")
+
+
+def test_quick_benchmark_agrees(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--quick` ends with an error where a race decides otherwise than exact scores; no time is judged."""
+    monkeypatch.setattr(sys, "argv", ["approximate.py", "--quick", "--threads", str(torch.get_num_threads())])
+    runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/approximate.py"), run_name="__main__")
+    assert "race, tau" in capsys.readouterr().out
