@@ -223,6 +223,21 @@ class Sigma(Section):
         return found
 
 
+class Approximate(Section):
+    """The approximate backend: near latents exactly, the rest from a sample."""
+
+    neighbours: Positive = Field(64, description="of each parent, found by FAISS and summed exactly")
+    sample: Positive = Field(8192, description="training latents drawn for all the rest")
+    index: Literal["auto", "flat", "ivf", "ivfpq"] = Field(
+        "auto",
+        description="flat: searches all, so that intervals are certain; ivf: inverted lists; ivfpq: compressed",
+    )
+    lists: Positive | None = Field(None, description="with ivf and ivfpq; none: about 4 sqrt(N)")
+    probes: Positive | None = Field(None, description="lists searched; none: a sixteenth of them")
+    rerank: Positive = Field(4, description="with ivfpq: findings per neighbour ranked again on the original vectors")
+    delta: float = Field(1e-3, gt=0, lt=1, description="what the interval of a candidate's log LDS may fail with")
+
+
 class Score(Section):
     """Candidates and their Latent Density Score."""
 
@@ -249,6 +264,11 @@ class Score(Section):
         description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
         "n_candidates, within 4,096..131,072",
     )
+    backend: Literal["exact", "faiss", "auto"] = Field(
+        "exact",
+        description="faiss: estimates with intervals, for very many latents; auto: what is predicted to take less time",
+    )
+    approximate: Approximate = Approximate()
     shard_latents: Positive = Field(
         262_144, description="training latents summed over at a time; sums of shards are merged in order"
     )
@@ -279,6 +299,16 @@ class Score(Section):
         if not isinstance(value, str) and value <= 0:
             raise ValueError("must be more than 0")
         return value
+
+    @model_validator(mode="after")
+    def _exact_only(self) -> Score:
+        if self.backend == "faiss":
+            for name, value in (("plan", "blocks"), ("placement", "sharded")):
+                if getattr(self, name) == value:
+                    raise ValueError(f"backend: faiss does not go with {name}: {value}; use backend: exact")
+            if self.workers.gpus:
+                raise ValueError("backend: faiss computes on CPUs (faiss-gpu apart); set workers.gpus: 0")
+        return self
 
     @model_validator(mode="after")
     def _block_size(self) -> Score:

@@ -61,21 +61,22 @@ def approximate_pairs(
     *,
     approximation: Approximation | None = None,
     index: LatentIndex | None = None,
+    latents: Latents | None = None,
     interpolation: Interpolation = "linear",
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> BoundedScores:
     """`score_pairs` approximately: arrays [P, A, S]; parent_share and effective_neighbours from the same sums.
 
-    index: over these latents, default a new one. An interval holds with probability 1 - delta each (see `bounded`).
-    The same seed gives the same answer, beyond rounding. Raises as `score_pairs`.
+    index, latents: over these latents and with this seed, default new ones. An interval holds with probability
+    1 - delta each (see `bounded`). The same seed gives the same answer, beyond rounding. Raises as `score_pairs`.
     """
     settings = approximation or Approximation()
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
     _check("faiss", np.float32, interpolation, tile_rows, tile_latents)
     a, precisions = _numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas)
-    latents = Latents.of(z, settings.seed)
+    latents = latents or Latents.of(z, settings.seed)
     index = index or LatentIndex.build(z, settings, latents.frame)
     shape = (len(p), len(a), len(precisions))
     out = {f.name: np.empty(shape) for f in fields(BoundedScores) if f.name != "bounded"}

@@ -97,6 +97,13 @@ class LatentIndex:
     @classmethod
     def build(cls, train: NDArray[np.floating], settings: Approximation, frame: Frame | None = None) -> LatentIndex:
         """Train on a sample, add in blocks. train: float[N, d], validated."""
+        index = cls.trained(train, settings, frame)
+        index.add(train)
+        return index
+
+    @classmethod
+    def trained(cls, train: NDArray[np.floating], settings: Approximation, frame: Frame | None = None) -> LatentIndex:
+        """An index that is trained on a sample and still empty: shards can each be added to a copy, then merged."""
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
@@ -119,9 +126,30 @@ class LatentIndex:
             wanted = min(n, max(PER_LIST * lists, PER_LIST * LEAST_FOR_CODES))
             rows = np.sort(np.random.default_rng(settings.seed).choice(n, wanted, replace=False))
             index.train(frame.rows(train[rows], np.float32).vectors)
-        for block in row_blocks(n, d):
-            index.add(frame.rows(train[block], np.float32).vectors)
         return cls(index, structure, frame)
+
+    def add(self, latents: NDArray[np.floating]) -> None:
+        """Add latents [K, d], numbered on from those that are there."""
+        for block in row_blocks(*latents.shape):
+            self.index.add(self.frame.rows(latents[block], np.float32).vectors)
+
+    def merge(self, other: LatentIndex) -> None:
+        """Take over the latents of another copy of the same trained index, numbered on; it is empty afterwards."""
+        self.index.merge_from(other.index, 0 if self.exhaustive else self.index.ntotal)
+
+    def data(self) -> NDArray[np.uint8]:
+        """The index in FAISS's own format."""
+        import faiss
+
+        data: NDArray[np.uint8] = faiss.serialize_index(self.index)
+        return data
+
+    @classmethod
+    def of(cls, data: NDArray[np.uint8], structure: dict[str, int | str], frame: Frame) -> LatentIndex:
+        """What `data` gave."""
+        import faiss
+
+        return cls(faiss.deserialize_index(np.array(data)), structure, frame)
 
     @property
     def exhaustive(self) -> bool:

@@ -173,8 +173,23 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             f"{state}: {step.why}",
         )
     Console(width=None if Console().is_terminal else 150).print(table)
+    n = _training_latents(config, run, images)
+    if n and any(s.stage == "score" and s.state != "complete" for s in steps):
+        from ldsaug_ray.stages._index import choice
+
+        print(f"score: {choice(config, n).sentence}")
     if wrong is not None:
         raise wrong
+
+
+def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | None) -> int | None:
+    """How many there will be, where that can be known."""
+    prepared = run.entry("prepare")
+    if prepared is not None:
+        return int(prepared["train_images"])
+    if isinstance(config.data.train, int):
+        return config.data.train
+    return images[1] - config.data.test if images and isinstance(config.data.test, int) else None
 
 
 def _planned_images(config: Config) -> tuple[int, int]:

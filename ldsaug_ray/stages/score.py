@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,10 +20,20 @@ import pyarrow as pa
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import add_digests, digest_text, table_digest
-from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
+from ldsaug_ray.lds import (
+    LatentIndex,
+    PairScores,
+    approximate_pairs,
+    candidates,
+    n_pairs_for,
+    resolve_sigma,
+    validate_latents,
+)
+from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, cut, parents_of, part, scores
 from ldsaug_ray.rundir import Counts, UnitResult, total
 from ldsaug_ray.stages._held_out import score_held_out
+from ldsaug_ray.stages._index import approximation, choice, open_index
 from ldsaug_ray.stages._job import Job, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
@@ -45,6 +55,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         def allocate(shape: tuple[int, int]) -> np.ndarray:
             nonlocal placement
             placement = _placement(job.config, 4 * shape[0] * shape[1])
+            if job.config.score.backend == "faiss":  # searches among all latents
+                placement = "replicated"
             if placement == "replicated":
                 return in_memory(shape)
             return np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)  # not in this process's memory
@@ -65,11 +77,21 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
     pool = pool_of(settings.workers, "score", cluster_resources(), limit=len(units))
     shards = [ray.put(np.array(train[rows])) for rows in cut(len(train), settings.shard_latents)]
+    backend = choice(job.config, len(train)).backend if settings.backend == "auto" else settings.backend
+    if placement == "sharded":
+        backend = "exact"
+    worker: type[_Scorer] = ScoreWorker
+    source: tuple[Any, ...] = (shards, frame)
     holders: list[Any] = []
+    if backend == "faiss":
+        index, why = open_index(job, train, shards)
+        job.console.print(f"score     {index.structure['kind']} index: {why}", highlight=False)
+        worker = ApproximateScoreWorker
+        source = (ray.put(train), ray.put(index.data()), index.structure)
     if placement == "sharded":
         holders = _holders(job.config, shards, frame)
         pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
-    source = (holders, len(train)) if holders else (shards, frame)
+        worker, source = ShardedScoreWorker, (holders, len(train))
     try:
         results = run_units(
             job,
@@ -78,7 +100,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
             {n: b - a for n, (a, b) in enumerate(ranges)},
             done,
             pool,
-            ShardedScoreWorker if holders else ScoreWorker,
+            worker,
             (*source, ray.put(pa.array(keys, pa.string())), job.config, chosen.sigma, job.run.root),
             unit_name="candidates",
         )
@@ -94,6 +116,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
         "latents": len(keys),
         "held_out": None if held_out is None else asdict(held_out),
         "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
+        "backend": backend,
         "placement": placement,
         "shards": len(shards),
     }
@@ -130,12 +153,8 @@ class _Scorer:
         self.settings, self.seed = config.score, config.seed
         self.how = _how(config)
 
-    def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Some of the training latents, float32[R, d]."""
-        raise NotImplementedError
-
-    def parts(self, work: Work) -> Iterable[Sums]:
-        """The sums of every shard, in order."""
+    def score(self, pairs: np.ndarray) -> PairScores:
+        """Scores of the pairs, arrays [P, A, 1]; in a plan of blocks they are whole rows of one."""
         raise NotImplementedError
 
     def __call__(self, unit: int, bounds: pa.Table) -> UnitResult:
@@ -146,28 +165,45 @@ class _Scorer:
         plan = candidates(self.n, alphas, start, start + -(-(stop - start) // whole) * whole, self.seed, block)
         first = slice(0, None, len(alphas))  # units start at a pair's first alpha
         pairs = np.stack([plan.i[first], plan.j[first]], axis=1)
-        rows, local, shape = parents_of(pairs, None if block is None else block[1])
-        work = Work.of(rows, self.vectors(rows), local, alphas, [self.sigma], settings.interpolation, shape)
-        found = scores(work, self.parts(work), self.n)
+        found = self.score(pairs)
         ids = slice(0, stop - start)
-        table = pa.table(
-            {
-                "candidate": plan.id[ids],
-                "parent_i": self.keys.take(pa.array(plan.i[ids])),
-                "parent_j": self.keys.take(pa.array(plan.j[ids])),
-                "alpha": plan.alpha[ids],
-                "log_lds": found.log_lds.reshape(-1)[ids],
-                "log_lds_excluding_parents": found.log_lds_excluding_parents.reshape(-1)[ids],
-                "parent_share": found.parent_share.reshape(-1)[ids],
-                "effective_neighbours": found.effective_neighbours.reshape(-1)[ids],
-            }
-        )
+        columns = {
+            "candidate": plan.id[ids],
+            "parent_i": self.keys.take(pa.array(plan.i[ids])),
+            "parent_j": self.keys.take(pa.array(plan.j[ids])),
+            "alpha": plan.alpha[ids],
+        }
+        for field in fields(found):  # of an interval too, where there is one
+            array = getattr(found, field.name)
+            if isinstance(array, np.ndarray):
+                columns[field.name] = array.reshape(-1)[ids]
+        table = pa.table(columns)
         file = f"scores/part-{unit:06d}.parquet"
         (self.run / file).write_table(table)
         return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),))
 
 
-class ScoreWorker(_Scorer):
+class _ExactScorer(_Scorer):
+    """Adds up sums over shards; where these are is the subclass's."""
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents, float32[R, d]."""
+        raise NotImplementedError
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        raise NotImplementedError
+
+    def score(self, pairs: np.ndarray) -> PairScores:
+        """Exact scores of the pairs."""
+        settings = self.settings
+        block = settings.block_shape
+        rows, local, shape = parents_of(pairs, None if block is None else block[1])
+        work = Work.of(rows, self.vectors(rows), local, settings.alphas, [self.sigma], settings.interpolation, shape)
+        return scores(work, self.parts(work), self.n)
+
+
+class ScoreWorker(_ExactScorer):
     """Has all shards at hand, in the node's object store."""
 
     def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, *rest: Any):
@@ -189,7 +225,7 @@ class ScoreWorker(_Scorer):
             yield part(self.frame, work, shard, int(start), **self.how)
 
 
-class ShardedScoreWorker(_Scorer):
+class ShardedScoreWorker(_ExactScorer):
     """Asks the actors that hold the shards."""
 
     def __init__(self, holders: Sequence[Any], n: int, *rest: Any):
@@ -212,6 +248,40 @@ class ShardedScoreWorker(_Scorer):
 
         shared = ray.put(work)
         return ray.get([holder.part.remote(shared) for holder in self.holders])
+
+
+class ApproximateScoreWorker(_Scorer):
+    """Has all latents and an index over them at hand."""
+
+    def __init__(
+        self,
+        train: np.ndarray,
+        index: np.ndarray,
+        structure: dict[str, int | str],
+        keys: pa.StringArray,
+        config: Config,
+        *rest: Any,
+    ):
+        self.train, self.approximation = train, approximation(config)
+        self.latents = Latents.of(train, self.approximation.seed)
+        self.index = LatentIndex.of(index, structure, self.latents.frame)
+        super().__init__(len(train), keys, config, *rest)
+
+    def score(self, pairs: np.ndarray) -> PairScores:
+        """Estimates and intervals."""
+        settings = self.settings
+        return approximate_pairs(
+            self.train,
+            pairs,
+            settings.alphas,
+            [self.sigma],
+            approximation=self.approximation,
+            index=self.index,
+            latents=self.latents,
+            interpolation=settings.interpolation,
+            tile_rows=settings.tile_rows,
+            tile_latents=settings.tile_latents,
+        )
 
 
 class _Holder:

@@ -111,7 +111,7 @@ def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> No
         ("data.attribute_names=[Male, 1]", "data.attribute_names item 2 must be text"),
         ("data.upscale=3", "data.upscale must be true or false (found 3)"),
         ("tracking.experiment=12", "tracking.experiment must be text (in quotes, where it looks like something else)"),
-        ("score=3", "score is a section: give settings in it (alphas, block, interpolation,"),
+        ("score=3", "score is a section: give settings in it (alphas, approximate, backend, block, interpolation,"),
         (
             "score.sigma=0.3",
             "score.sigma is a section: give settings in it (rule, scale, share, value) or leave it out",

@@ -217,3 +217,23 @@ def test_no_attribute_is_invented_and_faces_of_a_folder_keep_their_names(finishe
     latents = table(finished.settings, "latents")
     assert "attributes" not in latents.column_names
     assert set(latents["key"].to_pylist()) == {f"disc-{n:03d}.png" for n in range(60)}
+
+
+def test_approximate_scores_come_with_intervals_and_the_index_is_used_again(copied, capsys):
+    approximate = {"backend": "faiss", "approximate": {"neighbours": 6, "sample": 20}, "shard_latents": 20}
+    settings = merge(copied, {"score": {**approximate, "part_candidates": 900}})
+    exact = table(copied, "scores").sort_by("candidate")
+    run(settings, "score")
+    assert "flat index: built a new index: there is no saved index" in capsys.readouterr().err
+    assert (manifest(settings)["score"]["backend"], manifest(settings)["score"]["shards"]) == ("faiss", 3)
+    found = table(settings, "scores").sort_by("candidate")
+    assert found["candidate"].equals(exact["candidate"])
+    for name in ("log_lds", "log_lds_excluding_parents"):
+        low, high, truth = (
+            t[n].to_numpy() for t, n in ((found, f"{name}_low"), (found, f"{name}_high"), (exact, name))
+        )
+        assert (low - 1e-4 <= truth).all()
+        assert (truth <= high + 1e-4).all()
+        assert (high - low > 0.01).any()  # the rest is a sample's
+    run(merge(settings, {"score": {"n_candidates": 900}}), "score")
+    assert "flat index: the saved index matches" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""The FAISS index over the training latents: built shard by shard where there is room, kept in the run directory.
+
+`index/` holds it beside the fingerprint of its latents; the next run with the same latents and structure reads it.
+FAISS trusts such a file, so only a run directory that this program wrote should be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.lds import Approximation, Choice, choose_backend, latents_fingerprint, load_index, save_index
+from ldsaug_ray.lds.index import FILE, RECORD, LatentIndex
+from ldsaug_ray.stages._job import Job, limit_threads
+
+
+def approximation(config: Config) -> Approximation:
+    """The engine's settings."""
+    return Approximation(**config.score.approximate.model_dump(), seed=config.seed % 2**31)
+
+
+def choice(config: Config, n: int) -> Choice:
+    """What the cost model predicts for n training latents; estimates only where the settings allow them."""
+    score = config.score
+    tenths = score.interpolation == "linear" and all(
+        abs(10 * a - round(10 * a)) < 1e-9 and 0 < a < 1 for a in score.alphas
+    )
+    exact_only = (
+        score.backend == "exact" or score.plan == "blocks" or score.placement == "sharded" or score.workers.gpus
+    )
+    return choose_backend(
+        n,
+        config.vae.latent_dim,
+        score.n_candidates,
+        n_alphas=len(score.alphas),
+        tenths=tenths and score.interpolation == "linear",
+        approximation=approximation(config),
+        allow_estimates=not (exact_only or score.workers.gpus),
+    )
+
+
+def open_index(job: Job, train: np.ndarray, shards: Sequence[Any]) -> tuple[LatentIndex, str]:
+    """The run directory's index where it matches, else a new one, saved there; and what was done, in words.
+
+    shards: object references to the training latents, in order.
+    """
+    folder, settings, mark = job.run.folder("index"), approximation(job.config), latents_fingerprint(train)
+    with TemporaryDirectory(prefix="ldsaug-") as temporary:
+        local = Path(temporary)
+        for name in (FILE, RECORD):
+            if (folder / name).exists():
+                (local / name).write_bytes((folder / name).read_bytes())
+        index, why = load_index(local, train, settings, mark)
+        if index is None:
+            index, why = _build(train, shards, settings), f"built a new index: {why}"
+            save_index(local, index, mark)
+            for name in (FILE, RECORD):  # the record last: an index without it is not used
+                (folder / name).write_bytes((local / name).read_bytes())
+    return index, why
+
+
+def _build(train: np.ndarray, shards: Sequence[Any], settings: Approximation) -> LatentIndex:
+    """Train on the driver, add each shard to a copy wherever there is a CPU, merge the copies in order."""
+    import ray
+
+    index = LatentIndex.trained(train, settings)
+    shared = ray.put((index.data(), index.structure, index.frame))
+    add = ray.remote(_added)
+    for data in [add.remote(shared, shard) for shard in shards]:
+        index.merge(LatentIndex.of(ray.get(data), index.structure, index.frame))
+    return index
+
+
+def _added(trained: tuple[Any, ...], shard: np.ndarray) -> np.ndarray:
+    limit_threads(1)
+    index = LatentIndex.of(*trained)
+    index.add(shard)
+    return index.data()
