@@ -175,8 +175,10 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
     Console(width=None if Console().is_terminal else 150).print(table)
     n = _training_latents(config, run, images)
     if n and any(s.stage == "score" and s.state != "complete" for s in steps):
+        from ldsaug_ray.lds import candidates
         from ldsaug_ray.stages._index import choice
 
+        candidates(n, config.score.alphas, 0, 1, config.seed, config.score.block_shape)  # too few latents for blocks?
         print(f"score: {choice(config, n).sentence}")
     if wrong is not None:
         raise wrong
