@@ -93,7 +93,7 @@ class Reading:
         self.tile_rows, self.tile_latents = tile_rows, tile_latents
         self.shape = (*geometry.mix.u.shape, len(precisions))
         self.at = 0  # latents read
-        self.evaluations = self.products = 0
+        self.evaluations = self.inner_products = 0
         n = len(latents.train)
         near, counts = self._near(np.arange(len(pairs)), geometry.mix, 0, n)
         self.near = _shaped(near, (-1, len(precisions)))
@@ -134,7 +134,7 @@ class Reading:
                 self.tile_rows,
                 self.tile_latents,
             )
-            self.products += len(np.unique(self.pairs[rows])) * len(shard)
+            self.inner_products += len(np.unique(self.pairs[rows])) * len(shard)
             near, counts = self._near(rows, mix, begin, stop)
             n = len(shard) - counts - self._parents_within(self.pairs[rows], begin, stop)
             self.evaluations += int((counts + len(shard)).sum()) * mix.u.shape[1]
