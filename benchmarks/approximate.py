@@ -168,7 +168,7 @@ def compare(name: str, z: np.ndarray, pairs: np.ndarray, scale: float, kinds: li
                 method,
                 race.scores,
                 race.evaluations / race.exact_evaluations,
-                race.products / (len(parents) * len(z)) + 1,
+                race.inner_products / (len(parents) * len(z)) + 1,
                 took / seconds(exact),
                 race.selected,
             )
@@ -180,7 +180,7 @@ def compare(name: str, z: np.ndarray, pairs: np.ndarray, scale: float, kinds: li
             "race, top count, lists at hand",
             race.scores,
             race.evaluations / race.exact_evaluations,
-            race.products / (len(parents) * len(z)),
+            race.inner_products / (len(parents) * len(z)),
             took / seconds(exact),
             race.selected,
         )

@@ -5,40 +5,76 @@ Called through `_compiled.in_threads`: a row or a pair is one thread's work, in 
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from collections.abc import Callable
+from typing import Any
 
-from ldsaug_ray.lds._compiled import _EXACT, _SUMS
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from ldsaug_ray.lds._compiled import _EXACT, _SUMS, _bits_as_float32
+
+CHUNK = 256  # latents whose least gap is compared with the farthest that is kept
+
+
+def _number(x: Any) -> Any:
+    """A float32, or the bits of a bfloat16 as int16, as a float32."""
+    raise NotImplementedError  # only compiled code calls it
+
+
+@overload(_number)
+def _number_of_a_type(x: Any) -> Callable[[Any], Any]:
+    if x == types.int16:
+
+        def widened(x: Any) -> Any:
+            return _bits_as_float32(np.int32(x) << np.int32(16))
+
+        return widened
+
+    def same(x: Any) -> Any:
+        return x
+
+    return same
 
 
 @njit(**_EXACT)
 def keep_nearest(cross, norms, start, gaps, ids, first, last):  # type: ignore[no-untyped-def]
     """Update each row's nearest latents by a tile of inner products; rows `first` to `last`.
 
-    cross: float32[R, K], -FAR where a latent is to be left out; norms: float32[K]; start: number of the tile's first
-    latent; gaps: float32[R, k] and ids: int64[R, k], a heap of norms - 2 cross with the largest in front, inf and -1
-    where there is none yet.
+    cross: float32[R, K], or the bits of bfloat16 as int16, -FAR where a latent is to be left out; norms: float32[K];
+    start: number of the tile's first latent; gaps: float32[R, k] and ids: int64[R, k], a heap of norms - 2 cross with
+    the largest in front, inf and -1 where there is none yet.
     """
-    two = np.float32(2)
+    two, far = np.float32(2), np.float32(1e30)
     k = gaps.shape[1]
+    line = np.empty(CHUNK, np.float32)
     for r in range(first, last):
         heap, names = gaps[r], ids[r]
-        for c in range(cross.shape[1]):
-            gap = norms[c] - two * cross[r, c]
-            if gap >= heap[0] or gap > np.float32(1e30):
+        for begin in range(0, cross.shape[1], CHUNK):
+            size = min(CHUNK, cross.shape[1] - begin)
+            least = far
+            for c in range(size):
+                gap = norms[begin + c] - two * _number(cross[r, begin + c])
+                line[c] = gap
+                least = gap if gap < least else least
+            if least >= heap[0]:
                 continue
-            at = 0
-            while True:  # sift the new one down from the front
-                child = 2 * at + 1
-                if child >= k:
-                    break
-                if child + 1 < k and heap[child + 1] > heap[child]:
-                    child += 1
-                if heap[child] <= gap:
-                    break
-                heap[at], names[at] = heap[child], names[child]
-                at = child
-            heap[at], names[at] = gap, start + c
+            for c in range(size):
+                gap = line[c]
+                if gap >= heap[0] or gap >= far:
+                    continue
+                at = 0
+                while True:  # sift the new one down from the front
+                    child = 2 * at + 1
+                    if child >= k:
+                        break
+                    if child + 1 < k and heap[child + 1] > heap[child]:
+                        child += 1
+                    if heap[child] <= gap:
+                        break
+                    heap[at], names[at] = heap[child], names[child]
+                    at = child
+                heap[at], names[at] = gap, start + begin + c
 
 
 @njit(**_SUMS)

@@ -18,6 +18,7 @@ from ldsaug_ray.lds._compiled import in_threads
 from ldsaug_ray.lds._far import FarField
 from ldsaug_ray.lds._frame import Frame
 from ldsaug_ray.lds._kernel import Mix, Sums, merge, pair_sums
+from ldsaug_ray.lds.cost_model import PRODUCT, VALUES, VALUES_IN_TENTHS
 from ldsaug_ray.lds.exact import Geometry, PairScores, with_parents
 from ldsaug_ray.lds.latents import row_blocks
 from ldsaug_ray.lds.neighbours import Neighbours
@@ -26,7 +27,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 SHARD_BYTES = 32 * 2**20  # of latents gathered at a time
-NARROW = 2.0  # undecided candidates a pair, up to which each is read by itself instead of with its whole pair
+ALONE = 8192  # candidates whose vectors exist at a time
 TAG = int.from_bytes(b"order", "big")  # second key word: keeps this stream apart from other uses of the same seed
 
 
@@ -93,7 +94,7 @@ class Reading:
         self.tile_rows, self.tile_latents = tile_rows, tile_latents
         self.shape = (*geometry.mix.u.shape, len(precisions))
         self.at = 0  # latents read
-        self.evaluations = self.products = 0
+        self.evaluations = self.inner_products = 0
         n = len(latents.train)
         near, counts = self._near(np.arange(len(pairs)), geometry.mix, 0, n)
         self.near = _shaped(near, (-1, len(precisions)))
@@ -107,40 +108,82 @@ class Reading:
         width = self.shape[1]
         step = max(1, SHARD_BYTES // (4 * self.latents.train.shape[1]))
         pair = which // width
-        alive = np.unique(pair)
-        alone = len(which) <= NARROW * len(alive)
-        # one line of `rows` for each candidate by itself, or for each pair
-        rows = pair if alone else alive
-        mix, gaps = self.geometry.mix, self.geometry.gaps
-        if alone:
-            mix = one_by_one(mix, which)
-            wanted = np.arange(len(which))
-        else:
-            mix = mix.of(alive)
-            wanted = np.searchsorted(alive, pair) * width + which % width
+        whole = np.unique(pair)
+        alone = self._alone_is_cheaper(which, whole)
+        rows, mix = (pair, one_by_one(self.geometry.mix, which)) if alone else (whole, self.geometry.mix.of(whole))
+        wanted = np.arange(len(which)) if alone else np.searchsorted(whole, pair) * width + which % width
         while self.at < end:
             begin, stop = self.at, min(end, self.at + step)
             shard = self.latents.train[self.latents.order[begin:stop]]
-            sums = pair_sums(
-                self.latents.frame,
-                self.points,
-                np.where(self.own >= 0, self.latents.place[self.own] - begin, -1),
-                self.pairs[rows],
-                gaps[rows],
-                mix,
-                shard,
-                self.precisions,
-                np.float32,
-                self.tile_rows,
-                self.tile_latents,
-            )
-            self.products += len(np.unique(self.pairs[rows])) * len(shard)
+            sums = self._alone(rows, mix, shard) if alone else self._pairs(rows, mix, shard)
             near, counts = self._near(rows, mix, begin, stop)
             n = len(shard) - counts - self._parents_within(self.pairs[rows], begin, stop)
             self.evaluations += int((counts + len(shard)).sum()) * mix.u.shape[1]
             block, near = (_shaped(some, (-1, self.shape[2])).of(wanted) for some in (sums, near))
             self.far.add(which, block, near, np.repeat(n, mix.u.shape[1])[wanted])
             self.at = stop
+
+    def _alone_is_cheaper(self, which: Index, whole: Index) -> bool:
+        """Whether to give each candidate a row of its own, not its pair's two parents rows for all its alphas."""
+        row = 2e-9 * self.points.shape[1] * PRODUCT
+        values = 1e-9 * self.shape[2] * (VALUES if self.geometry.mix.tenths is None else VALUES_IN_TENTHS)
+        pairs = len(np.unique(self.pairs[whole])) * row + len(whole) * self.shape[1] * values
+        return len(which) * (row + 1e-9 * self.shape[2] * VALUES) < pairs
+
+    def _pairs(self, rows: Index, mix: Mix, shard: NDArray[np.floating]) -> Sums:
+        """Sums over the block that comes next, parents left out, for some pairs (a pair may come again)."""
+        self.inner_products += len(np.unique(self.pairs[rows])) * len(shard)
+        return self._sums(self.points, self._place(self.own), self.pairs[rows], self.geometry.gaps[rows], mix, shard)
+
+    def _alone(self, rows: Index, mix: Mix, shard: NDArray[np.floating]) -> Sums:
+        """The same for pairs of one candidate each, as points. A point can leave out one latent, and needs no more
+        but for the few whose parents are both in the block.
+        """
+        places = self._place(self.own[self.pairs[rows]])
+        inside = (places >= 0) & (places < len(shard))
+        sums = Sums.empty(len(rows), 1, self.shape[2])
+        both = np.flatnonzero(inside.all(1))
+        if len(both):
+            sums.put(both, self._pairs(rows[both], mix.of(both), shard))
+        rest = np.flatnonzero(~inside.all(1))
+        for start in range(0, len(rest), ALONE):
+            part = rest[start : start + ALONE]
+            i, j = self.pairs[rows[part]].T
+            points = mix.u[part] * self.points[i] + mix.v[part] * self.points[j]
+            hidden = np.where(inside[part, 0], places[part, 0], np.where(inside[part, 1], places[part, 1], -1))
+            itself = Mix(*(np.full((len(part), 1), share) for share in (1.0, 0.0, 0.0)))
+            local = np.repeat(np.arange(len(part))[:, None], 2, axis=1)
+            sums.put(part, self._sums(points, hidden, local, np.zeros(len(part)), itself, shard))
+            self.inner_products += len(part) * len(shard)
+        return sums
+
+    def _sums(
+        self,
+        points: NDArray[np.floating],
+        hidden: Index,
+        pairs: Index,
+        gaps: Array,
+        mix: Mix,
+        shard: NDArray[np.floating],
+    ) -> Sums:
+        return pair_sums(
+            self.latents.frame,
+            points,
+            hidden,
+            pairs,
+            gaps,
+            mix,
+            shard,
+            self.precisions,
+            np.float32,
+            self.tile_rows,
+            self.tile_latents,
+        )
+
+    def _place(self, own: Index) -> Index:
+        """Where latents come in the block that is read next; any number outside it for others, -1 for no latent."""
+        place: Index = np.where(own >= 0, self.latents.place[own] - self.at, -1)
+        return place
 
     def others(self) -> tuple[Sums, Sums, Sums]:
         """Near and far together, [P, A, S], without the parents: estimate, lower and upper bound."""

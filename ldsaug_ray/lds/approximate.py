@@ -38,6 +38,7 @@ from ldsaug_ray.lds.latents import check_pairs, validate_latents
 
 Array = NDArray[np.float64]
 
+STATES = 2**20  # candidates x sigmas whose bounds are kept at a time, about 150 bytes each
 LOOKS = np.array(
     [1 / 8, 1 / 4, 1 / 2, 1.0]
 )  # the sample is taken in with so much at a time, so that each part sets the next
@@ -81,30 +82,34 @@ def approximate_pairs(
     shape = (len(p), len(a), len(precisions))
     out = {f.name: np.empty(shape) for f in fields(BoundedScores) if f.name != "bounded"}
     bounded = True
+    step = max(1, STATES // (len(a) * len(precisions)))
     for tile in pair_tiles(p, max(2, tile_rows)):
         parents, local = np.unique(p[tile], return_inverse=True)
-        points = z[parents]
-        reading = _read(
-            latents,
-            Reading(
-                latents,
-                points,
-                parents,
-                index.search(z, points, parents, settings),
-                local.reshape(-1, 2),
-                Geometry.of(z, p[tile], a, interpolation),
-                precisions,
-                settings.delta / 2,
-                _horizons(settings, len(z)),
-                max(2, tile_rows),
-                tile_latents,
-            ),
-            settings,
-        )
-        scores = reading.scores()
-        bounded &= scores.bounded
-        for name, array in out.items():
-            array[tile] = getattr(scores, name)
+        points, own_pairs = z[parents], local.reshape(-1, 2)
+        lists = index.search(z, points, parents, settings)
+        bounded &= lists.bounded
+        for start in range(0, len(own_pairs), step):
+            part = slice(start, start + step)
+            geometry = Geometry.of(points, own_pairs[part], a, interpolation)
+            reading = _read(
+                Reading(
+                    latents,
+                    points,
+                    parents,
+                    lists,
+                    own_pairs[part],
+                    geometry,
+                    precisions,
+                    settings.delta / 2,
+                    _horizons(settings, len(z)),
+                    max(2, tile_rows),
+                    tile_latents,
+                ),
+                settings,
+            )
+            scores = reading.scores()
+            for name, array in out.items():
+                array[tile][part] = getattr(scores, name)
     return BoundedScores(**out, bounded=bounded)
 
 
@@ -127,8 +132,9 @@ def approximate_points(
     index = index or LatentIndex.build(z, settings, latents.frame)
     out = np.empty((3, len(x), len(precisions)))
     bounded = True
-    for start in range(0, len(x), tile_rows):
-        tile = slice(start, min(start + tile_rows, len(x)))
+    step = min(tile_rows, max(1, STATES // len(precisions)))
+    for start in range(0, len(x), step):
+        tile = slice(start, min(start + step, len(x)))
         m = tile.stop - tile.start
         nobody = np.full(m, -1)
         lists = index.search(z, x[tile], nobody, settings)
@@ -147,13 +153,13 @@ def approximate_points(
             tile_rows,
             tile_latents,
         )
-        for sums, target in zip(_read(latents, reading, settings).others(), out, strict=True):
+        for sums, target in zip(_read(reading, settings).others(), out, strict=True):
             target[tile] = _log_mean(sums, len(z))[:, 0]
     return BoundedPoints(out[0], out[1], out[2], bounded)
 
 
-def _read(latents: Latents, reading: Reading, settings: Approximation) -> Reading:
-    m = min(settings.sample, len(latents.train))
+def _read(reading: Reading, settings: Approximation) -> Reading:
+    m = min(settings.sample, len(reading.latents.train))
     everything = np.arange(reading.shape[0] * reading.shape[1])
     for end in np.unique(np.ceil(LOOKS * m).astype(int)):
         reading.read(int(end), everything)

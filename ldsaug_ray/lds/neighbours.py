@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds import _near_compiled
-from ldsaug_ray.lds._compiled import in_threads
+from ldsaug_ray.lds._compiled import FAR, in_threads
 from ldsaug_ray.lds._frame import EPSILON, Frame
-from ldsaug_ray.lds._kernel import _hide
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -51,7 +50,7 @@ def nearest(
     *,
     products: Products = "float32",
     tile_rows: int = 32768,
-    tile_latents: int = 4096,
+    tile_latents: int = 1024,
 ) -> Neighbours:
     """The k nearest by inner products of that type, and a certain bound for all the others.
 
@@ -76,12 +75,14 @@ def nearest(
             latents = frame.rows(train[start : start + tile_latents], np.float32)
             others, lost = _rounded(latents.tensor(), kind)
             most_lost, farthest = max(most_lost, float(lost.max())), max(farthest, float(latents.norms.max()) ** 0.5)
-            cross = torch.mm(vectors, others.T).float().numpy()
-            _hide(cross, own[part] - start)
+            cross = torch.mm(vectors, others.T)
+            hidden = own[part] - start
+            inside = np.flatnonzero((hidden >= 0) & (hidden < len(others)))
+            cross[torch.from_numpy(inside), torch.from_numpy(hidden[inside])] = -float(FAR)
             in_threads(
                 _near_compiled.keep_nearest,
                 len(cross),
-                cross,
+                cross.numpy() if kind == torch.float32 else cross.view(torch.int16).numpy(),
                 latents.norms_from(frame.mean_norm),
                 start,
                 gaps,

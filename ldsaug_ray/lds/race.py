@@ -49,17 +49,17 @@ class Race:
     """How a race ended; arrays [P, A] unless said otherwise.
 
     selected: bool, the exact selection; scores: arrays [P, A, 1]; estimates lie in their intervals, so that ranking
-    them, ties by lower candidate number, selects the same set; evaluations: kernel values
-    that were computed (a candidate and a latent), exact_evaluations: those of exact scores; products: inner products
-    (a parent and a latent), the search for neighbours not included; blocks: how often candidates were looked at;
-    finished: how many of them float64 had to decide.
+    them, ties by lower candidate number, selects the same set; evaluations: kernel values that were computed (of a
+    candidate and a latent), exact_evaluations: those of exact scores; inner_products: of a parent and a latent, the
+    search for neighbours not included; blocks: how often candidates were looked at; finished: how many of them float64
+    had to decide.
     """
 
     selected: NDArray[np.bool_]
     scores: BoundedScores
     evaluations: int
     exact_evaluations: int
-    products: int
+    inner_products: int
     blocks: int
     finished: int
 
@@ -81,7 +81,7 @@ def race_pairs(
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> Race:
-    """Select what exact scores would select, with probability at least 1 - delta (issue: decision-exact selection).
+    """Select what exact scores would select, with probability at least 1 - delta.
 
     train: float32[N, d]; pairs: int64[P, 2]; alphas: [A]; candidate p * A + a. One of tau (LDS > tau, strictly) and
     top_count (the densest, ties by lower candidate number) must be given; the LDS that counts leaves the parents out
@@ -139,7 +139,8 @@ def bracket_of(lows: Array, highs: Array, count: int) -> tuple[float, float]:
 class Racer:
     """The candidates of some pairs in a race: what `race_pairs` is made of, for a caller who holds only some pairs.
 
-    n_candidates: of the whole race, default those of `pairs`: delta is shared among them. The rest as `race_pairs`.
+    n_candidates: of the whole race, default those of `pairs`: delta is shared among them; latents: to share among
+    racers of the same seed. The rest as `race_pairs`. Holds about 300 bytes a candidate, and the tiles.
     """
 
     def __init__(
@@ -273,7 +274,7 @@ class Racer:
             self.scores(),
             self.reading.evaluations,
             self.undecided.size * len(self.train),
-            self.reading.products,
+            self.reading.inner_products,
             self.blocks,
             self.finished,
         )

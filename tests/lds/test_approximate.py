@@ -207,7 +207,7 @@ def test_a_broken_index_is_built_again(tmp_path: Path) -> None:
 
 def test_auto_index() -> None:
     assert Approximation().kind(20_000, 512) == "flat"
-    assert Approximation().kind(1_000_000, 512) == "ivf"
+    assert Approximation().kind(1_000_000, 512) == "flat"
     assert Approximation().kind(100_000_000, 512) == "ivfpq"
 
 
