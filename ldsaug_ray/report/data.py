@@ -111,6 +111,14 @@ class Bandwidth:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What the scores are, where they are not exact."""
+
+    index: str  # kind of the FAISS index
+    width: float  # median width of the intervals of log LDS
+
+
+@dataclass(frozen=True)
 class Shown:
     """A candidate with its picture on the page."""
 
@@ -200,6 +208,7 @@ class ReportData:
     scores: Scores
     threshold: Threshold
     bandwidth: Bandwidth
+    estimate: Estimate | None  # None: exact scores
     held_out: HeldOut | None  # None: no test images
     regime: Regime
     bands: tuple[Band, ...]

@@ -137,6 +137,19 @@ def bandwidth_sentence(data: ReportData) -> str:
     return f"σ = {b.sigma:.4g}, {why}: {b.sigma / b.mean_norm:.3g} × {mean}; the paper takes 0.2 ×. {end}"
 
 
+def estimate_sentences(data: ReportData) -> list[str]:
+    """What estimated scores are worth; none for exact ones."""
+    if data.estimate is None:
+        return []
+    found = [
+        f"The scores are estimates: latents near the parents by FAISS ({data.estimate.index}), the rest from a sample. "
+        f"In the middle, a candidate’s log LDS is known to within an interval {data.estimate.width:.2g} wide."
+    ]
+    if data.estimate.index != "flat":
+        found.append("Such an index may miss a near latent, so the upper ends of the intervals are not certain.")
+    return found
+
+
 def sample_note(data: ReportData) -> str:
     """Said where the figures rest on a sample; empty where they show every candidate."""
     s = data.scores

@@ -83,9 +83,11 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
     worker: type[_Scorer] = ScoreWorker
     source: tuple[Any, ...] = (shards, frame)
     holders: list[Any] = []
+    kind = ""
     if backend == "faiss":
         index, why = open_index(job, train, shards)
-        job.console.print(f"score     {index.structure['kind']} index: {why}", highlight=False)
+        kind = str(index.structure["kind"])
+        job.console.print(f"score     {kind} index: {why}", highlight=False)
         worker = ApproximateScoreWorker
         source = (ray.put(train), ray.put(index.data()), index.structure)
     if placement == "sharded":
@@ -109,7 +111,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
             ray.kill(holder)
     counts, digest = total(results.values())
     held_out, digest_held_out = score_held_out(job, train, chosen.sigma)
-    facts = {
+    facts: dict[str, Any] = {
         "sigma": chosen.sigma,
         "sigma_rule": chosen.rule,
         "sigma_numbers": chosen.numbers,
@@ -120,6 +122,9 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
         "placement": placement,
         "shards": len(shards),
     }
+    if kind:
+        widths = [result.extra["interval"] for result in results.values()]
+        facts |= {"index": kind, "interval_width": float(np.median(widths))}
     return Outcome(counts, digest_text(add_digests([int(digest, 16), digest_held_out])), facts)
 
 
@@ -180,7 +185,10 @@ class _Scorer:
         table = pa.table(columns)
         file = f"scores/part-{unit:06d}.parquet"
         (self.run / file).write_table(table)
-        return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),))
+        extra = {}
+        if "log_lds_low" in columns:
+            extra["interval"] = float(np.median(columns["log_lds_high"] - columns["log_lds_low"]))
+        return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),), extra)
 
 
 class _ExactScorer(_Scorer):

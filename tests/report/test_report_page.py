@@ -15,9 +15,9 @@ from PIL import Image
 
 from ldsaug_ray.lds import sentences
 from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
-from ldsaug_ray.report.data import PAPER_TAU
+from ldsaug_ray.report.data import PAPER_TAU, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
-from ldsaug_ray.report.words import bandwidth_sentence, typeset
+from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, typeset
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages._job import Job
 
@@ -258,3 +258,12 @@ def test_stage_writes_page_and_figures(folder_job: Job) -> None:
     assert {"density.svg", "by-alpha.svg", "alpha-share.svg", "band-1.png", "selected-001.png"} <= names
     assert len(names) == outcome.facts["figures"]
     assert report.run(folder_job, {}).digest == outcome.digest
+
+
+def test_estimated_scores_are_called_that(digits: ReportData) -> None:
+    assert estimate_sentences(digits) == []
+    flat, ivf = (estimate_sentences(replace(digits, estimate=Estimate(kind, 0.3))) for kind in ("flat", "ivf"))
+    assert "FAISS (flat)" in flat[0]
+    assert "an interval 0.3 wide" in flat[0]
+    assert flat[1:] == []
+    assert "not certain" in ivf[1]
