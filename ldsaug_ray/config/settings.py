@@ -262,7 +262,7 @@ class Score(Section):
     part_candidates: Positive | Auto = Field(
         "auto",
         description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
-        "n_candidates, within 4,096..131,072",
+        "n_candidates, within 4,096..1,048,576; large ones multiply fewer parents again",
     )
     backend: Literal["exact", "faiss", "auto"] = Field(
         "exact",
@@ -332,7 +332,7 @@ class Score(Section):
         if self.plan == "blocks":
             return self.block[0] * self.block[1] * alphas
         given = self.part_candidates
-        part = min(max(-(-self.n_candidates // 16), 4096), 131_072) if isinstance(given, str) else given
+        part = min(max(-(-self.n_candidates // 16), 4096), 1_048_576) if isinstance(given, str) else given
         return max(1, part // alphas) * alphas
 
 

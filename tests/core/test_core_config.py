@@ -304,3 +304,18 @@ def test_whatever_is_typed_ends_in_a_config_or_a_clear_error(text: str, name: st
     except LdsaugError as e:
         words = str(e)
     assert words is None or name.split(".")[0] in words
+
+
+@pytest.mark.parametrize(
+    ("settings", "unit"),
+    [
+        (["score.n_candidates=50000"], 4095),  # whole pairs of nine
+        (["score.n_candidates=1000000"], 62496),
+        (["score.n_candidates=100000000"], 1048572),
+        (["score.part_candidates=100"], 99),
+        (["score.part_candidates=5"], 9),
+        (["score.plan=blocks", "score.block=[10, 20]"], 1800),
+    ],
+)
+def test_candidates_of_a_unit(settings: list[str], unit: int) -> None:
+    assert config(*settings).score.unit_candidates == unit
