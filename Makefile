@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/density.py --curves
+	$(BIN)/python benchmarks/approximate.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -4,7 +4,8 @@ Exact scores cost one inner product for each distinct parent and latent, and one
 latent. A search for the parents' neighbours costs the same products again, unless the lists are at hand, an index
 narrows it, or the processor multiplies bfloat16 matrices. So the other ways only pay where that search is cheap, or
 where each parent has many candidates. The constants were measured on two cores (docs/benchmarks.md); their ratios
-matter, not their size. What a race reads depends on the data and sigma: the shares are those of Gaussian latents.
+matter, not their size. What a race reads depends on the data and sigma: the shares are fitted to the ones measured
+without parents, on Gaussian latents and faces.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ def choose_backend(
         share = min(1.0, settings.sample / n)
         seconds["faiss"] = FIXED + share * seconds["exact"] + _index_seconds(settings, n, d, gigaflop, index_at_hand)
     if decisions_only:
-        read, evaluated = min(1.0, 8.0 * n**-0.25), min(1.0, 45.0 * n**-0.5)
+        read, evaluated = min(1.0, 12 * n**-0.31), min(1.0, 60 * n**-0.5)
         search = 0.0 if lists_at_hand else SEARCH[products] * gigaflop
-        # one sigma at a time; a candidate by itself takes an exponential of its own
+        # one sigma at a time; whole pairs, or their undecided candidates as points, an exponential each
         seconds["race"] = (
             n_sigmas * (FIXED + read * product) + search + min(values, evaluated * values * VALUES / value)
         )

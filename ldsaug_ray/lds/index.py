@@ -90,7 +90,7 @@ class LatentIndex:
 
     def __init__(self, index: Any, structure: dict[str, int | str], frame: Frame) -> None:
         self.index, self.structure, self.frame = index, structure, frame
-        self._searched: Any = None  # the index, or its copy on GPUs
+        self._on_gpus: tuple[int, Any] | None = None  # how many lists it probes, and the copy
 
     @classmethod
     def build(cls, train: NDArray[np.floating], settings: Approximation, frame: Frame | None = None) -> LatentIndex:
@@ -188,17 +188,19 @@ class LatentIndex:
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
+        probes = 0
         if not self.exhaustive:
             lists = int(self.structure["lists"])
-            faiss.extract_index_ivf(self.index).nprobe = min(lists, settings.probes or max(1, lists // 16))
+            probes = min(lists, settings.probes or max(1, lists // 16))
+            faiss.extract_index_ivf(self.index).nprobe = probes
         gpus = faiss.get_num_gpus() if hasattr(faiss, "index_cpu_to_all_gpus") else 0
         if not gpus or self.structure["kind"] == "ivfpq":  # GPUs take only some lengths of codes
             return self.index
         if find > GPU_LARGEST_K:
             raise ConfigError(f"approximation.neighbours must be below {GPU_LARGEST_K} on GPUs; found {find - 1}")
-        if self._searched is None:
-            self._searched = faiss.index_cpu_to_all_gpus(self.index)
-        return self._searched
+        if self._on_gpus is None or self._on_gpus[0] != probes:
+            self._on_gpus = probes, faiss.index_cpu_to_all_gpus(self.index)
+        return self._on_gpus[1]
 
 
 def latents_fingerprint(train: NDArray[np.floating]) -> str:

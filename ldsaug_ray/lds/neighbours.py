@@ -36,10 +36,6 @@ class Neighbours:
     beyond: Array
     bounded: bool = True
 
-    def of(self, rows: Index) -> Neighbours:
-        """The lists of some rows."""
-        return Neighbours(self.ids[rows], self.beyond[rows], self.bounded)
-
 
 def nearest(
     frame: Frame,

@@ -122,7 +122,7 @@ def test_no_candidates_and_all_candidates() -> None:
 def test_reads_less_than_everything() -> None:
     z = gaussian(30_000, 128)
     race = race_pairs(z, plan_pairs(30_000, 40, 0), ALPHAS, 0.4 * norm(z), top_count=72, exclude_parents=True)
-    assert race.evaluations < 0.5 * race.exact_evaluations
+    assert race.evaluations < 0.6 * race.exact_evaluations
 
 
 def test_neither_threads_nor_tiles_change_the_answer() -> None:
