@@ -24,10 +24,10 @@ from ldsaug_ray.rundir import Counts, mark, open_run_dir, total
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._scorers import ScoreWorker
 from ldsaug_ray.stages.decode import DecodeWorker
 from ldsaug_ray.stages.encode import EncodeWorker, image_parts, read_latents
 from ldsaug_ray.stages.prepare import PrepareWorker
-from ldsaug_ray.stages.score import ScoreWorker
 from ldsaug_ray.vae import Trainer, build_vae, load_vae, save_vae, weights_digest
 
 HOSTILE = "<script>alert(1)</script>.png"

@@ -1,0 +1,212 @@
+"""Workers of stage `score`: a range of candidates to a stored part, by sums over shards of the training latents.
+
+`ScoreWorker` has all shards at hand; `ShardedScoreWorker` asks the actors that hold one each (`holders`);
+`ApproximateScoreWorker` estimates. The first two write the same files, to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import table_digest
+from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
+from ldsaug_ray.lds.approximate import Latents
+from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, scores
+from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.stages._index import approximation
+from ldsaug_ray.stages._job import cluster_resources, limit_threads, pool_of
+from ldsaug_ray.storage import Location
+
+
+def _how(config: Config) -> dict[str, Any]:
+    """Tiles and device of the sums."""
+    settings = config.score
+    device = "cuda" if settings.workers.gpus else "cpu"
+    return {"tile_rows": settings.tile_rows, "tile_latents": settings.tile_latents, "device": device}
+
+
+class Scorer:
+    """Turns a range of candidates into a stored part; how sums over the latents come about is the subclass's."""
+
+    def __init__(self, n: int, keys: pa.StringArray, config: Config, sigma: float, run: Location):
+        self.n, self.keys, self.sigma, self.run = n, keys, sigma, run
+        self.settings, self.seed = config.score, config.seed
+        self.how = _how(config)
+
+    def score(self, pairs: np.ndarray) -> PairScores:
+        """Scores of the pairs, arrays [P, A, 1]; in a plan of blocks they are whole rows of one."""
+        raise NotImplementedError
+
+    def __call__(self, unit: int, bounds: pa.Table) -> UnitResult:
+        settings = self.settings
+        start, stop = bounds["start"][0].as_py(), bounds["stop"][0].as_py()
+        block, alphas = settings.block_shape, settings.alphas
+        whole = len(alphas) * (1 if block is None else block[1])  # whole pairs, and whole rows of a block
+        plan = candidates(self.n, alphas, start, start + -(-(stop - start) // whole) * whole, self.seed, block)
+        first = slice(0, None, len(alphas))  # units start at a pair's first alpha
+        pairs = np.stack([plan.i[first], plan.j[first]], axis=1)
+        found = self.score(pairs)
+        ids = slice(0, stop - start)
+        columns = {
+            "candidate": plan.id[ids],
+            "parent_i": self.keys.take(pa.array(plan.i[ids])),
+            "parent_j": self.keys.take(pa.array(plan.j[ids])),
+            "alpha": plan.alpha[ids],
+        }
+        for field in fields(found):  # of an interval too, where there is one
+            array = getattr(found, field.name)
+            if isinstance(array, np.ndarray):
+                columns[field.name] = array.reshape(-1)[ids]
+        table = pa.table(columns)
+        file = f"scores/part-{unit:06d}.parquet"
+        (self.run / file).write_table(table)
+        extra = {}
+        if "log_lds_low" in columns:
+            extra["interval"] = float(np.median(columns["log_lds_high"] - columns["log_lds_low"]))
+        return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),), extra)
+
+
+class _ExactScorer(Scorer):
+    """Adds up sums over shards; where these are is the subclass's."""
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents, float32[R, d]."""
+        raise NotImplementedError
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        raise NotImplementedError
+
+    def score(self, pairs: np.ndarray) -> PairScores:
+        """Exact scores of the pairs."""
+        settings = self.settings
+        block = settings.block_shape
+        rows, local, shape = parents_of(pairs, None if block is None else block[1])
+        work = Work.of(rows, self.vectors(rows), local, settings.alphas, [self.sigma], settings.interpolation, shape)
+        return scores(work, self.parts(work), self.n)
+
+
+class ScoreWorker(_ExactScorer):
+    """Has all shards at hand, in the node's object store."""
+
+    def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, *rest: Any):
+        self.shards, self.frame = shards, frame
+        self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
+        super().__init__(int(self.starts[-1]), keys, *rest)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents."""
+        out = np.empty((len(rows), self.shards[0].shape[1]), np.float32)
+        for start, shard in zip(self.starts, self.shards, strict=False):
+            inside = np.flatnonzero((rows >= start) & (rows < start + len(shard)))
+            out[inside] = shard[rows[inside] - start]
+        return out
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        for start, shard in zip(self.starts, self.shards, strict=False):
+            yield part(self.frame, work, shard, int(start), **self.how)
+
+
+class ShardedScoreWorker(_ExactScorer):
+    """Asks the actors that hold the shards."""
+
+    def __init__(self, holders: Sequence[Any], n: int, *rest: Any):
+        self.holders = holders
+        super().__init__(n, *rest)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Some of the training latents; each comes from the one shard that has it."""
+        import ray
+
+        found = ray.get([holder.vectors.remote(rows) for holder in self.holders])
+        out = np.empty((len(rows), found[0][1].shape[1]), np.float32)
+        for inside, vectors in found:
+            out[inside] = vectors
+        return out
+
+    def parts(self, work: Work) -> Iterable[Sums]:
+        """The sums of every shard, in order."""
+        import ray
+
+        shared = ray.put(work)
+        return ray.get([holder.part.remote(shared) for holder in self.holders])
+
+
+class ApproximateScoreWorker(Scorer):
+    """Has all latents and an index over them at hand."""
+
+    def __init__(
+        self,
+        train: np.ndarray,
+        index: np.ndarray,
+        structure: dict[str, int | str],
+        keys: pa.StringArray,
+        config: Config,
+        *rest: Any,
+    ):
+        self.train, self.approximation = train, approximation(config)
+        self.latents = Latents.of(train, self.approximation.seed)
+        self.index = LatentIndex.of(index, structure, self.latents.frame)
+        super().__init__(len(train), keys, config, *rest)
+
+    def score(self, pairs: np.ndarray) -> PairScores:
+        """Estimates and intervals."""
+        settings = self.settings
+        return approximate_pairs(
+            self.train,
+            pairs,
+            settings.alphas,
+            [self.sigma],
+            approximation=self.approximation,
+            index=self.index,
+            latents=self.latents,
+            interpolation=settings.interpolation,
+            tile_rows=settings.tile_rows,
+            tile_latents=settings.tile_latents,
+        )
+
+
+class _Holder:
+    """One shard of the training latents in an actor's memory."""
+
+    def __init__(self, shard: np.ndarray, start: int, frame: Frame, config: Config):
+        self.shard, self.start, self.frame, self.how = shard.copy(), start, frame, _how(config)
+        limit_threads(max(1, math.ceil(config.score.workers.cpus)))
+
+    def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the rows are here, and their latents."""
+        inside = np.flatnonzero((rows >= self.start) & (rows < self.start + len(self.shard)))
+        return inside, self.shard[rows[inside] - self.start]
+
+    def part(self, work: Work) -> Sums:
+        """Sums over this shard."""
+        return part(self.frame, work, self.shard, self.start, **self.how)
+
+
+def holders(config: Config, shards: Sequence[Any], frame: Frame) -> list[Any]:
+    """An actor for each shard, spread over the nodes; one that dies with its node is started again on another."""
+    import ray
+
+    settings, resources = config.score, cluster_resources()
+    # A trace of a CPU keeps them off nodes that offer none. With more, those of a lost node might find no place.
+    asked = settings.workers.model_copy(update={"count": len(shards), "cpus": 0.01})
+    pool = pool_of(asked, "score", resources)
+    options: dict[str, Any] = {
+        "num_cpus": pool.cpus,
+        "num_gpus": pool.gpus or None,
+        "memory": pool.memory,
+        "scheduling_strategy": "SPREAD",
+        "max_restarts": -1,
+        "max_task_retries": -1,
+    }
+    actor = ray.remote(**options)(_Holder)
+    starts = range(0, len(shards) * settings.shard_latents, settings.shard_latents)
+    return [actor.remote(shard, start, frame, config) for shard, start in zip(shards, starts, strict=True)]
