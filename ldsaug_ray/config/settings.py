@@ -202,7 +202,7 @@ class Sigma(Section):
     scale: float | None = Field(
         None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
     )
-    value: float | None = Field(None, gt=0, description="with fixed: sigma itself")
+    value: float | None = Field(None, ge=1e-100, le=1e100, description="with fixed: sigma itself")
     share: float | None = Field(None, gt=0, lt=1, description="with parent_share: the parents' median share; none: 0.1")
 
     @model_validator(mode="after")
@@ -345,12 +345,12 @@ class Select(Section):
         "images have (conformal, from the test split; it holds for real images' latents, not for interpolants)",
     )
     tau_level: float = Field(
-        0.05, gt=0, lt=1, description="with tau: auto: the share of real images' latents that may fall below it"
+        0.05, ge=0.001, lt=1, description="with tau: auto: the share of real images' latents that may fall below it"
     )
     typical: float | None = Field(
         None,
         gt=0,
-        lt=1,
+        le=0.999,
         description="keep candidates in the central band of log LDS that holds this share of real images' latents, "
         "such as 0.9 (conformal, as tau: auto); interpolants are usually denser than real ones",
     )

@@ -291,6 +291,26 @@ def squared_gaps(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(**_SUMS)
+def angles(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
+    """out[p] = angle between z_i and z_j at the origin, radians (Kahan: exact for small and for flat ones); 0 at 0."""
+    for p in range(first, last):
+        x, y = train[i[p]], train[j[p]]
+        n_x = n_y = minus = plus = 0.0
+        for k in range(len(x)):
+            n_x += np.float64(x[k]) * np.float64(x[k])
+            n_y += np.float64(y[k]) * np.float64(y[k])
+        if n_x == 0 or n_y == 0:
+            out[p] = 0.0
+            continue
+        a, b = 1 / np.sqrt(n_x), 1 / np.sqrt(n_y)
+        for k in range(len(x)):
+            unit_x, unit_y = a * x[k], b * y[k]
+            minus += (unit_x - unit_y) ** 2
+            plus += (unit_x + unit_y) ** 2
+        out[p] = 2 * np.arctan2(np.sqrt(minus), np.sqrt(plus))
+
+
+@njit(**_SUMS)
 def add_rows(points, size, out, first, last):  # type: ignore[no-untyped-def]
     """out[b] = sum of the rows of block b, float64[d], for blocks `first` to `last` of `size` rows."""
     for b in range(first, last):

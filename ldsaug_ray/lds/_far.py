@@ -31,7 +31,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.lds._kernel import LIMIT, Sums
+from ldsaug_ray.lds._kernel import LIMIT, Sums, merge
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -55,7 +55,9 @@ class FarField:
         self.horizons = horizons.reshape(-1, 1, 1)
         self.log_term = math.log(len(horizons) / delta)
         self.largest = 1.0 if bounded else 1e250
+        self.bounded = bounded
         self.read = np.zeros(len(population), np.int64)
+        self.seen = Sums.empty(*reference.shape)  # what was read, by itself: b may be too loose for its units
         self.least, self.most, self.squares = np.zeros((3, *reference.shape))  # of what was read
         self.low = np.zeros(reference.shape)
         self.high = np.repeat(population[:, None].astype(np.float64), reference.shape[1], axis=1)
@@ -68,7 +70,12 @@ class FarField:
         block: [c, S], over all latents of the block but parents; near: those of them that belong to the near field, to
         be taken out; n: int64[c], how many are left.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # where near weights are beyond any far one
+            self._add(which, block, near, n)
+
+    def _add(self, which: Index, block: Sums, near: Sums, n: Index) -> None:
         total, slack, squares, near_total, near_squares = self._far_part(which, block, near, n)
+        self.seen.put(which, merge(self.seen.of(which), _less(block, near, n)))
         n_ = n[:, None].astype(np.float64)
         before = self.read[which, None].astype(np.float64)
         unread = np.maximum(self.population[which, None] - before, 1.0)
@@ -99,11 +106,9 @@ class FarField:
 
     def _far_part(self, which: Index, block: Sums, near: Sums, n: Index) -> tuple[Array, Array, Array, Array, Array]:
         """In units of b: far sum, how far it may be off, sum of squares; sum and sum of squares of the near weights."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            shift = np.where(near.total > 0, np.exp(np.minimum(block.base - near.base, 600)), 0.0)
-            unit = np.exp(np.minimum(self.reference[which] - block.base, 300))
-        taken, taken_squares = near.total * shift, near.squares * shift**2
+        taken, taken_squares = _in_units_of(block, near)
         n_ = n[:, None]
+        unit = np.exp(np.minimum(self.reference[which] - block.base, 300))
         total = np.clip((block.total - taken) * unit, 0, n_ * self.largest)
         slack = ROUNDING * np.maximum(block.total, taken) * unit * (n_ > 0)
         squares = np.clip((block.squares - taken_squares) * unit**2, 0, total * self.largest)
@@ -124,17 +129,24 @@ class FarField:
         self.low[which[done]], self.high[which[done]] = self.least[which[done]], self.most[which[done]]
 
     def sums(self) -> tuple[Sums, Sums, Sums]:
-        """Estimate, lower and upper bound of the far sums, [C, S]; the estimate is unbiased but for being kept inside.
+        """Estimate, lower and upper bound of the far sums, [C, S].
 
-        Only the first has a sum of squares that means something.
+        The estimate is unbiased but for being kept inside the bounds that are certain. Only it has a sum of squares
+        that means something.
         """
         share = (self.population / np.maximum(self.read, 1))[:, None]
-        estimate = np.clip((self.least + self.most) / 2 * share, self.low, self.high)
-        return (
-            self._as_sums(estimate, self.squares * share),
-            self._as_sums(self.low, self.low**2),
-            self._as_sums(self.high, self.high**2),
-        )
+        some = self.seen.total > 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            base = np.where(some, self.seen.base - np.log(self.seen.total * share), np.inf)
+            squares = np.where(some, np.minimum(self.seen.squares / self.seen.total**2 / share, 1.0), 0.0)
+        low, high = self._as_sums(self.low, self.low**2), self._as_sums(self.high, self.high**2)
+        if self.bounded:
+            base = np.maximum(base, high.base)
+        else:  # it would be the bias of what the index missed
+            most = np.minimum(high.base, base)
+            high = Sums(most, (most < np.inf).astype(np.float64), high.squares)
+        base = np.minimum(base, low.base)
+        return Sums(base, (base < np.inf).astype(np.float64), squares), low, high
 
     def _as_sums(self, total: Array, squares: Array) -> Sums:
         """Relative to the whole sum, so that it does not vanish beside others however loose b was."""
@@ -143,6 +155,21 @@ class FarField:
             base = np.where(some, self.reference - np.log(total), np.inf)
             share = np.where(some, np.minimum(squares / total**2, 1.0), 0.0)  # no more than one weight would give
         return Sums(base, some.astype(np.float64), np.nan_to_num(share, nan=1.0))
+
+
+def _in_units_of(block: Sums, near: Sums) -> tuple[Array, Array]:
+    """Sum and sum of squares of the near weights, relative to the block's exponent."""
+    shift = np.where(near.total > 0, np.exp(np.minimum(block.base - near.base, 300)), 0.0)
+    return near.total * shift, near.squares * shift**2
+
+
+def _less(block: Sums, near: Sums, n: Index) -> Sums:
+    """The block without its near weights; nothing where n, what is left, is 0."""
+    taken, taken_squares = _in_units_of(block, near)
+    some = n[:, None] > 0
+    total = np.where(some, np.maximum(block.total - taken, 0.0), 0.0)
+    squares = np.where(some, np.clip(block.squares - taken_squares, 0.0, total**2), 0.0)
+    return Sums(np.where(total > 0, block.base, np.inf), total, squares)
 
 
 def _charge(x: Array, s: Array) -> Array:

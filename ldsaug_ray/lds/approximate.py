@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds._kernel import Mix, pair_tiles
 from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading
 from ldsaug_ray.lds.exact import (
@@ -78,7 +79,7 @@ def approximate_pairs(
     _check("faiss", np.float32, interpolation, tile_rows, tile_latents)
     a, precisions = _numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas)
     latents = latents or Latents.of(z, settings.seed)
-    index = index or LatentIndex.build(z, settings, latents.frame)
+    index = _index_over(z, index, settings, latents)
     shape = (len(p), len(a), len(precisions))
     out = {f.name: np.empty(shape) for f in fields(BoundedScores) if f.name != "bounded"}
     bounded = True
@@ -129,7 +130,7 @@ def approximate_points(
     _check("faiss", np.float32, "linear", tile_rows, tile_latents)
     precisions = precisions_of(sigmas)
     latents = Latents.of(z, settings.seed)
-    index = index or LatentIndex.build(z, settings, latents.frame)
+    index = _index_over(z, index, settings, latents)
     out = np.empty((3, len(x), len(precisions)))
     bounded = True
     step = min(tile_rows, max(1, STATES // len(precisions)))
@@ -156,6 +157,17 @@ def approximate_points(
         for sums, target in zip(_read(reading, settings).others(), out, strict=True):
             target[tile] = _log_mean(sums, len(z))[:, 0]
     return BoundedPoints(out[0], out[1], out[2], bounded)
+
+
+def _index_over(
+    train: NDArray[np.floating], index: LatentIndex | None, settings: Approximation, latents: Latents
+) -> LatentIndex:
+    if latents.train.shape != train.shape:
+        raise ConfigError(f"latents= are {latents.train.shape} numbers, the training latents {train.shape}")
+    if index is None:
+        return LatentIndex.build(train, settings, latents.frame)
+    index.check(train)
+    return index
 
 
 def _read(reading: Reading, settings: Approximation) -> Reading:

@@ -20,7 +20,8 @@ PRODUCT = 3.1e-3  # seconds a GFLOP, float32
 VALUES_IN_TENTHS, VALUES = 0.064, 0.79  # seconds a G kernel values: alphas 0.1 ... 0.9 on the line, any others
 SEARCH = {"float32": 5.2e-3, "bfloat16": 2.9e-3, "flat": 3.8e-3, "ivf": 0.2}  # seconds a GFLOP of what is looked at
 TRAINING_PASSES = 10  # of k-means over the vectors an index with lists is trained on
-FIXED = 0.3  # seconds that intervals and near fields take beside the products, at least
+# what near fields and intervals take beside the products: seconds at least, and seconds a candidate
+FIXED, OF_ESTIMATE, OF_RACE = 0.3, 1.5e-5, 5e-5
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def choose_backend(
     n_alphas: int = 9,
     n_sigmas: int = 1,
     tenths: bool = True,
+    block: tuple[int, int] | None = None,
     approximation: Approximation | None = None,
     products: str = "float32",
     lists_at_hand: bool = False,
@@ -49,9 +51,9 @@ def choose_backend(
 ) -> Choice:
     """Compare `exact` with `faiss`, if estimates will do, and `race`, if only the selection must be exact.
 
-    n, d: latents and their length; n_candidates over random pairs; tenths: whether alphas are among 0.1 ... 0.9 on the
-    line; products: of the race's search, see `nearest`; lists_at_hand: the parents' neighbours are known;
-    index_at_hand: the index need not be built. Raises ConfigError for counts below 1.
+    n, d: latents and their length; n_candidates over random pairs, or in blocks of that shape; tenths: whether alphas
+    are among 0.1 ... 0.9 on the line; products: of the race's search, see `nearest`; lists_at_hand: the parents'
+    neighbours are known; index_at_hand: the index need not be built. Raises ConfigError for counts below 1.
     """
     if min(n, d, n_candidates, n_alphas, n_sigmas) < 1:
         raise ConfigError(f"counts must be at least 1; found {(n, d, n_candidates, n_alphas, n_sigmas)}")
@@ -60,19 +62,25 @@ def choose_backend(
     settings = approximation or Approximation()
     draws = 2 * math.ceil(n_candidates / n_alphas)
     parents = n * -math.expm1(draws * math.log1p(-1 / n)) if n > 1 else 1.0  # distinct ones among so many draws
-    gigaflop = 2e-9 * parents * n * d
     value = VALUES_IN_TENTHS if tenths else VALUES
+    if block is not None:  # a kernel value is a term of two matrix products, for its sum and that of squares
+        parents = math.ceil(n_candidates / (n_alphas * block[0] * block[1])) * sum(block)
+        value = 4 * PRODUCT
+    gigaflop = 2e-9 * parents * n * d
     product, values = PRODUCT * gigaflop, value * 1e-9 * n_candidates * n * n_sigmas
     seconds = {"exact": product + values}
     if allow_estimates:
         share = min(1.0, settings.sample / n)
-        seconds["faiss"] = FIXED + share * seconds["exact"] + _index_seconds(settings, n, d, gigaflop, index_at_hand)
+        search = _index_seconds(settings, n, d, gigaflop, index_at_hand)
+        seconds["faiss"] = FIXED + OF_ESTIMATE * n_candidates * n_sigmas + share * seconds["exact"] + search
     if decisions_only:
         read, evaluated = min(1.0, 12 * n**-0.31), min(1.0, 60 * n**-0.5)
         search = 0.0 if lists_at_hand else SEARCH[products] * gigaflop
         # one sigma at a time; whole pairs, or their undecided candidates as points, an exponential each
         seconds["race"] = (
-            n_sigmas * (FIXED + read * product) + search + min(values, evaluated * values * VALUES / value)
+            n_sigmas * (FIXED + OF_RACE * n_candidates + read * product)
+            + search
+            + min(values, evaluated * values * VALUES / value)
         )
     backend = min(seconds, key=lambda name: seconds[name])
     times = ", ".join(f"{name} {took:.3g} s" for name, took in seconds.items())

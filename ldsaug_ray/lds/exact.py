@@ -288,10 +288,9 @@ class Geometry:
     def of(cls, train: NDArray[np.floating], pairs: NDArray[np.int64], alphas: Array, kind: Interpolation) -> Geometry:
         """Candidates of the pairs at every alpha."""
         gaps = squared_gaps(train, pairs)
-        norms = None if kind == "linear" else squared_norms(train, pairs)
-        u, v = shares(kind, alphas, gaps, norms)
-        if norms is not None:
-            return cls(_kernel.Mix(u, v, 1 - u - v), gaps, norms)
+        u, v = shares(kind, alphas, train, pairs)
+        if kind == "slerp":
+            return cls(_kernel.Mix(u, v, 1 - u - v), gaps, squared_norms(train, pairs))
         tenths = np.rint(10 * alphas).astype(np.int64)
         on_grid = bool((np.abs(10 * alphas - tenths) < 1e-9).all() and (tenths >= 1).all() and (tenths <= 9).all())
         nothing = np.broadcast_to(0.0, u.shape)
@@ -346,7 +345,10 @@ def _points(points: ArrayLike, train: ArrayLike) -> NDArray[np.floating]:
 
 
 def _numbers(values: Sequence[float] | Array, name: str, largest: float) -> Array:
-    x = np.asarray(values, np.float64)
+    try:
+        x = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        x = np.empty(0)
     if x.ndim != 1 or not x.size or not np.isfinite(x).all():
         raise ConfigError(f"{name} must be a list of at least one finite number; found {values!r}")
     if np.abs(x).max() > largest:
@@ -369,8 +371,14 @@ def _check(
 ) -> None:
     if backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}; possible: {', '.join(BACKENDS)}")
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ConfigError(f"dtype must be float32 or float64; found {np.dtype(dtype)}")
+    try:
+        known = np.dtype(dtype) in (np.float32, np.float64)
+    except TypeError:
+        known = False
+    if not known:
+        raise ConfigError(f"dtype must be float32 or float64; found {dtype!r}")
+    if backend == "faiss" and (np.dtype(dtype) != np.float32 or device != "cpu"):
+        raise ConfigError(f"backend faiss computes in float32 on CPUs; found dtype {dtype!r} and device {device!r}")
     check_device(device)
     if interpolation not in KINDS:
         raise ConfigError(f"unknown interpolation {interpolation!r}; possible: {', '.join(KINDS)}")

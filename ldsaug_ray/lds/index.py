@@ -149,6 +149,22 @@ class LatentIndex:
 
         return cls(faiss.deserialize_index(np.array(data)), structure, frame)
 
+    def check(self, train: NDArray[np.floating]) -> None:
+        """Raise ConfigError where this is not an index over `train`, by its size and by finding some of its rows."""
+        found = (self.index.ntotal, self.index.d)
+        if found != train.shape:
+            raise ConfigError(
+                f"the index is over {found[0]} latents of {found[1]} numbers; found {train.shape} to score"
+            )
+        if self.structure["kind"] == "ivfpq":  # it does not always find a row itself
+            return
+        rows = np.unique(np.linspace(0, len(train) - 1, 8).astype(np.int64))
+        ids = self.index.search(self.frame.rows(train[rows], np.float32).vectors, 1)[1]
+        gaps = squared_distances(train, ids, train[rows])[:, 0]
+        other = gaps > 1e-6 * self.frame.scale**2 * self.frame.mean_norm
+        if other.any():
+            raise ConfigError(f"the index is not over these latents: it does not find row {rows[other][0]}")
+
     @property
     def exhaustive(self) -> bool:
         """Whether a search looks at every latent, so that what it does not find is certainly farther."""

@@ -14,34 +14,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds.latents import check_rows, row_blocks, squared_gaps, squared_norms, validate_latents
+from ldsaug_ray.lds.latents import angles, check_rows, row_blocks, validate_latents
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 KINDS: tuple[Interpolation, ...] = get_args(Interpolation)
 # sin(omega) below which the arc is taken as the line: parallel parents, and opposite ones, which have no arc
 STRAIGHT = 1e-4
 
 
-def shares(kind: Interpolation, alphas: Array, gaps: Array, norms: Array | None) -> tuple[Array, Array]:
+def shares(kind: Interpolation, alphas: Array, train: NDArray[np.floating], pairs: Index) -> tuple[Array, Array]:
     """u and v of every pair and alpha, float64[P, A] each.
 
-    alphas: float64[A] or [P, A]; gaps: float64[P], squared distance between the parents; norms: float64[P, 2], their
-    squared norms, used by slerp alone. Raises ConfigError for another kind.
+    alphas: float64[A] or [P, A]; train: float[N, d]; pairs: int64[P, 2]. Raises ConfigError for another kind.
     """
-    shape = (len(gaps), alphas.shape[-1])
+    shape = (len(pairs), alphas.shape[-1])
     if kind == "linear":
         return np.broadcast_to(1 - alphas, shape), np.broadcast_to(alphas, shape)
-    if kind not in KINDS or norms is None:
+    if kind not in KINDS:
         raise ConfigError(f"unknown interpolation {kind!r}; possible: {', '.join(KINDS)}")
-    product = np.sqrt(norms[:, 0] * norms[:, 1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = np.clip((norms.sum(1) - gaps) / (2 * product), -1, 1)
-    omega = np.arccos(np.where(product > 0, cosine, 1.0))[:, None]
-    sine = np.sin(omega)
+    angle = angles(train, pairs)[:, None]
+    sine = np.sin(angle)
     bent = sine > STRAIGHT
     sine = np.where(bent, sine, 1.0)
-    u = np.where(bent, np.sin((1 - alphas) * omega) / sine, 1 - alphas)
-    return u, np.where(bent, np.sin(alphas * omega) / sine, alphas)
+    u = np.where(bent, np.sin((1 - alphas) * angle) / sine, 1 - alphas)
+    return u, np.where(bent, np.sin(alphas * angle) / sine, alphas)
 
 
 def interpolate(
@@ -64,8 +61,6 @@ def interpolate(
     out = np.empty((len(i_), z.shape[1]), np.float32)
     for rows in row_blocks(*out.shape):
         pairs = np.stack([i_[rows], j_[rows]], axis=1).astype(np.int64)
-        norms = None if kind == "linear" else squared_norms(z, pairs)
-        gaps = np.zeros(len(pairs)) if norms is None else squared_gaps(z, pairs)
-        u, v = shares(kind, alpha_[rows, None].astype(np.float64), gaps, norms)
+        u, v = shares(kind, alpha_[rows, None].astype(np.float64), z, pairs)
         out[rows] = u * z[pairs[:, 0]] + v * z[pairs[:, 1]]
     return out

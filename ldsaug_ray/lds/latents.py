@@ -87,6 +87,13 @@ def squared_gaps(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArr
     return out
 
 
+def angles(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Angle between the parents at the origin, radians, float64[P]; 0 where one of them is the origin."""
+    out = np.empty(len(pairs))
+    _compiled.in_threads(_compiled.angles, len(pairs), train, pairs[:, 0], pairs[:, 1], out)
+    return out
+
+
 def squared_norms(train: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared norms of both parents, float64[P, 2]."""
     out = np.empty((len(pairs), 2))

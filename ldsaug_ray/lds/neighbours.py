@@ -1,7 +1,7 @@
 """Each row's nearest training latents, and how far at least all the others are: what the near field is summed over.
 
 The lists serve every bandwidth and every alpha: a candidate's near field are the lists of its two parents. `nearest`
-is one pass over the latents by matrix products; `searched` takes the lists of a FAISS index.
+is one pass over the latents by matrix products; `index.LatentIndex.search` takes the lists of a FAISS index.
 """
 
 from __future__ import annotations
@@ -85,13 +85,15 @@ def nearest(
                 ids[part],
             )
         complete = np.isfinite(gaps[:, 0])  # the heap's front is the farthest of the k
-        kth = np.where(complete, gaps[:, 0], 0) + frame.mean_norm + rows.norms
+        # gaps were compared less the mean norm, in float32, which a few outliers may make large
+        shift = 4 * EPSILON * frame.mean_norm
+        kth = np.where(complete, gaps[:, 0], 0) + frame.mean_norm + rows.norms + shift
         size = np.sqrt(rows.norms)
         # a latent nearer than the k-th found is within its distance: its norm is bounded, and so is its error
         reach = np.minimum(size + np.sqrt(np.maximum(kth, 0)), farthest)
         output = 2.0**-8 if kind == torch.bfloat16 else 0.0
         share = loss + most_lost * (1 + loss) + output + (train.shape[1] + 8) * EPSILON
-        off = 2 * share * size * reach + 4 * EPSILON * (size + reach) ** 2
+        off = 2 * share * size * reach + 4 * EPSILON * (size + reach) ** 2 + 2 * shift
         beyond[part] = np.where(complete, np.maximum(kth - off, 0) * frame.scale**2, np.inf)
     return Neighbours(ids, beyond)
 

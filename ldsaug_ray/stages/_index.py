@@ -27,18 +27,15 @@ def approximation(config: Config) -> Approximation:
 def choice(config: Config, n: int) -> Choice:
     """What the cost model predicts for n training latents; estimates only where the settings allow them."""
     score = config.score
-    tenths = score.interpolation == "linear" and all(
-        abs(10 * a - round(10 * a)) < 1e-9 and 0 < a < 1 for a in score.alphas
-    )
-    exact_only = (
-        score.backend == "exact" or score.plan == "blocks" or score.placement == "sharded" or score.workers.gpus
-    )
+    tenths = all(abs(10 * a - round(10 * a)) < 1e-9 and 0 < a < 1 for a in score.alphas)
+    exact_only = score.backend == "exact" or score.plan == "blocks" or score.placement == "sharded"
     return choose_backend(
         n,
         config.vae.latent_dim,
         score.n_candidates,
         n_alphas=len(score.alphas),
         tenths=tenths and score.interpolation == "linear",
+        block=score.block_shape,
         approximation=approximation(config),
         allow_estimates=not (exact_only or score.workers.gpus),
     )
