@@ -32,7 +32,7 @@ from ldsaug_ray.lds._frame import EPSILON, Frame, Rounding, Rows
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-TOLERANCE = 1e-5  # of log LDS: the estimated error up to which float32 sums stand
+TOLERANCE = 1.5e-5  # of log LDS: the estimated error up to which float32 sums stand
 LIMIT = 5e-5  # the same for the largest error that was found possible
 LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e30  # sums of weights outside have lost float32 digits; their squares do first
 LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest of the first tile
@@ -221,7 +221,10 @@ def shard_sums(
     if np.dtype(dtype) != np.float64:
         tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, device, shape)
         rounding = Rounding.measured(frame, parents, tile.rows, shard, device)
-        near = factors * rounding.usual * np.median(tile.rows.norms) <= TOLERANCE  # else nearly all would be poor
+        # what `settle` will find at least for most pairs: where that is too much, nearly all would be poor
+        sizes = np.sqrt(tile.rows.norms)
+        reach = np.minimum(math.sqrt(NEGLIGIBLE) / np.sqrt(factors), sizes.max())
+        near = factors * rounding.usual * (np.median(sizes) + reach) ** 2 <= TOLERANCE
         hopeful = np.flatnonzero(near & (factors > LEAST_FACTOR))
         if len(hopeful):
             found, usual, most = tile.sums(shard, factors[hopeful], tile_latents, rounding)

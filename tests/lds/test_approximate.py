@@ -75,9 +75,31 @@ def test_whole_sample_or_all_neighbours_are_exact(options: dict, interpolation: 
     assert (got.log_lds_high - got.log_lds_low).max() < 2e-4
 
 
-def test_unbiased_over_samples_even_where_the_index_misses() -> None:
+def test_whole_sample_is_exact_however_far_below_the_bound_the_weights_lie() -> None:
+    rng = np.random.default_rng(0)
+    z = (10 * rng.standard_normal((6, 24))[rng.integers(0, 6, 600)] + rng.standard_normal((600, 24))).astype(np.float32)
+    pairs, sigma = plan_pairs(600, 40, 0), 0.01 * norm(z)
+    want = score(z, pairs, ALPHAS, [sigma])
+    got = approximate_pairs(z, pairs, ALPHAS, [sigma])
+    assert want["log_lds"].min() < -1000
+    for name in ("log_lds", "log_lds_excluding_parents"):
+        assert np.abs(getattr(got, name) - want[name]).max() < 1e-3
+        assert (getattr(got, f"{name}_low") <= want[name] + 1e-3).all()
+        assert (want[name] <= getattr(got, f"{name}_high") + 1e-3).all()
+
+
+def test_an_index_over_other_latents_is_refused() -> None:
+    z = gaussian(300, 8)
+    for other, kind in ((z[::-1].copy(), "flat"), (z[::-1].copy(), "ivf"), (z[:100], "flat")):
+        index = LatentIndex.build(other, Approximation(index=kind))
+        with pytest.raises(ConfigError, match="the index is"):
+            approximate_pairs(z, [[0, 1]], ALPHAS, [1.0], index=index)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.4])
+def test_unbiased_over_samples_even_where_the_index_misses(scale: float) -> None:
     z = gaussian(400, 12)
-    pairs, sigma = plan_pairs(400, 4, 0), 0.4 * norm(z)
+    pairs, sigma = plan_pairs(400, 4, 0), scale * norm(z)
     want = np.exp(score(z, pairs, ALPHAS, [sigma])["log_lds_excluding_parents"])
     for kind in ("flat", "ivf"):
         settings = Approximation(index=kind, neighbours=6, sample=60, lists=8, probes=1)

@@ -186,6 +186,17 @@ def test_on_the_arc(offset: float, dtype: str) -> None:
     np.testing.assert_allclose(points, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("turn", [1e-3, 3e-4])
+def test_slerp_of_nearly_opposite_and_nearly_parallel_parents(turn: float) -> None:
+    z = np.random.default_rng(3).standard_normal((40, 32))
+    z[1] = -z[0] + turn * z[2]
+    z[3] = 3 * z[4] + turn * z[5]
+    pairs, sigmas = np.array([[0, 1], [3, 4]]), [5.0, 50.0]
+    got = score_pairs(z, pairs, [0.3, 0.6], sigmas, interpolation="slerp", dtype="float64")
+    want = score(z, pairs, [0.3, 0.6], sigmas, "slerp")
+    np.testing.assert_allclose(got.log_lds, want["log_lds"], rtol=1e-7, atol=1e-6)
+
+
 def test_an_arc_that_is_none_is_the_line() -> None:
     z = np.array([[1, 2], [2, 4], [-1, -2], [0, 0], [3, 1]], np.float32)  # parallel, opposite, and the origin itself
     pairs = [[0, 1], [0, 2], [0, 3]]

@@ -183,6 +183,35 @@ def test_neighbours_and_what_lies_beyond(products: str) -> None:
     assert np.isinf(everything.beyond[0])
 
 
+def outliers(n: int, d: int, size: float) -> np.ndarray:
+    z = gaussian(n, d)
+    z[3] *= size
+    return z
+
+
+def small_half(n: int, d: int) -> np.ndarray:
+    z = gaussian(n, d)
+    z[::2] *= 1e-4
+    return z
+
+
+@pytest.mark.parametrize("size", [1e4, 1e5, 1e6, 1e7])
+def test_an_outlier_does_not_loosen_what_lies_beyond(size: float) -> None:
+    z = outliers(1500, 16, size)
+    rows = np.arange(10, 40)
+    got = nearest(Frame.over(z), z, z[rows], rows, 8)
+    for row, ids, beyond in zip(rows, got.ids, got.beyond, strict=True):
+        square = ((z.astype(float) - z[row].astype(float)) ** 2).sum(1)
+        assert beyond <= square[np.setdiff1d(np.arange(len(z)), [*ids, row])].min()
+
+
+@pytest.mark.parametrize("z", [outliers(1500, 24, 1e5), outliers(1500, 24, 1e6), small_half(1500, 24)])
+@pytest.mark.parametrize("exclude", [False, True])
+def test_outliers_change_no_decision(z: np.ndarray, exclude: bool) -> None:
+    pairs = plan_pairs(len(z), 30, 0)
+    assert_same_selection(z, pairs, [0.1, 0.5, 0.9], 2.0, exclude_parents=exclude)
+
+
 def test_bounds_hold_as_often_as_they_promise() -> None:
     """4,000 far fields of heavy-tailed weights, read in blocks, looked at after each."""
     rng = np.random.default_rng(0)
