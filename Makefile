@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/density.py --curves
+	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/approximate.py
 
 clean:
