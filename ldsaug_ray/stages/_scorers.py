@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -32,7 +33,7 @@ def _how(config: Config) -> dict[str, Any]:
     return {"tile_rows": settings.tile_rows, "tile_latents": settings.tile_latents, "device": device}
 
 
-class Scorer:
+class Scorer(ABC):
     """Turns a range of candidates into a stored part; how sums over the latents come about is the subclass's."""
 
     def __init__(self, n: int, keys: pa.StringArray, config: Config, sigma: float, run: Location):
@@ -40,9 +41,9 @@ class Scorer:
         self.settings, self.seed = config.score, config.seed
         self.how = _how(config)
 
+    @abstractmethod
     def score(self, pairs: np.ndarray) -> PairScores:
         """Scores of the pairs, arrays [P, A, 1]; in a plan of blocks they are whole rows of one."""
-        raise NotImplementedError
 
     def __call__(self, unit: int, bounds: pa.Table) -> UnitResult:
         settings = self.settings
@@ -76,13 +77,13 @@ class Scorer:
 class _ExactScorer(Scorer):
     """Adds up sums over shards; where these are is the subclass's."""
 
+    @abstractmethod
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Some of the training latents, float32[R, d]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self, work: Work) -> Iterable[Sums]:
         """The sums of every shard, in order."""
-        raise NotImplementedError
 
     def score(self, pairs: np.ndarray) -> PairScores:
         """Exact scores of the pairs."""
