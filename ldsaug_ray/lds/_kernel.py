@@ -83,6 +83,11 @@ class Mix:
     w: Array
     tenths: Index | None = None
 
+    @classmethod
+    def itself(cls, n: int) -> Mix:
+        """n points, each a pair with itself of which all is in the first half."""
+        return cls(*(np.full((n, 1), share) for share in (1.0, 0.0, 0.0)))
+
     def of(self, part: slice | Index) -> Mix:
         """The same for some of the pairs."""
         return Mix(self.u[part], self.v[part], self.w[part], self.tenths)
@@ -127,23 +132,23 @@ def point_sums(
     frame: Frame,
     train: NDArray[np.floating],
     points: NDArray[np.floating],  # [M, d]
+    own: Index | None,  # [M] the latent that a point is and that is left out
     precisions: Array,
     dtype: DTypeLike,
     tile_rows: int,
     tile_latents: int,
     device: str = "cpu",
 ) -> Sums:
-    """Weights of all latents at any points: arrays [M, 1, S]. A point is a pair with itself, all of it in one half."""
+    """Weights of all latents, or all but a point's own, at any points: arrays [M, 1, S]."""
+    own = np.full(len(points), -1) if own is None else own
     sums = Sums.empty(len(points), 1, len(precisions))
     for start in range(0, len(points), tile_rows):
         tile = slice(start, min(start + tile_rows, len(points)))
         m = tile.stop - tile.start
-        alone = Mix(*(np.full((m, 1), share) for share in (1.0, 0.0, 0.0)))
         local = np.repeat(np.arange(m)[:, None], 2, axis=1)
-        nobody = np.full(m, -1)
         width = _latents_for(m, tile_rows, tile_latents)
         part = shard_sums(
-            frame, points[tile], nobody, local, np.zeros(m), alone, train, precisions, dtype, width, device
+            frame, points[tile], own[tile], local, np.zeros(m), Mix.itself(m), train, precisions, dtype, width, device
         )
         sums.put(tile, part)
     return sums

@@ -151,9 +151,8 @@ class Reading:
             i, j = self.pairs[rows[part]].T
             points = mix.u[part] * self.points[i] + mix.v[part] * self.points[j]
             hidden = np.where(inside[part, 0], places[part, 0], np.where(inside[part, 1], places[part, 1], -1))
-            itself = Mix(*(np.full((len(part), 1), share) for share in (1.0, 0.0, 0.0)))
             local = np.repeat(np.arange(len(part))[:, None], 2, axis=1)
-            sums.put(part, self._sums(points, hidden, local, np.zeros(len(part)), itself, shard))
+            sums.put(part, self._sums(points, hidden, local, np.zeros(len(part)), Mix.itself(len(part)), shard))
             self.inner_products += len(part) * len(shard)
         return sums
 

@@ -140,7 +140,7 @@ def approximate_points(
         nobody = np.full(m, -1)
         lists = index.search(z, x[tile], nobody, settings)
         bounded &= lists.bounded
-        itself = Geometry(Mix(*(np.full((m, 1), s) for s in (1.0, 0.0, 0.0))), np.zeros(m), np.zeros((m, 2)))
+        itself = Geometry(Mix.itself(m), np.zeros(m), np.zeros((m, 2)))
         reading = Reading(
             latents,
             x[tile],

@@ -210,7 +210,7 @@ def score_points(
         return approximate_points(train, points, sigmas, approximation=approximation, index=index, **tiles).log_lds
     z, x = validate_latents(train), _points(points, train)
     frame, precisions = _kernel.Frame.over(z), precisions_of(sigmas)
-    sums = _kernel.point_sums(frame, z, x, precisions, dtype, tile_rows, tile_latents, device)
+    sums = _kernel.point_sums(frame, z, x, None, precisions, dtype, tile_rows, tile_latents, device)
     return _log_mean(sums, len(z))[:, 0]
 
 
@@ -236,14 +236,12 @@ def score_leave_one_out(
     check_rows(r, len(z), "rows")
     if len(z) < 2:
         raise InputError("a density among the others needs at least 2 training latents; found 1")
-    _check("exact", dtype, "linear", tile_rows, tile_latents)
+    _check("exact", dtype, "linear", tile_rows, tile_latents, device)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     out = np.empty((len(r), len(precisions)))
     for start in range(0, len(r), tile_rows):
         own = r[start : start + tile_rows].astype(np.int64)
-        itself = _kernel.Mix(*(np.full((len(own), 1), share) for share in (1.0, 0.0, 0.0)))  # all of it in one parent
-        local, gaps = np.repeat(np.arange(len(own))[:, None], 2, axis=1), np.zeros(len(own))
-        sums = _kernel.shard_sums(frame, z[own], own, local, gaps, itself, z, precisions, dtype, tile_latents)
+        sums = _kernel.point_sums(frame, z, z[own], own, precisions, dtype, tile_rows, tile_latents, device)
         out[start : start + tile_rows] = _log_mean(sums, len(z) - 1)[:, 0]
     return out
 

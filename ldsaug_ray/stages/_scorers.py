@@ -33,13 +33,18 @@ def _how(config: Config) -> dict[str, Any]:
     return {"tile_rows": settings.tile_rows, "tile_latents": settings.tile_latents, "device": device}
 
 
+def _rows_of(shard: np.ndarray, start: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the rows are in the shard that begins at `start`, and their latents."""
+    inside = np.flatnonzero((rows >= start) & (rows < start + len(shard)))
+    return inside, shard[rows[inside] - start]
+
+
 class Scorer(ABC):
     """Turns a range of candidates into a stored part; how sums over the latents come about is the subclass's."""
 
     def __init__(self, n: int, keys: pa.StringArray, config: Config, sigma: float, run: Location):
         self.n, self.keys, self.sigma, self.run = n, keys, sigma, run
         self.settings, self.seed = config.score, config.seed
-        self.how = _how(config)
 
     @abstractmethod
     def score(self, pairs: np.ndarray) -> PairScores:
@@ -97,17 +102,17 @@ class _ExactScorer(Scorer):
 class ScoreWorker(_ExactScorer):
     """Has all shards at hand, in the node's object store."""
 
-    def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, *rest: Any):
-        self.shards, self.frame = shards, frame
+    def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, config: Config, *rest: Any):
+        self.shards, self.frame, self.how = shards, frame, _how(config)
         self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
-        super().__init__(int(self.starts[-1]), keys, *rest)
+        super().__init__(int(self.starts[-1]), keys, config, *rest)
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Some of the training latents."""
         out = np.empty((len(rows), self.shards[0].shape[1]), np.float32)
         for start, shard in zip(self.starts, self.shards, strict=False):
-            inside = np.flatnonzero((rows >= start) & (rows < start + len(shard)))
-            out[inside] = shard[rows[inside] - start]
+            inside, vectors = _rows_of(shard, int(start), rows)
+            out[inside] = vectors
         return out
 
     def parts(self, work: Work) -> Iterable[Sums]:
@@ -184,8 +189,7 @@ class _Holder:
 
     def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the rows are here, and their latents."""
-        inside = np.flatnonzero((rows >= self.start) & (rows < self.start + len(self.shard)))
-        return inside, self.shard[rows[inside] - self.start]
+        return _rows_of(self.shard, self.start, rows)
 
     def part(self, work: Work) -> Sums:
         """Sums over this shard."""
