@@ -22,6 +22,7 @@ _HOW_NOT_WHAT = {
     "checkpoint_every",
     "num_to_keep",
     "log_every",
+    "compile",
     "tile_rows",
     "tile_latents",
     "placement",

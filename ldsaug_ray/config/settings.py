@@ -129,31 +129,111 @@ class Vae(Section):
     """The StyleGAN2-structured VAE. Resolution comes from data.resolution."""
 
     latent_dim: Positive = Field(512, description="d, the latent's dimension")
-    channel_base: Positive = Field(16384, description="channels at resolution r: min(channel_base / r, channel_max)")
-    channel_max: Positive = Field(512, description="widest layer")
+    channel_base: Positive = Field(
+        16384, description="channels at resolution r: min(channel_base / r, channel_max); of the discriminator too"
+    )
+    channel_max: Positive = Field(512, description="widest layer; of the discriminator too")
     mapping_layers: int = Field(8, ge=0, description="layers of the mapping network z -> w")
 
 
+class Perceptual(Section):
+    """A distance between features of a network that the user supplies."""
+
+    network: str | None = Field(
+        None,
+        description="TorchScript file, images to features [N, C] or maps [N, C, h, w]; or lpips; none: no such term",
+    )
+    weight: float = Field(1.0, ge=0, description="weight of the distance beside the pixel loss")
+    pixel_range: Literal["bytes", "unit", "symmetric"] = Field(
+        "bytes", description="what the TorchScript file takes: pixels in 0..255, 0..1 or -1..1"
+    )
+    every: Positive = Field(1, description="steps between evaluations, with the weight multiplied: for slow networks")
+
+
+class Adversarial(Section):
+    """A StyleGAN2 discriminator and what it asks of the decoder."""
+
+    weight: float = Field(0.0, ge=0, description="weight of the non-saturating loss; 0: no discriminator")
+    reconstructions: float = Field(1.0, ge=0, description="share of reconstructions in that loss")
+    samples: float = Field(1.0, ge=0, description="share of images decoded from N(0, I) in that loss")
+    start_step: int = Field(0, ge=0, description="step from which on there is a discriminator")
+    learning_rate: float | None = Field(None, gt=0, description="of the discriminator; none: as the VAE's")
+    r1_gamma: float | Auto = Field(
+        "auto", description="weight of the gradient penalty R1 (halved, as in the paper); auto: 0.0002 side^2 / batch"
+    )
+    r1_every: Positive = Field(16, description="steps between R1's evaluations, with the weight multiplied (lazy)")
+    stddev_group: Positive = Field(4, description="images over which the minibatch standard deviation is taken")
+    style_mixing: float = Field(
+        0.0, ge=0, le=1, description="probability that a sample from N(0, I) takes its later styles from another"
+    )
+    path_length: float = Field(0.0, ge=0, description="weight of path length regularisation; StyleGAN2: 2; 0: none")
+    path_length_every: Positive = Field(4, description="steps between its evaluations, with the weight multiplied")
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
+        ("color", "translation", "cutout"),
+        description="DiffAugment: what the discriminator's images, real and not, go through; []: nothing",
+    )
+    augment_probability: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
+        1.0, description="of each of them for each image; adaptive: raised while the discriminator overfits (ADA)"
+    )
+    ada_target: float = Field(0.6, gt=0, lt=1, description="with adaptive: mean sign of the logits of real images")
+    ada_images: Positive = Field(100_000, description="with adaptive: images over which the probability can rise to 1")
+
+    @field_validator("r1_gamma")
+    @classmethod
+    def _gamma(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and value < 0:
+            raise ValueError("must be at least 0")
+        return value
+
+    @model_validator(mode="after")
+    def _judges_something(self) -> Adversarial:
+        if self.weight and not (self.reconstructions or self.samples):
+            raise ValueError("reconstructions and samples are both 0: the discriminator would judge nothing")
+        return self
+
+
 class Objective(Section):
-    """Reconstruction + KL; the adversarial terms join here."""
+    """Reconstruction + KL + adversarial terms (vae/losses.py, vae/adversarial.py)."""
 
     reconstruction: Literal["l1", "l2", "charbonnier"] = Field("l1", description="pixel loss, pixels in -1..1")
+    reconstruction_weight: float = Field(1.0, ge=0, description="weight of the pixel loss")
+    perceptual: Perceptual = Perceptual()
     beta: float = Field(1.0, ge=0, description="weight of KL(q(z|x) || N(0, I)) in nats per pixel value")
     kl_warmup_steps: int = Field(0, ge=0, description="steps over which beta rises linearly from 0")
+    free_bits: float = Field(
+        0.0, ge=0, description="nats per latent dimension, in the mean over the batch, below which KL is not penalised"
+    )
+    adversarial: Adversarial = Adversarial()
 
 
 class Optimisation(Section):
     """What `train` and `finetune` share. To resume, run the same command again."""
 
     steps: Positive = Field(description="optimiser steps")
-    batch_size: Positive = Field(32, description="images per step over all workers")
+    batch_size: Positive = Field(32, description="training images per step over all workers")
     learning_rate: float = Field(2e-3, gt=0, description="Adam step size (layers have equalised learning rates)")
     adam_betas: tuple[float, float] = Field((0.0, 0.99), description="Adam's moments; StyleGAN2 uses 0, 0.99")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW)")
+    ema_half_life: int = Field(
+        10_000,
+        ge=0,
+        description="images over which the averaged weights, which the stage gives, forget half; shorter in the first "
+        "twentieth of as many; 0: the last weights",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of activations; auto: bfloat16 on GPUs that have it, else float32. Weights are float32"
+    )
+    compile: bool = Field(False, description="torch.compile the encoder and decoder (minutes at the start)")
     gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
     horizontal_flip: bool = Field(True, description="mirror half of the training images")
     objective: Objective = Objective()
     checkpoint_every: Positive = Field(1000, description="steps between checkpoints: what a crash can cost at most")
     num_to_keep: Positive = Field(2, description="checkpoints kept while training")
+    best_by: str | None = Field(
+        None,
+        description="a term of the loss curve, or held_out_reconstruction: the checkpoint where its mean since the one "
+        "before is smallest is what the stage gives; none: the last",
+    )
     log_every: Positive = Field(50, description="steps between points of the loss curve")
     max_failures: int = Field(3, ge=0, description="worker or node losses to survive before giving up")
     shuffle_parts: Positive = Field(4, description="stored parts mixed in memory at a time when shuffling")
@@ -396,11 +476,30 @@ class Decode(Section):
     workers: Workers = Workers()
 
 
+class Uses(Section):
+    """What A is used for; uses combine (spec section 2, trap 6)."""
+
+    pixels: float = Field(1.0, ge=0, description="weight with which decoded images join the training set (the paper)")
+    adversarial: float = Field(
+        0.0, ge=0, description="weight with which the discriminator judges decode(z_A): no pixel target"
+    )
+    cycle: float = Field(0.0, ge=0, description="weight of ||encode(decode(z_A)) - z_A||^2 / d")
+    prior: bool = Field(False, description="`sample` fits its density to the latents and A")
+
+
 class Finetune(Optimisation):
-    """Further training on train + A, from the baseline's weights."""
+    """Further training on train + A, from the baseline's weights. Every arm sees the same training images."""
 
     steps: Positive = Field(50_000, description="optimiser steps")
     learning_rate: float = Field(1e-3, gt=0, description="Adam step size")
+    mixing: float | None = Field(
+        None, ge=0, description="images of A beside each training image of a batch; none: as many as in train + A"
+    )
+    lds_weight: float = Field(
+        0.0, ge=0, description="images of A weigh LDS^lds_weight in the loss, 1 in the mean; 0: all the same"
+    )
+    freeze: Literal["none", "encoder", "decoder"] = Field("none", description="what is not trained further")
+    uses: Uses = Uses()
 
 
 class Report(Section):

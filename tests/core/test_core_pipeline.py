@@ -19,6 +19,7 @@ HOW = {
     "checkpoint_every",
     "num_to_keep",
     "log_every",
+    "compile",
     "tile_rows",
     "tile_latents",
     "placement",
@@ -45,10 +46,22 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "score.approximate.lists": 30,
     "score.approximate.probes": 3,
     "score.latents_gb": 2.0,
-    "train.objective.reconstruction": "l2",
-    "finetune.objective.reconstruction": "l2",
-    "train.adam_betas": [0.5, 0.9],
-    "finetune.adam_betas": [0.5, 0.9],
+    **{
+        f"{stage}.{name}": value
+        for stage in ("train", "finetune")
+        for name, value in {
+            "adam_betas": [0.5, 0.9],
+            "precision": "float32",
+            "objective.reconstruction": "l2",
+            "objective.perceptual.pixel_range": "unit",
+            "objective.adversarial.r1_gamma": 2.0,
+            "objective.adversarial.learning_rate": 0.1,
+            "objective.adversarial.augment": ["color"],
+            "objective.adversarial.augment_probability": "adaptive",
+        }.items()
+    },
+    "finetune.freeze": "encoder",
+    "finetune.mixing": 0.5,
     "score.alphas": [0.5],
     "score.sigma.scale": 0.4,
     "select.tau": 0.28,
