@@ -229,10 +229,10 @@ class Optimisation(Section):
     objective: Objective = Objective()
     checkpoint_every: Positive = Field(1000, description="steps between checkpoints: what a crash can cost at most")
     num_to_keep: Positive = Field(2, description="checkpoints kept while training")
-    best_by: str | None = Field(
+    best_by: Literal["loss", "reconstruction", "perceptual", "held_out_reconstruction"] | None = Field(
         None,
-        description="a term of the loss curve, or held_out_reconstruction: the checkpoint where its mean since the one "
-        "before is smallest is what the stage gives; none: the last",
+        description="give the checkpoint where this term, in the mean since the one before, is smallest; "
+        "held_out_reconstruction: the averaged weights' pixel loss on test images; none: the last checkpoint",
     )
     log_every: Positive = Field(50, description="steps between points of the loss curve")
     max_failures: int = Field(3, ge=0, description="worker or node losses to survive before giving up")

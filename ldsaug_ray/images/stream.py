@@ -1,14 +1,14 @@
 """The order in which training sees its images: a pure function of (seed, parts), so a resumed run meets it again.
 
-The stored parts of an epoch are shuffled, taken a few at a time, and their rows shuffled together: a chunk. Ray Data
-reads chunks ahead of the training step; a batch is the next rows of the stream. Mixing `shuffle_parts` parts bounds
-memory; the order is uniform over the data where all parts fit into one chunk.
+The stored parts of an epoch are shuffled, taken a few at a time, and their rows shuffled together: a chunk. Mixing
+`shuffle_parts` parts bounds memory; the order is uniform over the data where all parts fit into one chunk.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from PIL import Image
 
 from ldsaug_ray.images.tables import image_array
 from ldsaug_ray.storage import Location
+
+Columns = Mapping[str, np.ndarray]
+"""Arrays with one row an image."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,69 @@ def training_chunks(
         epoch += 1
 
 
-def read_chunk(chunk: Chunk, files: Sequence[Location], *, seed: int, rank: int, world: int) -> np.ndarray:
-    """The chunk's images for this rank, uint8[n, H, W, 3], in the order training sees them.
+def read_chunk(chunk: Chunk, read: Callable[[int], Columns], *, seed: int, rank: int, world: int) -> Columns:
+    """The chunk's rows for this rank, in the order training sees them.
 
     Args:
         chunk: of `training_chunks` with the same seed, rank and world.
-        files: of every stored part.
+        read: a part's number to its columns.
         seed, rank, world: as there.
     """
-    images = np.concatenate([read_images(files[p]) for p in chunk.parts])
-    order = np.random.default_rng([seed, chunk.epoch, 1 + chunk.number]).permutation(len(images))
-    return images[order[chunk.first :: world][chunk.skip :]]
+    parts = [read(p) for p in chunk.parts]
+    rows = sum(len(next(iter(columns.values()))) for columns in parts)
+    order = np.random.default_rng([seed, chunk.epoch, 1 + chunk.number]).permutation(rows)
+    mine = order[chunk.first :: world][chunk.skip :]
+    return {name: np.concatenate([columns[name] for columns in parts])[mine] for name in parts[0]}
+
+
+class Stream:
+    """This rank's endless order of rows, taken a few at a time; one chunk is held in memory.
+
+    Args:
+        part_rows, seed, rank, world, shuffle_parts, start: as in `training_chunks`.
+        read: a part's number to its columns.
+    """
+
+    def __init__(
+        self,
+        part_rows: Sequence[int],
+        read: Callable[[int], Columns],
+        *,
+        seed: int,
+        rank: int,
+        world: int,
+        shuffle_parts: int,
+        start: int = 0,
+    ):
+        self._chunks = training_chunks(
+            part_rows, seed=seed, rank=rank, world=world, shuffle_parts=shuffle_parts, start=start, stop=sys.maxsize
+        )
+        self._read = lambda chunk: read_chunk(chunk, read, seed=seed, rank=rank, world=world)
+        self._held: Columns = {}
+        self._left = 0
+
+    def take(self, n: int) -> Columns:
+        """The next `n` >= 1 rows."""
+        taken = []
+        while n:
+            if not self._left:
+                self._held = {}  # before the next is read: memory for one chunk, not two
+                self._held = self._read(next(self._chunks))
+                self._left = len(next(iter(self._held.values())))
+            k = min(n, self._left)
+            taken.append({name: c[len(c) - self._left :][:k] for name, c in self._held.items()})
+            self._left -= k
+            n -= k
+        return {name: np.concatenate([t[name] for t in taken]) for name in taken[0]}
 
 
 def read_images(file: Location) -> np.ndarray:
     """Images of one stored part, uint8[N, H, W, 3]: raw as `prepare` writes them or encoded as `decode` does."""
-    table = file.read_table(columns=["image"])
+    return images_of(file.read_table(columns=["image"]))
+
+
+def images_of(table: pa.Table) -> np.ndarray:
+    """The column `image`, raw or encoded, as uint8[N, H, W, 3]."""
     if pa.types.is_fixed_size_binary(table["image"].type):
         return image_array(table)
     payloads = table["image"].combine_chunks().field("bytes").to_pylist()

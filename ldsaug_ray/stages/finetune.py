@@ -1,10 +1,20 @@
-"""Stage `finetune`: the baseline VAE trained further on train + A, as in the paper: decoded images join the set."""
+"""Stage `finetune`: the baseline VAE trained further on train + A.
+
+Every arm starts from the same weights and sees the same training images in the same order for as many steps; what A
+adds to a step comes on top (`finetune.mixing`), and what it is used for is `finetune.uses`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+import numpy as np
+
+from ldsaug_ray.config.settings import Finetune
+from ldsaug_ray.errors import InputError
 from ldsaug_ray.rundir import UnitResult
+from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
@@ -12,11 +22,76 @@ from ldsaug_ray.stages.train import fit
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Continue from `train/vae.safetensors` on the train split and `augmented/`."""
-    real = image_parts(job, "train")
+    """Continue from `train/vae.safetensors` on the train split and `augmented/`.
+
+    Raises:
+        InputError: `finetune.mixing` asks for less than one image of A a step, or for A where none was kept.
+    """
+    settings = job.config.finetune
+    real = Parts(tuple(image_parts(job, "train")), settings.batch_size)
+    augmented = _augmented(job, real)
+    trained = "train/discriminator.safetensors"
+    outcome = fit(
+        job,
+        "finetune",
+        settings,
+        real,
+        augmented,
+        initial="train/vae.safetensors",
+        initial_discriminator=trained if (job.run.root / trained).exists() else None,
+        freeze=settings.freeze,
+        uses=settings.uses,
+    )
+    outcome.facts.update(train_images=real.rows, augmented_images=0 if augmented is None else augmented.rows)
+    return outcome
+
+
+def _augmented(job: Job, real: Parts) -> AugmentedParts | None:
+    """A, or none where there is none or training has no use for it."""
+    settings = job.config.finetune
+    uses = settings.uses
+    files = _files(job)
+    rows = sum(r for _, r in files)
+    used = uses.pixels or uses.adversarial or uses.cycle
+    if settings.mixing and used and not rows:
+        raise InputError(f"finetune.mixing = {settings.mixing:g}, but no candidate was kept; leave it out")
+    if not rows or not used or settings.mixing == 0:
+        return None
+    per_step = round(settings.batch_size * (rows / real.rows if settings.mixing is None else settings.mixing))
+    if per_step == 0:
+        raise InputError(_too_few(settings, rows, real.rows))
+    return AugmentedParts(
+        tuple(files),
+        per_step,
+        images=uses.pixels > 0,
+        latents=uses.adversarial > 0 or uses.cycle > 0,
+        power=settings.lds_weight,
+        log_mean=_log_mean(job, [file for file, _ in files], settings.lds_weight),
+    )
+
+
+def _files(job: Job) -> list[tuple[str, int]]:
+    """Parts of `augmented/` and their rows."""
     job.run.require("decode")
     units = job.run.finished_units("decode")
     made = [p for n in sorted(units) for p in zip(units[n].files, units[n].file_rows, strict=True)]
-    outcome = fit(job, "finetune", job.config.finetune, [*real, *made], initial="train/vae.safetensors")
-    outcome.facts.update(train_images=sum(r for _, r in real), augmented_images=sum(r for _, r in made))
-    return outcome
+    return [(file, rows) for file, rows in made if file.startswith("augmented/") and rows]
+
+
+def _too_few(settings: Finetune, rows: int, real: int) -> str:
+    ratio = (
+        f"{rows} images of A and {real} training images" if settings.mixing is None else f"mixing = {settings.mixing:g}"
+    )
+    return (
+        f"finetune.batch_size = {settings.batch_size} with {ratio} gives less than one image of A a step; raise "
+        f"finetune.mixing (at least {1 / settings.batch_size:g}) or finetune.batch_size, or set finetune.mixing=0"
+    )
+
+
+def _log_mean(job: Job, files: list[str], power: float) -> float:
+    """log of the mean of LDS^power over A."""
+    if not power:
+        return 0.0
+    logs = [power * (job.run.root / file).read_table(["log_lds"])["log_lds"].to_numpy() for file in files]
+    joined = np.concatenate(logs)
+    return float(np.logaddexp.reduce(joined)) - math.log(len(joined))

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ldsaug_ray.images import stream
-from ldsaug_ray.images.stream import read_chunk, read_images, training_chunks
+from ldsaug_ray.images.stream import Stream, read_chunk, read_images, training_chunks
 from ldsaug_ray.images.tables import image_table
 from ldsaug_ray.storage import Location
 
@@ -31,7 +30,7 @@ class Parts:
         starts = np.cumsum([0, *rows])
         self.rows = list(rows)
         self.n = int(starts[-1])
-        self.files = [np.arange(a, b) for a, b in pairwise(starts)]
+        self.parts = [{"image": np.arange(a, b)} for a, b in pairwise(starts)]
 
     def read(self, start: int, stop: int, *, rank: int = 0, world: int = 1, mix: int = 2, seed: int = 0) -> list[int]:
         chunks = training_chunks(
@@ -40,16 +39,10 @@ class Parts:
         out: list[int] = []
         for chunk in chunks:
             assert len(out) < stop - start  # no chunk is read for nothing
-            got = read_chunk(chunk, self.files, seed=seed, rank=rank, world=world)  # type: ignore[arg-type]
-            assert len(got)  # Ray Data cannot carry an empty array of images
+            got = read_chunk(chunk, self.parts.__getitem__, seed=seed, rank=rank, world=world)["image"]
+            assert len(got)
             out += got.tolist()
         return out[: stop - start]
-
-
-@pytest.fixture(autouse=True)
-def _numbers_for_images(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "tmp_path" not in request.fixturenames:
-        monkeypatch.setattr(stream, "read_images", lambda file: file)
 
 
 @FIXED
@@ -87,6 +80,22 @@ def test_a_chunk_says_how_much_of_it_is_new(rows: list[int], mix: int, start: in
     assert all(len(c.parts) <= mix for c in chunks)
     first_epoch = list(training_chunks(rows, seed=1, rank=0, world=1, shuffle_parts=mix, start=0, stop=sum(rows)))
     assert sorted(p for c in first_epoch for p in c.parts) == list(range(len(rows)))
+
+
+@FIXED
+@given(PARTS, st.integers(1, 3), st.integers(1, 4), st.integers(0, 40), st.lists(st.integers(1, 13), max_size=8))
+def test_a_stream_gives_the_same_rows_however_they_are_taken(
+    rows: list[int], world: int, mix: int, start: int, takes: list[int]
+) -> None:
+    parts = Parts(rows)
+    if parts.n < world:
+        return
+    rank = start % world
+    s = Stream(rows, parts.parts.__getitem__, seed=5, rank=rank, world=world, shuffle_parts=mix, start=start)
+    got = [s.take(n)["image"] for n in takes]
+    assert [len(g) for g in got] == takes
+    expected = parts.read(start, start + sum(takes), rank=rank, world=world, mix=mix, seed=5)
+    assert [int(k) for g in got for k in g] == expected
 
 
 def test_nothing_to_read_is_no_chunk() -> None:
@@ -171,6 +180,6 @@ def test_raw_and_encoded_parts_mix(tmp_path: Path) -> None:
     got = [
         image.tobytes()
         for chunk in training_chunks([3, 4, 5], seed=0, rank=0, world=1, shuffle_parts=2, start=0, stop=12)
-        for image in read_chunk(chunk, files, seed=0, rank=0, world=1)
+        for image in read_chunk(chunk, lambda p: {"image": read_images(files[p])}, seed=0, rank=0, world=1)["image"]
     ]
     assert sorted(got) == sorted(image.tobytes() for n in (3, 4, 5) for image in pixels(n))

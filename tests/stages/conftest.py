@@ -41,7 +41,7 @@ def base(pictures: Path) -> Tree:
         "data": {"source": str(pictures), "resolution": 16, "train": 44, "test": 16, "part_rows": 16},
         "vae": {"latent_dim": 6, "channel_base": 128, "channel_max": 8, "mapping_layers": 1},
         "train": {"steps": 6, **optimisation},
-        "finetune": {"steps": 30, **optimisation},
+        "finetune": {"steps": 30, "mixing": 1.0, **optimisation},
         "encode": {"batch_size": 8},
         "score": {"n_candidates": 4500, "part_candidates": 18},
         "decode": {"part_rows": 32},

@@ -1,0 +1,120 @@
+"""Images/s of training through Ray Train against a bare PyTorch loop of the same model on the same cores, once warm.
+
+    .venv/bin/python benchmarks/training.py [--steps 400] [--repeats 3] [CONFIG]
+
+Both take the same steps of `vae.Trainer` on batches of the same size: the bare loop from an array in memory, Ray Train
+through stage `train`, which streams stored parts by Ray Data and reports its progress. The bare loop is one process
+with as many threads as there are cores, as is Ray's one worker. The first steps are not counted on either side, and no
+checkpoint is written within those that are. The two take turns, because shared machines drift: the ratio of the medians
+is the result. The share of its time that the worker waits for data is measured around the request for each batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from rich.console import Console
+
+from ldsaug_ray.config import Config, load_config
+from ldsaug_ray.images import image_table
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, mark
+from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._train_worker import WARM_STEPS
+from ldsaug_ray.storage import Location
+
+PARTS = 16
+
+
+def write_parts(run: RunDir, config: Config) -> None:
+    """Noise pictures, as stage `prepare` leaves them; the cost of a step does not depend on the picture."""
+    rng = np.random.default_rng(0)
+    rows, side = config.data.part_rows, config.data.resolution
+    done = run.begin("prepare", "benchmark")
+    assert not done
+    for n in range(PARTS):
+        keys = [f"{k:08d}" for k in range(n * rows, (n + 1) * rows)]
+        file = f"images/train-{n:06d}.parquet"
+        pixels = rng.integers(0, 256, (rows, side, side, 3), np.uint8)
+        (run.root / file).write_table(image_table(keys, ["train"] * rows, pixels), use_dictionary=False)
+        mark(run.root, "prepare", UnitResult(n, Counts(rows, rows), n, (file,), (rows,)))
+    n = PARTS * rows
+    run.finish("prepare", "benchmark", Counts(n, n), "0" * 64, 1.0, n, train_images=n, test_images=0)
+
+
+def bare(config: Config) -> float:
+    """Images/s of a plain loop, warm."""
+    import torch
+
+    from ldsaug_ray.vae import Trainer, build_discriminator, build_vae
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    settings, side = config.train, config.data.resolution
+    adversarial = settings.objective.adversarial
+    judge = build_discriminator(config.vae, side, adversarial, config.seed) if adversarial.weight else None
+    vae = build_vae(config.vae, side, config.seed)
+    trainer = Trainer(vae, settings, config.seed, "cpu", discriminator=judge)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4 * config.data.part_rows, side, side, 3), np.uint8)
+    started = 0.0
+    for step in range(settings.steps):
+        if step == WARM_STEPS:
+            started = time.perf_counter()
+        trainer.train_step(images[rng.integers(0, len(images), settings.batch_size)])
+    return (settings.steps - WARM_STEPS) * settings.batch_size / (time.perf_counter() - started)
+
+
+def through_ray(config: Config) -> tuple[float, float]:
+    """Images/s of stage `train`, warm, and the share of the time that it waited for data."""
+    from ldsaug_ray.stages import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config.model_validate({**config.dump(), "run_dir": folder})
+        run = RunDir(Location.of(folder))
+        write_parts(run, config)
+        facts = train.run(Job(config, run, Console(quiet=True)), {}).facts
+    return facts["images_per_second"], facts["waiting_for_data"]
+
+
+def main() -> None:
+    """Run and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default="configs/celeba10k.yaml", help="whose model, resolution, batch")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--bare", action="store_true", help=argparse.SUPPRESS
+    )  # the loop alone, in a process of its own
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings that replace the file's")
+    arguments = parser.parse_args()
+    often = f"train.checkpoint_every={arguments.steps}"
+    config = load_config(arguments.config, [*arguments.overrides, f"train.steps={arguments.steps}", often])
+    if arguments.bare:
+        print(bare(config))
+        return
+    side, batch = config.data.resolution, config.train.batch_size
+    print(f"{side} px, batch {batch}, {len(os.sched_getaffinity(0))} cores, {arguments.steps} steps")
+    print(f"{'bare loop':>12} {'Ray Train':>12} {'ratio':>7} {'waiting for data':>17}")
+    plain, ray, waits = [], [], []
+    command = [sys.executable, __file__, *sys.argv[1:], "--bare"]
+    with ray_session(config):
+        for _ in range(arguments.repeats):
+            # a process of its own, as Ray's worker is; the session lies idle meanwhile
+            out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            plain.append(float(out.splitlines()[-1]))
+            rate, waiting = through_ray(config)
+            ray.append(rate)
+            waits.append(waiting)
+            print(f"{plain[-1]:>10,.0f}/s {rate:>10,.0f}/s {rate / plain[-1]:>7.2f} {waiting:>17.1%}", flush=True)
+    a, b = statistics.median(plain), statistics.median(ray)
+    print(f"{a:>10,.0f}/s {b:>10,.0f}/s {b / a:>7.2f} {max(waits):>17.1%}  (medians; longest wait)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What a training worker eats: one row a step, read ahead by Ray Data.
+
+A row holds the step's training images and what A adds, so that both streams come through one pipeline and its cost is
+paid once for many steps. A row depends on (seed, rank, step) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.images.stream import Columns, Stream, images_of, read_images
+from ldsaug_ray.stages._units import one_block_each
+from ldsaug_ray.storage import Location
+
+_BLOCK_BYTES = 16_000_000
+_BLOCK_STEPS = 64
+_TASKS = 4096
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Stored parts below the run directory and how many of their rows each step takes, over all workers."""
+
+    files: tuple[tuple[str, int], ...]  # (file, rows)
+    per_step: int
+
+    @property
+    def rows(self) -> int:
+        """Of all parts."""
+        return sum(rows for _, rows in self.files)
+
+
+@dataclass(frozen=True)
+class AugmentedParts(Parts):
+    """`augmented/`, and what is read of it.
+
+    Attributes:
+        images: the decoded pictures.
+        latents: z.
+        power: a picture weighs exp(power · log LDS − log_mean), which is 1 in the mean.
+    """
+
+    images: bool
+    latents: bool
+    power: float
+    log_mean: float
+
+
+class StepBatch(NamedTuple):
+    """One rank's share of a step."""
+
+    images: np.ndarray  # uint8[B, R, R, 3]
+    augmented: dict[str, np.ndarray] | None  # image uint8[M, R, R, 3] and z float32[M, d] where read, weight float32[M]
+
+
+def step_batches(
+    root: Location,
+    real: Parts,
+    augmented: AugmentedParts | None,
+    steps: range,
+    *,
+    seed: int,
+    rank: int,
+    world: int,
+    shuffle_parts: int,
+    resolution: int,
+) -> Iterator[StepBatch]:
+    """This rank's batches of `steps`; Ray Data reads ahead."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
+    context.target_max_block_size = 2 * _BLOCK_BYTES
+    pictures = real.per_step + (augmented.per_step if augmented is not None and augmented.images else 0)
+    in_block = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // (max(1, pictures // world) * resolution**2 * 3)))
+    in_task = max(_BLOCK_STEPS, -(-len(steps) // _TASKS))
+    tasks = [{"first": a, "last": min(a + in_task, steps.stop)} for a in range(steps.start, steps.stop, in_task)]
+    data = one_block_each(tasks).map_batches(
+        _ReadSteps,
+        fn_constructor_args=(root, real, augmented, seed, rank, world, shuffle_parts, in_block),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=0,  # must not wait for the CPUs that training holds
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        for step in range(len(block)):
+            yield _unpacked(block.slice(step, 1), resolution)
+
+
+class _ReadSteps:
+    """First and last step to one row a step. It goes on where the call before stopped."""
+
+    def __init__(
+        self,
+        root: Location,
+        real: Parts,
+        augmented: AugmentedParts | None,
+        seed: int,
+        rank: int,
+        world: int,
+        shuffle_parts: int,
+        in_block: int,
+    ):
+        self._root, self._real, self._augmented, self._world = root, real, augmented, world
+        self._order = {"rank": rank, "world": world, "shuffle_parts": shuffle_parts}
+        self._seed, self._in_block = seed, in_block
+        self._next = -1
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        first, last = table["first"][0].as_py(), table["last"][0].as_py()
+        if first != self._next:
+            self._open(first)
+        self._next = last
+        for start in range(first, last, self._in_block):
+            columns: dict[str, list[bytes]] = {}
+            for _ in range(start, min(start + self._in_block, last)):
+                for name, (stream, share) in self._streams.items():
+                    for column, values in stream.take(share).items():
+                        columns.setdefault(f"{name}.{column}", []).append(np.ascontiguousarray(values).tobytes())
+            yield pa.table({name: pa.array(rows, pa.binary(len(rows[0]))) for name, rows in columns.items()})
+
+    def _open(self, step: int) -> None:
+        """Streams that stand at `step`."""
+        self._streams = {"real": self._stream(self._real, self._read_real, self._seed, step)}
+        if self._augmented is not None:  # in another order than the images
+            self._streams["augmented"] = self._stream(self._augmented, self._read_augmented, self._seed + 1, step)
+
+    def _stream(self, parts: Parts, read: Callable[[int], Columns], seed: int, step: int) -> tuple[Stream, int]:
+        share = parts.per_step // self._world
+        return Stream([r for _, r in parts.files], read, seed=seed, start=step * share, **self._order), share
+
+    def _read_real(self, part: int) -> Columns:
+        return {"image": read_images(self._root / self._real.files[part][0])}
+
+    def _read_augmented(self, part: int) -> Columns:
+        assert self._augmented is not None
+        return _read_augmented(self._root / self._augmented.files[part][0], self._augmented)
+
+
+def _read_augmented(file: Location, parts: AugmentedParts) -> Columns:
+    """Columns image and z where asked for, and weight, of one part of `augmented/`."""
+    names = ["log_lds", *(["image"] if parts.images else []), *(["z"] if parts.latents else [])]
+    table = file.read_table(names)
+    columns: dict[str, np.ndarray] = {
+        "weight": np.exp(parts.power * table["log_lds"].to_numpy() - parts.log_mean).astype(np.float32)
+    }
+    if parts.images:
+        columns["image"] = images_of(table)
+    if parts.latents:
+        z = table["z"].combine_chunks()
+        z = z.chunk(0) if isinstance(z, pa.ChunkedArray) else z
+        columns["z"] = z.flatten().to_numpy().reshape(len(table), -1)
+    return columns
+
+
+def _unpacked(row: pa.Table, resolution: int) -> StepBatch:
+    """A row of `_ReadSteps` as arrays, without a copy."""
+    pictures = (-1, resolution, resolution, 3)
+
+    def column(name: str, dtype: Any, shape: Sequence[int]) -> np.ndarray:
+        return np.frombuffer(row[name][0].as_buffer(), dtype).reshape(shape)
+
+    images = column("real.image", np.uint8, pictures)
+    if "augmented.weight" not in row.column_names:
+        return StepBatch(images, None)
+    found = {"weight": column("augmented.weight", np.float32, (-1,))}
+    if "augmented.image" in row.column_names:
+        found["image"] = column("augmented.image", np.uint8, pictures)
+    if "augmented.z" in row.column_names:
+        found["z"] = column("augmented.z", np.float32, (len(found["weight"]), -1))
+    return StepBatch(images, found)

@@ -1,0 +1,271 @@
+"""One rank of a training: restore, stream, step, checkpoint. Runs inside Ray Train's worker.
+
+What a step computes is `vae.Trainer`'s; this file moves data, checkpoints and progress.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ldsaug_ray.config import Optimisation
+from ldsaug_ray.config.settings import Uses, Vae
+from ldsaug_ray.errors import LdsaugError
+from ldsaug_ray.images.stream import read_images
+from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
+from ldsaug_ray.stages._job import limit_threads, quieten_data
+from ldsaug_ray.storage import Location
+from ldsaug_ray.vae.curve import LossCurve, Means
+
+if TYPE_CHECKING:
+    from ldsaug_ray.vae import Trainer
+
+PROGRESS_SECONDS = 0.5
+HELD_OUT_IMAGES = 256
+WARM_STEPS = 20  # not counted in the rate: caches fill, kernels are chosen
+NOT_RESULTS = ("trainer.safetensors", "progress.json", "facts.json")  # files of a checkpoint that only serve resuming
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every rank is told.
+
+    Attributes:
+        real: training images.
+        augmented: A and how much of it; none: training images alone.
+        held_out: parts with test images, for the curve.
+        threads: of torch; 0: every core.
+        gpu: whether there is one for each rank.
+        monitor: a `_Monitor` actor.
+        initial: weights to start from, below the run directory; none: new ones.
+        initial_discriminator: likewise.
+        freeze: the part that is not trained.
+        uses: what A is used for.
+    """
+
+    root: Location
+    stage: str
+    settings: Optimisation
+    vae: Vae
+    resolution: int
+    seed: int
+    real: Parts
+    augmented: AugmentedParts | None
+    held_out: tuple[str, ...]
+    threads: int
+    gpu: bool
+    monitor: Any
+    initial: str | None = None
+    initial_discriminator: str | None = None
+    freeze: Literal["none", "encoder", "decoder"] = "none"
+    uses: Uses | None = None
+
+
+def work(config: dict[str, Task]) -> None:
+    """A rank's whole life. An error meant for the user ends it: trying again would only meet it again."""
+    import ray
+
+    task = config["task"]
+    try:
+        _Rank(task).train()
+    except LdsaugError as e:
+        ray.get(task.monitor.fail.remote(type(e).__name__, str(e)))
+
+
+class _Rank:
+    """The state of one rank."""
+
+    def __init__(self, task: Task):
+        import ray.train
+
+        context = ray.train.get_context()
+        self.task, self.settings = task, task.settings
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        limit_threads(task.threads or os.cpu_count() or 1)
+        quieten_data(False)
+        self.trainer = self._trainer()
+        self.curve, self.since_checkpoint = LossCurve(), Means()
+        self.reported: dict[str, float] | None = None  # of the checkpoint that was restored
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                self.trainer.restore(folder)
+                self.curve = LossCurve(json.loads((Path(folder) / "progress.json").read_text()))
+                self.reported = json.loads((Path(folder) / "facts.json").read_text())["metrics"]
+        self.resumed_from = self.trainer.step
+        self.held_out = self._held_out() if self.rank == 0 else None
+        self.clock = _Clock()
+
+    def _trainer(self) -> Trainer:
+        import ray.train.torch
+
+        from ldsaug_ray.vae import Trainer, build_discriminator, build_vae, load_discriminator, load_vae
+
+        task, adversarial = self.task, self.settings.objective.adversarial
+        if task.initial is None:
+            vae = build_vae(task.vae, task.resolution, task.seed)
+        else:
+            vae = load_vae(task.root / task.initial, expect=(task.vae, task.resolution))
+        discriminator = None
+        if adversarial.weight:
+            if task.initial_discriminator is None:
+                discriminator = build_discriminator(task.vae, task.resolution, adversarial, task.seed)
+            else:
+                file = task.root / task.initial_discriminator
+                discriminator = load_discriminator(file, expect=(task.vae, task.resolution))
+        return Trainer(
+            vae,
+            self.settings,
+            task.seed,
+            ray.train.torch.get_device() if task.gpu else "cpu",
+            rank=self.rank,
+            world=self.world,
+            discriminator=discriminator,
+            freeze=task.freeze,
+            uses=task.uses,
+            fixed_centre=task.initial is not None,
+        )
+
+    def train(self) -> None:
+        """Take the steps that are left."""
+        trainer, settings, task = self.trainer, self.settings, self.task
+        if trainer.step >= settings.steps:  # killed after the last checkpoint, before the manifest
+            self.checkpoint(self.reported)
+            return
+        batches = step_batches(
+            task.root,
+            task.real,
+            task.augmented,
+            range(trainer.step, settings.steps),
+            seed=task.seed,
+            rank=self.rank,
+            world=self.world,
+            shuffle_parts=settings.shuffle_parts,
+            resolution=task.resolution,
+        )
+        told = -PROGRESS_SECONDS
+        for batch in self.clock.timed(batches):
+            terms = trainer.train_step(batch.images, _augmented(batch))
+            step = trainer.step
+            self.curve.add(terms)
+            self.since_checkpoint.add(terms)
+            if step == 1 or step % settings.log_every == 0 or step == settings.steps:
+                self.curve.close_point(step)
+            if self.rank == 0 and time.monotonic() > told + PROGRESS_SECONDS:
+                told = time.monotonic()
+                task.monitor.set.remote(step, f"loss {terms['loss']:.4f}")
+            if step % settings.checkpoint_every == 0 or step == settings.steps:
+                with self.clock.paused():
+                    self.checkpoint(None)
+
+    def checkpoint(self, metrics: dict[str, float] | None) -> None:
+        """Report to Ray Train; every rank calls it equally often, the first one's files count.
+
+        Args:
+            metrics: of a checkpoint that is reported again; none: means since the one before.
+        """
+        import ray.train
+
+        from ldsaug_ray.vae import save_discriminator, save_vae, weights_digest
+
+        trainer, step = self.trainer, self.trainer.step
+        if metrics is None:
+            metrics = self.since_checkpoint.take()
+            if self.held_out is not None:
+                metrics["held_out_reconstruction"] = self._held_out_error()
+                self.curve.note(step, {"held_out_reconstruction": metrics["held_out_reconstruction"]})
+        reported = {**metrics, "step": float(step)}
+        if self.settings.best_by is not None:
+            reported["score"] = metrics.get(self.settings.best_by, 0.0)  # the first rank's are those that count
+        if self.rank != 0:
+            ray.train.report(reported)
+            return
+        with tempfile.TemporaryDirectory() as name:
+            folder = Location.of(name)
+            trainer.save(name)
+            save_vae(folder / "vae.safetensors", trainer.averaged, {"step": step})
+            if trainer.discriminator is not None:
+                save_discriminator(folder / "discriminator.safetensors", trainer.discriminator)
+            (folder / "progress.json").write_json(self.curve.state())
+            (folder / "curve.json").write_json(self.curve.points)
+            facts = {
+                "digest": weights_digest(trainer.averaged),
+                "steps": step,
+                "resumed_from_step": self.resumed_from,
+                **self.clock.facts(self.settings.batch_size),
+            }
+            (folder / "facts.json").write_json({"facts": facts, "metrics": metrics})
+            ray.train.report(reported, checkpoint=ray.train.Checkpoint.from_directory(name))
+
+    def _held_out(self) -> np.ndarray | None:
+        found: list[np.ndarray] = []
+        for file in self.task.held_out:
+            if sum(map(len, found)) < HELD_OUT_IMAGES:
+                found.append(read_images(self.task.root / file))
+        return np.concatenate(found)[:HELD_OUT_IMAGES] if found else None
+
+    def _held_out_error(self) -> float:
+        """Mean pixel loss of held-out images, decoded from their posterior means by the averaged weights."""
+        import torch
+
+        from ldsaug_ray.vae import decode_images, posterior_means, reconstruction_error, to_float
+
+        assert self.held_out is not None
+        vae = self.trainer.averaged
+        shown = decode_images(vae, posterior_means(vae, self.held_out, 64), 64)
+        pair = [to_float(torch.tensor(x)) for x in (shown, self.held_out)]
+        return round(float(reconstruction_error(pair[0], pair[1], self.settings.objective.reconstruction)), 6)
+
+
+def _augmented(batch: StepBatch) -> Any:
+    from ldsaug_ray.vae import Augmented
+
+    found = batch.augmented
+    return None if found is None else Augmented(found.get("image"), found.get("z"), found["weight"])
+
+
+class _Clock:
+    """How fast the steps go once warm, and what share of that time they wait for data."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._paused = 0.0
+
+    def timed(self, batches: Iterable[StepBatch]) -> Iterator[StepBatch]:
+        """The batches, with the time taken of waiting for one and of what is done with it."""
+        started = time.perf_counter()
+        for n, batch in enumerate(batches):
+            ready, self._paused = time.perf_counter(), 0.0
+            yield batch
+            if n >= WARM_STEPS:
+                self.steps += 1
+                self.waited += ready - started
+                self.seconds += time.perf_counter() - started - self._paused
+            started = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is not training."""
+        started = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - started
+
+    def facts(self, batch_size: int) -> Mapping[str, float]:
+        """For the manifest; nothing where no step was warm."""
+        if not self.steps:
+            return {}
+        return {
+            "images_per_second": round(self.steps * batch_size / self.seconds, 2),
+            "waiting_for_data": round(self.waited / self.seconds, 4),
+        }

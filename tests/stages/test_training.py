@@ -1,0 +1,159 @@
+"""Training through Ray: batches, uses of A, the best checkpoint, the discriminator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from stages_helpers import Tree, manifest, merge
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
+from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.storage import Location
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+
+ADVERSARIAL = {"weight": 0.5, "r1_every": 2, "path_length": 0.1, "path_length_every": 2, "style_mixing": 0.5}
+
+
+def run(settings: Tree, command: str) -> None:
+    assert run_command(Config.model_validate(settings), command) == 0
+
+
+def curve(settings: Tree, stage: str) -> list[dict[str, float]]:
+    return json.loads((Path(settings["run_dir"]) / stage / "curve.json").read_text())
+
+
+def parts_of(settings: Tree, per_step: int) -> Parts:
+    units = RunDir(Location.of(settings["run_dir"])).finished_units("prepare").values()
+    files = [(f, n) for u in units for f, n in zip(u.files, u.file_rows, strict=True) if "train-" in f]
+    return Parts(tuple(files), per_step)
+
+
+def augmented_of(settings: Tree, per_step: int, power: float = 0.0, log_mean: float = 0.0) -> AugmentedParts:
+    units = RunDir(Location.of(settings["run_dir"])).finished_units("decode").values()
+    files = [(f, n) for u in units for f, n in zip(u.files, u.file_rows, strict=True)]
+    return AugmentedParts(tuple(files), per_step, True, True, power, log_mean)
+
+
+def read(settings: Tree, real: Parts, augmented: AugmentedParts | None, first: int, last: int) -> list[StepBatch]:
+    """Rows as the reading actor makes them, without Ray."""
+    reader = _ReadSteps(Location.of(settings["run_dir"]), real, augmented, 3, 0, 1, 2, 2)
+    tables = list(reader(pa.table({"first": [first], "last": [last]})))
+    return [_unpacked(t.slice(k, 1), 16) for t in tables for k in range(len(t))]
+
+
+def test_every_arm_sees_the_same_training_images_and_a_resumed_one_goes_on(finished):
+    settings = finished.settings
+    alone = read(settings, parts_of(settings, 8), None, 0, 9)
+    both = read(settings, parts_of(settings, 8), augmented_of(settings, 5), 0, 9)
+    assert len(alone) == len(both) == 9
+    for a, b in zip(alone, both, strict=True):
+        np.testing.assert_array_equal(a.images, b.images)
+        assert a.augmented is None
+        assert b.augmented is not None
+        assert {k: v.shape for k, v in b.augmented.items()} == {
+            "image": (5, 16, 16, 3),
+            "z": (5, 6),
+            "weight": (5,),
+        }
+    for first in (1, 4):
+        for a, b in zip(
+            both[first:], read(settings, parts_of(settings, 8), augmented_of(settings, 5), first, 9), strict=True
+        ):
+            np.testing.assert_array_equal(a.images, b.images)
+            np.testing.assert_array_equal(a.augmented["z"], b.augmented["z"])
+
+
+def test_ray_data_brings_the_same_rows(finished):
+    settings = finished.settings
+    arguments = (parts_of(settings, 8), augmented_of(settings, 4))
+    straight = read(settings, *arguments, 2, 150)
+    root = Location.of(settings["run_dir"])
+    order = {"seed": 3, "rank": 0, "world": 1, "shuffle_parts": 2, "resolution": 16}
+    through = list(step_batches(root, *arguments, range(2, 150), **order))
+    assert len(through) == len(straight) == 148
+    for a, b in zip(straight, through, strict=True):
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.augmented["image"], b.augmented["image"])
+
+
+def test_weights_follow_the_density_and_are_one_in_the_mean(finished, copied):
+    """An epoch of A: weight = LDS^power / mean(LDS^power)."""
+    table = pa.concat_tables(
+        Location.of(f).read_table(["z", "log_lds"])
+        for f in sorted((Path(copied["run_dir"]) / "augmented").glob("*.parquet"))
+    )
+    density = np.exp(0.5 * table["log_lds"].to_numpy())
+    mean = density.mean()
+    batches = read(copied, parts_of(copied, 8), augmented_of(copied, 9, 0.5, float(np.log(mean))), 0, 100)
+    weights = np.concatenate([b.augmented["weight"] for b in batches])
+    assert weights.mean() == pytest.approx(1, rel=1e-5)
+    by_latent = {tuple(np.float32(z)): w for z, w in zip(table["z"].to_pylist(), density / mean, strict=True)}
+    latents = np.concatenate([b.augmented["z"] for b in batches])
+    np.testing.assert_allclose(weights, [by_latent[tuple(z)] for z in latents], rtol=1e-5)
+
+
+def test_all_uses_of_a_at_once_and_the_discriminator_goes_on_from_training(copied):
+    objective = {"adversarial": ADVERSARIAL}
+    settings = merge(
+        copied,
+        {
+            "train": {"objective": objective},
+            "finetune": {
+                "objective": objective,
+                "lds_weight": 0.5,
+                "mixing": 0.5,
+                "uses": {"pixels": 0.5, "adversarial": 0.5, "cycle": 0.1},
+            },
+        },
+    )
+    run(settings, "run")
+    entry = manifest(settings)["finetune"]
+    assert (entry["train_images"], entry["augmented_images"], entry["augmented_per_step"]) == (44, 900, 4)
+    assert {"adversarial", "discriminator", "r1", "path_length", "cycle", "held_out_reconstruction"} <= {
+        term for point in curve(settings, "finetune") for term in point
+    }
+    folder = Path(settings["run_dir"])
+    assert (folder / "train/discriminator.safetensors").exists()
+    assert (folder / "finetune/discriminator.safetensors").exists()
+    assert not (folder / "finetune/ray").exists()
+    assert not list((folder / "finetune").glob("*trainer*"))
+
+
+def test_the_best_checkpoint_is_what_the_stage_gives(copied):
+    changes = {"steps": 12, "checkpoint_every": 3, "best_by": "held_out_reconstruction", "num_to_keep": 1}
+    # a large step at the end of a short run: the last checkpoint is not the best
+    settings = merge(copied, {"finetune": {**changes, "learning_rate": 0.3, "adam_betas": [0.9, 0.99]}})
+    run(settings, "finetune")
+    found = {
+        p["step"]: p["held_out_reconstruction"] for p in curve(settings, "finetune") if "held_out_reconstruction" in p
+    }
+    entry = manifest(settings)["finetune"]
+    assert list(found) == [3, 6, 9, 12]
+    assert entry["final"]["held_out_reconstruction"] == min(found.values())
+    assert found[entry["steps"]] == min(found.values())
+    assert entry["steps"] < 12
+
+
+def test_too_little_of_a_for_a_batch(copied):
+    with pytest.raises(InputError, match=r"finetune.mixing.*at least 0.125"):
+        run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
+
+
+def test_frozen_parts_stay_as_they_were(copied):
+    from safetensors.numpy import load_file
+
+    settings = merge(copied, {"finetune": {"freeze": "encoder", "steps": 3}})
+    run(settings, "finetune")
+    folder = Path(settings["run_dir"])
+    before, after = (load_file(folder / s / "vae.safetensors") for s in ("train", "finetune"))
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    assert {n for n in before if n.startswith("encoder.")} | {"centre"} <= same
+    assert any(n.startswith("decoder.") and n not in same for n in before)
