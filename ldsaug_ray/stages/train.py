@@ -27,6 +27,7 @@ from ldsaug_ray.progress import Bar, bar
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._job import Job, Pool, cluster_resources, limit_threads, pool_of
 from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._pretrained import take_pretrained
 from ldsaug_ray.stages._units import one_block_each
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.storage import Location, advice
@@ -38,7 +39,9 @@ _POLL_SECONDS = 0.5
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Train the baseline VAE on the train split."""
+    """Train the baseline VAE on the train split, or take a pretrained one as it is."""
+    if not job.config.train.steps:
+        return take_pretrained(job)
     return fit(job, "train", job.config.train, image_parts(job, "train"), initial=None)
 
 

@@ -168,7 +168,7 @@ def test_rules_may_be_combined() -> None:
 
 
 def test_every_mistake_is_reported_at_once_with_the_files_name(tmp_path: Path) -> None:
-    path = write(tmp_path, "run_dir: r\ndata: {source: s, resolution: 7}\ntrain: {steps: 0}\nfoo: 1\n")
+    path = write(tmp_path, "run_dir: r\ndata: {source: s, resolution: 7}\ntrain: {steps: -1}\nfoo: 1\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path, ["score.n_candidates=-1"])
     lines = str(caught.value).splitlines()
