@@ -17,7 +17,7 @@ def take_pretrained(job: Job) -> Outcome:
         StorageError: they cannot be read, or the run directory not written.
         ResourceError: they need a package that is not installed.
     """
-    from ldsaug_ray.vae import open_pretrained, save_vae, weights_digest
+    from ldsaug_ray.vae import open_pretrained, pretrained_stamp, save_vae, weights_digest
 
     config, folder = job.config, job.run.folder("train")
     rows = sum(rows for _, rows in image_parts(job, "train"))
@@ -26,5 +26,11 @@ def take_pretrained(job: Job) -> Outcome:
     (folder / "curve.json").write_json([])
     shape = " x ".join(map(str, model.latent_shape))
     job.console.print(f"train     nothing to train: {config.vae.kind} autoencoder, latents {shape}", highlight=False)
-    facts = {"latent_dim": model.latent_dim, "latent_shape": list(model.latent_shape), "steps": 0, "images_seen": 0}
+    facts = {
+        "latent_dim": model.latent_dim,
+        "latent_shape": list(model.latent_shape),
+        "steps": 0,
+        "images_seen": 0,
+        "stamp": pretrained_stamp(config.vae),
+    }
     return Outcome(Counts(rows, rows), weights_digest(model), facts, 0)

@@ -59,7 +59,10 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
         try:
             stamp = _stamp(config, name)
         except LdsaugError as e:  # a plan can be made, and a later stage run, where the data is not
-            if entry is not None:
+            known = (entry or {}).get("stamp")  # what was seen of it when the stage was done
+            if entry is not None and (
+                known is None or entry["fingerprint"] == stage.fingerprint(config, digests, known)
+            ):
                 steps.append(Step(name, "complete", "the source cannot be looked at from here", entry["fingerprint"]))
                 continue
             stale.add(name)
