@@ -145,8 +145,10 @@ class Tracker:
         from mlflow.models import Model, ModelSignature
         from mlflow.types.schema import Schema, TensorSpec
 
-        side = config.data.resolution
-        latents = TensorSpec(np.dtype(np.float32), (-1, config.vae.latent_dim))
+        from ldsaug_ray.vae import read_latent_dim
+
+        side, d = config.data.resolution, read_latent_dim(weights)
+        latents = TensorSpec(np.dtype(np.float32), (-1, d))
         images = TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))
         experiment = self._client.get_run(self.run_id).info.experiment_id
         # through the client: the fluent functions would change the process's tracking URI
@@ -161,7 +163,7 @@ class Tracker:
                 data_path=str(data),
                 mlflow_model=Model(run_id=self.run_id, model_id=model.model_id, model_uuid=model.model_id),
                 signature=ModelSignature(Schema([latents]), Schema([images])),
-                input_example=np.zeros((1, config.vae.latent_dim), np.float32),
+                input_example=np.zeros((1, d), np.float32),
                 pip_requirements=[f"ldsaug_ray=={__version__}"],
             )
             self._client.log_model_artifacts(model.model_id, str(folder))

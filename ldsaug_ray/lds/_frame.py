@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float32).eps)
 BLOCK_BYTES = 2**20  # of float64 rows that one thread adds up
+LEAST_BLOCK = 32  # of them, so that the sums of all blocks take little beside the latents in any dimension
 SAMPLE = 128  # rows and latents whose inner products are checked
 
 
@@ -52,7 +53,7 @@ class Frame:
     def over(cls, train: NDArray[np.floating]) -> Frame:
         """The frame of latents [N, d]."""
         # sums of fixed blocks, added in order: the same for any number of threads
-        size = max(1, BLOCK_BYTES // (8 * train.shape[1]))
+        size = max(LEAST_BLOCK, BLOCK_BYTES // (8 * train.shape[1]))
         sums = np.empty((-(-len(train) // size), train.shape[1]))
         squares = np.empty(len(sums))
         _compiled.in_threads(_compiled.add_rows, len(sums), train, size, sums)

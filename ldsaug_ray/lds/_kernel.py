@@ -10,7 +10,8 @@ measured: each call also takes some inner products in float64, and what an expon
 small sigmas and outlying latents cost time, not digits.
 
 Memory: the rows of a tile (tile_rows x d, tile_latents x d), their inner products (tile_rows x tile_latents), and the
-sums themselves. Nothing of size candidates x latents exists.
+sums themselves. Nothing of size candidates x latents exists. Beyond 4,096 dimensions tiles have fewer rows, so that
+they keep their size in bytes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest o
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
 NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
 BLOCK_BYTES = 32 * 2**20  # of each array over the candidates of one square of a block
+ROW_BYTES, LATENT_BYTES = 512 * 2**20, 64 * 2**20  # of the float32 rows and latents of a tile, at most
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def pair_sums(
 ) -> Sums:
     """`shard_sums` for any number of pairs: a run of them with at most `tile_rows` different parents at a time."""
     sums = Sums.empty(*mix.u.shape, len(precisions))
+    tile_rows = rows_within(tile_rows, shard.shape[1])
     for tile in pair_tiles(pairs, tile_rows):
         used, local = np.unique(pairs[tile], return_inverse=True)
         part = shard_sums(
@@ -121,7 +124,7 @@ def pair_sums(
             shard,
             precisions,
             dtype,
-            _latents_for(len(used), tile_rows, tile_latents),
+            _latents_for(len(used), tile_rows, tile_latents, shard.shape[1]),
             device,
         )
         sums.put(tile, part)
@@ -142,11 +145,12 @@ def point_sums(
     """Weights of all latents, or all but a point's own, at any points: arrays [M, 1, S]."""
     own = np.full(len(points), -1) if own is None else own
     sums = Sums.empty(len(points), 1, len(precisions))
+    tile_rows = rows_within(tile_rows, train.shape[1])
     for start in range(0, len(points), tile_rows):
         tile = slice(start, min(start + tile_rows, len(points)))
         m = tile.stop - tile.start
         local = np.repeat(np.arange(m)[:, None], 2, axis=1)
-        width = _latents_for(m, tile_rows, tile_latents)
+        width = _latents_for(m, tile_rows, tile_latents, train.shape[1])
         part = shard_sums(
             frame, points[tile], own[tile], local, np.zeros(m), Mix.itself(m), train, precisions, dtype, width, device
         )
@@ -170,7 +174,7 @@ def block_sums(
 ) -> Sums:
     """`shard_sums` at the candidates of every (row, column), rows slowest: arrays [U * V, A, S]."""
     local = grid(np.arange(shape[0]), np.arange(shape[0], sum(shape)))
-    width = _latents_for(len(parents), tile_rows, tile_latents)
+    width = _latents_for(len(parents), tile_rows, tile_latents, shard.shape[1])
     return shard_sums(frame, parents, own, local, gaps, mix, shard, precisions, dtype, width, device, shape=shape)
 
 
@@ -195,9 +199,15 @@ def pair_tiles(pairs: Index, tile_rows: int) -> Iterator[slice]:
         start += length
 
 
-def _latents_for(rows: int, tile_rows: int, tile_latents: int) -> int:
+def rows_within(rows: int, d: int) -> int:
+    """At most so many rows, and no more than ROW_BYTES of float32 in d dimensions: 32,768 at d = 4,096."""
+    return max(2, min(rows, ROW_BYTES // (4 * d)))
+
+
+def _latents_for(rows: int, tile_rows: int, tile_latents: int, d: int) -> int:
     """Latents at a time beside so many rows: more where the rows are few, since wide products are faster."""
-    return tile_latents * max(1, min(4, tile_rows // max(1, rows)))
+    wanted = tile_latents * max(1, min(4, tile_rows // max(1, rows)))
+    return max(1, min(wanted, LATENT_BYTES // (4 * d)))
 
 
 def shard_sums(
@@ -479,6 +489,9 @@ def mean_shift(
 ) -> Iterator[tuple[slice, Array]]:
     """Weighted mean of the latents minus the point, float64[m, d], for one run of points [M, d] after another."""
     factor = precision * frame.scale**2
+    d = points.shape[1]
+    tile_rows = max(1, rows_within(4 * tile_rows, d) // 4)  # there are several arrays of them, of float64
+    tile_latents = _latents_for(tile_rows, tile_rows, tile_latents, d)
     for at in range(0, len(points), tile_rows):
         part = slice(at, min(at + tile_rows, len(points)))
         rows = torch.from_numpy(frame.rows(points[part], np.float64).vectors)

@@ -17,7 +17,7 @@ from ldsaug_ray.lds import _near_compiled
 from ldsaug_ray.lds._compiled import in_threads
 from ldsaug_ray.lds._far import FarField
 from ldsaug_ray.lds._frame import Frame
-from ldsaug_ray.lds._kernel import Mix, Sums, merge, pair_sums
+from ldsaug_ray.lds._kernel import Mix, Sums, merge, pair_sums, rows_within
 from ldsaug_ray.lds.cost_model import PRODUCT, VALUES, VALUES_IN_TENTHS
 from ldsaug_ray.lds.exact import Geometry, PairScores, with_parents
 from ldsaug_ray.lds.latents import row_blocks
@@ -146,8 +146,9 @@ class Reading:
         if len(both):
             sums.put(both, self._pairs(rows[both], mix.of(both), shard))
         rest = np.flatnonzero(~inside.all(1))
-        for start in range(0, len(rest), ALONE):
-            part = rest[start : start + ALONE]
+        step = rows_within(2 * ALONE, self.points.shape[1]) // 2  # float64
+        for start in range(0, len(rest), step):
+            part = rest[start : start + step]
             i, j = self.pairs[rows[part]].T
             points = mix.u[part] * self.points[i] + mix.v[part] * self.points[j]
             hidden = np.where(inside[part, 0], places[part, 0], np.where(inside[part, 1], places[part, 1], -1))

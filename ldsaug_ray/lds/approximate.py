@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.lds._kernel import Mix, pair_tiles
+from ldsaug_ray.lds._kernel import Mix, pair_tiles, rows_within
 from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading
 from ldsaug_ray.lds.exact import (
     LARGEST_ALPHA,
@@ -84,7 +84,7 @@ def approximate_pairs(
     out = {f.name: np.empty(shape) for f in fields(BoundedScores) if f.name != "bounded"}
     bounded = True
     step = max(1, STATES // (len(a) * len(precisions)))
-    for tile in pair_tiles(p, max(2, tile_rows)):
+    for tile in pair_tiles(p, rows_within(tile_rows, z.shape[1])):
         parents, local = np.unique(p[tile], return_inverse=True)
         points, own_pairs = z[parents], local.reshape(-1, 2)
         lists = index.search(z, points, parents, settings)
@@ -133,7 +133,7 @@ def approximate_points(
     index = _index_over(z, index, settings, latents)
     out = np.empty((3, len(x), len(precisions)))
     bounded = True
-    step = min(tile_rows, max(1, STATES // len(precisions)))
+    step = min(rows_within(tile_rows, z.shape[1]), max(1, STATES // len(precisions)))
     for start in range(0, len(x), step):
         tile = slice(start, min(start + step, len(x)))
         m = tile.stop - tile.start

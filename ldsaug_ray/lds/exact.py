@@ -155,7 +155,7 @@ def score_block(
         )
     a, precisions, frame = _numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas), _kernel.Frame.over(z)
     out = PairScores(*(np.empty((len(u), len(v), len(a), len(precisions))) for _ in fields(PairScores)))
-    side = _kernel.block_side(len(a), len(precisions), tile_rows)
+    side = _kernel.block_side(len(a), len(precisions), _kernel.rows_within(tile_rows, z.shape[1]))
     for top in range(0, len(u), side):
         for left in range(0, len(v), side):
             square = slice(top, top + side), slice(left, left + side)
@@ -239,6 +239,7 @@ def score_leave_one_out(
     _check("exact", dtype, "linear", tile_rows, tile_latents, device)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     out = np.empty((len(r), len(precisions)))
+    tile_rows = _kernel.rows_within(tile_rows, z.shape[1])
     for start in range(0, len(r), tile_rows):
         own = r[start : start + tile_rows].astype(np.int64)
         sums = _kernel.point_sums(frame, z, z[own], own, precisions, dtype, tile_rows, tile_latents, device)

@@ -17,6 +17,7 @@ from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds import _near_compiled
 from ldsaug_ray.lds._compiled import FAR, in_threads
 from ldsaug_ray.lds._frame import EPSILON, Frame
+from ldsaug_ray.lds._kernel import rows_within
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -61,6 +62,7 @@ def nearest(
     k = min(k, len(train))
     ids, beyond = np.full((len(points), k), -1, np.int64), np.empty(len(points))
     kind = torch.bfloat16 if products == "bfloat16" else torch.float32
+    tile_rows = rows_within(tile_rows, train.shape[1])
     for top in range(0, len(points), tile_rows):
         part = slice(top, min(top + tile_rows, len(points)))
         rows = frame.rows(points[part], np.float32)

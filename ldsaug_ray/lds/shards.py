@@ -21,12 +21,19 @@ from ldsaug_ray.lds._frame import Frame
 from ldsaug_ray.lds._kernel import Sums
 from ldsaug_ray.lds.exact import TILE_LATENTS, TILE_ROWS, Geometry, PairScores, precisions_of, with_parents
 
-__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "scores"]
+WORK_BYTES = 2**30  # of the vectors that travel with a unit of work
+
+__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "runs_within", "scores"]
 
 
 def cut(n: int, size: int) -> list[slice]:
     """Shards of at most `size` of n latents, in order."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def runs_within(pairs: NDArray[np.int64], d: int) -> list[slice]:
+    """Runs of some pairs, in order, whose parents' vectors take at most a gigabyte in d dimensions."""
+    return list(_kernel.pair_tiles(pairs, max(2, WORK_BYTES // (4 * d))))
 
 
 def parents_of(

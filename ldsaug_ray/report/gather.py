@@ -34,7 +34,7 @@ from ldsaug_ray.report.data import (
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.secrets import without_passwords
-from ldsaug_ray.vae import VAE, decode_images, load_vae, posterior_means
+from ldsaug_ray.vae import Autoencoder, decode_images, load_vae, posterior_means
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
 RECONSTRUCTIONS_SHOWN = 16
@@ -146,7 +146,7 @@ def _regime(latents: Latents, scores: Scores, interpolation: Interpolation, held
     )
 
 
-def _bands(config: Config, latents: Latents, scores: Scores, vae: VAE) -> tuple[Band, ...]:
+def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder) -> tuple[Band, ...]:
     """Equal shares of the candidates by rank of log LDS; members are drawn at random, then sorted by density."""
     order = np.lexsort((scores.candidate, -scores.log_lds))
     samples, found = config.report.samples, []
@@ -184,7 +184,7 @@ def _shown(latents: Latents, scores: Scores, rows: NDArray[np.int64]) -> list[Sh
     return [Shown(*values) for values in zip(*columns, strict=True)]
 
 
-def _picks(config: Config, run: RunDir, latents: Latents, vae: VAE, ranked_by: str) -> tuple[Pick, ...]:
+def _picks(config: Config, run: RunDir, latents: Latents, vae: Autoencoder, ranked_by: str) -> tuple[Pick, ...]:
     """Selected candidates, evenly spread over their ranking, from the densest to the threshold."""
     table = read_ranked(run, ranked_by, config.report.samples, config.seed)
     i, j = latents.rows(table["parent_i"]), latents.rows(table["parent_j"])
@@ -200,7 +200,7 @@ def _picks(config: Config, run: RunDir, latents: Latents, vae: VAE, ranked_by: s
     return tuple(picks)
 
 
-def _reconstructions(run: RunDir, vae: VAE, tuned: VAE | None, n: int) -> Reconstructions:
+def _reconstructions(run: RunDir, vae: Autoencoder, tuned: Autoencoder | None, n: int) -> Reconstructions:
     split, images = first_images(run, n)
     before = decode_images(vae, posterior_means(vae, images, _BATCH), _BATCH)
     after = None if tuned is None else decode_images(tuned, posterior_means(tuned, images, _BATCH), _BATCH)

@@ -257,13 +257,14 @@ def key_settings(data: ReportData) -> Pairs:
     gaps = {round(b - a, 6) for a, b in pairwise(alphas)}
     even = len(alphas) > 3 and len(gaps) == 1
     listed = f"{alphas[0]:g}, {alphas[1]:g}, …, {alphas[-1]:g}" if even else _listed(alphas)
+    steps = c["train"]["steps"]
     given = [n for n in ("tau", "typical", "top_fraction", "top_count") if c["select"][n] is not None]
     rules = _named(data, given)
     parents = "left out" if c["select"]["exclude_parents"] else "counted"
     return [
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
-        ("Latent dimension", count(c["vae"]["latent_dim"])),
-        ("Training", f"{count(c['train']['steps'])} steps × {c['train']['batch_size']}"),
+        ("Latent dimension", count(data.bandwidth.latent_dim)),
+        ("Training", f"{count(steps)} steps × {c['train']['batch_size']}" if steps else f"none ({c['vae']['kind']})"),
         ("Candidates", f"{count(c['score']['n_candidates'])}, α = {listed}"),
         ("Selection", f"{', '.join(rules)}; own parents {parents}"),
         ("Fine-tuning", f"{count(c['finetune']['steps'])} steps × {c['finetune']['batch_size']}"),

@@ -24,14 +24,14 @@ def approximation(config: Config) -> Approximation:
     return Approximation(**config.score.approximate.model_dump(), seed=config.seed % 2**31)
 
 
-def choice(config: Config, n: int) -> Choice:
+def choice(config: Config, n: int, latent_dim: int) -> Choice:
     """What the cost model predicts for n training latents; estimates only where the settings allow them."""
     score = config.score
     tenths = all(abs(10 * a - round(10 * a)) < 1e-9 and 0 < a < 1 for a in score.alphas)
     exact_only = score.backend == "exact" or score.plan == "blocks" or score.placement == "sharded"
     return choose_backend(
         n,
-        config.vae.latent_dim,
+        latent_dim,
         score.n_candidates,
         n_alphas=len(score.alphas),
         tenths=tenths and score.interpolation == "linear",

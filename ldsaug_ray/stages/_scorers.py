@@ -19,7 +19,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.digest import table_digest
 from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
 from ldsaug_ray.lds.approximate import Latents
-from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, scores
+from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._index import approximation
 from ldsaug_ray.stages._job import cluster_resources, limit_threads, pool_of
@@ -90,8 +90,19 @@ class _ExactScorer(Scorer):
     def parts(self, work: Work) -> Iterable[Sums]:
         """The sums of every shard, in order."""
 
+    @property
+    @abstractmethod
+    def latent_dim(self) -> int:
+        """d."""
+
     def score(self, pairs: np.ndarray) -> PairScores:
-        """Exact scores of the pairs."""
+        """Exact scores of the pairs, in runs whose parents' vectors keep within memory in any dimension."""
+        if self.settings.block_shape is not None:
+            return self._score(pairs)
+        runs = [self._score(pairs[run]) for run in runs_within(pairs, self.latent_dim)]
+        return PairScores(*(np.concatenate([getattr(r, f.name) for r in runs]) for f in fields(PairScores)))
+
+    def _score(self, pairs: np.ndarray) -> PairScores:
         settings = self.settings
         block = settings.block_shape
         rows, local, shape = parents_of(pairs, None if block is None else block[1])
@@ -107,9 +118,14 @@ class ScoreWorker(_ExactScorer):
         self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
         super().__init__(int(self.starts[-1]), keys, config, *rest)
 
+    @property
+    def latent_dim(self) -> int:
+        """d."""
+        return int(self.shards[0].shape[1])
+
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Some of the training latents."""
-        out = np.empty((len(rows), self.shards[0].shape[1]), np.float32)
+        out = np.empty((len(rows), self.latent_dim), np.float32)
         for start, shard in zip(self.starts, self.shards, strict=False):
             inside, vectors = _rows_of(shard, int(start), rows)
             out[inside] = vectors
@@ -124,16 +140,21 @@ class ScoreWorker(_ExactScorer):
 class ShardedScoreWorker(_ExactScorer):
     """Asks the actors that hold the shards."""
 
-    def __init__(self, holders: Sequence[Any], n: int, *rest: Any):
-        self.holders = holders
+    def __init__(self, holders: Sequence[Any], n: int, latent_dim: int, *rest: Any):
+        self.holders, self._latent_dim = holders, latent_dim
         super().__init__(n, *rest)
+
+    @property
+    def latent_dim(self) -> int:
+        """d."""
+        return self._latent_dim
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Some of the training latents; each comes from the one shard that has it."""
         import ray
 
         found = ray.get([holder.vectors.remote(rows) for holder in self.holders])
-        out = np.empty((len(rows), found[0][1].shape[1]), np.float32)
+        out = np.empty((len(rows), self.latent_dim), np.float32)
         for inside, vectors in found:
             out[inside] = vectors
         return out

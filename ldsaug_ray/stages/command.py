@@ -179,7 +179,11 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
         from ldsaug_ray.stages._index import choice
 
         candidates(n, config.score.alphas, 0, 1, config.seed, config.score.block_shape)  # too few latents for blocks?
-        print(f"score: {choice(config, n).sentence}")
+        d = _latent_dim(config, run)
+        if d is None:
+            print("score: what it will take is known after train, which tells the latents' dimension")
+        else:
+            print(f"score: {choice(config, n, d).sentence}")
     if wrong is not None:
         raise wrong
 
@@ -192,6 +196,12 @@ def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | Non
     if isinstance(config.data.train, int):
         return config.data.train
     return images[1] - config.data.test if images and isinstance(config.data.test, int) else None
+
+
+def _latent_dim(config: Config, run: RunDir) -> int | None:
+    """The latents' dimension, where it can be known: a pretrained encoder tells it when it is taken."""
+    taken = run.entry("train") or {}
+    return config.vae.latent_dim or taken.get("latent_dim")
 
 
 def _planned_images(config: Config) -> tuple[int, int]:
@@ -211,6 +221,8 @@ def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int]
         return f"{images[0]:,} images" if images else "not known yet"
     if stage in ("train", "finetune"):
         section = config.train if stage == "train" else config.finetune
+        if not section.steps:
+            return "nothing to train"
         return f"{section.steps:,} steps × {section.batch_size}"
     if stage == "encode":
         prepared = run.entry("prepare")

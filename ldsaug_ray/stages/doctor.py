@@ -33,7 +33,7 @@ class Finding:
 def examine(*, verbose: bool = False) -> int:
     """Print the examination; returns 0, or 1 where something needed fails."""
     findings = []
-    for check in (_versions, _devices, _faiss, _ray, _mlflow, _weights):
+    for check in (_versions, _devices, _faiss, _ray, _mlflow, _weights, _diffusers):
         try:
             findings.append(check())
         except Exception as e:
@@ -140,6 +140,14 @@ def _weights() -> Finding:
     return Finding("weights", "note", problem, advice)
 
 
+def _diffusers() -> Finding:
+    try:
+        return Finding("diffusers", "ok", f"diffusers {version('diffusers')}")
+    except PackageNotFoundError:
+        advice = "only vae.kind: diffusers needs it; pip install 'ldsaug_ray[diffusers]'"
+        return Finding("diffusers", "note", "not installed", advice)
+
+
 _SUBJECTS: dict[Callable[[], Finding], str] = {
     _versions: "packages",
     _devices: "devices",
@@ -147,4 +155,5 @@ _SUBJECTS: dict[Callable[[], Finding], str] = {
     _ray: "Ray",
     _mlflow: "MLflow",
     _weights: "weights",
+    _diffusers: "diffusers",
 }

@@ -37,7 +37,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         unit_name="images",
     )
     counts, digest = total(results.values())
-    return Outcome(counts, digest, {"latent_dim": job.config.vae.latent_dim})
+    return Outcome(counts, digest, {"latent_dim": int(next(iter(results.values())).extra["latent_dim"])})
 
 
 def image_parts(job: Job, split: str | None = None) -> list[tuple[str, int]]:
@@ -77,7 +77,8 @@ class EncodeWorker:
         table = pa.table(columns)
         file = f"latents/part-{unit:06d}.parquet"
         (self.run / file).write_table(table)
-        return UnitResult(unit, Counts(len(images), len(table)), table_digest(table), (file,), (len(table),))
+        counts, extra = Counts(len(images), len(table)), {"latent_dim": z.shape[1]}
+        return UnitResult(unit, counts, table_digest(table), (file,), (len(table),), extra)
 
 
 def vectors(z: np.ndarray) -> pa.FixedSizeListArray:
@@ -110,7 +111,7 @@ def read_latents(
     if any(a == b for a, b in pairwise(keys)):
         raise InputError(f"{folder.uri}: a key comes twice; encode again")
     if not keys:
-        return [], np.empty((0, job.config.vae.latent_dim), np.float32)
+        return [], np.empty((0, job.run.require("encode", "latent_dim")), np.float32)
     rank, done = np.empty(len(keys), np.int64), 0
     rank[order] = np.arange(len(keys))
     z: np.ndarray | None = None

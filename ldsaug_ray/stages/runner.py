@@ -57,9 +57,12 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
         complete = [n for n in (*stage.needs, *stage.uses) if run.entry(n) is not None]
         digests = {n: run.require(n, "digest") for n in complete}
         try:
-            stamp = source_stamp(config.data) if name == "prepare" else ""
+            stamp = _stamp(config, name)
         except LdsaugError as e:  # a plan can be made, and a later stage run, where the data is not
-            if entry is not None:
+            known = (entry or {}).get("stamp")  # what was seen of it when the stage was done
+            if entry is not None and (
+                known is None or entry["fingerprint"] == stage.fingerprint(config, digests, known)
+            ):
                 steps.append(Step(name, "complete", "the source cannot be looked at from here", entry["fingerprint"]))
                 continue
             stale.add(name)
@@ -82,6 +85,17 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
             why = "not done yet" if entry is None else "settings or input have changed"
             steps.append(Step(name, "run", why, fingerprint))
     return steps
+
+
+def _stamp(config: Config, name: str) -> str:
+    """Identity of what a stage reads from outside the run directory."""
+    if name == "prepare":
+        return source_stamp(config.data)
+    if name == "train" and config.vae.is_pretrained:
+        from ldsaug_ray.vae import pretrained_stamp
+
+        return pretrained_stamp(config.vae)
+    return ""
 
 
 def run_stages(

@@ -67,7 +67,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
     pool = pool_of(settings.workers, "score", cluster_resources(), limit=len(units))
     shards = [ray.put(np.array(train[rows])) for rows in cut(len(train), settings.shard_latents)]
-    backend = choice(job.config, len(train)).backend if settings.backend == "auto" else settings.backend
+    backend = choice(job.config, *train.shape).backend if settings.backend == "auto" else settings.backend
     if placement == "sharded":
         backend = "exact"
     worker: type[Scorer] = ScoreWorker
@@ -83,7 +83,7 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
     if placement == "sharded":
         actors = holders(job.config, shards, frame)
         pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
-        worker, source = ShardedScoreWorker, (actors, len(train))
+        worker, source = ShardedScoreWorker, (actors, *train.shape)
     try:
         results = run_units(
             job,

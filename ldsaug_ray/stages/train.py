@@ -19,6 +19,7 @@ from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job, Pool, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._pretrained import take_pretrained
 from ldsaug_ray.stages._train_worker import NOT_RESULTS, PROGRESS_SECONDS, Task, work
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.storage import Location, advice
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Train the baseline VAE on the train split."""
-    settings = job.config.train
-    return fit(job, "train", settings, Parts(tuple(image_parts(job, "train")), settings.batch_size))
+    """Train the baseline VAE on the train split, or take a pretrained one, as it is or to be trained further."""
+    settings, initial = job.config.train, None
+    if job.config.vae.is_pretrained:
+        taken = take_pretrained(job)
+        if not settings.steps:
+            return taken
+        initial = "train/vae.safetensors"
+    return fit(job, "train", settings, Parts(tuple(image_parts(job, "train")), settings.batch_size), initial=initial)
 
 
 def fit(

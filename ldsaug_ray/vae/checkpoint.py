@@ -1,7 +1,9 @@
 """One file per model: weights, and in the same file's header the settings that made them.
 
 safetensors holds tensors and a string-to-string header and can run no code. The header's one entry, `ldsaug`, is JSON:
-format, version, vae (settings), resolution, extra.
+format, version, vae (settings), resolution, extra. Of an autoencoder that the user brought, the files that say what
+the network is (TorchScript, a configuration) are in it too, as tensors of bytes `pretrained/NAME`, their SHA-256 and
+the latents' dimension in the header: so one file is the whole model, wherever it is copied to.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ from torch import Tensor, nn
 from ldsaug_ray.config.settings import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.storage import Location
-from ldsaug_ray.vae.model import VAE, build_vae, unwrap
+from ldsaug_ray.vae.adapters import Pretrained, rebuild
+from ldsaug_ray.vae.autoencoder import Autoencoder
+from ldsaug_ray.vae.model import build_vae, unwrap
 
 FORMAT = "ldsaug_ray.vae"
 VERSION = 1
 _KEY = "ldsaug"
 _NAMES_SHOWN = 3
+_FILES = "pretrained/"  # before the names of files among those of the tensors
+_SOURCES = ("path", "encoder", "decoder")  # settings that say where a network came from, not what it is
 
 
 def save_vae(location: Location, model: nn.Module, extra: dict[str, Any] | None = None) -> None:
-    """Write the VAE (bare or wrapped) to the file `location`, atomically.
+    """Write the autoencoder (bare or wrapped) to the file `location`, atomically.
 
     Args:
         location: the file, by custom named vae.safetensors.
@@ -45,7 +51,11 @@ def save_vae(location: Location, model: nn.Module, extra: dict[str, Any] | None 
     vae = unwrap(model)
     tensors = vae.state_dict()
     check_finite(tensors, f"{location.uri} not written")
-    header = {**_architecture(vae.settings, vae.resolution), "extra": extra or {}}
+    header = {"vae": vae.settings.model_dump(mode="json"), "resolution": vae.resolution, "extra": extra or {}}
+    if isinstance(vae, Pretrained):
+        tensors = {**tensors, **_as_tensors(vae.files)}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in vae.files.items()}
+        header |= {"latent_dim": vae.latent_dim, "pretrained": digests}
     location.write_bytes(pack(tensors, {"format": FORMAT, "version": VERSION, **header}))
 
 
@@ -54,17 +64,18 @@ def load_vae(
     device: torch.device | str = "cpu",
     *,
     expect: tuple[Vae, int] | None = None,
-) -> VAE:
-    """Read a VAE that `save_vae` wrote, in evaluation mode on `device`.
+) -> Autoencoder:
+    """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
 
     Args:
         location: the file.
         device: where the weights go.
-        expect: settings and resolution that the file must have.
+        expect: settings and resolution that the file must have; where the user's files lay does not count.
 
     Raises:
         InputError: the file is missing, damaged, not ours, of another architecture than expected, or its tensors do
             not fit its own settings or are not finite; the message names which.
+        ResourceError: it needs a package that is not installed.
     """
     data, header = _read(location)
     try:
@@ -74,10 +85,17 @@ def load_vae(
             found, wanted = _architecture(settings, resolution), _architecture(*expect)
             if found != wanted:
                 raise InputError(f"{location.uri}: another architecture: {describe_difference(found, wanted)}")
-        vae = build_vae(settings, resolution, seed=0)
+        files: dict[str, bytes] = {}
+        if settings.is_pretrained:
+            files = _files(data, header["pretrained"], location.uri)
+            vae: Autoencoder = rebuild(settings, resolution, files, location.uri)
+        else:
+            vae = build_vae(settings, resolution, seed=0)
     except (KeyError, TypeError, ValueError, ValidationError, ConfigError) as e:
         raise InputError(f"{location.uri}: its header does not describe a VAE this version can build ({e})") from None
-    tensors = load_tensors(data, location.uri, vae.state_dict())
+    expected = vae.state_dict()
+    tensors = load_tensors(data, location.uri, {**expected, **_as_tensors(files)})
+    tensors = {name: tensors[name] for name in expected}
     check_finite(tensors, location.uri)
     vae.load_state_dict(tensors)
     return vae.to(device).eval()
@@ -92,13 +110,28 @@ def read_extra(location: Location) -> dict[str, Any]:
     return _read(location)[1].get("extra", {})
 
 
+def read_latent_dim(location: Location) -> int:
+    """Dimension d of the latents of a model that `save_vae` wrote, from the header alone.
+
+    Raises:
+        InputError: as `load_vae`, for the header.
+    """
+    header = _read(location)[1]
+    try:
+        return int(header.get("latent_dim") or header["vae"]["latent_dim"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{location.uri}: its header does not say the latents' dimension") from None
+
+
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 (hex) over name, dtype, shape and bytes of every weight and buffer, sorted by name.
 
-    It depends on the weights alone: not on the file's layout, the device, or a wrapper.
+    It does not depend on the file's layout, the device, or a wrapper. Of an autoencoder that the user brought, the
+    network's own files and their use count too.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(unwrap(model).state_dict().items()):
+    vae = unwrap(model)
+    digest = hashlib.sha256(vae.structure().encode())
+    for name, tensor in sorted(vae.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         digest.update(f"{name}\0{dtype}\0{','.join(map(str, tensor.shape))}\0".encode())
@@ -180,7 +213,34 @@ def _read(location: Location) -> tuple[bytes, dict[str, Any]]:
 
 
 def _architecture(settings: Vae, resolution: int) -> dict[str, Any]:
-    return {"vae": settings.model_dump(mode="json"), "resolution": resolution}
+    return {"vae": settings.model_dump(mode="json", exclude=set(_SOURCES)), "resolution": resolution}
+
+
+def _as_tensors(files: Mapping[str, bytes]) -> dict[str, Tensor]:
+    return {
+        f"{_FILES}{name}": torch.frombuffer(bytearray(content), dtype=torch.uint8) for name, content in files.items()
+    }
+
+
+def _files(data: bytes, digests: Mapping[str, str], name: str) -> dict[str, bytes]:
+    """The user's files in a checkpoint, whole: as `save_vae` kept them.
+
+    Raises:
+        InputError: one of them is missing or damaged.
+    """
+    try:
+        tensors = load_safetensors(data)
+    except SafetensorError as e:
+        raise InputError(f"{name}: truncated or damaged ({e})") from None
+    files = {}
+    for file, digest in digests.items():
+        tensor = tensors.get(f"{_FILES}{file}")
+        if tensor is None or tensor.dtype != torch.uint8:
+            raise InputError(f"{name}: its copy of {file} is missing")
+        files[file] = tensor.numpy().tobytes()
+        if hashlib.sha256(files[file]).hexdigest() != digest:
+            raise InputError(f"{name}: its copy of {file} is damaged (SHA-256 differs); run stage train again")
+    return files
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.vae.model import VAE, to_uint8, unwrap
+from ldsaug_ray.vae.autoencoder import Autoencoder
+from ldsaug_ray.vae.model import to_uint8, unwrap
 
 
 def posterior_means(model: nn.Module, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -26,7 +27,7 @@ def posterior_means(model: nn.Module, images: np.ndarray, batch_size: int) -> np
     side = vae.resolution
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
         raise InputError(f"images must be uint8[N, {side}, {side}, 3] for this VAE, got {_describe(images)}")
-    out = np.empty((len(images), vae.settings.latent_dim), np.float32)
+    out = np.empty((len(images), vae.latent_dim), np.float32)
     with _evaluating(vae) as device:
         for rows in _batches(len(images), batch_size):
             out[rows] = vae.encode(torch.tensor(images[rows], device=device))[0].cpu().numpy()
@@ -43,7 +44,7 @@ def decode_images(model: nn.Module, z: np.ndarray, batch_size: int) -> np.ndarra
         InputError: another dtype or shape, a latent that is not finite, or a picture that is not.
     """
     vae = unwrap(model)
-    d, side = vae.settings.latent_dim, vae.resolution
+    d, side = vae.latent_dim, vae.resolution
     if z.dtype != np.float32 or z.ndim != 2 or z.shape[1] != d:
         raise InputError(f"latents must be float32[N, {d}] for this VAE, got {_describe(z)}")
     if not np.isfinite(z).all():
@@ -71,12 +72,12 @@ def _describe(array: np.ndarray) -> str:
 
 
 @contextmanager
-def _evaluating(vae: VAE) -> Iterator[torch.device]:
+def _evaluating(vae: Autoencoder) -> Iterator[torch.device]:
     """Evaluation and inference mode, training mode restored; gives the model's device."""
     was_training = vae.training
     vae.eval()
     try:
         with torch.inference_mode():
-            yield next(vae.parameters()).device
+            yield vae.device
     finally:
         vae.train(was_training)

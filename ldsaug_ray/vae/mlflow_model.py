@@ -1,4 +1,4 @@
-"""The VAE's decoder as an MLflow model: latents float32[N, d] in, images uint8[N, R, R, 3] out.
+"""The autoencoder's decoder as an MLflow model: latents float32[N, d] in, images uint8[N, R, R, 3] out.
 
 MLflow imports this module by name and hands it the safetensors file, so that nothing is pickled.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.storage import Location
+from ldsaug_ray.vae.autoencoder import Autoencoder
 from ldsaug_ray.vae.checkpoint import load_vae
 from ldsaug_ray.vae.inference import decode_images
-from ldsaug_ray.vae.model import VAE
 
 _BATCH = 64
 
@@ -20,7 +20,7 @@ _BATCH = 64
 class Generator:
     """What `mlflow.pyfunc.load_model` wraps."""
 
-    def __init__(self, vae: VAE):
+    def __init__(self, vae: Autoencoder):
         self.vae = vae
 
     def predict(self, latents: Any, params: dict[str, Any] | None = None) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.config.settings import Vae
 from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.vae.autoencoder import Autoencoder, Output
 from ldsaug_ray.vae.decoder import Decoder
 from ldsaug_ray.vae.encoder import Encoder
 from ldsaug_ray.vae.layers import NoiseMode
@@ -17,15 +16,7 @@ CENTRE_MOMENTUM = 0.05
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
 
-class Output(NamedTuple):
-    """What one pass through the VAE gives; a plain tuple, so that DistributedDataParallel sees every tensor."""
-
-    reconstruction: Tensor  # float32[B, 3, R, R], nominally −1..1
-    mu: Tensor  # float32[B, d]
-    logvar: Tensor  # float32[B, d], log σ²
-
-
-class VAE(nn.Module):
+class VAE(Autoencoder):
     """Encoder to q(z|x) = N(μ, diag σ²), decoder from z.
 
     Latents are measured from `centre`, a running mean of the encoder's output: μ = encoder(x) − centre, and the decoder
@@ -39,15 +30,16 @@ class VAE(nn.Module):
         resolution: side of the images, px: 16, 32, 64, 128 or 256.
 
     Raises:
-        ConfigError: another resolution, or `channel_base` too small for it.
+        ConfigError: settings of a pretrained kind, another resolution, or `channel_base` too small for it.
     """
-
-    centre: Tensor
 
     def __init__(self, settings: Vae, resolution: int) -> None:
         super().__init__()
+        if settings.latent_dim is None or settings.mapping_layers is None:
+            raise ConfigError(f"vae.kind: {settings.kind} is opened, not built; only stylegan2 can be built anew")
         self.settings = settings
         self.resolution = resolution
+        self.latent_dim = settings.latent_dim
         widths = channels(settings, resolution)
         self.encoder = Encoder(widths, settings.latent_dim)
         self.decoder = Decoder(widths, settings.latent_dim, settings.mapping_layers)
@@ -136,13 +128,13 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous()
 
 
-def unwrap(module: nn.Module) -> VAE:
-    """The VAE itself, inside DistributedDataParallel or bare.
+def unwrap(module: nn.Module) -> Autoencoder:
+    """The autoencoder itself, inside DistributedDataParallel or bare.
 
     Raises:
-        TypeError: there is no VAE inside.
+        TypeError: there is none inside.
     """
     inner = getattr(module, "module", module)
-    if not isinstance(inner, VAE):
-        raise TypeError(f"expected a VAE, bare or wrapped, got {type(inner).__name__}")
+    if not isinstance(inner, Autoencoder):
+        raise TypeError(f"expected an autoencoder, bare or wrapped, got {type(inner).__name__}")
     return inner

@@ -168,7 +168,7 @@ def test_rules_may_be_combined() -> None:
 
 
 def test_every_mistake_is_reported_at_once_with_the_files_name(tmp_path: Path) -> None:
-    path = write(tmp_path, "run_dir: r\ndata: {source: s, resolution: 7}\ntrain: {steps: 0}\nfoo: 1\n")
+    path = write(tmp_path, "run_dir: r\ndata: {source: s, resolution: 7}\ntrain: {steps: -1}\nfoo: 1\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path, ["score.n_candidates=-1"])
     lines = str(caught.value).splitlines()
@@ -319,3 +319,35 @@ def test_whatever_is_typed_ends_in_a_config_or_a_clear_error(text: str, name: st
 )
 def test_candidates_of_a_unit(settings: list[str], unit: int) -> None:
     assert config(*settings).score.unit_candidates == unit
+
+
+@pytest.mark.parametrize(
+    ("vae", "message"),
+    [
+        ({"kind": "diffusers"}, "vae: kind: diffusers needs path"),
+        ({"kind": "torchscript", "encoder": "e.pt"}, "vae: kind: torchscript needs decoder and pixel_range"),
+        ({"path": "p"}, r"vae: path belongs to kind: diffusers; leave it out \(or null\) with kind: stylegan2"),
+        ({"kind": "diffusers", "path": "p", "encoder": "e"}, "encoder belongs to kind: torchscript"),
+        ({"kind": "diffusers", "path": "p", "latent_dim": 512}, "latent_dim belongs to kind: stylegan2"),
+        ({"kind": "diffusers", "path": "p", "mapping_layers": 0}, "mapping_layers belongs to kind: stylegan2"),
+        ({"latent_dim": None}, "kind: stylegan2 needs latent_dim"),
+        ({"kind": "onnx"}, "vae.kind must be 'stylegan2', 'diffusers' or 'torchscript'"),
+    ],
+)
+def test_settings_of_one_kind_of_autoencoder(tmp_path: Path, vae: dict[str, object], message: str) -> None:
+    path = write(tmp_path, yaml.safe_dump({"run_dir": "r", "data": {"source": "s"}, "vae": vae}))
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_pretrained_autoencoder_is_not_trained_by_default(tmp_path: Path) -> None:
+    needed = {"run_dir": "r", "data": {"source": "s"}}
+    pretrained = {**needed, "vae": {"kind": "diffusers", "path": "p"}}
+    c = Config.model_validate(pretrained)
+    assert (c.train.steps, c.vae.latent_dim, c.vae.is_pretrained) == (0, None, True)
+    assert Config.model_validate(c.dump()) == c, "what is saved can be read again"
+    assert Config.model_validate({**pretrained, "train": {"batch_size": 4}}).train.steps == 0
+    assert Config.model_validate({**pretrained, "train": {"steps": 5}}).train.steps == 5
+    assert Config.model_validate(needed).train.steps == 100_000
+    with pytest.raises(ConfigError, match=r"train\.steps: 0 is for autoencoders that are trained already"):
+        load_config(None, [*NEEDED, "train.steps=0"])

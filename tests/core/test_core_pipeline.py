@@ -87,6 +87,11 @@ def changed(name: str) -> Config:
     old = section[leaf]
     if name in ("score.sigma.rule", "score.sigma.value"):  # one needs the other
         section.update(rule="fixed", value=3.0)
+    elif name in ("vae.kind", "vae.path"):
+        section.update(kind="diffusers", path="p", latent_dim=None, mapping_layers=None)
+    elif name in ("vae.encoder", "vae.decoder", "vae.pixel_range"):
+        own = {"encoder": "e.pt", "decoder": "d.pt", "pixel_range": "unit"}
+        section.update(kind="torchscript", latent_dim=None, mapping_layers=None, **own)
     elif name == "score.sigma.share":
         section.update(rule="parent_share", share=0.3)
     elif name in OTHER:

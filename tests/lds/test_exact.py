@@ -72,6 +72,8 @@ HARD = {
     "all equal": np.full((12, 6), 0.3, np.float32),
     "offset 100 x spread": gaussian(40, 64) + np.float32(100),
     "offset, d = 4096": gaussian(24, 4096) + np.float32(100),
+    "d = 32768": gaussian(20, 32768),
+    "offset, d = 32768": gaussian(16, 32768) + np.float32(10),
     "two clusters": two_clusters(),
     "tiny units": gaussian(30, 8) * np.float32(1e-30),
     "large units": gaussian(30, 8) * np.float32(1e30),
@@ -114,6 +116,25 @@ def test_numbers_of_extreme_size() -> None:
     finite = score_pairs(z[:5] * np.float32(1e38), [[0, 1]], [-1e6, 0.0, 1e6], [1e-100, 1e100])
     assert np.isfinite(finite.log_lds).all()
     assert np.isfinite(finite.effective_neighbours).all()
+
+
+def test_tiles_keep_their_size_in_many_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with tiles of few rows, and none with more."""
+    assert _kernel.rows_within(32_768, 4096) == 32_768
+    assert _kernel.rows_within(32_768, 32_768) * 32_768 * 4 <= _kernel.ROW_BYTES
+    z, sigmas, pairs = gaussian(40, 64), [1.5, 8.0], plan_pairs(40, 30, 4)
+    monkeypatch.setattr(_kernel, "ROW_BYTES", 7 * 4 * 64)
+    monkeypatch.setattr(_kernel, "LATENT_BYTES", 3 * 4 * 64)
+    seen = []
+    rows = _kernel.Frame.rows
+    monkeypatch.setattr(_kernel.Frame, "rows", lambda f, x, dtype: seen.append(len(x)) or rows(f, x, dtype))
+    monkeypatch.setattr(_kernel.Rounding, "measured", lambda *_: _kernel.Rounding(1e-8, 1e-7))
+    got = score_pairs(z, pairs, [0.1, 0.5], sigmas)
+    assert max(seen) <= 7
+    assert_close(got, score(z, pairs, [0.1, 0.5], sigmas), 1e-5)
+    want = logsumexp(np.stack([log_kernel(z, z, s) for s in sigmas], 2), axis=1) - np.log(40)
+    np.testing.assert_allclose(score_points(z, z, sigmas), want, atol=1e-5)
+    assert max(seen) <= 7
 
 
 def test_any_real_alpha_and_a_single_pair() -> None:
