@@ -122,8 +122,7 @@ def run_stages(
                 outcome.digest,
                 seconds,
                 processed,
-                rows_resumed=resumed,
-                **outcome.facts,
+                **{"rows_resumed": resumed, **outcome.facts},
             )
         finished()
     return happened
