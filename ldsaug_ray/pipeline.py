@@ -141,9 +141,16 @@ STAGES: dict[str, Stage] = {
 }
 
 
-SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _pick("sample"), "images")
-"""Writes to a folder of its own, by itself: no stage of a run. What it reads is told by its settings."""
+def _sample_settings(config: Config) -> Mapping[str, Any]:
+    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
+    of_the_prior = {"normal": (), "mixture": ("components", "covariance"), "kde": ("sigma",)}
+    sample = config.sample.model_dump(mode="json")
+    names = ("n", "prior", "format", "batch_size", "part_rows", *of_the_prior[config.sample.prior])
+    return {"sample": {name: sample[name] for name in names}}
 
+
+# No stage of a run: it writes to a folder of its own, and its settings say which stages it reads
+SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _sample_settings, "images")
 COMMANDS = {**STAGES, "sample": SAMPLE}
 
 

@@ -1,8 +1,8 @@
 """Sharpness of an image: the variance of its Laplacian, the "SS" of the paper's Table 1 (spec section 1).
 
 An edge is where the second derivative is large; a blurred image has few, so its Laplacian varies little (Pech-Pacheco
-et al. 2000, "Diatom autofocusing in brightfield microscopy"; LAPV of Pertuz et al. 2013). It compares images of the same
-size and subject: noise is sharp too, and a larger picture of the same thing is smoother pixel by pixel.
+et al. 2000, "Diatom autofocusing in brightfield microscopy"; LAPV of Pertuz et al. 2013). It compares images of the
+same size and subject: noise is sharp too, and a larger picture of the same thing is smoother pixel by pixel.
 """
 
 from __future__ import annotations

@@ -44,8 +44,7 @@ def run_command(
     if dry_run:
         print_plan(config, open_run_dir(config, overwrite=overwrite, create=False), names)
         return 0
-    if config.run_dir.startswith("memory:"):
-        raise InputError(f"run_dir {config.run_dir}: memory:// is seen by one process alone, and Ray has several")
+    seen_by_all("run_dir", config.run_dir)
     with ExitStack() as held:
         run = open_run_dir(config, overwrite=overwrite, held=held)
         job = Job(config, run, make_console(), verbose)
@@ -60,6 +59,16 @@ def run_command(
     if tracked:
         print(f"MLflow  {view_command()}")
     return 0
+
+
+def seen_by_all(name: str, uri: str) -> None:
+    """Every process of Ray must see the folder that the setting `name` gives.
+
+    Raises:
+        InputError: they do not.
+    """
+    if uri.startswith("memory:"):
+        raise InputError(f"{name} {uri}: memory:// is seen by one process alone, and Ray has several")
 
 
 def _nothing() -> None:
@@ -199,6 +208,22 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
         print(f"score: {choice(config, n).sentence}")
     if wrong is not None:
         raise wrong
+
+
+def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> None:
+    """The plan of `ldsaug sample --dry-run`."""
+    table = Table(title=f"plan for {_place(out.root)}", title_justify="left")
+    for column in ("command", "what", "rows", "workers ask for", "state"):
+        table.add_column(column, overflow="fold")
+    what = f"{COMMANDS['sample'].does}: {model}, prior {config.sample.prior}, as {config.sample.format}"
+    table.add_row(
+        "sample",
+        what,
+        f"{config.sample.n:,} images",
+        _asked(config, "sample"),
+        {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state],
+    )
+    Console(width=None if Console().is_terminal else 150).print(table)
 
 
 def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | None) -> int | None:

@@ -3,7 +3,7 @@
 Sample n is a function of (seed, n) alone, whatever the batch or the worker: with words of Philox-4x64-10, key
 (seed, TAG) and counter n S for S = ceil((d + 1) / 4) steps of four words (Salmon et al. 2011),
 
-    u[k] = ((word[k] >> 11) + 1/2) 2**-53,    eps[k] = Phi^-1(u[k + 1]) for k < d,
+    u[k] = ((word[k] >> 12) + 1/2) 2**-52,    eps[k] = Phi^-1(u[k + 1]) for k < d,
 
 so that u[0] chooses the mixture's component or the density's latent, and eps is the noise. It is computed in float64
 and rounded once; products are taken row by row, since a matrix product's last bits would hang on the batch.
@@ -130,8 +130,8 @@ class KernelDensity:
     def sample(self, start: int, stop: int, seed: int) -> NDArray[np.float32]:
         """As `Prior.sample`."""
         u, noise = _noise(self.dim, start, stop, seed)
-        chosen = (u * len(self.latents)).astype(np.int64)  # u <= 1 - 2**-54, so the product stays below N for N < 2**53
-        return np.asarray(self.latents[np.minimum(chosen, len(self.latents) - 1)] + self.sigma * noise, np.float32)
+        chosen = (u * len(self.latents)).astype(np.int64)  # u <= 1 - 2**-53, so the rounded product stays below N
+        return np.asarray(self.latents[chosen] + self.sigma * noise, np.float32)
 
 
 def fit_mixture(latents: ArrayLike, components: int, covariance: Covariance, seed: int) -> Mixture:
@@ -158,7 +158,7 @@ def fit_mixture(latents: ArrayLike, components: int, covariance: Covariance, see
     spread = float(np.square(z - centre).mean())
     if spread == 0:
         raise InputError(f"all {n} latents are equal (a collapsed encoder?); no mixture can be fitted to them")
-    if components > 1 and (different := len(np.unique(z, axis=0))) < components:
+    if components > 1 and (different := len({hash(row.tobytes()) for row in z})) < components:
         raise InputError(f"sample.components = {components} is more than the {different} different latents; lower it")
     parameters = components * (1 + d + d * (d + 1) // 2) - 1
     kind = covariance if covariance != "auto" else "full" if parameters <= n * d else "diag"
@@ -172,7 +172,7 @@ def fit_mixture(latents: ArrayLike, components: int, covariance: Covariance, see
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
         model.fit((z - centre) / scale)
     covariances = np.asarray(model.covariances_, np.float64)
-    factors = np.linalg.cholesky(covariances) if kind == "full" else np.sqrt(covariances)
+    factors = np.asarray(np.linalg.cholesky(covariances) if kind == "full" else np.sqrt(covariances), np.float64)
     means = centre + scale * np.asarray(model.means_, np.float64)
     return Mixture(np.asarray(model.weights_, np.float64), means, scale * factors, bool(model.converged_))
 
@@ -199,7 +199,7 @@ def resampled_rows(weights: ArrayLike, seed: int) -> NDArray[np.int64]:
         raise InputError("weights must be finite numbers [M], at least 0 and not all 0")
     if not len(w):
         return np.empty(0, np.int64)
-    word = np.random.Philox(key=np.array([seed, _RESAMPLE], np.uint64)).random_raw()
+    word = np.random.Philox(key=np.array([seed, _RESAMPLE], np.uint64)).random_raw(1)
     return _chosen(w / w.sum(), (np.arange(len(w)) + _uniform(word)) / len(w))
 
 
@@ -216,8 +216,8 @@ def _noise(d: int, start: int, stop: int, seed: int) -> tuple[Floats, Floats]:
 
 
 def _uniform(words: Any) -> Any:
-    """Numbers strictly between 0 and 1, the middles of 2**53 equal parts."""
-    return ((np.asarray(words) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    """Numbers strictly between 0 and 1, exact: the middles of 2**52 equal parts."""
+    return ((np.asarray(words) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _chosen(probabilities: Floats, u: Floats) -> NDArray[np.int64]:
