@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse; name=value may stand on either side of an option, which argparse's subcommands do not allow."""
-    words, options, rest = [], [], iter(argv)
+    words: list[str] = []
+    options: list[str] = []
+    rest = iter(argv)
     for word in rest:
         if word in _WITH_VALUE and (value := next(rest, None)) is not None:
             options.append(f"{word}={value}")  # in one word, so that a value may begin with a dash

@@ -62,7 +62,7 @@ class Request:
         fitted = sample.prior != "normal"
         uses = model == "finetune" and config.finetune.uses.prior and select.which != "none"
         augmented = fitted and (uses if sample.with_augmented == "auto" else sample.with_augmented)
-        reads = [model]
+        reads: list[str] = [model]
         if fitted:
             reads.append("encode" if model == "train" else "prepare")
         if augmented:
@@ -93,9 +93,7 @@ def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = F
             f"sample.out {out.root.uri}: holds images of another request (other settings or another model); choose "
             "another folder, or pass --overwrite to discard them"
         )
-    complete = (
-        not other and out.entry("sample") is not None and out.file_count("sample") >= out.entry("sample")["files"]
-    )
+    complete = out.is_complete("sample", request.fingerprint)
     state = "complete" if complete else "continue" if out.interrupted("sample", request.fingerprint) else "run"
     if dry_run:
         print_sample_plan(config, out, request.model, state)
@@ -252,8 +250,8 @@ def _sigma(latents: np.ndarray, given: float | str, seed: int) -> float:
         return sigma_leave_one_out(latents, seed)[0]
     except InputError as e:
         raise InputError(
-            f"sample.sigma: leave_one_out finds none for these {len(latents)} latents (they are all equal, or most have "
-            "a duplicate); set sample.sigma to a number"
+            f"sample.sigma: leave_one_out finds none for these {len(latents)} latents (they are all equal, or most "
+            "have a duplicate); set sample.sigma to a number"
         ) from e
 
 
@@ -282,9 +280,7 @@ def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
     try:
         i, j = (np.array([row[key] for key in made[side].to_pylist()]) for side in ("parent_i", "parent_j"))
     except KeyError as e:
-        raise InputError(
-            f"augmented/ names the image {e.args[0]!r}, which has no latent; run `ldsaug run` again"
-        ) from None
+        raise InputError(f"augmented/ names the image {e.args[0]!r}, which has no latent; decode again") from None
     a = interpolate(z, i, j, made["alpha"].to_numpy(), job.config.score.interpolation)
     if job.config.finetune.lds_weight:
         weights = lds_weights(made["log_lds"].to_numpy(), job.config.finetune.lds_weight)
@@ -298,22 +294,18 @@ def _encoded_again(job: Job, request: Request) -> Job:
     They lie below finetune's folder, and so are deleted when it is trained again.
     """
     config, root = job.config, job.run.folder("finetune")
-    print_ = STAGES["encode"].fingerprint(
+    identity = STAGES["encode"].fingerprint(
         config, {"prepare": job.run.require("prepare", "digest"), "train": job.run.require("finetune", "digest")}
     )
 
-    def whole(run: RunDir) -> bool:
-        entry = run.entry("encode")
-        return entry is not None and entry["fingerprint"] == print_ and run.file_count("encode") >= entry["files"]
-
     inner = replace(job, run=RunDir(root))
-    if whole(inner.run):
+    if inner.run.is_complete("encode", identity):
         return inner
     with sole_driver("run_dir", job.run.root):
         inner = replace(job, run=RunDir(root))  # another command may just have made them
-        if whole(inner.run):
+        if inner.run.is_complete("encode", identity):
             return inner
-        done = inner.run.begin("encode", print_)
+        done = inner.run.begin("encode", identity)
         parts = image_parts(job, "train")
         pool = pool_of(config.encode.workers, "encode", cluster_resources(), limit=len(parts))
         started = time.monotonic()
@@ -330,5 +322,5 @@ def _encoded_again(job: Job, request: Request) -> Job:
             unit_name="images",
         )
         counts, digest = total(results.values())
-        inner.run.finish("encode", print_, counts, digest, time.monotonic() - started, counts.rows_in)
+        inner.run.finish("encode", identity, counts, digest, time.monotonic() - started, counts.rows_in)
     return inner

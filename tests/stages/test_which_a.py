@@ -83,9 +83,7 @@ def test_none_keeps_nothing_and_goes_on(copied, capsys):
 def test_typical_is_the_band_of_held_out_latents(copied):
     settings = merge(copied, {"select": {"which": "typical", "typical": 0.5}})
     run(settings, "select", "decode")
-    low, high = conformal_band(
-        pads.dataset(Path(copied["run_dir"]) / "held_out").to_table()["log_lds"].to_numpy(), 0.5
-    )
+    low, high = conformal_band(pads.dataset(Path(copied["run_dir"]) / "held_out").to_table()["log_lds"].to_numpy(), 0.5)
     scores = table(settings, "scores")
     kept = scores.filter((pads.field("log_lds") >= low) & (pads.field("log_lds") <= high))
     assert table(settings, "augmented")["candidate"].to_pylist() == kept["candidate"].to_pylist()
