@@ -1,4 +1,4 @@
-"""The command line: `ldsaug run CONFIG [name=value …]`, the single stages, `settings` and `doctor`.
+"""The command line: `ldsaug run CONFIG [name=value …]`, the single stages, `sample`, `settings` and `doctor`.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
 """
@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line;
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ Settings are given as name=value after the config file: ldsaug run configs/demo.
 `ldsaug settings` lists them all. Run the same command again to go on with an interrupted run.
 With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a local Ray.
 """
+
+
+_WITH_VALUE = ("--n", "--out")  # all other options are flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,8 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Parse; name=value may stand on either side of an option, which argparse's subcommands do not allow."""
-    options = [a for a in argv if a.startswith("-")]  # all of them are flags
-    return parser.parse_args([*[a for a in argv if not a.startswith("-")], *options])
+    words: list[str] = []
+    options: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word in _WITH_VALUE and (value := next(rest, None)) is not None:
+            options.append(f"{word}={value}")  # in one word, so that a value may begin with a dash
+        else:
+            (options if word.startswith("-") else words).append(word)
+    return parser.parse_args([*words, *options])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES.values():
         first = " (reads the images first, if that is still to be done)" if stage.name == "train" else ""
         _add_run(commands, stage.name, f"{stage.does}{first}")
+    sample = _add_run(commands, "sample", "draw images from the trained VAE through decoder actors; not part of run")
+    sample.add_argument("--n", metavar="N", help="images to draw (setting sample.n)")
+    sample.add_argument("--out", metavar="DIR", help="folder or URI to write to (setting sample.out)")
     settings = commands.add_parser("settings", help="list every setting, its default and meaning")
     settings.add_argument("filter", nargs="?", default="", help="only settings whose name contains this")
     doctor = commands.add_parser("doctor", help="check Ray, FAISS, MLflow, devices and feature weights")
@@ -77,15 +91,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(commands: Any, name: str, text: str) -> None:
-    parser = commands.add_parser(
+def _add_run(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="YAML file with the settings, such as configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings that replace the file's")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-    parser.add_argument("--overwrite", action="store_true", help="discard a run directory that holds other data")
+    other = "discard what another request drew there" if name == "sample" else "discard a run directory of other data"
+    parser.add_argument("--overwrite", action="store_true", help=other)
     parser.add_argument("--verbose", action="store_true", help="show Ray's own messages and tracebacks")
+    return parser
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
@@ -98,6 +114,17 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ldsaug_ray.config import load_config
     from ldsaug_ray.stages.command import run_command
 
+    if arguments.command == "sample":
+        from ldsaug_ray.stages.sample import sample_command
+
+        given = [f"sample.n={arguments.n}"] if arguments.n is not None else []
+        given += [f"sample.out={json.dumps(arguments.out)}"] if arguments.out is not None else []
+        return sample_command(
+            load_config(arguments.config, [*arguments.overrides, *given]),
+            dry_run=arguments.dry_run,
+            overwrite=arguments.overwrite,
+            verbose=arguments.verbose,
+        )
     config = load_config(arguments.config, arguments.overrides)
     return run_command(
         config,

@@ -59,7 +59,7 @@ class Stage:
 
 def identity(config: Config) -> str:
     """Identity of what a whole run gives: settings that only change how, or where it is written, do not count."""
-    tree = {k: v for k, v in config.dump().items() if k not in ("run_dir", "ray", "tracking")}
+    tree = {k: v for k, v in config.dump().items() if k not in ("run_dir", "ray", "sample", "tracking")}
     return fingerprint([FORMAT, _strip(tree)])
 
 
@@ -71,6 +71,16 @@ def _strip(tree: Any) -> Any:
 
 def _pick(*names: str) -> Callable[[Config], Mapping[str, Any]]:
     return lambda config: {n: v for n, v in config.dump().items() if n in names}
+
+
+def _select_settings(config: Config) -> Mapping[str, Any]:
+    drawn = {"seed": config.seed} if config.select.which == "random" else {}
+    return {**_pick("select")(config), **drawn}
+
+
+def _decode_settings(config: Config) -> Mapping[str, Any]:
+    sharpest = {"which": config.select.which} if config.select.which == "lds+sharpness" else {}
+    return {**_pick("decode")(config), **sharpest}
 
 
 STAGES: dict[str, Stage] = {
@@ -101,13 +111,13 @@ STAGES: dict[str, Stage] = {
             _pick("score", "seed"),
             "candidates",
         ),
-        Stage("select", "keep the dense candidates", ("score",), ("selected",), _pick("select"), "candidates"),
+        Stage("select", "keep the dense candidates", ("score",), ("selected",), _select_settings, "candidates"),
         Stage(
             "decode",
             "selected latents to images",
             ("train", "encode", "select"),
-            ("augmented",),
-            _pick("decode"),
+            ("augmented", "decoded"),
+            _decode_settings,
             "images",
         ),
         Stage(
@@ -129,6 +139,19 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }
+
+
+def _sample_settings(config: Config) -> Mapping[str, Any]:
+    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
+    of_the_prior = {"normal": (), "mixture": ("components", "covariance"), "kde": ("sigma",)}
+    sample = config.sample.model_dump(mode="json")
+    names = ("n", "prior", "format", "batch_size", "part_rows", *of_the_prior[config.sample.prior])
+    return {"sample": {name: sample[name] for name in names}}
+
+
+# No stage of a run: it writes to a folder of its own, and its settings say which stages it reads
+SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _sample_settings, "images")
+COMMANDS = {**STAGES, "sample": SAMPLE}
 
 
 def downstream(name: str) -> list[str]:

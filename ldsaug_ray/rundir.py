@@ -20,7 +20,7 @@ import yaml
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.errors import InputError, StorageError
-from ldsaug_ray.pipeline import FORMAT, STAGES
+from ldsaug_ray.pipeline import COMMANDS, FORMAT, STAGES
 from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location, clear_errors
 
@@ -117,7 +117,7 @@ class RunDir:
         """Forget a stage: its entry first, then its files."""
         if self.manifest["stages"].pop(stage, None) is not None:
             self._write_manifest()
-        for folder in (f"_progress/{stage}", *STAGES[stage].writes):  # no marker may outlive its files
+        for folder in (f"_progress/{stage}", *COMMANDS[stage].writes):  # no marker may outlive its files
             (self.root / folder).delete()
 
     def begin(self, stage: str, fingerprint: str) -> dict[int, UnitResult]:
@@ -135,6 +135,20 @@ class RunDir:
         """Whether an attempt with this fingerprint was begun and not finished."""
         started = self.root / f"_progress/{stage}/started.json"
         return started.exists() and started.read_json() == {"fingerprint": fingerprint}
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was finished with this fingerprint, and none of its files has gone since."""
+        entry = self.entry(stage)
+        if entry is None or entry["fingerprint"] != fingerprint:
+            return False
+        return self.file_count(stage) >= int(entry["files"])
+
+    def holds_other(self, stage: str, fingerprint: str) -> bool:
+        """Whether there is a result of the stage, or a part of one, with another fingerprint."""
+        entry = self.entry(stage)
+        if entry is not None:
+            return bool(entry["fingerprint"] != fingerprint)
+        return (self.root / f"_progress/{stage}/started.json").exists() and not self.interrupted(stage, fingerprint)
 
     def finished_units(self, stage: str) -> dict[int, UnitResult]:
         """Units with a marker, by number."""
@@ -168,7 +182,18 @@ class RunDir:
 
     def file_count(self, stage: str) -> int:
         """Files of a stage and its markers: fewer than when it was completed means that some were deleted since."""
-        return sum(len((self.root / folder).files()) for folder in (*STAGES[stage].writes, f"_progress/{stage}"))
+        return sum(len((self.root / folder).files()) for folder in (*COMMANDS[stage].writes, f"_progress/{stage}"))
+
+    def create(self) -> None:
+        """Make the folder and its manifest, where they are not there yet.
+
+        Raises:
+            StorageError: it cannot be written to.
+        """
+        self.root.make_folder()
+        _check_writable(self.root)
+        if not (self.root / "manifest.json").exists():
+            self._write_manifest()
 
     def save_config(self, config: Config) -> None:
         """Write the resolved settings."""
@@ -254,22 +279,10 @@ def open_run_dir(
         InputError: it holds a run on other data (`overwrite` starts anew), or it and the data lie in one another.
     """
     root = Location.of(config.run_dir)
-    if root.info().type == pafs.FileType.File:
-        raise StorageError(f"run_dir {root.uri}: is a file; choose a folder")
-    _check_apart(config.data.source, root)
-    if not (root / "manifest.json").exists():  # it is written before anything else, so nothing here is ours to delete
-        odd = [n for n in root.names() if not n.startswith(".")]
-        if {"_progress", "config.yaml"} <= set(odd):
-            raise StorageError(
-                f"run_dir {root.uri}: a run's files without its manifest.json; put that back, or choose another folder"
-            )
-        if odd:
-            raise StorageError(
-                f"run_dir {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}"
-                f"{', …' if len(odd) > 3 else ''}); choose an empty or a new folder"
-            )
+    _check_ours("run_dir", root)
+    _check_apart("run_dir", config.data.source, root)
     if create and held is not None:
-        held.enter_context(_sole_driver(root))
+        held.enter_context(sole_driver("run_dir", root))
     run = RunDir(root)
     before = run.saved_config()
     if before is not None:
@@ -288,20 +301,68 @@ def open_run_dir(
             run.manifest = {"format": FORMAT, "stages": {}}
             run._write_manifest()
     if create:
-        root.make_folder()
-        _check_writable(root)
-        if not (root / "manifest.json").exists():
-            run._write_manifest()
+        run.create()
         run.save_config(config)
     return run
 
 
+def open_sample_dir(config: Config, *, create: bool = True, held: ExitStack | None = None) -> RunDir:
+    """Open the folder that `sample` writes to: a manifest, markers and images, as in a run directory.
+
+    Args:
+        config: the settings.
+        create: make the folder.
+        held: keeps other drivers out until it is closed.
+
+    Raises:
+        StorageError: it cannot be read or written, holds something else, or another driver is at work on it.
+        InputError: it and the data lie in one another, or it is the run directory or one of its stages' folders.
+    """
+    run_dir = Location.of(config.run_dir)
+    root = run_dir / "samples" if config.sample.out is None else Location.of(config.sample.out)
+    _check_ours("sample.out", root)
+    _check_apart("sample.out", config.data.source, root)
+    inside, below = (f"{os.path.realpath(x.path) if x.is_local else x.path}/" for x in (root, run_dir))
+    if type(root.fs) is type(run_dir.fs) and inside.startswith(below):
+        first = inside[len(below) :].split("/")[0]
+        stages = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes}
+        if first in {"", "_progress", *stages}:
+            raise InputError(f"sample.out {root.uri}: belongs to the run itself; choose another folder")
+    run = RunDir(root)
+    if set(run.manifest["stages"]) - {"sample"} or (root / "config.yaml").exists():
+        raise InputError(f"sample.out {root.uri}: is a run directory; choose another folder")
+    if create:
+        if held is not None:
+            held.enter_context(sole_driver("sample.out", root))
+        run = RunDir(root)  # as it is now that no other driver is at work
+        run.create()
+    return run
+
+
+def _check_ours(name: str, root: Location) -> None:
+    """Raises StorageError where a file is, or what no command of ours wrote."""
+    if root.info().type == pafs.FileType.File:
+        raise StorageError(f"{name} {root.uri}: is a file; choose a folder")
+    if (root / "manifest.json").exists():  # it is written before anything else, so nothing here is ours to delete
+        return
+    odd = [n for n in root.names() if not n.startswith(".")]
+    if {"_progress", "config.yaml"} <= set(odd):
+        raise StorageError(
+            f"{name} {root.uri}: a run's files without its manifest.json; put that back, or choose another folder"
+        )
+    if odd:
+        raise StorageError(
+            f"{name} {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}"
+            f"{', …' if len(odd) > 3 else ''}); choose an empty or a new folder"
+        )
+
+
 @contextmanager
-def _sole_driver(root: Location) -> Iterator[None]:
+def sole_driver(name: str, root: Location) -> Iterator[None]:
     """Two drivers at once would delete each other's files. Only a local file system can tell; its lock dies with us.
 
     Raises:
-        StorageError: another process holds the run directory.
+        StorageError: another process holds the folder, which the setting `name` gives.
     """
     if not root.is_local:
         yield
@@ -315,8 +376,8 @@ def _sole_driver(root: Location) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise StorageError(
-                f"run_dir {root.uri}: another command is at work in it ({file.read().strip() or 'not known which'}); "
-                "wait for it, stop it, or choose another run_dir"
+                f"{name} {root.uri}: another command is at work in it ({file.read().strip() or 'not known which'}); "
+                "wait for it, stop it, or choose another folder"
             ) from None
         except OSError:
             pass  # a network file system without locks
@@ -332,7 +393,7 @@ def _place(source: str) -> str:
     return source if "://" in source or source.startswith("sklearn:") else os.path.abspath(os.path.expanduser(source))
 
 
-def _check_apart(source: str, root: Location) -> None:
+def _check_apart(name: str, source: str, root: Location) -> None:
     """A stage that is recomputed deletes its folder, and what a run writes must not count as its input.
 
     Raises:
@@ -343,7 +404,7 @@ def _check_apart(source: str, root: Location) -> None:
     images = Location.of(source)
     a, b = (f"{os.path.realpath(x.path) if x.is_local else x.path}/" for x in (images, root))
     if type(images.fs) is type(root.fs) and (a.startswith(b) or b.startswith(a)):
-        raise InputError(f"data.source {source} and run_dir {root.uri} lie in one another; choose another run_dir")
+        raise InputError(f"data.source {source} and {name} {root.uri} lie in one another; choose another {name}")
 
 
 def _check_writable(root: Location) -> None:

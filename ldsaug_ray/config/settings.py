@@ -6,7 +6,7 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -26,7 +26,8 @@ class Section(BaseModel):
     @classmethod
     def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name
-        if isinstance(value, bool) and name is not None and cls.model_fields[name].annotation is not bool:
+        annotation = cls.model_fields[name].annotation if name is not None else bool
+        if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
             raise ValueError("true and false are not possible here")  # Python would take them for 1 and 0
         return value
 
@@ -474,6 +475,13 @@ class Score(Section):
 class Select(Section):
     """Which candidates are kept. Rules given together must all hold."""
 
+    which: Literal["lds", "random", "lds+sharpness", "typical", "none"] = Field(
+        "lds",
+        description="lds: what the rules keep; random: as many as they keep, drawn from all candidates (the control of "
+        "unfiltered interpolants); lds+sharpness: of what the rules keep, the sharpest once decoded (decode.sharpest); "
+        "typical: the rules, with select.typical; none: nothing, whatever the rules (the compute-matched control: "
+        "finetune sees training images alone)",
+    )
     tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
         None,
         description="keep LDS > tau; the paper names 0.28; auto: LDS at or above that which all but tau_level of real "
@@ -487,7 +495,8 @@ class Select(Section):
         gt=0,
         le=0.999,
         description="keep candidates in the central band of log LDS that holds this share of real images' latents, "
-        "such as 0.9 (conformal, as tau: auto); interpolants are usually denser than real ones",
+        "such as 0.9 (conformal, as tau: auto); interpolants are usually denser than real ones. With which: typical "
+        "0.9 where not given",
     )
     top_fraction: float | None = Field(
         0.2,
@@ -504,11 +513,13 @@ class Select(Section):
     @property
     def needs_held_out(self) -> bool:
         """Whether a rule compares with held-out real latents."""
-        return self.tau == "auto" or self.typical is not None
+        return self.which != "none" and (self.tau == "auto" or self.typical is not None)
 
     @model_validator(mode="before")
     @classmethod
     def _one_rule_by_default(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("which") == "typical" and given.get("typical") is None:
+            given = {**given, "typical": 0.9}
         others = ("tau", "typical", "top_count")
         other = isinstance(given, dict) and any(given.get(name) is not None for name in others)
         return {"top_fraction": None, **given} if other else given
@@ -526,6 +537,13 @@ class Select(Section):
 class Decode(Section):
     """Selected latents to images."""
 
+    sharpest: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="with select.which: lds+sharpness: share of the decoded images that is kept, the sharpest by the "
+        "variance of the Laplacian",
+    )
     batch_size: Positive = Field(64, description="latents per forward pass")
     part_rows: Positive = Field(512, description="images per stored part (and unit of resumable work)")
     workers: Workers = Workers()
@@ -560,8 +578,56 @@ class Finetune(Optimisation):
 class Report(Section):
     """The page that shows what was selected."""
 
-    samples: int = Field(16, ge=2, le=100, description="images per LDS band, and selected samples shown with parents")
+    samples: int = Field(
+        16, ge=2, le=100, description="images per LDS band, selected ones shown with parents, and samples from N(0, I)"
+    )
     bands: int = Field(5, ge=2, le=10, description="LDS bands of the contact sheet (the paper's Figure 2)")
+
+
+class Sample(Section):
+    """Images drawn from a trained model, by `ldsaug sample`; not part of `run`."""
+
+    n: Positive = Field(50_000, description="images to draw; the option --n replaces it")
+    out: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or URI to write to; none: samples/ of the run directory; the option --out replaces it",
+    )
+    model: Literal["auto", "train", "finetune"] = Field(
+        "auto",
+        description="whose decoder: train, the baseline's, or finetune; auto: finetune where it is complete",
+    )
+    prior: Literal["normal", "mixture", "kde"] = Field(
+        "normal",
+        description="what latents are drawn from: N(0, I); a Gaussian mixture fitted to the training images' latents; "
+        "or their kernel density, a latent + sigma x noise",
+    )
+    components: Positive = Field(10, description="with mixture: Gaussians")
+    covariance: Literal["auto", "full", "diag"] = Field(
+        "auto",
+        description="with mixture: covariance matrices; auto: full where that has no more parameters than the latents "
+        "have values, else diagonal",
+    )
+    sigma: Annotated[float, Field(ge=0)] | Literal["leave_one_out"] = Field(
+        "leave_one_out",
+        description="with kde: standard deviation of the noise in each dimension; leave_one_out: under which each "
+        "latent is likeliest among the others. Not the score's sigma: the noise's norm is sigma sqrt(d), so that the "
+        "paper's fifth of the mean norm is, at d = 512, 4.5 times as long as the latents; 0: the latents themselves",
+    )
+    with_augmented: bool | Auto = Field(
+        "auto",
+        description="with mixture and kde: fit to the latents and to A's, weighted by finetune.lds_weight; auto: where "
+        "finetune.uses.prior is set and the fine-tuned model samples",
+    )
+    format: Literal["parquet", "png"] = Field(
+        "parquet", description="Parquet in the Hugging Face image layout (key, image, z), or a PNG file an image"
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="image k depends on it and k alone; none: the run's seed"
+    )
+    batch_size: Positive = Field(64, description="latents per forward pass")
+    part_rows: Positive = Field(512, description="images per stored part (and unit of resumable work)")
+    workers: Workers = Workers()
 
 
 class Tracking(Section):
@@ -589,6 +655,7 @@ class Config(Section):
     decode: Decode = Decode()
     finetune: Finetune = Finetune()
     report: Report = Report()
+    sample: Sample = Sample()
     tracking: Tracking = Tracking()
 
     @model_validator(mode="before")
@@ -615,6 +682,15 @@ class Config(Section):
     def _held_out(self) -> Config:
         if self.select.needs_held_out and not self.data.test:
             raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _some_a(self) -> Config:
+        if self.sample.with_augmented is True:
+            if self.select.which == "none":
+                raise ValueError("sample.with_augmented: true asks for A, but select.which: none keeps nothing")
+            if self.sample.prior == "normal":
+                raise ValueError("sample.with_augmented: true goes with sample.prior: mixture or kde; N(0, I) is fixed")
         return self
 
     def dump(self) -> dict[str, Any]:

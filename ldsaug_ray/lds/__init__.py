@@ -22,7 +22,9 @@ from ldsaug_ray.lds.latents import validate_latents
 from ldsaug_ray.lds.neighbours import Neighbours
 from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
 from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
+from ldsaug_ray.lds.random_choice import random_candidates
 from ldsaug_ray.lds.threshold import Selection, select
+from ldsaug_ray.lds.weights import lds_weights
 
 __all__ = [
     "Approximation",
@@ -47,6 +49,7 @@ __all__ = [
     "interpolate",
     "latent_norms",
     "latents_fingerprint",
+    "lds_weights",
     "load_index",
     "n_pairs_for",
     "norms_from_mean",
@@ -55,6 +58,7 @@ __all__ = [
     "plan_pairs",
     "plan_pairs_range",
     "race_pairs",
+    "random_candidates",
     "regime",
     "resolve_sigma",
     "save_index",

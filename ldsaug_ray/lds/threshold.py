@@ -234,7 +234,7 @@ class _Sample:
         return [float(scores[int(level * (len(scores) - 1))]) for level in LEVELS] if len(scores) else []
 
 
-def _hash(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _hash(ids: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser: spreads neighbouring ids over all 64-bit numbers."""
     x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

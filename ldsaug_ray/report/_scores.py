@@ -72,13 +72,17 @@ def read_scores(run: RunDir, latents: Latents, ranked_by: str, seed: int, limit:
     return Scores(n_total=total, n_above_paper=above, max_log=largest, selected=selected, **columns)
 
 
-def read_ranked(run: RunDir, ranked_by: str, samples: int, seed: int) -> pa.Table:
+def read_ranked(run: RunDir, ranked_by: str, samples: int, seed: int) -> pa.Table | None:
     """Up to `samples` selected candidates, evenly spread over their ranking: columns of `scores/` and `rank`, from 1.
+
+    None where none is selected.
 
     Of more than `LIMIT` selected a sample is ranked, and `rank` is scaled to all of them.
     """
     files = run.folder("selected").files(".parquet")
     total = run.require("select", "rows_out")
+    if not total:
+        return None
     table = pa.concat_tables(_taken(files, ["candidate", ranked_by], _places(total, LIMIT, seed)))
     order = np.lexsort((table["candidate"].to_numpy(), -table[ranked_by].to_numpy()))
     places = evenly(len(order), samples)
@@ -112,8 +116,8 @@ def read_parents(run: RunDir, latents: Latents) -> Parents:
 
 
 def selected_csv(run: RunDir) -> str | None:
-    """The selected candidates as CSV text, by candidate number; None where they are more than `CSV_LIMIT`."""
-    if run.require("select", "rows_out") > CSV_LIMIT:
+    """The selected candidates as CSV text, by candidate number; None where there are none, or more than `CSV_LIMIT`."""
+    if not 0 < run.require("select", "rows_out") <= CSV_LIMIT:
         return None
     columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
     table = pa.concat_tables(f.read_table(columns) for f in run.folder("selected").files(".parquet"))

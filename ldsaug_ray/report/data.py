@@ -89,10 +89,11 @@ class Scores:
 class Threshold:
     """What `select` found."""
 
+    which: str  # select.which
     ranked_by: str  # log_lds or log_lds_excluding_parents
-    log: float  # lowest log score that was kept
-    rules: Mapping[str, int]  # rule -> how many it alone would keep
-    binding: str
+    log: float | None  # lowest log score that was kept; None: no threshold was applied
+    rules: Mapping[str, int]  # rule -> how many it alone would keep; empty where none was applied
+    binding: str | None
     n_selected: int
     auto_log: float | None  # log tau, where tau is auto
     typical_log: tuple[float, float] | None  # the band, where typical is given
@@ -167,6 +168,27 @@ class Reconstructions:
     error_of_mean: float  # of answering with the average of these images
 
 
+@dataclass(frozen=True, eq=False)
+class PriorSamples:
+    """Images decoded from the same draws of N(0, I) by both models."""
+
+    before: Tiles
+    after: Tiles | None  # None: not fine-tuned
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Variance of the Laplacian: lower quartile, median, upper quartile."""
+
+    split: str  # of the real images: test, or train where there are no test images
+    n_real: int
+    real: tuple[float, float, float]
+    n_augmented: int
+    augmented: tuple[float, float, float]
+    n_decoded: int  # before the filter; n_augmented where there is none
+    least: float | None  # what the filter asks for; None: no filter
+
+
 @dataclass(frozen=True)
 class Curve:
     """Loss curve of one training: points as logged, `step` among them."""
@@ -215,8 +237,10 @@ class ReportData:
     picks: tuple[Pick, ...]
     parents: Parents
     reconstructions: Reconstructions
+    prior_samples: PriorSamples
+    sharpness: Sharpness | None  # None: nothing was decoded
     curves: tuple[Curve, ...]
-    selected_csv: str | None  # None: too many rows
+    selected_csv: str | None  # None: too many rows, or none
 
     @property
     def finetuned(self) -> bool:

@@ -53,6 +53,7 @@ _STYLE: Any = {  # matplotlib types the keys one by one
     "axes.unicode_minus": True,
 }
 _SIZE = (4.5, 3.05)  # inches: small, so that the text stays legible on a phone
+_PANEL = (3.2, 2.1)  # of small multiples
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,26 +76,27 @@ def histogram(values: Floats, selected: NDArray[np.bool_], bins: int = 60, *, lo
     return Histogram(np.power(10.0, edges) if log else edges, everyone, kept)
 
 
-def density(counts: Histogram, threshold: float, score_name: str, held_out: HeldOut | None = None) -> bytes:
-    """Log LDS of all candidates, the selected on top, the threshold, the paper's τ, and where real latents lie."""
+def density(counts: Histogram, threshold: float | None, score_name: str, held_out: HeldOut | None = None) -> bytes:
+    """Log LDS of all candidates, the selected on top, any threshold, the paper's τ, and where real latents lie."""
 
     def draw(axes: Axes) -> None:
         _bars(axes, counts)
         low, high = counts.edges[0], counts.edges[-1]
-        axes.axvline(threshold, color=MARK, lw=1.5)
         top = axes.get_ylim()[1] * 1.16
         axes.set_ylim(0, top)
-        right = threshold > (low + high) / 2
-        axes.annotate(
-            f"threshold {threshold:.2f}".replace("-", "−"),
-            (threshold, top),
-            xytext=(-5 if right else 5, -3),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            va="top",
-            color=MARK,
-            fontsize=8.5,
-        )
+        right = threshold is not None and threshold > (low + high) / 2
+        if threshold is not None:
+            axes.axvline(threshold, color=MARK, lw=1.5)
+            axes.annotate(
+                f"threshold {threshold:.2f}".replace("-", "−"),
+                (threshold, top),
+                xytext=(-5 if right else 5, -3),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="top",
+                color=MARK,
+                fontsize=8.5,
+            )
         paper = math.log(PAPER_TAU)
         if low <= paper <= high + 0.25 * (high - low):
             axes.axvline(paper, color=INK, lw=1.2, ls=(0, (4, 3)), label=f"paper: τ = {PAPER_TAU}")
@@ -119,8 +121,8 @@ def density(counts: Histogram, threshold: float, score_name: str, held_out: Held
     return _figure(draw, grid="y")
 
 
-def by_alpha(alphas: Floats, scores: Floats, threshold: float, score_name: str) -> bytes:
-    """Median, quartiles and the 5 to 95 % range of the score at each α, both [M]; the threshold across."""
+def by_alpha(alphas: Floats, scores: Floats, threshold: float | None, score_name: str) -> bytes:
+    """Median, quartiles and the 5 to 95 % range of the score at each α, both [M]; any threshold across."""
     values = np.unique(alphas)
     levels = np.array([np.quantile(scores[alphas == a], [0.05, 0.25, 0.5, 0.75, 0.95]) for a in values])
     width = 0.6 * (float(np.diff(values).min()) if len(values) > 1 else 0.1)
@@ -129,7 +131,8 @@ def by_alpha(alphas: Floats, scores: Floats, threshold: float, score_name: str) 
         axes.vlines(values, levels[:, 0], levels[:, 4], color=ALL, lw=1.6, label="5 to 95%")
         axes.bar(values, levels[:, 3] - levels[:, 1], width, levels[:, 1], color=KEPT, label="25 to 75%")
         axes.hlines(levels[:, 2], values - width / 2, values + width / 2, color=INK, lw=1.8, label="median")
-        axes.axhline(threshold, color=MARK, lw=1.5, label="threshold")
+        if threshold is not None:
+            axes.axhline(threshold, color=MARK, lw=1.5, label="threshold")
         axes.set_xlabel("α (0: parent i, 1: parent j)")
         axes.set_ylabel(score_name)
         _ticks(axes, values)
@@ -163,7 +166,8 @@ def shares(counts: Histogram, label: str, *, log: bool = False) -> bytes:
     def draw(axes: Axes) -> None:
         everyone, kept = (100 * n / max(1, n.sum()) for n in (counts.all, counts.kept))
         axes.stairs(everyone, counts.edges, fill=True, color=ALL, label="all candidates")
-        axes.stairs(kept, counts.edges, color=KEPT, lw=1.7, label="selected")
+        if counts.kept.any():
+            axes.stairs(kept, counts.edges, color=KEPT, lw=1.7, label="selected")
         axes.set_xlabel(label)
         axes.set_ylabel("share of candidates, %")
         if log and counts.edges[-1] / counts.edges[0] > 3:
@@ -177,34 +181,37 @@ def shares(counts: Histogram, label: str, *, log: bool = False) -> bytes:
     return _figure(draw, grid="y")
 
 
-def loss(curves: Sequence[Curve], term: str, label: str) -> bytes:
-    """One term of the loss over the steps of training, then of fine-tuning, which goes on where training ended."""
+def curve(curves: Sequence[Curve], term: str) -> bytes:
+    """One term over the steps of training, then of fine-tuning, which goes on where training ended: a small panel.
+
+    All panels of a run have the same steps across, so that they can be read one under the other.
+    """
     drawn: Mapping[str, tuple[str, str]] = {"train": (INK, "training"), "finetune": (KEPT, "fine-tuning")}
+    lengths = [max(p["step"] for p in c.points) if c.points else 0 for c in curves]
 
     def draw(axes: Axes) -> None:
         offset, every = 0.0, []
-        for curve in curves:
-            points = [(p["step"], p[term]) for p in curve.points if term in p]
-            if not points:
-                continue
-            x, y = np.array(points).T
-            color, name = drawn[curve.stage]
-            axes.plot(x + offset, y, color=color, lw=1.5, label=name, marker="." if len(x) < 3 else None)
-            every.append(y)
-            offset += float(x[-1])
+        for c, length in zip(curves, lengths, strict=True):
+            points = [(p["step"], p[term]) for p in c.points if term in p]
+            if points:
+                x, y = np.array(points, float).T
+                color, name = drawn[c.stage]
+                axes.plot(x + offset, y, color=color, lw=1.3, label=name, marker="." if len(x) < 3 else None)
+                every.append(y)
+            offset += float(length)
+        axes.set_xlim(0, 1.02 * offset)
         values = np.concatenate(every)
         if values.min() > 0 and values.max() > 5 * values.min():
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         axes.set_xlabel("optimiser step")
-        axes.set_ylabel(label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _figure(draw, grid="both")
+    return _figure(draw, grid="both", size=_PANEL)
 
 
 def attributes(found: Sequence[AttributeShare]) -> bytes:
@@ -224,7 +231,7 @@ def attributes(found: Sequence[AttributeShare]) -> bytes:
         axes.set_xlabel("share with the attribute, %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _figure(draw, grid="x", height=1.1 + 0.27 * max(3, len(rows)))
+    return _figure(draw, grid="x", size=(_SIZE[0], 1.1 + 0.27 * max(3, len(rows))))
 
 
 def _to_log10(x: ArrayLike) -> ArrayLike:
@@ -237,7 +244,8 @@ def _from_log10(x: ArrayLike) -> ArrayLike:
 
 def _bars(axes: Axes, counts: Histogram) -> None:
     axes.stairs(counts.all, counts.edges, fill=True, color=ALL, label="all candidates")
-    axes.stairs(counts.kept, counts.edges, fill=True, color=KEPT, label="selected")
+    if counts.kept.any():
+        axes.stairs(counts.kept, counts.edges, fill=True, color=KEPT, label="selected")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -254,9 +262,11 @@ def _ticks(axes: Axes, values: Floats) -> None:
     axes.set_xticks(shown, [f"{v:g}" for v in shown])
 
 
-def _figure(draw: Callable[[Axes], None], *, grid: Literal["both", "x", "y"], height: float = _SIZE[1]) -> bytes:
+def _figure(
+    draw: Callable[[Axes], None], *, grid: Literal["both", "x", "y"], size: tuple[float, float] = _SIZE
+) -> bytes:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.grid(axis=grid)
         draw(axes)

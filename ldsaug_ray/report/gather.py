@@ -13,6 +13,7 @@ import ldsaug_ray
 from ldsaug_ray.config import Config
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
@@ -22,11 +23,13 @@ from ldsaug_ray.report.data import (
     Curve,
     Estimate,
     Pick,
+    PriorSamples,
     Quarantine,
     Reason,
     Reconstructions,
     ReportData,
     Scores,
+    Sharpness,
     Shown,
     StageRow,
     Threshold,
@@ -35,9 +38,11 @@ from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.secrets import without_passwords
 from ldsaug_ray.vae import Autoencoder, decode_images, load_vae, posterior_means
+from ldsaug_ray.vae.priors import Normal
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
 RECONSTRUCTIONS_SHOWN = 16
+REAL_IMAGES = 512  # whose sharpness is measured: 100 MB at 256 px
 _BATCH = 16
 
 
@@ -69,6 +74,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         quarantine=read_quarantine(run),
         scores=scores,
         threshold=Threshold(
+            select["which"],
             ranked_by,
             select["threshold_log_lds"],
             select["rules"],
@@ -85,6 +91,8 @@ def gather(run: RunDir, config: Config) -> ReportData:
         picks=_picks(config, run, latents, vae, ranked_by),
         parents=read_parents(run, latents),
         reconstructions=_reconstructions(run, vae, tuned, min(shown, RECONSTRUCTIONS_SHOWN)),
+        prior_samples=_prior_samples(config, latents, vae, tuned),
+        sharpness=read_sharpness(run),
         curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
         selected_csv=selected_csv(run),
     )
@@ -187,6 +195,8 @@ def _shown(latents: Latents, scores: Scores, rows: NDArray[np.int64]) -> list[Sh
 def _picks(config: Config, run: RunDir, latents: Latents, vae: Autoencoder, ranked_by: str) -> tuple[Pick, ...]:
     """Selected candidates, evenly spread over their ranking, from the densest to the threshold."""
     table = read_ranked(run, ranked_by, config.report.samples, config.seed)
+    if table is None:
+        return ()
     i, j = latents.rows(table["parent_i"]), latents.rows(table["parent_j"])
     z = interpolate(latents.z, i, j, table["alpha"].to_numpy(), config.score.interpolation)
     decoded = tiles(decode_images(vae, z, _BATCH))
@@ -214,6 +224,29 @@ def _reconstructions(run: RunDir, vae: Autoencoder, tuned: Autoencoder | None, n
         error_after=None if after is None else _error(after, images),
         error_of_mean=_error(average, images),
     )
+
+
+def _prior_samples(config: Config, latents: Latents, vae: Autoencoder, tuned: Autoencoder | None) -> PriorSamples:
+    z = Normal(latents.z.shape[1]).sample(0, config.report.samples, config.seed)
+    after = None if tuned is None else tiles(decode_images(tuned, z, _BATCH))
+    return PriorSamples(tiles(decode_images(vae, z, _BATCH)), after)
+
+
+def read_sharpness(run: RunDir) -> Sharpness | None:
+    """Sharpness of A as decode noted it, and that of up to `REAL_IMAGES` real images; None where there is no A."""
+    entry = run.entry("decode")
+    if entry is None or not entry["rows_out"]:
+        return None
+    parts = [f.read_table(["sharpness"])["sharpness"].to_numpy() for f in run.folder("augmented").files(".parquet")]
+    split, images = first_images(run, REAL_IMAGES)
+    real, made = sharpness(images), np.concatenate(parts)
+    least = entry.get("least_sharpness")
+    return Sharpness(split, len(real), _quartiles(real), len(made), _quartiles(made), entry["rows_in"], least)
+
+
+def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return low, median, high
 
 
 def _error(a: NDArray[Any], b: NDArray[np.uint8]) -> float:

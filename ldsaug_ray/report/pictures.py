@@ -8,19 +8,31 @@ from ldsaug_ray.report import figures
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.sheets import sheet
 
-_TERMS = {
-    "loss": "loss per pixel value",
-    "reconstruction": "reconstruction error per value",
+_TERMS = {  # in the order of the page; a term that is not here comes after them, under its own name
+    "loss": "Loss per pixel value",
+    "reconstruction": "Reconstruction error per value",
+    "held_out_reconstruction": "The same, of test images",
     "kl": "KL divergence, nats per image",
+    "beta": "Weight β of the KL term",
+    "perceptual": "Perceptual distance",
+    "adversarial": "Adversarial loss of the decoder",
+    "discriminator": "Loss of the discriminator",
+    "real_logit": "Logit of real images",
+    "fake_logit": "Logit of decoded images",
+    "r1": "Gradient penalty R1",
+    "path_length": "Path length regularisation",
+    "augment_probability": "Probability of augmentation",
+    "cycle": "Cycle error of A’s latents",
+    "gradient_norm": "Gradient norm",
 }
-_NOT_LOSSES = {"step", "beta", "gradient_norm"}
 SCORE_NAMES = {"log_lds": "log LDS", "log_lds_excluding_parents": "log LDS without parents"}
 
 
 def loss_terms(data: ReportData) -> dict[str, str]:
-    """Terms of the loss curves and their axis labels, the common ones first."""
-    found = {name for curve in data.curves for point in curve.points for name in point} - _NOT_LOSSES
-    return {n: _TERMS.get(n, n.replace("_", " ")) for n in [*_TERMS, *sorted(found - set(_TERMS))] if n in found}
+    """Terms of the curves and their titles: every one that some point has."""
+    found = {name for curve in data.curves for point in curve.points for name in point} - {"step"}
+    others = sorted(found - set(_TERMS))
+    return {n: _TERMS.get(n, n.replace("_", " ").capitalize()) for n in [*_TERMS, *others] if n in found}
 
 
 def score_histogram(data: ReportData) -> figures.Histogram:
@@ -44,8 +56,8 @@ def draw(data: ReportData) -> dict[str, bytes]:
     }
     if data.parents.attributes:
         pictures["attributes.svg"] = figures.attributes(data.parents.attributes)
-    for term, label in loss_terms(data).items():
-        pictures[f"curve-{term}.svg"] = figures.loss(data.curves, term, label)
+    for term in loss_terms(data):
+        pictures[f"curve-{term}.svg"] = figures.curve(data.curves, term)
     for band in data.bands:
         pictures[f"band-{band.number}.png"] = sheet(band.tiles)
     for number, pick in enumerate(data.picks, start=1):
@@ -54,4 +66,7 @@ def draw(data: ReportData) -> dict[str, bytes]:
     for row, images in (("original", shown.originals), ("before", shown.before), ("after", shown.after)):
         if images is not None:
             pictures[f"reconstruction-{row}.png"] = sheet(images)
+    pictures["samples-before.png"] = sheet(data.prior_samples.before)
+    if data.prior_samples.after is not None:
+        pictures["samples-after.png"] = sheet(data.prior_samples.after)
     return pictures

@@ -18,14 +18,23 @@ Pairs = list[tuple[str, str]]
 def headline(data: ReportData) -> str:
     """What the run did, in a sentence or two."""
     t, s = data.threshold, data.scores
-    tail = "the VAE was then trained further on both." if data.finetuned else "the VAE has not been fine-tuned on them."
     rule = data.config["select"]
-    kept = "Of them" if rule["typical"] is not None or rule["stratify"] else "The densest"
-    return (
+    scored = (
         f"From {count(data.n_train)} training images, {count(s.n_total)} interpolated latents were scored by how "
-        f"densely training latents lie around them. {kept} {count(t.n_selected)} "
-        f"({percent(t.n_selected / s.n_total)}) were kept as augmentation A; {tail}"
+        "densely training latents lie around them."
     )
+    if t.which == "none":
+        tail = "was then trained further on training images alone" if data.finetuned else "has not been trained further"
+        return f"{scored} Nothing was selected (select.which: none, the compute-matched control); the VAE {tail}."
+    tail = "the VAE was then trained further on both." if data.finetuned else "the VAE has not been fine-tuned on them."
+    share = f"{count(t.n_selected)} ({percent(t.n_selected / s.n_total)})"
+    if t.which == "random":
+        return f"{scored} Of them {share} were drawn at random, whatever their density, as augmentation A; {tail}"
+    kept = "Of them" if rule["typical"] is not None or rule["stratify"] else "The densest"
+    q = data.sharpness
+    if t.which == "lds+sharpness" and q is not None:
+        return f"{scored} {kept} {share} were decoded and the sharpest {count(q.n_augmented)} kept as A; {tail}"
+    return f"{scored} {kept} {share} were kept as augmentation A; {tail}"
 
 
 def typeset(sentence: str) -> str:
@@ -37,12 +46,9 @@ def typeset(sentence: str) -> str:
 def threshold_sentences(data: ReportData) -> list[str]:
     """The threshold that came out, beside the paper's."""
     t, s = data.threshold, data.scores
-    rank = "" if t.ranked_by == "log_lds" else " (own two parents left out, as select.exclude_parents asks)"
-    found = [
-        f"The least dense candidate that was kept has LDS = {power(t.log)}, log LDS = {log_text(t.log, 3)}{rank}. "
-        f"{_rules(data)}",
-        f"The paper’s τ is {PAPER_TAU}. {_ratio(t.log - math.log(PAPER_TAU))}",
-    ]
+    found = _applied(data)
+    if t.log is not None:
+        found.append(f"The paper’s τ is {PAPER_TAU}. {_ratio(t.log - math.log(PAPER_TAU))}")
     if s.n_above_paper:
         found.append(
             f"With τ = {PAPER_TAU} this run would have kept {count(s.n_above_paper)} of {count(s.n_total)} candidates "
@@ -54,6 +60,24 @@ def threshold_sentences(data: ReportData) -> list[str]:
             f"the largest LDS is {power(s.max_log)}."
         )
     return found
+
+
+def _applied(data: ReportData) -> list[str]:
+    """The threshold of the run, or why there is none."""
+    t = data.threshold
+    if t.which == "none":
+        return ["Nothing was selected, as select.which: none asks: no rule and no threshold was applied."]
+    if t.log is None:
+        numbers = [f"{rule}, {count(n)}" for rule, n in zip(_named(data, t.rules), t.rules.values(), strict=True)]
+        return [
+            f"No threshold was applied: {count(t.n_selected)} candidates were drawn at random, as many as the rules "
+            f"would keep ({'; '.join(numbers)}). They are the control for any filter."
+        ]
+    rank = "" if t.ranked_by == "log_lds" else " (own two parents left out, as select.exclude_parents asks)"
+    return [
+        f"The least dense candidate that was kept has LDS = {power(t.log)}, log LDS = {log_text(t.log, 3)}{rank}. "
+        f"{_rules(data)}"
+    ]
 
 
 def held_out_sentences(data: ReportData) -> list[str]:
@@ -83,6 +107,7 @@ def held_out_sentences(data: ReportData) -> list[str]:
 
 def _rules(data: ReportData) -> str:
     t = data.threshold
+    assert t.binding is not None
     each = [f"{rule}, which keeps {count(n)}" for rule, n in zip(_named(data, t.rules), t.rules.values(), strict=True)]
     if len(each) == 1:
         return f"The rule: {each[0]}."
@@ -173,9 +198,50 @@ def model_sentence(data: ReportData) -> str:
     )
 
 
+def sharpness_sentences(data: ReportData) -> list[str]:
+    """How sharp A is beside real images, and what the filter dropped; none where nothing was decoded."""
+    q = data.sharpness
+    if q is None:
+        return []
+    kind = "test" if q.split == "test" else "training"
+
+    def spread(values: tuple[float, float, float]) -> str:
+        low, median, high = (f"{v:.4g}" for v in values)
+        return f"{median} in the middle (quartiles {low} and {high})"
+
+    found = [
+        f"Sharpness, the variance of the Laplacian of the grey image, is {spread(q.augmented)} over the "
+        f"{count(q.n_augmented)} images of A and {spread(q.real)} over {count(q.n_real)} {kind} images."
+    ]
+    if q.real[1] > 0:
+        ratio = q.augmented[1] / q.real[1]
+        if ratio < 0.95:
+            found.append(f"Decoded images are blurrier: their median is {percent(ratio)} of that of real ones.")
+        elif ratio > 1.05:
+            found.append(f"Decoded images are sharper, or noisier: {ratio:.3g} times the median of real ones.")
+        else:
+            found.append("Decoded images are about as sharp as real ones.")
+    if q.least is not None:
+        found.append(
+            f"{count(q.n_decoded - q.n_augmented)} of {count(q.n_decoded)} decoded images were dropped as less sharp "
+            f"(decode.sharpest = {data.config['decode']['sharpest']:g}): those kept have at least {q.least:.4g}."
+        )
+    return found
+
+
+def samples_alt(data: ReportData, which: str) -> str:
+    """Alt text of the samples from N(0, I)."""
+    n = len(data.prior_samples.before)
+    if which == "before":
+        return f"{n} images that the baseline decodes from random latents."
+    return f"The images that the fine-tuned VAE decodes from the same {n} random latents, in the same places."
+
+
 def parents_sentence(data: ReportData) -> str:
     """How many training images stand behind A."""
     p = data.parents
+    if not data.threshold.n_selected:
+        return "Nothing was selected, so no training image is a parent of A."
     most = f"{count(p.most_used)} time{'s' * (p.most_used != 1)}"
     return (
         f"{count(p.n_distinct)} of the {count(data.bandwidth.n_latents)} training images are a parent of a selected "
@@ -222,18 +288,25 @@ def figure_alts(data: ReportData) -> dict[str, str]:
     densest, thinnest = max(medians, key=lambda m: m[1]), min(medians, key=lambda m: m[1])
     alts = {
         "density.svg": f"Histogram of log LDS of {count(len(s))} candidates: smallest {quartiles[0]}, median "
-        f"{quartiles[1]}, largest {quartiles[2]}. The threshold is {log_text(t.log)}."
+        f"{quartiles[1]}, largest {quartiles[2]}. "
+        + ("No threshold was applied." if t.log is None else f"The threshold is {log_text(t.log)}.")
         + (f" Central 95% of held-out real latents: {log_text(h.low)} to {log_text(h.high)}." if h else ""),
         "by-alpha.svg": f"Log LDS by α. The median is highest at α = {densest[0]:g} ({log_text(densest[1])}) "
         f"and lowest at α = {thinnest[0]:g} ({log_text(thinnest[1])}).",
-        "alpha-share.svg": "Share of each α among all candidates and among the selected: "
-        + "; ".join(
-            f"α = {a:g}: {percent(x)} and {percent(y)}"
-            for a, x, y in zip(r.alphas, r.alpha_share, r.alpha_share_selected or r.alpha_share, strict=True)
+        "alpha-share.svg": (
+            "Share of each α among all candidates; nothing was selected: "
+            + "; ".join(f"α = {a:g}: {percent(x)}" for a, x in zip(r.alphas, r.alpha_share, strict=True))
+            if r.alpha_share_selected is None
+            else "Share of each α among all candidates and among the selected: "
+            + "; ".join(
+                f"α = {a:g}: {percent(x)} and {percent(y)}"
+                for a, x, y in zip(r.alphas, r.alpha_share, r.alpha_share_selected, strict=True)
+            )
         )
         + ".",
         "parent-share.svg": f"Histogram of the share of a candidate’s density that comes from its own two parents: "
-        f"median {percent(r.median_parent_share)} of all, {percent(r.median_parent_share_selected)} of the selected.",
+        f"median {percent(r.median_parent_share)} of all"
+        + (f", {percent(r.median_parent_share_selected)} of the selected." if r.n_selected else "."),
         "neighbours.svg": f"Histogram of the effective number of neighbours of a candidate: median "
         f"{r.median_effective_neighbours:,.3g} of {count(r.n_latents)} training latents.",
         "attributes.svg": "Share of attributes among training images and among the parents of A: "
@@ -241,12 +314,12 @@ def figure_alts(data: ReportData) -> dict[str, str]:
         + ".",
     }
     for curve in data.curves:
-        for term in {name for point in curve.points for name in point}:
+        for term in {name for point in curve.points for name in point} - {"step"}:
             first, last = ([p for p in curve.points if term in p][k] for k in (0, -1))
             name = "training" if curve.stage == "train" else "fine-tuning"
             text = f"{name} from {first[term]:.4g} at step {first['step']} to {last[term]:.4g} at step {last['step']}"
             key = f"curve-{term}.svg"
-            alts[key] = f"{alts[key][:-1]}; {text}." if key in alts else f"{term} over the steps: {text}."
+            alts[key] = f"{alts[key][:-1]}; {text}." if key in alts else f"{term.replace('_', ' ')}: {text}."
     return alts
 
 
@@ -259,14 +332,21 @@ def key_settings(data: ReportData) -> Pairs:
     listed = f"{alphas[0]:g}, {alphas[1]:g}, …, {alphas[-1]:g}" if even else _listed(alphas)
     steps = c["train"]["steps"]
     given = [n for n in ("tau", "typical", "top_fraction", "top_count") if c["select"][n] is not None]
-    rules = _named(data, given)
-    parents = "left out" if c["select"]["exclude_parents"] else "counted"
+    rules = ", ".join(_named(data, given))
+    which = c["select"]["which"]
+    if which == "none":
+        selection = "none"
+    elif which == "random":
+        selection = f"at random, as many as {rules} keeps"
+    else:
+        sharp = f"; of them the sharpest {percent(c['decode']['sharpest'])}" if which == "lds+sharpness" else ""
+        selection = f"{rules}; own parents {'left out' if c['select']['exclude_parents'] else 'counted'}{sharp}"
     return [
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
         ("Latent dimension", count(data.bandwidth.latent_dim)),
         ("Training", f"{count(steps)} steps × {c['train']['batch_size']}" if steps else f"none ({c['vae']['kind']})"),
         ("Candidates", f"{count(c['score']['n_candidates'])}, α = {listed}"),
-        ("Selection", f"{', '.join(rules)}; own parents {parents}"),
+        ("Selection", selection),
         ("Fine-tuning", f"{count(c['finetune']['steps'])} steps × {c['finetune']['batch_size']}"),
         ("Seed", str(c["seed"])),
     ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import InputError, LdsaugError, ResourceError
-from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.pipeline import COMMANDS, STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.secrets import without_password
@@ -43,8 +44,7 @@ def run_command(
     if dry_run:
         print_plan(config, open_run_dir(config, overwrite=overwrite, create=False), names)
         return 0
-    if config.run_dir.startswith("memory:"):
-        raise InputError(f"run_dir {config.run_dir}: memory:// is seen by one process alone, and Ray has several")
+    seen_by_all("run_dir", config.run_dir)
     with ExitStack() as held:
         run = open_run_dir(config, overwrite=overwrite, held=held)
         job = Job(config, run, make_console(), verbose)
@@ -59,6 +59,16 @@ def run_command(
     if tracked:
         print(f"MLflow  {view_command()}")
     return 0
+
+
+def seen_by_all(name: str, uri: str) -> None:
+    """Every process of Ray must see the folder that the setting `name` gives.
+
+    Raises:
+        InputError: they do not.
+    """
+    if uri.startswith("memory:"):
+        raise InputError(f"{name} {uri}: memory:// is seen by one process alone, and Ray has several")
 
 
 def _nothing() -> None:
@@ -129,16 +139,32 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
         entry = run.require(name)
         counts = [f"{entry[k]:,}" for k in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")]
         rate = entry["rows_per_second"]
-        speed = f"{rate:,.0f} {STAGES[name].unit}/s" if rate and name != "report" else ""
+        speed = f"{rate:,.0f} {COMMANDS[name].unit}/s" if rate and name != "report" else ""
         table.add_row(name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")])
     Console(soft_wrap=False, width=None if Console().is_terminal else 110).print(table)
     selected = run.entry("select")
     if selected and "select" in names:
+        print(_selection(selected))
+    decoded = run.entry("decode")
+    if decoded and "decode" in names and "sharpest" in decoded:
         print(
-            f"kept {selected['rows_out']:,} of {selected['rows_in']:,} candidates: LDS ≥ "
-            f"{selected['threshold_tau']:.4g} (log {selected['threshold_log_lds']:.3f}, by "
-            f"{selected['binding_rule']}); the paper's tau is {selected['paper_tau']}"
+            f"kept {decoded['rows_out']:,} of {decoded['rows_in']:,} decoded images, the sharpest: variance of the "
+            f"Laplacian ≥ {decoded['least_sharpness']:.4g}"
         )
+
+
+def _selection(entry: Mapping[str, Any]) -> str:
+    """What `select` kept, and why."""
+    kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
+    if entry["which"] == "none":
+        return f"{kept}: select.which is none, so that there is no A"
+    if entry["which"] == "random":
+        rules = " and ".join(entry["rules"])
+        return f"{kept}, drawn at random: as many as {rules} keep{'' if len(entry['rules']) > 1 else 's'}, no threshold"
+    return (
+        f"{kept}: LDS ≥ {entry['threshold_tau']:.4g} (log {entry['threshold_log_lds']:.3f}, by "
+        f"{entry['binding_rule']}); the paper's tau is {entry['paper_tau']}"
+    )
 
 
 def _place(location: Location) -> str:
@@ -186,6 +212,22 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             print(f"score: {choice(config, n, d).sentence}")
     if wrong is not None:
         raise wrong
+
+
+def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> None:
+    """The plan of `ldsaug sample --dry-run`."""
+    table = Table(title=f"plan for {_place(out.root)}", title_justify="left")
+    for column in ("command", "what", "rows", "workers ask for", "state"):
+        table.add_column(column, overflow="fold")
+    what = f"{COMMANDS['sample'].does}: {model}, prior {config.sample.prior}, as {config.sample.format}"
+    table.add_row(
+        "sample",
+        what,
+        f"{config.sample.n:,} images",
+        _asked(config, "sample"),
+        {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state],
+    )
+    Console(width=None if Console().is_terminal else 150).print(table)
 
 
 def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | None) -> int | None:
@@ -241,6 +283,8 @@ def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int]
 
 def _expected_selection(config: Config) -> str:
     select, n = config.select, config.score.n_candidates
+    if select.which == "none":
+        return "none"
     limits = [max(1, int(select.top_fraction * n + 0.5))] if select.top_fraction is not None else []
     limits += [min(n, select.top_count)] if select.top_count is not None else []
     if not limits:

@@ -1,68 +1,114 @@
 """Stage `decode`: `selected/` to `augmented/`, the augmented dataset.
 
-PNG images in the Hugging Face layout, so that `datasets` opens them, with z, parents, α and log LDS.
+PNG images in the Hugging Face layout, so that `datasets` opens them, with z, parents, α, log LDS and sharpness. With
+`select.which: lds+sharpness` all are decoded to `decoded/` first, since only then it is known which are the sharpest;
+those go to `augmented/`. Later stages read `augmented/` alone.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from ldsaug_ray.config.settings import Interpolation
-from ldsaug_ray.digest import table_digest
+from ldsaug_ray.digest import digest_text, table_digest
 from ldsaug_ray.lds import interpolate
-from ldsaug_ray.rundir import Counts, UnitResult, total
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.metrics import sharpness
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
+from ldsaug_ray.stages._job import Job, Pool, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import read_latents, vectors
 from ldsaug_ray.storage import Location
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# `datasets` decodes the column because of this note
+HUGGING_FACE = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
+
+Bound = tuple[float, int]  # sharpness and candidate of the last image that is kept
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Decode every selected candidate."""
-    import ray
-
-    settings = job.config.decode
+    """Decode every selected candidate; with `lds+sharpness` keep the sharpest of them."""
     job.run.require("select")
-    keys, train = read_latents(job, "train")
+    config = job.config
     pieces = []
     for file in job.run.folder("selected").files(".parquet"):
         table = file.read_table(["candidate", "parent_i", "parent_j", "alpha", "log_lds"])
-        pieces += [
-            table.slice(a, settings.part_rows).combine_chunks() for a in range(0, len(table), settings.part_rows)
-        ]
-    units = dict(enumerate(pieces))
-    pool = pool_of(settings.workers, "decode", cluster_resources(), limit=len(units))
-    weights = job.run.folder("train/vae.safetensors")
+        rows = config.decode.part_rows
+        pieces += [table.slice(a, rows).combine_chunks() for a in range(0, len(table), rows)]
+    if not pieces:  # select.which: none
+        return Outcome(Counts(), digest_text(0))
+    pool = pool_of(config.decode.workers, "decode", cluster_resources(), limit=len(pieces))
+    augmented, decoded = job.run.folder("augmented"), job.run.folder("decoded")
+    if config.select.which != "lds+sharpness":
+        counts, digest = total(_decode(job, pieces, done, pool, "augmented", job))
+        return Outcome(counts, digest, {"sharpness": _quartiles(augmented)})
+
+    # A run directory of its own for the first half: its markers lie beside its files, and are deleted with them
+    first = replace(job, run=RunDir(decoded))
+    before = first.run.finished_units("decode")
+    parts = [(u.files[0], u.file_rows[0]) for u in _decode(job, pieces, before, pool, "decoded", first)]
+    bound = sharpest(decoded, config.decode.sharpest)
     results = run_units(
         job,
         "decode",
-        units,
-        {n: len(t) for n, t in units.items()},
+        {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(parts)},
+        {n: rows for n, (_, rows) in enumerate(parts)},
+        done,
+        replace(pool, gpus=0.0),
+        SharpestWorker,
+        (bound, job.run.root),
+        unit_name="images",
+    )
+    counts, digest = total(results.values())
+    resumed = sum(unit.counts.rows_in for unit in before.values())
+    facts = {
+        "rows_resumed": resumed,
+        "sharpest": config.decode.sharpest,
+        "least_sharpness": bound[0],
+        "sharpness_before": _quartiles(decoded),
+        "sharpness": _quartiles(augmented),
+    }
+    return Outcome(counts, digest, facts, processed=counts.rows_in - resumed)
+
+
+def _decode(
+    job: Job, pieces: list[pa.Table], done: Mapping[int, UnitResult], pool: Pool, folder: str, marked: Job
+) -> list[UnitResult]:
+    """Decode slices of the selected candidates to `folder` of the run; the markers go where `marked` runs."""
+    import ray
+
+    config = job.config
+    keys, train = read_latents(job, "train")
+    results = run_units(
+        marked,
+        "decode",
+        dict(enumerate(pieces)),
+        {n: len(t) for n, t in enumerate(pieces)},
         done,
         pool,
         DecodeWorker,
         (
             ray.put(train),
             ray.put(np.array(keys)),
-            weights,
-            settings.batch_size,
-            job.config.score.interpolation,
+            job.run.folder("train/vae.safetensors"),
+            config.decode.batch_size,
+            config.score.interpolation,
             job.run.root,
             pool.gpus > 0,
+            folder,
         ),
         unit_name="images",
     )
-    counts, digest = total(results.values())
-    return Outcome(counts, digest)
+    return [results[n] for n in sorted(results)]
 
 
 class DecodeWorker:
@@ -77,12 +123,14 @@ class DecodeWorker:
         interpolation: Interpolation,
         run: Location,
         gpu: bool,
+        folder: str = "augmented",
     ):
         from ldsaug_ray.vae import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
-        self.train, self.keys, self.batch_size, self.run = train, keys, batch_size, run
+        self.train, self.keys, self.batch_size = train, keys, batch_size
         self.interpolation: Interpolation = interpolation
+        self.run, self.folder = run, folder
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
         from ldsaug_ray.vae import decode_images
@@ -90,23 +138,52 @@ class DecodeWorker:
         i, j = (np.searchsorted(self.keys, selected[c].to_numpy().astype(str)) for c in ("parent_i", "parent_j"))
         z = interpolate(self.train, i, j, selected["alpha"].to_numpy(), self.interpolation)
         names = [f"c{c:012d}" for c in selected["candidate"].to_pylist()]
-        images = [
-            {"bytes": png_bytes(x), "path": f"{name}.png"}
-            for x, name in zip(decode_images(self.vae, z, self.batch_size), names, strict=True)
-        ]
+        images = decode_images(self.vae, z, self.batch_size)
         table = pa.table(
             {
                 "key": names,
-                "image": pa.array(images, IMAGE),
+                "image": image_column(images, names),
                 "z": vectors(z),
                 **{c: selected[c] for c in ("candidate", "parent_i", "parent_j", "alpha", "log_lds")},
+                "sharpness": sharpness(images),
             }
         )
-        # `datasets` decodes the column because of this note
-        features = {"info": {"features": {"image": {"_type": "Image"}}}}
-        file = f"augmented/part-{unit:06d}.parquet"
-        (self.run / file).write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}))
+        file = f"{self.folder}/part-{unit:06d}.parquet"
+        (self.run / file).write_table(table.replace_schema_metadata(HUGGING_FACE))
         return UnitResult(unit, Counts(len(selected), len(table)), table_digest(table), (file,), (len(table),))
+
+
+class SharpestWorker:
+    """Passes on what is sharp enough; one part of `decoded/` a call."""
+
+    def __init__(self, bound: Bound, run: Location):
+        self.bound, self.run = bound, run
+
+    def __call__(self, unit: int, part: pa.Table) -> UnitResult:
+        decoded = (self.run / part["file"][0].as_py()).read_table()
+        least, last = self.bound
+        sharp, candidate = decoded["sharpness"].to_numpy(), decoded["candidate"].to_numpy()
+        kept = decoded.filter(pa.array((sharp > least) | ((sharp == least) & (candidate <= last))))
+        counts = Counts(len(decoded), len(kept), len(decoded) - len(kept))
+        if not len(kept):
+            return UnitResult(unit, counts, 0)
+        file = f"augmented/part-{unit:06d}.parquet"
+        (self.run / file).write_table(kept.replace_schema_metadata(HUGGING_FACE))
+        return UnitResult(unit, counts, table_digest(kept), (file,), (len(kept),))
+
+
+def sharpest(folder: Location, share: float) -> Bound:
+    """Sharpness and candidate of the last that is kept: max(1, floor(share n + 1/2)) of n images, ties by candidate."""
+    sharp, candidate = _columns(folder, ["sharpness", "candidate"])
+    count = max(1, math.floor(share * len(sharp) + 0.5))
+    last = np.lexsort((candidate, -sharp))[count - 1]
+    return float(sharp[last]), int(candidate[last])
+
+
+def image_column(images: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """uint8[N, H, W, 3] as PNG files in the Hugging Face layout."""
+    rows = [{"bytes": png_bytes(x), "path": f"{name}.png"} for x, name in zip(images, names, strict=True)]
+    return pa.array(rows, IMAGE)
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -114,3 +191,14 @@ def png_bytes(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
+
+
+def _quartiles(folder: Location) -> dict[str, float]:
+    (sharp,) = _columns(folder, ["sharpness"])
+    lower, median, upper = np.quantile(sharp, [0.25, 0.5, 0.75]).tolist()
+    return {"lower": lower, "median": median, "upper": upper}
+
+
+def _columns(folder: Location, names: list[str]) -> list[np.ndarray]:
+    tables = [file.read_table(names) for file in folder.files(".parquet")]
+    return [np.concatenate([table[name].to_numpy() for table in tables]) for name in names]

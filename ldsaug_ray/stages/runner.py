@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -136,8 +136,7 @@ def run_stages(
                 outcome.digest,
                 seconds,
                 processed,
-                rows_resumed=resumed,
-                **outcome.facts,
+                **{"rows_resumed": resumed, **outcome.facts},
             )
         finished()
     return happened
@@ -150,16 +149,26 @@ def _check_current(job: Job, names: Sequence[str]) -> None:
         InputError: a stage before them is not complete, or was made with other settings.
     """
     before = {need for name in names for need in STAGES[name].needs} - set(names)
+    require_current(job.config, job.run, before, apart_from=names)
+
+
+def require_current(config: Config, run: RunDir, stages: Collection[str], *, apart_from: Collection[str] = ()) -> None:
+    """These stages and all before them must be complete, with these settings; but for those that run now.
+
+    Raises:
+        InputError: one is not complete, or was made with other settings.
+    """
+    before = set(stages)
     for need in sorted(before, key=list(STAGES).index, reverse=True):
-        job.run.require(need)  # the nearest first: that is the one the user left out
+        run.require(need)  # the nearest first: that is the one the user left out
     for name in reversed(STAGES):
         if name in before:
-            before |= set(STAGES[name].needs) - set(names)
-    for step in plan_steps(job.config, job.run, [s for s in STAGES if s in before]):
-        job.run.require(step.stage)
+            before |= set(STAGES[name].needs) - set(apart_from)
+    for step in plan_steps(config, run, [s for s in STAGES if s in before]):
+        run.require(step.stage)
         if step.state != "complete":
             raise InputError(
-                f"{job.run.root.uri}: stage {step.stage} is out of date ({step.why}); run `ldsaug {step.stage}` or "
+                f"{run.root.uri}: stage {step.stage} is out of date ({step.why}); run `ldsaug {step.stage}` or "
                 "`ldsaug run` with these settings first"
             )
 

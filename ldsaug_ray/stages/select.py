@@ -1,18 +1,20 @@
 """Stage `select`: `scores/` to `selected/` and the threshold that was used.
 
 Two passes over the scores, one file at a time, on the driver: the global threshold needs all of them in one place.
+With `select.which: random` the rules say how many, and chance which; with `none` nothing is kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.digest import add_digests, digest_text, table_digest
-from ldsaug_ray.lds import select
+from ldsaug_ray.lds import random_candidates, select
 from ldsaug_ray.progress import bar
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._held_out import held_out_scores
@@ -20,18 +22,22 @@ from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 
 PAPER_TAU = 0.28
+_OF_THE_RULES = ("threshold_log_lds", "threshold_tau", "binding_rule", "auto_log_lds", "typical_log_lds")
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Keep the candidates that pass the rules of `select`.
+    """Keep the candidates that `select.which` asks for.
 
     Raises:
-        NothingSelectedError: none does; the message lists thresholds that would keep some.
+        NothingSelectedError: none passes the rules; the message lists thresholds that would keep some.
         InputError: too few held-out latents for a rule that compares with them.
     """
     n = job.run.require("score", "rows_out")
     settings = job.config.select
     score = "log_lds_excluding_parents" if settings.exclude_parents else "log_lds"
+    facts: dict[str, Any] = {"which": settings.which, "ranked_by": score, "paper_tau": PAPER_TAU}
+    if settings.which == "none":
+        return Outcome(Counts(n, 0, n), digest_text(0), {**facts, **dict.fromkeys(_OF_THE_RULES), "rules": {}})
     files = job.run.folder("scores").files(".parquet")
     with bar(job.console, "select", n, "candidates") as shown:
 
@@ -43,26 +49,26 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
         alphas = len(job.config.score.alphas)
         selection = select(chunks(), n, settings, n_alphas=alphas, held_out=held_out_scores(job.run))
+        ids = selection.ids
+        if settings.which == "random":
+            ids = random_candidates(n, len(ids), job.config.seed)
         digests = []
         for k, file in enumerate(files):
             table = file.read_table()
-            keep = np.isin(table["candidate"].to_numpy(), selection.ids, assume_unique=True)
+            keep = np.isin(table["candidate"].to_numpy(), ids, assume_unique=True)
             if keep.any():
                 kept = table.filter(pa.array(keep)).sort_by("candidate")
                 (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
                 digests.append(table_digest(kept))
-    kept_rows, band = len(selection.ids), selection.typical_log
-    return Outcome(
-        Counts(n, kept_rows, n - kept_rows),
-        digest_text(add_digests(digests)),
-        {
-            "ranked_by": score,
+    facts |= dict.fromkeys(_OF_THE_RULES)
+    facts["rules"] = selection.rules
+    if settings.which != "random":  # no threshold was applied there
+        band = selection.typical_log
+        facts |= {
             "threshold_log_lds": selection.threshold_log,
             "threshold_tau": math.exp(selection.threshold_log),
-            "paper_tau": PAPER_TAU,
-            "rules": selection.rules,
             "binding_rule": selection.binding,
             "auto_log_lds": selection.auto_log,
             "typical_log_lds": None if band is None else {"least": band[0], "most": band[1]},
-        },
-    )
+        }
+    return Outcome(Counts(n, len(ids), n - len(ids)), digest_text(add_digests(digests)), facts)

@@ -72,7 +72,7 @@ def test_a_count_and_a_fraction_stay_apart() -> None:
         ("train.objective.bet=3", "unknown setting train.objective.bet; did you mean train.objective.beta?"),
         ("n_candidates=3", "did you mean score.n_candidates?"),
         ("score.tau=0.3", "unknown setting score.tau; did you mean select.tau?"),
-        ("sigma.scale=0.3", "unknown setting sigma; did you mean score.sigma?"),
+        ("sigma.scale=0.3", "unknown setting sigma; did you mean score.sigma or sample.sigma?"),
         ("score.batch_size=3", "train.batch_size or encode.batch_size"),
         ("score.sigma.zzz=1", "unknown setting score.sigma.zzz; possible here: rule, scale, value, share"),
         ("zzz=1", "possible here: run_dir, seed, ray, data"),

@@ -64,9 +64,16 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "finetune.mixing": 0.5,
     "score.alphas": [0.5],
     "score.sigma.scale": 0.4,
+    "select.which": "random",
     "select.tau": 0.28,
     "select.typical": 0.9,
     "select.top_fraction": 0.1,
+    "sample.model": "train",
+    "sample.prior": "kde",
+    "sample.covariance": "diag",
+    "sample.sigma": 0.5,
+    "sample.format": "png",
+    "sample.seed": 3,
 }
 
 
@@ -94,6 +101,8 @@ def changed(name: str) -> Config:
         section.update(kind="torchscript", latent_dim=None, mapping_layers=None, **own)
     elif name == "score.sigma.share":
         section.update(rule="parent_share", share=0.3)
+    elif name == "sample.with_augmented":
+        section.update(prior="kde", with_augmented=True)
     elif name in OTHER:
         section[leaf] = OTHER[name]
     elif leaf in ("count", "gpus"):
@@ -116,12 +125,23 @@ def test_a_setting_outdates_its_own_stage_or_none(name: str) -> None:
     before, after = prints(config()), prints(changed(name))
     if name == "seed":
         expected = STOCHASTIC
-    elif parts[0] in ("run_dir", "ray", "tracking") or HOW & set(parts):
+    elif parts[0] in ("run_dir", "ray", "sample", "tracking") or HOW & set(parts):
         expected = set()
     else:
         expected = {SECTION_OF.get(parts[0], parts[0])}
     assert changed(name) != config()
     assert {n for n in STAGES if before[n] != after[n]} == expected
+
+
+def test_which_a_outdates_what_it_changes() -> None:
+    """The sharpness filter is the work of decode; a random draw depends on the seed, the rules do not."""
+    rules, random, sharp, none = (config(select={"which": w}) for w in ("lds", "random", "lds+sharpness", "none"))
+    before = prints(rules)
+    for other, expected in ((random, {"select"}), (sharp, {"select", "decode"}), (none, {"select"})):
+        assert {n for n in STAGES if before[n] != prints(other)[n]} == expected
+    for which, counts in (("lds", False), ("random", True)):
+        one, two = (Config.model_validate({**config(select={"which": which}).dump(), "seed": s}) for s in (1, 2))
+        assert (prints(one)["select"] != prints(two)["select"]) == counts
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -165,6 +165,18 @@ def rules_job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     )
 
 
+@pytest.fixture(scope="session", params=["none", "random"])
+def control_job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Digits of which nothing is selected, or what chance selects."""
+    return make_run(
+        tmp_path_factory.mktemp(request.param) / "run",
+        finetune=request.param == "random",
+        data={"attributes": "columns"},
+        train={"steps": 2, "batch_size": 16},
+        select={"which": request.param},
+    )
+
+
 @pytest.fixture(scope="session")
 def folder_job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Hostile names and a broken image, no attributes, no test images; one candidate selected; not fine-tuned."""

@@ -83,7 +83,10 @@ def test_figures_are_reproducible_svg_within_their_bounds(case: str) -> None:
             figures.by_alpha(alpha, score, float(score.max()), "log LDS"),
             figures.alpha_share(values.tolist(), even, None),
             figures.shares(ones, "neighbours", log=True),
-            figures.loss([curve, Curve("finetune", ({"step": 1, "loss": 0.02},))], "loss", "loss"),
+            figures.density(figures.histogram(score, kept & False), None, "log LDS"),
+            figures.by_alpha(alpha, score, None, "log LDS"),
+            figures.curve([curve, Curve("finetune", ({"step": 1, "loss": 0.02},))], "loss"),
+            figures.curve([curve, Curve("finetune", ({"step": 1, "r1": 0.02}, {"step": 9, "loss": 0.1}))], "r1"),
             figures.attributes([AttributeShare("$x^{ <b>&", 0.2, 0.4), AttributeShare("a" * 80, 0.5, 0.1)]),
         ]
 

@@ -12,14 +12,19 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
+from ldsaug_ray.images import image_array
 from ldsaug_ray.lds import sentences
 from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
-from ldsaug_ray.report.data import PAPER_TAU, Estimate
+from ldsaug_ray.report.data import PAPER_TAU, Curve, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
-from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, typeset
+from ldsaug_ray.report.sheets import tiles
+from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, sharpness_sentences, typeset
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages._job import Job
+from ldsaug_ray.vae import decode_images, load_vae
+from ldsaug_ray.vae.priors import Normal
 
 SECTIONS = ["findings", "flow", "threshold", "alpha", "neighbours", "bands", "selected", "attributes", "model"]
 SECTIONS += ["settings"]
@@ -71,6 +76,11 @@ def folder(folder_job: Job) -> ReportData:
 @pytest.fixture(scope="module")
 def rules(rules_job: Job) -> ReportData:
     return gather(rules_job.run, rules_job.config)
+
+
+@pytest.fixture(scope="module")
+def control(control_job: Job) -> ReportData:
+    return gather(control_job.run, control_job.config)
 
 
 @pytest.fixture(scope="module", params=["digits", "folder", "rules"])
@@ -267,3 +277,71 @@ def test_estimated_scores_are_called_that(digits: ReportData) -> None:
     assert "an interval 0.3 wide" in flat[0]
     assert flat[1:] == []
     assert "not certain" in ivf[1]
+
+
+def test_controls_say_what_they_are_and_claim_no_threshold(control: ReportData) -> None:
+    html = render(control)
+    page = Page(html)
+    assert [a["id"] for a in page.all("section")] == SECTIONS
+    assert all(len(str(p["alt"])) > 20 for p in page.all("img"))
+    assert control.threshold.log is None
+    assert "No threshold was applied" in html
+    for claim in ("The least dense candidate", "The threshold is", "The threshold of this run", "The densest 300"):
+        assert claim not in page.text
+    if control.threshold.which == "none":
+        assert "Nothing was selected (select.which: none, the compute-matched control)" in page.text
+        assert "Selected 0 0% of the candidates" in page.text
+        assert "of the selected" not in page.text
+        assert not control.picks
+        assert control.sharpness is None
+    else:
+        assert "300 (20%) were drawn at random, whatever their density" in page.text
+        assert "as many as the rules would keep (top_fraction = 0.2, 300)" in page.text
+        assert "evenly spread from the densest to the least dense" in page.text
+
+
+def test_sharpness_is_that_of_the_images_themselves(digits_job: Job, digits: ReportData) -> None:
+    run = digits_job.run
+    made = np.concatenate([f.read_table()["sharpness"].to_numpy() for f in run.folder("augmented").files(".parquet")])
+    real = [
+        ndimage.laplace(x @ np.array([0.299, 0.587, 0.114]), mode="nearest").var()
+        for f in run.folder("images").files(".parquet")
+        if f.name.startswith("test-")
+        for x in image_array(f.read_table()).astype(np.float64)
+    ]
+    found = digits.sharpness
+    assert found is not None
+    assert (found.n_augmented, found.n_decoded, found.n_real, found.least) == (300, 300, 24, None)
+    np.testing.assert_allclose(found.augmented, np.quantile(made, [0.25, 0.5, 0.75]))
+    np.testing.assert_allclose(found.real, np.quantile(real, [0.25, 0.5, 0.75]))
+    ratio = found.augmented[1] / found.real[1]
+    assert ratio < 0.95
+    text = Page(render(digits)).text
+    assert f"Decoded images are blurrier: their median is {percent(ratio)} of that of real ones." in text
+    assert "were dropped as less sharp" not in text
+    filtered = replace(found, n_decoded=500, least=1.5)
+    assert "200 of 500 decoded images were dropped" in " ".join(
+        sharpness_sentences(replace(digits, sharpness=filtered))
+    )
+
+
+def test_samples_are_the_same_latents_before_and_after(digits_job: Job, digits: ReportData) -> None:
+    z = Normal(16).sample(0, 6, 0)
+    for stage, shown in (("train", digits.prior_samples.before), ("finetune", digits.prior_samples.after)):
+        vae = load_vae(digits_job.run.folder(f"{stage}/vae.safetensors"))
+        np.testing.assert_array_equal(shown, tiles(decode_images(vae, z, 16)))
+    pictures = {a["alt"] for a in Page(render(digits)).all("img")}
+    assert "The images that the fine-tuned VAE decodes from the same 6 random latents, in the same places." in pictures
+
+
+def test_every_term_of_the_curves_has_its_panel(digits: ReportData) -> None:
+    first = tuple({**p, "discriminator": 1.0, "beta": 0.5} for p in digits.curves[0].points[3:])
+    second = ({"step": 4, "real_logit": -0.5, "my_term": 2.0}, {"step": 8, "loss": 1.0, "real_logit": 0.25})
+    changed = replace(digits, curves=(Curve("train", first), Curve("finetune", second)))
+    terms = {name for p in (*first, *second) for name in p} - {"step"}
+    pictures = draw(changed)
+    assert {n for n in pictures if n.startswith("curve-")} == {f"curve-{t}.svg" for t in terms}
+    page = Page(render(changed, pictures))
+    assert "real logit: fine-tuning from -0.5 at step 4 to 0.25 at step 8." in {a.get("alt") for a in page.all("img")}
+    for title in ("Logit of real images", "Weight β of the KL term", "My term", "Loss of the discriminator"):
+        assert title in page.text

@@ -14,7 +14,7 @@ from stages_helpers import merge, start
 from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.pipeline import COMMANDS, STAGES
 from ldsaug_ray.stages.command import require_faiss
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +75,8 @@ def test_no_faiss_names_the_extras(monkeypatch):
 
 
 def test_every_stage_has_a_job_and_a_command(capsys):
-    assert {p.stem for p in (ROOT / "jobs").glob("*.py")} == {*STAGES, "run"}
-    for name in (*STAGES, "run"):
+    assert {p.stem for p in (ROOT / "jobs").glob("*.py")} == {*COMMANDS, "run"}
+    for name in (*COMMANDS, "run"):
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])
         assert stopped.value.code == 0
@@ -86,7 +86,7 @@ def test_every_stage_has_a_job_and_a_command(capsys):
     assert capsys.readouterr().out.strip() == f"ldsaug_ray {__version__}"
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run"])
+@pytest.mark.parametrize("name", [*COMMANDS, "run"])
 def test_jobs_are_the_commands(name, tmp_path):
     job = [sys.executable, str(ROOT / f"jobs/{name}.py")]
     assert f"ldsaug {name} " in subprocess.run([*job, "--help"], capture_output=True, text=True, check=True).stdout

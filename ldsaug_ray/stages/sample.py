@@ -1,0 +1,326 @@
+"""`ldsaug sample`: images from a trained VAE to a folder of their own, through a pool of decoder actors.
+
+Latents come from a prior (`vae/priors.py`), sample k from (seed, k) alone. The folder is kept as a run directory is: a
+manifest, markers of finished units, and `images/` with Parquet parts or PNG files; so the same command again continues.
+
+Which latents the mixture and the kernel density are fitted to follows from the model that samples. The baseline's are
+`latents/`. The fine-tuned encoder has moved them: it encodes the training images again, once, to `finetune/latents/`,
+and A's latents are the interpolants of the same parents there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import fingerprint, table_digest
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds import interpolate, lds_weights
+from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
+from ldsaug_ray.pipeline import SAMPLE, STAGES
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver, total
+from ldsaug_ray.stages._job import Job, cluster_resources, pool_of, ray_session
+from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_faiss, seen_by_all
+from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
+from ldsaug_ray.stages.encode import EncodeWorker, ReadPart, image_parts, read_latents, vectors
+from ldsaug_ray.stages.runner import require_current
+from ldsaug_ray.storage import Location
+from ldsaug_ray.vae.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the settings come to on this run; equal fingerprints give equal images."""
+
+    model: Literal["train", "finetune"]
+    seed: int
+    with_augmented: bool
+    weights: Location
+    fingerprint: str
+
+    @classmethod
+    def of(cls, config: Config, run: RunDir) -> Request:
+        """Resolve `auto` and what is not given.
+
+        Raises:
+            InputError: a stage that is read is not complete, or out of date.
+        """
+        sample, select = config.sample, config.select
+        model: Literal["train", "finetune"] = "train" if sample.model == "train" else "finetune"
+        if sample.model == "auto" and run.entry("finetune") is None:
+            model = "train"
+        fitted = sample.prior != "normal"
+        uses = model == "finetune" and config.finetune.uses.prior and select.which != "none"
+        augmented = fitted and (uses if sample.with_augmented == "auto" else sample.with_augmented)
+        reads: list[str] = [model]
+        if fitted:
+            reads.append("encode" if model == "train" else "prepare")
+        if augmented:
+            reads.append("decode")
+        require_current(config, run, reads)
+        seed = config.seed if sample.seed is None else sample.seed
+        read = {stage: run.require(stage, "digest") for stage in reads}
+        how = [config.score.interpolation, config.finetune.lds_weight] if augmented else []
+        identity = fingerprint([model, seed, augmented, read, how])
+        return cls(
+            model, seed, augmented, run.folder(f"{model}/vae.safetensors"), SAMPLE.fingerprint(config, {}, identity)
+        )
+
+
+def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False) -> int:
+    """Draw `sample.n` images; prints a summary to standard output. Returns the exit code.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    run = open_run_dir(config, create=False)
+    request = Request.of(config, run)
+    out = open_sample_dir(config, create=False)
+    other = out.holds_other("sample", request.fingerprint)
+    if other and not overwrite:
+        raise InputError(
+            f"sample.out {out.root.uri}: holds images of another request (other settings or another model); choose "
+            "another folder, or pass --overwrite to discard them"
+        )
+    complete = out.is_complete("sample", request.fingerprint)
+    state = "complete" if complete else "continue" if out.interrupted("sample", request.fingerprint) else "run"
+    if dry_run:
+        print_sample_plan(config, out, request.model, state)
+        return 0
+    if not complete:
+        for name, root in (("run_dir", run.root), ("sample.out", out.root)):
+            seen_by_all(name, root.uri)
+        with ExitStack() as held:
+            out = open_sample_dir(config, held=held)
+            job = Job(config, run, make_console(), verbose)
+            held.enter_context(ray_session(config, verbose=verbose))
+            done = out.begin("sample", request.fingerprint)
+            resumed = sum(unit.counts.rows_in for unit in done.values())
+            started = time.monotonic()
+            outcome = draw(job, out, request, done)
+            seconds = time.monotonic() - started
+            drawn = outcome.counts.rows_in - resumed
+            out.finish(
+                "sample",
+                request.fingerprint,
+                outcome.counts,
+                outcome.digest,
+                seconds,
+                drawn,
+                rows_resumed=resumed,
+                **outcome.facts,
+            )
+    print_summary(out, ["sample"], {"sample": state})
+    print(told(out.require("sample")))
+    return 0
+
+
+def draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult]) -> Outcome:
+    """Draw, decode and write what is not done yet.
+
+    Raises:
+        InputError: latents that no prior can be fitted to, or a VAE that decodes to what is no image.
+    """
+    import ray
+
+    settings = job.config.sample
+    prior, facts = _prior(job, out, request)
+    step = settings.part_rows
+    ranges = [(a, min(a + step, settings.n)) for a in range(0, settings.n, step)]
+    pool = pool_of(settings.workers, "sample", cluster_resources(), limit=len(ranges))
+    results = run_units(
+        replace(job, run=out),
+        "sample",
+        {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)},
+        {n: b - a for n, (a, b) in enumerate(ranges)},
+        done,
+        pool,
+        SampleWorker,
+        (
+            ray.put(prior),
+            request.seed,
+            request.weights,
+            settings.batch_size,
+            out.root,
+            settings.format,
+            pool.gpus > 0,
+        ),
+        unit_name="images",
+    )
+    counts, digest = total(results.values())
+    known = {"model": request.model, "weights": job.run.require(request.model, "digest"), "seed": request.seed}
+    return Outcome(counts, digest, {**known, "format": settings.format, "prior": settings.prior, **facts})
+
+
+class SampleWorker:
+    """Holds the decoder and the prior; a range of samples a call."""
+
+    def __init__(
+        self,
+        prior: Prior,
+        seed: int,
+        weights: Location,
+        batch_size: int,
+        out: Location,
+        layout: Literal["parquet", "png"],
+        gpu: bool,
+    ):
+        from ldsaug_ray.vae import load_vae
+
+        self.vae = load_vae(weights, "cuda" if gpu else "cpu")
+        self.prior, self.seed, self.batch_size, self.out, self.layout = prior, seed, batch_size, out, layout
+
+    def __call__(self, unit: int, numbers: pa.Table) -> UnitResult:
+        from ldsaug_ray.vae import decode_images
+
+        start, stop = numbers["start"][0].as_py(), numbers["stop"][0].as_py()
+        z = self.prior.sample(start, stop, self.seed)
+        names = [f"s{n:09d}" for n in range(start, stop)]
+        images = decode_images(self.vae, z, self.batch_size)
+        table = pa.table({"key": names, "image": image_column(images, names), "z": vectors(z)})
+        files: tuple[str, ...] = (f"images/part-{unit:06d}.parquet",)
+        if self.layout == "parquet":
+            (self.out / files[0]).write_table(table.replace_schema_metadata(HUGGING_FACE))
+        else:
+            files = tuple(f"images/{name}.png" for name in names)
+            for file, picture in zip(files, table["image"].to_pylist(), strict=True):
+                (self.out / file).write_bytes(picture["bytes"])
+        rows = (len(table),) if self.layout == "parquet" else (1,) * len(files)
+        return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), files, rows)
+
+
+def told(entry: Mapping[str, Any]) -> str:
+    """What was drawn, in a sentence."""
+    model = "the baseline" if entry["model"] == "train" else "the fine-tuned VAE"
+    latents = f"{entry.get('latents', 0):,} latents"
+    if entry.get("augmented"):
+        latents += f" and {entry['augmented']:,} of A"
+    source = {
+        "normal": lambda: "N(0, I)",
+        "mixture": lambda: (
+            f"a mixture of {entry['components']} Gaussians ({entry['covariance']} covariance"
+            f"{'' if entry['converged'] else ', not converged'}) fitted to {latents}"
+        ),
+        "kde": lambda: f"the kernel density of {latents}, sigma = {entry['sigma']:.4g}",
+    }[entry["prior"]]()
+    return f"drew {entry['rows_out']:,} images from {model}, latents from {source}; seed {entry['seed']}"
+
+
+def _prior(job: Job, out: RunDir, request: Request) -> tuple[Prior, dict[str, Any]]:
+    """The prior, and what the manifest says of it. What was fitted is kept beside the markers: a resumed command must
+    draw from the same, to the last bit, on whatever machine it runs."""
+    settings, facts = job.config.sample, out.folder("_progress/sample/prior.json")
+    if settings.prior == "normal":
+        return Normal(_latent_dim(job.config, request.weights)), {}
+    if settings.prior == "mixture":
+        kept = out.folder("_progress/sample/prior.safetensors")
+        if not facts.exists():
+            z, counted = _latents(job, request)
+            with job.console.status("fitting the mixture") if job.console.is_terminal else nullcontext():
+                mixture = fit_mixture(z, settings.components, settings.covariance, request.seed)
+            if not mixture.converged:
+                job.console.print("sample    the mixture's fit has not converged; it is used as it is", highlight=False)
+            mixture.save(kept)
+            fit = {"components": settings.components, "covariance": mixture.covariance, "converged": mixture.converged}
+            facts.write_json({**counted, **fit})
+        return Mixture.load(kept), facts.read_json()
+    z, counted = _latents(job, request)
+    if not facts.exists():
+        facts.write_json({**counted, "sigma": _sigma(z[: counted["latents"]], settings.sigma, request.seed)})
+    noted = facts.read_json()
+    return kernel_density(z, noted["sigma"]), noted
+
+
+def _sigma(latents: np.ndarray, given: float | str, seed: int) -> float:
+    """A number, or the likeliest for real images' latents: A's lie so near their parents that they would shrink it."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return sigma_leave_one_out(latents, seed)[0]
+    except InputError as e:
+        raise InputError(
+            f"sample.sigma: leave_one_out finds none for these {len(latents)} latents (they are all equal, or most "
+            "have a duplicate); set sample.sigma to a number"
+        ) from e
+
+
+def _latent_dim(config: Config, weights: Location) -> int:
+    """d, by encoding one image: what kind of autoencoder it is does not matter."""
+    from ldsaug_ray.vae import load_vae, posterior_means
+
+    side = config.data.resolution
+    return posterior_means(load_vae(weights), np.zeros((1, side, side, 3), np.uint8), 1).shape[1]
+
+
+def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
+    """Latents of the training images, by key, then those of A, by candidate: float32[N + M, d]; and N and M.
+
+    Where A weighs by LDS, its rows are drawn again in proportion, as many as there are: scikit-learn's mixture takes no
+    weights, and both priors shall mean the same.
+    """
+    source = job if request.model == "train" else _encoded_again(job, request)
+    keys, z = read_latents(source, "train")
+    if not request.with_augmented:
+        return z, {"latents": len(z), "augmented": 0}
+    columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
+    made = pa.concat_tables(f.read_table(columns) for f in job.run.folder("augmented").files(".parquet"))
+    made = made.sort_by("candidate")
+    row = {key: n for n, key in enumerate(keys)}
+    try:
+        i, j = (np.array([row[key] for key in made[side].to_pylist()]) for side in ("parent_i", "parent_j"))
+    except KeyError as e:
+        raise InputError(f"augmented/ names the image {e.args[0]!r}, which has no latent; decode again") from None
+    a = interpolate(z, i, j, made["alpha"].to_numpy(), job.config.score.interpolation)
+    if job.config.finetune.lds_weight:
+        weights = lds_weights(made["log_lds"].to_numpy(), job.config.finetune.lds_weight)
+        a = a[resampled_rows(weights, request.seed)]
+    return np.concatenate([z, a]), {"latents": len(z), "augmented": len(a)}
+
+
+def _encoded_again(job: Job, request: Request) -> Job:
+    """A job whose `latents/` are the training images' under the fine-tuned encoder: `finetune/latents/`, made once.
+
+    They lie below finetune's folder, and so are deleted when it is trained again.
+    """
+    config, root = job.config, job.run.folder("finetune")
+    identity = STAGES["encode"].fingerprint(
+        config, {"prepare": job.run.require("prepare", "digest"), "train": job.run.require("finetune", "digest")}
+    )
+
+    inner = replace(job, run=RunDir(root))
+    if inner.run.is_complete("encode", identity):
+        return inner
+    with sole_driver("run_dir", job.run.root):
+        inner = replace(job, run=RunDir(root))  # another command may just have made them
+        if inner.run.is_complete("encode", identity):
+            return inner
+        done = inner.run.begin("encode", identity)
+        parts = image_parts(job, "train")
+        pool = pool_of(config.encode.workers, "encode", cluster_resources(), limit=len(parts))
+        started = time.monotonic()
+        results = run_units(
+            inner,
+            "encode",
+            {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(parts)},
+            {n: rows for n, (_, rows) in enumerate(parts)},
+            done,
+            pool,
+            EncodeWorker,
+            (request.weights, config.encode.batch_size, root, pool.gpus > 0),
+            read=ReadPart(job.run.root),
+            unit_name="images",
+        )
+        counts, digest = total(results.values())
+        inner.run.finish("encode", identity, counts, digest, time.monotonic() - started, counts.rows_in)
+    return inner
