@@ -24,7 +24,7 @@ from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block
 from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
 from ldsaug_ray.lds.random_choice import random_candidates
 from ldsaug_ray.lds.threshold import Selection, select
-from ldsaug_ray.lds.weights import lds_weights
+from ldsaug_ray.lds.weights import lds_weights, log_mean_weight
 
 __all__ = [
     "Approximation",
@@ -51,6 +51,7 @@ __all__ = [
     "latents_fingerprint",
     "lds_weights",
     "load_index",
+    "log_mean_weight",
     "n_pairs_for",
     "norms_from_mean",
     "open_index",

@@ -32,6 +32,19 @@ def lds_weights(log_lds: NDArray[np.float64], power: float) -> NDArray[np.float6
         )
     if not len(logs):
         return logs
-    with np.errstate(over="ignore"):  # a product below -1e308 is a weight of 0
-        relative = np.exp(power * (logs - logs.max()))
+    relative = _relative(logs, power)
     return np.asarray(relative / relative.mean())
+
+
+def log_mean_weight(log_lds: NDArray[np.float64], power: float) -> float:
+    """log of the mean of LDS^power, of float[M] log LDS, M > 0: exp(power · log LDS − this) is what `lds_weights` gives.
+
+    For parts of A that are weighed one at a time.
+    """
+    return float(power * log_lds.max() + math.log(_relative(log_lds, power).mean()))
+
+
+def _relative(logs: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    """(LDS / largest LDS)^power."""
+    with np.errstate(over="ignore"):  # a product below -1e308 is a weight of 0
+        return np.exp(power * (logs - logs.max()))

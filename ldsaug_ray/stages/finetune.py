@@ -6,13 +6,13 @@ adds to a step comes on top (`finetune.mixing`), and what it is used for is `fin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from ldsaug_ray.config.settings import Finetune
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds import log_mean_weight
 from ldsaug_ray.rundir import UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job
@@ -90,8 +90,5 @@ def _too_few(settings: Finetune, rows: int, real: int) -> str:
 
 def _log_mean(job: Job, files: list[str], power: float) -> float:
     """log of the mean of LDS^power over A."""
-    if not power:
-        return 0.0
-    logs = [power * (job.run.root / file).read_table(["log_lds"])["log_lds"].to_numpy() for file in files]
-    joined = np.concatenate(logs)
-    return float(np.logaddexp.reduce(joined)) - math.log(len(joined))
+    logs = [(job.run.root / file).read_table(["log_lds"])["log_lds"].to_numpy() for file in files]
+    return log_mean_weight(np.concatenate(logs), power)

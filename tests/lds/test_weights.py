@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chisquare
 
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds import lds_weights, random_candidates, threshold
+from ldsaug_ray.lds import lds_weights, log_mean_weight, random_candidates, threshold
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 3.0])
@@ -18,6 +18,8 @@ def test_a_power_of_the_density_with_mean_one(power: float) -> None:
     found = lds_weights(np.log(lds), power)
     np.testing.assert_allclose(found, lds**power / (lds**power).mean(), rtol=1e-12)
     assert found.dtype == np.float64
+    parts = [np.exp(power * part - log_mean_weight(np.log(lds), power)) for part in np.split(np.log(lds), [7, 30])]
+    np.testing.assert_allclose(np.concatenate(parts), found, rtol=1e-12)
 
 
 def test_densities_below_the_smallest_float() -> None:
