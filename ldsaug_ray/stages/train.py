@@ -224,8 +224,7 @@ def _train(config: dict[str, Any]) -> None:
     else:
         vae = build_vae(config["vae"], config["resolution"], config["seed"])
     device = ray.train.torch.get_device() if config["gpu"] else "cpu"
-    module = ray.train.torch.prepare_model(vae) if world > 1 or config["gpu"] else vae
-    trainer = Trainer(module, settings, config["seed"], device, rank=rank)
+    trainer = Trainer(vae, settings, config["seed"], device, rank=rank, world=world)
     curve: list[dict[str, float]] = []
     resumed = 0
     checkpoint = ray.train.get_checkpoint()

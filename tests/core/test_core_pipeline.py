@@ -89,6 +89,9 @@ def changed(name: str) -> Config:
         section.update(rule="fixed", value=3.0)
     elif name == "score.sigma.share":
         section.update(rule="parent_share", share=0.3)
+    elif name == "finetune.uses.adversarial":  # needs a discriminator
+        section[leaf] = 1.0
+        tree["finetune"]["objective"]["adversarial"]["weight"] = 1.0
     elif name in OTHER:
         section[leaf] = OTHER[name]
     elif leaf in ("count", "gpus"):
