@@ -574,6 +574,14 @@ class Finetune(Optimisation):
     freeze: Literal["none", "encoder", "decoder"] = Field("none", description="what is not trained further")
     uses: Uses = Uses()
 
+    @model_validator(mode="after")
+    def _has_a_judge(self) -> Finetune:
+        if self.uses.adversarial and not self.objective.adversarial.weight:
+            raise ValueError(
+                "uses.adversarial needs a discriminator; set objective.adversarial.weight above 0, or this to 0"
+            )
+        return self
+
 
 class Report(Section):
     """The page that shows what was selected."""

@@ -37,7 +37,7 @@ def lds_weights(log_lds: NDArray[np.float64], power: float) -> NDArray[np.float6
 
 
 def log_mean_weight(log_lds: NDArray[np.float64], power: float) -> float:
-    """log of the mean of LDS^power, of float[M] log LDS, M > 0: exp(power · log LDS − this) is what `lds_weights` gives.
+    """log of the mean of LDS^power, float[M] log LDS, M > 0: exp(power · log LDS − this) is what `lds_weights` gives.
 
     For parts of A that are weighed one at a time.
     """

@@ -89,6 +89,7 @@ def step_batches(
         compute=ray.data.ActorPoolStrategy(size=1),
     )
     for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        assert isinstance(block, pa.Table)
         for step in range(len(block)):
             yield _unpacked(block.slice(step, 1), resolution)
 

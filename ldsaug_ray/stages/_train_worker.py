@@ -27,7 +27,7 @@ from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.curve import LossCurve, Means
 
 if TYPE_CHECKING:
-    from ldsaug_ray.vae import Trainer
+    from ldsaug_ray.vae import Augmented, Autoencoder, Trainer
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT_IMAGES = 256
@@ -108,20 +108,18 @@ class _Rank:
     def _trainer(self) -> Trainer:
         import ray.train.torch
 
-        from ldsaug_ray.vae import Trainer, build_discriminator, build_vae, load_discriminator, load_vae
+        from ldsaug_ray.vae import Trainer, build_vae, load_discriminator, load_vae
 
         task, adversarial = self.task, self.settings.objective.adversarial
+        vae: Autoencoder
         if task.initial is None:
             vae = build_vae(task.vae, task.resolution, task.seed)
         else:
             vae = load_vae(task.root / task.initial, expect=(task.vae, task.resolution))
-        discriminator = None
-        if adversarial.weight:
-            if task.initial_discriminator is None:
-                discriminator = build_discriminator(task.vae, task.resolution, adversarial, task.seed)
-            else:
-                file = task.root / task.initial_discriminator
-                discriminator = load_discriminator(file, expect=(task.vae, task.resolution))
+        discriminator = None  # the trainer makes a new one where it needs one
+        if adversarial.weight and task.initial_discriminator is not None:
+            file = task.root / task.initial_discriminator
+            discriminator = load_discriminator(file, expect=(task.vae, task.resolution, adversarial))
         return Trainer(
             vae,
             self.settings,
@@ -226,7 +224,7 @@ class _Rank:
         return round(float(reconstruction_error(pair[0], pair[1], self.settings.objective.reconstruction)), 6)
 
 
-def _augmented(batch: StepBatch) -> Any:
+def _augmented(batch: StepBatch) -> Augmented | None:
     from ldsaug_ray.vae import Augmented
 
     found = batch.augmented

@@ -1,25 +1,32 @@
-"""The autoencoder: StyleGAN2-structured or the user's own; objective, training step, inference, checkpoints. No Ray."""
+"""The autoencoder: StyleGAN2-structured or the user's own; adversarial training, inference, checkpoints. No Ray."""
 
 from ldsaug_ray.vae.adapters import open_pretrained, pretrained_stamp
 from ldsaug_ray.vae.autoencoder import Autoencoder, Output
+from ldsaug_ray.vae.batch import Augmented
 from ldsaug_ray.vae.checkpoint import load_vae, read_extra, read_latent_dim, save_vae, weights_digest
+from ldsaug_ray.vae.discriminator import Discriminator, build_discriminator, load_discriminator, save_discriminator
 from ldsaug_ray.vae.inference import decode_images, posterior_means
-from ldsaug_ray.vae.losses import Elbo, Objective, kl_standard_normal, reconstruction_error
+from ldsaug_ray.vae.losses import free_bits, kl_standard_normal, reconstruction_error
 from ldsaug_ray.vae.model import RESOLUTIONS, VAE, build_vae, to_float, to_uint8, unwrap
+from ldsaug_ray.vae.perceptual import load_perceptual
 from ldsaug_ray.vae.training import DivergedError, Trainer, step_generator
 
 __all__ = [
     "RESOLUTIONS",
     "VAE",
+    "Augmented",
     "Autoencoder",
+    "Discriminator",
     "DivergedError",
-    "Elbo",
-    "Objective",
     "Output",
     "Trainer",
+    "build_discriminator",
     "build_vae",
     "decode_images",
+    "free_bits",
     "kl_standard_normal",
+    "load_discriminator",
+    "load_perceptual",
     "load_vae",
     "open_pretrained",
     "posterior_means",
@@ -27,6 +34,7 @@ __all__ = [
     "read_extra",
     "read_latent_dim",
     "reconstruction_error",
+    "save_discriminator",
     "save_vae",
     "step_generator",
     "to_float",

@@ -7,6 +7,8 @@ the prior N(0, I) its components already have unit variance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -34,11 +36,20 @@ class SynthesisBlock(nn.Module):
         self.to_rgb = ToRgb(out_channels, w_dim)
 
     def forward(
-        self, x: Tensor, rgb: Tensor, w: Tensor, noise: NoiseMode, generator: torch.Generator | None
+        self, x: Tensor, rgb: Tensor, styles: Sequence[Tensor], patterns: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """x float32[B, in, R/2, R/2], rgb float32[B, 3, R/2, R/2] -> (float32[B, out, R, R], float32[B, 3, R, R])."""
-        x = self.conv(self.up(x, w, noise, generator), w, noise, generator)
-        return x, upsample(rgb) + self.to_rgb(x, w)
+        """x float32[B, in, R/2, R/2], rgb float32[B, 3, R/2, R/2] -> (float32[B, out, R, R], float32[B, 3, R, R]).
+
+        Args:
+            x: features.
+            rgb: picture so far, always float32: pixel values need more than bfloat16's 8 bits.
+            styles: of `up`, `conv` and `to_rgb`, float32[B, w_dim] each.
+            patterns: noise of `up` and `conv`.
+        """
+        x = self.conv(self.up(x, styles[0], patterns[0]), styles[1], patterns[1])
+        with torch.autocast(rgb.device.type, enabled=False):
+            rgb = upsample(rgb)
+        return x, rgb + self.to_rgb(x, styles[2])
 
 
 class Decoder(nn.Module):
@@ -61,12 +72,29 @@ class Decoder(nn.Module):
             SynthesisBlock(channels[side // 2], channels[side], side, latent_dim) for side in sides[1:]
         )
 
+    @property
+    def styles(self) -> int:
+        """How many styles `synthesis` takes: 2 log2(R) − 2; a ToRgb shares that of the convolution after it."""
+        return 2 * len(self.blocks) + 2
+
     def forward(self, z: Tensor, noise: NoiseMode = "const", generator: torch.Generator | None = None) -> Tensor:
-        """float32[B, latent_dim] -> float32[B, 3, R, R]; see `StyledConv.forward` for `noise` and `generator`."""
-        w = self.mapping(z)
-        x = self.const.expand(len(z), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        x = self.conv(x, w, noise, generator)
-        rgb = self.to_rgb(x, w)
+        """float32[B, latent_dim] -> float32[B, 3, R, R]; see `StyledConv.pattern` for `noise` and `generator`."""
+        return self.synthesis(self.mapping(z), self.patterns(len(z), noise, generator))
+
+    def patterns(self, batch: int, noise: NoiseMode, generator: torch.Generator | None = None) -> list[Tensor]:
+        """The noise of every synthesis layer, in order; see `StyledConv.pattern`."""
+        layers: list[StyledConv] = [self.conv]
         for block in self.blocks:
-            x, rgb = block(x, rgb, w, noise, generator)
+            assert isinstance(block, SynthesisBlock)
+            layers += [block.up, block.conv]
+        return [layer.pattern(batch, noise, generator) for layer in layers]
+
+    def synthesis(self, w: Tensor, patterns: Sequence[Tensor]) -> Tensor:
+        """w float32[B, latent_dim], or float32[B, styles, latent_dim], and noise -> float32[B, 3, R, R]."""
+        styles = [w] * self.styles if w.ndim == 2 else w.unbind(1)
+        x = self.const.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = self.conv(x, styles[0], patterns[0])
+        rgb = self.to_rgb(x, styles[1]).to(self.const.dtype)
+        for k, block in enumerate(self.blocks):
+            x, rgb = block(x, rgb, styles[2 * k + 1 : 2 * k + 4], patterns[2 * k + 1 : 2 * k + 3])
         return rgb

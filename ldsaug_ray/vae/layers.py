@@ -156,10 +156,11 @@ class ModulatedConv2d(nn.Module):
             y = fir_filter(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
         else:
             y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        bias = bias.to(y.dtype)  # under autocast a float32 bias would make the whole map float32
         if not self.demodulate:
             return y + bias[:, None, None]
         norm2 = F.linear(style.square(), weight.square().sum((2, 3)))
-        scale = torch.rsqrt(norm2 + DEMODULATION_EPS) * self.gain
+        scale = (torch.rsqrt(norm2 + DEMODULATION_EPS) * self.gain).to(y.dtype)
         return torch.addcmul(bias[:, None, None], y, scale[:, :, None, None])
 
 
@@ -183,23 +184,33 @@ class StyledConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
-    def forward(self, x: Tensor, w: Tensor, noise: NoiseMode, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, pattern: Tensor) -> Tensor:
         """float32[B, in, H, W] -> float32[B, out, R, R].
 
         Args:
             x: features.
             w: styles, float32[B, w_dim].
-            noise: `const` adds the stored pattern (deterministic), `random` a new one per image.
-            generator: source of the random noise; none: torch's default.
+            pattern: noise to add, as `pattern` gives it.
         """
         y = self.conv(x, w, self.bias * LRELU_GAIN)
-        if noise == "random":
-            side = self.noise_const.shape[-1]
-            pattern = torch.randn(len(y), 1, side, side, generator=generator, device=y.device, dtype=y.dtype)
-        else:
-            pattern = self.noise_const
-        y = y + pattern * (self.noise_strength * LRELU_GAIN)
+        y = y + (pattern * (self.noise_strength * LRELU_GAIN)).to(y.dtype)
         return F.leaky_relu(y, LRELU_SLOPE, inplace=True)
+
+    def pattern(self, batch: int, noise: NoiseMode, generator: torch.Generator | None = None) -> Tensor:
+        """Noise for `forward`: float32[R, R], the stored pattern (`const`), or float32[batch, 1, R, R], new (`random`).
+
+        It is drawn apart from its use because compiled code can take no generator.
+
+        Args:
+            batch: images.
+            noise: `const` makes the picture a function of the latent alone.
+            generator: source of the random noise, on the weights' device; none: torch's default.
+        """
+        if noise == "const":
+            return self.noise_const
+        side = self.noise_const.shape[-1]
+        like = self.bias
+        return torch.randn(batch, 1, side, side, generator=generator, device=like.device, dtype=like.dtype)
 
 
 class ToRgb(nn.Module):

@@ -1,87 +1,53 @@
-"""Training objectives: what a step minimises.
+"""What the VAE itself minimises, per image: reconstruction error, and KL divergence with warm-up and free bits.
 
-An objective is a callable `objective(module, images, step, generator) -> (total, terms)`, so that other terms
-(adversarial, cycle) can join without a change to the trainer. The plain one is the β-weighted negative evidence lower
-bound (Kingma & Welling 2014, equation 7; Higgins et al. 2017 for β), per pixel value.
+The plain objective is the β-weighted negative evidence lower bound (Kingma & Welling 2014, equation 7; Higgins et al.
+2017 for β), per pixel value. Rows carry weights that sum to 1, so that images of A can count less or more than 1.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from ldsaug_ray.config import settings as config
+from torch import Tensor
 
 CHARBONNIER_EPS = 1e-3
 
-Terms = dict[str, Tensor]
-
-
-class Objective(Protocol):
-    """What the trainer minimises."""
-
-    def __call__(
-        self,
-        module: nn.Module,
-        images: Tensor,
-        step: int,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Terms]:
-        """The loss (a scalar with gradient) and its named terms (scalars without), `loss` among them.
-
-        Args:
-            module: the VAE, perhaps wrapped by DistributedDataParallel: call it once, and through the wrapper.
-            images: float32[B, 3, R, R] in −1..1, on the module's device.
-            step: steps taken before this one.
-            generator: the only source of randomness.
-        """
-        ...
-
-
-class Elbo:
-    """Reconstruction error + β · KL(q(z|x) ‖ N(0, I)), both per pixel value, β rising linearly from 0."""
-
-    def __init__(self, settings: config.Objective) -> None:
-        self.settings = settings
-
-    def __call__(
-        self, module: nn.Module, images: Tensor, step: int, generator: torch.Generator | None
-    ) -> tuple[Tensor, Terms]:
-        """See `Objective`; terms: loss, reconstruction (per pixel value), kl (nats per image), beta (at this step)."""
-        reconstructed, mu, logvar = module(images, generator)
-        error = reconstruction_error(reconstructed, images, self.settings.reconstruction)
-        kl = kl_standard_normal(mu, logvar).mean()
-        beta = warmed_up(self.settings.beta, step, self.settings.kl_warmup_steps)
-        total = error + (beta / images[0].numel()) * kl
-        return total, {
-            "loss": total.detach(),
-            "reconstruction": error.detach(),
-            "kl": kl.detach(),
-            "beta": kl.new_tensor(beta),
-        }
-
 
 def reconstruction_error(x: Tensor, target: Tensor, kind: str) -> Tensor:
-    """Mean over all values of the l1, l2 or charbonnier distance √(δ² + ε²) − ε, ε = 1e-3; a scalar.
+    """The l1, l2 or charbonnier distance √(δ² + ε²) − ε, ε = 1e-3, mean over an image's values: [B] of two [B, …].
 
     Charbonnier (Barron 2019, arXiv:1701.03077, α = 1) is l1 with a smooth bottom.
     """
+    delta = (x - target).flatten(1)
     if kind == "l1":
-        return F.l1_loss(x, target)
+        return delta.abs().mean(1)
     if kind == "l2":
-        return F.mse_loss(x, target)
+        return delta.square().mean(1)
     if kind == "charbonnier":
-        return torch.sqrt((x - target).square() + CHARBONNIER_EPS**2).mean() - CHARBONNIER_EPS
+        return torch.sqrt(delta.square() + CHARBONNIER_EPS**2).mean(1) - CHARBONNIER_EPS
     raise ValueError(f"unknown reconstruction error {kind!r}: l1, l2 or charbonnier")
 
 
 def kl_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(μ, diag σ²) ‖ N(0, I)) in nats, float32[B] of float32[B, d] (Kingma & Welling 2014, appendix B)."""
+    """KL(N(μ, diag σ²) ‖ N(0, I)) in nats of each dimension, float32[B, d] of float32[B, d].
+
+    Kingma & Welling 2014, appendix B.
+    """
     # expm1 keeps the cancellation of σ² − 1 − log σ² exact near the prior
-    return 0.5 * (mu.square() + torch.expm1(logvar) - logvar).sum(1)
+    return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
+
+
+def free_bits(kl: Tensor, weights: Tensor, bits: float) -> Tensor:
+    """Σ_j max(λ, mean of KL_j over the batch), a scalar: Kingma et al. 2016 (arXiv:1606.04934), equation 15.
+
+    With several workers the mean is over a worker's own share of the batch.
+
+    Args:
+        kl: nats, float32[B, d]; a dimension is a group of its own.
+        weights: float32[B], of the mean.
+        bits: λ, nats; with 0 this is the mean of the whole KL.
+    """
+    each = weights @ kl
+    return (each.clamp(min=bits) if bits else each).sum()
 
 
 def warmed_up(beta: float, step: int, warmup_steps: int) -> float:

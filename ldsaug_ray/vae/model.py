@@ -7,22 +7,22 @@ from torch import Tensor, nn
 
 from ldsaug_ray.config.settings import Vae
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.vae.autoencoder import Autoencoder, Output
+from ldsaug_ray.vae.autoencoder import Autoencoder
 from ldsaug_ray.vae.decoder import Decoder
 from ldsaug_ray.vae.encoder import Encoder
 from ldsaug_ray.vae.layers import NoiseMode
 
-CENTRE_MOMENTUM = 0.05
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
 
 class VAE(Autoencoder):
     """Encoder to q(z|x) = N(μ, diag σ²), decoder from z.
 
-    Latents are measured from `centre`, a running mean of the encoder's output: μ = encoder(x) − centre, and the decoder
-    gets z + centre. This is the VAE whose prior mean is learned, in coordinates where that mean is 0, and the mean of
-    the posterior means is the value that minimises the KL term. Without it, 80 % of a latent's norm was one offset
-    common to all images (measured on digits): far from N(0, I), and in the way of any bandwidth taken from norms.
+    Latents are measured from `centre`, a running mean of the encoder's output that training keeps: μ = encoder(x) −
+    centre, and the decoder gets z + centre. This is the VAE whose prior mean is learned, in coordinates where that mean
+    is 0, and the mean of the posterior means is the value that minimises the KL term. Without it, 80 % of a latent's
+    norm was one offset common to all images (measured on digits): far from N(0, I), and in the way of any bandwidth
+    taken from norms.
     A shift of `centre` cancels between encoder and decoder, so that reconstructions never depend on it.
 
     Args:
@@ -53,25 +53,6 @@ class VAE(Autoencoder):
     def decode(self, z: Tensor, noise: NoiseMode = "const", generator: torch.Generator | None = None) -> Tensor:
         """float32[B, d] -> float32[B, 3, R, R], nominally −1..1; `const` noise makes it a function of z alone."""
         return self.decoder(z + self.centre, noise, generator)
-
-    def forward(self, images: Tensor, generator: torch.Generator | None = None, noise: NoiseMode = "random") -> Output:
-        """Encode, draw z = μ + σ·ε (reparametrisation), decode; every parameter takes part.
-
-        In training mode it also moves `centre` towards the mean of this batch.
-
-        Args:
-            images: as in `encode`.
-            generator: source of ε and noise, on the images' device; none: torch's default.
-            noise: the decoder's noise mode.
-        """
-        mu, logvar = self.encode(images)
-        eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-        z = torch.addcmul(mu, torch.exp(0.5 * logvar), eps)
-        output = Output(self.decode(z, noise, generator), mu, logvar)
-        if self.training:  # counts from the next batch on: this one's result must not depend on its neighbours
-            with torch.no_grad():
-                self.centre.add_(mu.mean(0), alpha=CENTRE_MOMENTUM)
-        return output
 
 
 def build_vae(settings: Vae, resolution: int, seed: int) -> VAE:

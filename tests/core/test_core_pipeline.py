@@ -103,6 +103,9 @@ def changed(name: str) -> Config:
         section.update(rule="parent_share", share=0.3)
     elif name == "sample.with_augmented":
         section.update(prior="kde", with_augmented=True)
+    elif name == "finetune.uses.adversarial":  # needs a discriminator
+        section[leaf] = 1.0
+        tree["finetune"]["objective"]["adversarial"]["weight"] = 1.0
     elif name in OTHER:
         section[leaf] = OTHER[name]
     elif leaf in ("count", "gpus"):

@@ -13,6 +13,7 @@ from ldsaug_ray.vae.layers import (
     EqualConv2d,
     EqualLinear,
     ModulatedConv2d,
+    NoiseMode,
     StyledConv,
     downsample,
     fir_filter,
@@ -134,7 +135,7 @@ def test_gradients_equal_finite_differences(up: bool) -> None:
     names = [name for name, _ in layer.named_parameters()]
 
     def call(x: Tensor, w: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x, w, "const"))
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x, w, layer.noise_const))
 
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True, generator=_seeded(3))
     w = torch.randn(2, 4, dtype=torch.float64, requires_grad=True, generator=_seeded(4))
@@ -144,11 +145,14 @@ def test_gradients_equal_finite_differences(up: bool) -> None:
 def test_noise_modes() -> None:
     layer = StyledConv(2, 3, 8, 4)
     x, w = torch.randn(2, 2, 8, 8), torch.randn(2, 4)
-    assert torch.equal(layer(x, w, "const"), layer(x, w, "random")), "strength starts at 0"
+
+    def call(noise: NoiseMode, seed: int | None = None) -> Tensor:
+        return layer(x, w, layer.pattern(2, noise, None if seed is None else _seeded(seed)))
+
+    assert torch.equal(call("const"), call("random")), "strength starts at 0"
     with torch.no_grad():
         layer.noise_strength.fill_(1.0)
-    assert torch.equal(layer(x, w, "const"), layer(x, w, "const"))
-    first = layer(x, w, "random", _seeded())
-    assert torch.equal(first, layer(x, w, "random", _seeded()))
-    assert not torch.equal(first, layer(x, w, "random", _seeded(1)))
-    assert not torch.equal(first, layer(x, w, "const"))
+    assert torch.equal(call("const"), call("const"))
+    assert torch.equal(call("random", 0), call("random", 0))
+    assert not torch.equal(call("random", 0), call("random", 1))
+    assert not torch.equal(call("random", 0), call("const"))

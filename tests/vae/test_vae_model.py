@@ -7,14 +7,14 @@ import pytest
 import torch
 from vae_helpers import TINY, blobs
 
-from ldsaug_ray.config import Objective, Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.vae import (
     RESOLUTIONS,
     VAE,
-    Elbo,
     build_vae,
     decode_images,
+    free_bits,
     kl_standard_normal,
     posterior_means,
     reconstruction_error,
@@ -118,51 +118,38 @@ def test_inference_names_what_is_wrong(tiny: VAE) -> None:
         posterior_means(tiny, blobs(2), 4)
 
 
-def test_the_centre_cancels_in_reconstructions_and_follows_the_latents(tiny: VAE) -> None:
+def test_the_centre_cancels_in_reconstructions(tiny: VAE) -> None:
     images = torch.tensor(blobs(8))
-    tiny.eval()
     with torch.inference_mode():
         plain = tiny(images, torch.Generator().manual_seed(0))
         tiny.centre.add_(3.0)
         moved = tiny(images, torch.Generator().manual_seed(0))
     torch.testing.assert_close(moved.reconstruction, plain.reconstruction, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(moved.mu, plain.mu - 3)
-    tiny.train()
-    with torch.no_grad():
-        for _ in range(200):
-            tiny(images)
-    assert np.abs(posterior_means(tiny, images.numpy(), 8).mean(0)).max() < 1e-3
 
 
 def test_kl_equals_torch_distributions() -> None:
     generator = torch.Generator().manual_seed(0)
     mu, logvar = torch.randn(5, 7, generator=generator), 3 * torch.randn(5, 7, generator=generator)
     posterior = torch.distributions.Normal(mu.double(), (0.5 * logvar.double()).exp())
-    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
     np.testing.assert_allclose(kl_standard_normal(mu, logvar), expected, rtol=1e-5)
     assert kl_standard_normal(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
 
 
+def test_free_bits_hold_each_dimension_in_the_weighted_mean_over_the_batch() -> None:
+    kl = torch.rand(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=torch.float64)
+    for bits in (0.0, 0.5, 2.0):
+        expected = sum(max(bits, float(sum(w * k for w, k in zip(weights, kl[:, j], strict=True)))) for j in range(7))
+        assert free_bits(kl, weights, bits).item() == pytest.approx(expected)
+
+
 def test_reconstruction_errors() -> None:
-    x, y = torch.tensor([0.0, 0.5, -1.0]), torch.tensor([0.0, 0.0, 1.0])
-    assert reconstruction_error(x, y, "l1").item() == pytest.approx(2.5 / 3)
-    assert reconstruction_error(x, y, "l2").item() == pytest.approx(4.25 / 3)
-    exact = sum((d * d + 1e-6) ** 0.5 - 1e-3 for d in (0.0, 0.5, 2.0)) / 3
-    assert reconstruction_error(x, y, "charbonnier").item() == pytest.approx(exact, rel=1e-5)
+    x, y = torch.tensor([[0.0, 0.5, -1.0], [1.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    assert reconstruction_error(x, y, "l1").tolist() == pytest.approx([2.5 / 3, 1 / 3])
+    assert reconstruction_error(x, y, "l2").tolist() == pytest.approx([4.25 / 3, 1 / 3])
+    exact = [sum((d * d + 1e-6) ** 0.5 - 1e-3 for d in deltas) / 3 for deltas in ((0.0, 0.5, 2.0), (0.0, 0.0, 1.0))]
+    assert reconstruction_error(x, y, "charbonnier").tolist() == pytest.approx(exact, rel=1e-5)
     with pytest.raises(ValueError, match="l3"):
         reconstruction_error(x, y, "l3")
-
-
-@pytest.mark.parametrize(("step", "beta"), [(0, 0.0), (5, 0.25), (10, 0.5), (99, 0.5)])
-def test_objective_is_reconstruction_plus_warmed_up_kl_per_pixel_value(tiny: VAE, step: int, beta: float) -> None:
-    images = to_float(torch.tensor(blobs(4)))
-    objective = Elbo(Objective(reconstruction="l2", beta=0.5, kl_warmup_steps=10))
-    total, terms = objective(tiny.eval(), images, step, torch.Generator().manual_seed(0))
-    out = tiny(images, torch.Generator().manual_seed(0))
-    kl = kl_standard_normal(out.mu, out.logvar).mean()
-    expected = (out.reconstruction - images).square().mean() + beta * kl / (3 * 16 * 16)
-    torch.testing.assert_close(total, expected)
-    assert terms["beta"].item() == beta
-    assert terms["kl"].item() == pytest.approx(kl.item())
-    assert terms["loss"].item() == total.item()
-    assert not any(t.requires_grad for t in terms.values())
