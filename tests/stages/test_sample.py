@@ -177,7 +177,7 @@ def test_a_killed_command_goes_on(copied, save, tmp_path, ray_local):
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_what_cannot_be_drawn(copied, tree, tmp_path):
+def test_what_cannot_be_drawn(copied, tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(StorageError, match=r"sample.out .*file: is a file"):
@@ -194,7 +194,7 @@ def test_what_cannot_be_drawn(copied, tree, tmp_path):
     with pytest.raises(InputError, match=r"data\.source"):
         draw(copied, Path(copied["data"]["source"]) / "x")
     with pytest.raises(InputError, match="stage train is not complete"):
-        draw(tree, tmp_path / "none")
+        draw(merge(copied, {"run_dir": str(tmp_path / "empty")}), tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with pytest.raises(InputError, match=r"sample\.components = 45 is more than the 44 latents"):
         draw(copied, tmp_path / "many", prior="mixture", components=45, model="train")
