@@ -241,7 +241,7 @@ class Trainer:
         for move in moves:
             norm = nn.utils.get_total_norm(move.gradients)
             if limit is not None:
-                nn.utils.clip_grads_with_norm_(move.parameters, limit, norm)
+                torch._foreach_mul_(move.gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
             terms[move.name] = norm
         numbers = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))  # the one wait
         if bad := [name for name, value in numbers.items() if not math.isfinite(value)]:

@@ -283,9 +283,9 @@ def test_gradients_are_clipped_together() -> None:
 def test_lazy_regularisation_corrects_adam() -> None:
     trainer = _trainer(settings=_adversarial(path_length=2.0, path_length_every=4, learning_rate=0.02))
     group = trainer.optimizer.param_groups[0]
-    assert (group["lr"], group["betas"]) == pytest.approx((0.01 * 0.8, (0.9**0.8, 0.99**0.8)))
+    assert (group["lr"], *group["betas"]) == pytest.approx((0.01 * 0.8, 0.9**0.8, 0.99**0.8))
     group = trainer.discriminator_optimizer.param_groups[0]
-    assert (group["lr"], group["betas"]) == pytest.approx((0.02 * 16 / 17, (0.9 ** (16 / 17), 0.99 ** (16 / 17))))
+    assert (group["lr"], *group["betas"]) == pytest.approx((0.02 * 16 / 17, 0.9 ** (16 / 17), 0.99 ** (16 / 17)))
     trainer.train_step(blobs(4))
     steps = {int(s["step"]) for s in trainer.optimizer.state.values()}
     assert steps == {1, 2}, "the encoder takes no part in path lengths"
