@@ -113,7 +113,8 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
     real = np.concatenate([image_array(run.folder(f).read_table()) for f, _ in image_parts(job, "train")])
     _train(job, "train", config.train, real, None)
     parts = [run.folder(f).read_table() for f, _ in image_parts(job)]
-    _units(job, "encode", EncodeWorker(run.folder("train/vae.safetensors"), 32, run.root, False), parts)
+    encoder = EncodeWorker(run.folder("train/vae.safetensors"), 32, run.root, False)
+    _units(job, "encode", encoder, parts, more=lambda _: (Counts(), {"latent_dim": encoder.vae.latent_dim}))
     keys, train = read_latents(job, "train")
     bandwidth = resolve_sigma(train, config.score, config.seed)
     n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
