@@ -52,7 +52,9 @@ def test_weights_depend_on_the_seed_alone() -> None:
         build_discriminator(TINY, 48, ADVERSARIAL, seed=0)
 
 
-@pytest.mark.parametrize(("batch", "group", "size"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (2, 4, 2), (12, 5, 4), (1, 4, 1)])
+@pytest.mark.parametrize(
+    ("batch", "group", "size"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (2, 4, 2), (12, 5, 4), (1, 4, 1)]
+)
 def test_minibatch_standard_deviation(batch: int, group: int, size: int) -> None:
     x = torch.randn(batch, 3, 4, 4, dtype=torch.float64)
     y = minibatch_stddev(x, group)
