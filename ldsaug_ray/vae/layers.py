@@ -235,7 +235,7 @@ class ToRgb(nn.Module):
 def scaled(weight: Tensor, gain: float) -> Tensor:
     """weight · gain, float[out, in, k, k], whose gradient comes back in the weight's own memory layout.
 
-    Convolutions of channels-last features return channels-last gradients, which would be copied into the weight's layout
+    Convolutions of channels-last features return channels-last gradients, which would be copied to the weight layout
     one by one as they are accumulated.
     """
     return (weight.flatten(1) * gain).view_as(weight)
