@@ -235,8 +235,8 @@ class ToRgb(nn.Module):
 def scaled(weight: Tensor, gain: float) -> Tensor:
     """weight · gain, float[out, in, k, k], whose gradient comes back in the weight's own memory layout.
 
-    Convolutions of channels-last features return channels-last gradients; those of 1×1 kernels would reach
-    DistributedDataParallel with other strides than its buckets, which it warns of.
+    Convolutions of channels-last features return channels-last gradients, which would be copied to the weight layout
+    one by one as they are accumulated.
     """
     return (weight.flatten(1) * gain).view_as(weight)
 

@@ -8,6 +8,7 @@ pass through it to the first image only.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 import torch
@@ -107,7 +108,7 @@ def _read_torchscript(location: Location, device: torch.device) -> nn.Module:
         raise InputError(f"objective.perceptual.network: {location.uri}: there is no such file")
     data = io.BytesIO(location.read_bytes())
     with warnings.catch_warnings():  # a TorchScript file is what users have; torch.export's cannot be asked for
-        warnings.filterwarnings("ignore", message=".*torch.jit.load.*is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit.load` is ", category=FutureWarning)
         try:
             network: nn.Module = torch.jit.load(data, map_location=device)
         except (RuntimeError, ValueError) as e:
@@ -131,7 +132,7 @@ def _try(distance: FeatureDistance | Lpips, name: str, resolution: int, device: 
                 _check_features(distance.features(target), where, len(x))
             value = distance(x, target)
             gradient = torch.autograd.grad(value.sum(), x)[0] if value.requires_grad else None
-        except (RuntimeError, ValueError, TypeError) as e:
+        except (RuntimeError, ValueError, TypeError, torch.jit.Error) as e:
             raise InputError(
                 f"{where}: cannot be used on {resolution} px images ({_first_line(e)}); it must take float32"
                 f"[N, 3, {resolution}, {resolution}] and be differentiable"
@@ -158,5 +159,5 @@ def _check_features(features: object, where: str, batch: int) -> None:
 def _first_line(error: BaseException) -> str:
     """What happened, in a line: the last one of TorchScript's long accounts that says it."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith(("RuntimeError:", "Error:"))]
-    return (said or lines or [type(error).__name__])[-1 if said else 0]
+    said = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+    return said[-1] if said else (lines or [type(error).__name__])[0]

@@ -100,6 +100,7 @@ def _live(trainer: Trainer) -> dict[str, Tensor]:
 
 def _identity(trainer: Trainer) -> dict[str, Any]:
     """What must be equal for a saved state to belong to this run."""
+    discriminator = trainer.discriminator
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -108,5 +109,5 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
         "seed": trainer.seed,
         "freeze": trainer.freeze,
         "averaged": trainer.averaged is not trainer.model,
-        "discriminator": None if trainer.discriminator is None else trainer.discriminator.structure,
+        "discriminator": discriminator and ", ".join(f"{k} {v}" for k, v in discriminator.structure.items()),
     }

@@ -62,7 +62,8 @@ class Trainer:
         device: where it all goes.
         rank: this worker's number, so that workers draw different noise.
         world: workers; with more than one torch.distributed must have its default group.
-        discriminator: one to go on with; none: a new one from `seed`, where the objective has an adversarial weight.
+        discriminator: one to go on with; none: a new one from `seed`. Without objective.adversarial.weight there is no
+            use for either.
         freeze: what is not trained.
         uses: what A is used for, in fine-tuning. The latents' coordinates (`centre`) are then those of A, and stay.
         fixed_centre: let `centre` stay in any case.

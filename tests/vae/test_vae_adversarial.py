@@ -66,7 +66,9 @@ def _explicit_lengths(vae: VAE, z: Tensor, seed: int) -> Tensor:
     for row in range(len(z)):
         styles = decoder.mapping(z)[row].expand(1, decoder.styles, -1).detach()
         own = [p[row : row + 1] for p in patterns]
-        jacobian = torch.autograd.functional.jacobian(lambda w, own=own: decoder.synthesis(w, own), styles, vectorize=True)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda w, own=own: decoder.synthesis(w, own), styles, vectorize=True
+        )
         pulled = torch.einsum("bcij,bcijnld->nld", y[row : row + 1], jacobian)
         lengths.append(pulled.square().sum(2).mean().sqrt())
     return torch.stack(lengths)

@@ -24,7 +24,14 @@ SAME = Optimisation.model_validate(  # nothing random in a step: what two worker
         "horizontal_flip": False,
         "gradient_clip": None,
         "objective": {
-            "adversarial": {"weight": 0.3, "samples": 0, "augment": [], "r1_gamma": 1.0, "r1_every": 1, "stddev_group": 1}
+            "adversarial": {
+                "weight": 0.3,
+                "samples": 0,
+                "augment": [],
+                "r1_gamma": 1.0,
+                "r1_every": 1,
+                "stddev_group": 1,
+            }
         },
     }
 )
