@@ -221,7 +221,8 @@ class _Rank:
         vae = self.trainer.averaged
         shown = decode_images(vae, posterior_means(vae, self.held_out, 64), 64)
         pair = [to_float(torch.tensor(x)) for x in (shown, self.held_out)]
-        return round(float(reconstruction_error(pair[0], pair[1], self.settings.objective.reconstruction)), 6)
+        error = reconstruction_error(pair[0], pair[1], self.settings.objective.reconstruction)
+        return round(float(error.mean()), 6)
 
 
 def _augmented(batch: StepBatch) -> Augmented | None:
