@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics.weights import INCEPTION
-from ldsaug_ray.vae.checkpoint import weights_digest
 
 Images = NDArray[np.uint8]
 
@@ -136,7 +136,7 @@ class Transformer(Extractor):
         self._kind = kind
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1) * 255
         self._deviation = torch.tensor(deviation, device=device).view(3, 1, 1) * 255
-        super().__init__(name, network, weights_digest(network), side, device, batch)
+        super().__init__(name, network, f"{kind} {_digest(network)}", side, device, batch)
 
     def _features(self, pixels: Tensor) -> Tensor:
         out = self._network(pixel_values=(pixels - self._mean) / self._deviation)
@@ -244,12 +244,16 @@ def _transformer(spec: str, kind: str, where: str, device: str, batch: int) -> E
             raise InputError(f"extractor {spec}: {weights} is not a folder; save_pretrained writes one")
     try:
         # safetensors only: nothing is unpickled
-        network = model.from_pretrained(weights, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, KeyError) as e:
+        network, loaded = model.from_pretrained(
+            weights, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         raise InputError(
             f"extractor {spec}: {weights} cannot be loaded ({_reason(e)}); offline, {kind}:FOLDER names a folder "
             "that save_pretrained wrote"
         ) from None
+    if missing := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):  # they would stay random
+        raise InputError(f"extractor {spec}: {weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
     return Transformer(spec, kind, network, side, device, batch)
 
 
@@ -258,6 +262,15 @@ def _read(path: Path) -> bytes:
         return path.expanduser().read_bytes()
     except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror or e})") from None
+
+
+def _digest(network: nn.Module) -> str:
+    """SHA-256 (hex) of name, type, shape and bytes of every weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import torch
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.utils import ResizeDataset
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ldsaug_ray.errors import ConfigError, InputError
@@ -267,7 +268,12 @@ def test_transformers(kind: str, tmp_path: Path) -> None:
     assert extractor.dimension == (12 if kind == "clip" else 16)
     with pytest.raises(InputError, match="is not a folder"):
         open_extractor(f"{kind}:{tmp_path / 'nowhere'}")
-    (tmp_path / "net" / "model.safetensors").write_bytes(b"damaged")
+    file = tmp_path / "net" / "model.safetensors"
+    tensors = load_file(file)
+    save_file(dict(list(tensors.items())[1:]), file, {"format": "pt"})
+    with pytest.raises(InputError, match="lacks 1 tensors of"):
+        open_extractor(f"{kind}:{tmp_path / 'net'}")
+    file.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot be loaded"):
         open_extractor(f"{kind}:{tmp_path / 'net'}")
 
