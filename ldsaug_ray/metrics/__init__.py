@@ -1,6 +1,78 @@
-"""Measures of generated images: sharpness; where the feature network's weights are kept, and whether they are whole."""
+"""Measures of generated images: arrays in, numbers out, with what a reader must know of them as notes. No Ray."""
 
+from ldsaug_ray.metrics.balance import (
+    Probe,
+    ProbeQuality,
+    Share,
+    attribute_share,
+    fit_probe,
+    measure_probe,
+)
+from ldsaug_ray.metrics.bootstrap import Difference, Mean, mean_and_error, paired_difference
+from ldsaug_ray.metrics.copies import (
+    Copies,
+    CopyingTest,
+    Nearest,
+    authenticity,
+    copying_test,
+    measure_copies,
+    nearest_training,
+)
+from ldsaug_ray.metrics.corruptions import KINDS, corrupt
+from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, detect
+from ldsaug_ray.metrics.extractors import Extractor, open_extractor
+from ldsaug_ray.metrics.frechet import (
+    FeatureStatistics,
+    Frechet,
+    FrechetInfinity,
+    frechet_distance,
+    frechet_from_statistics,
+    frechet_infinity,
+)
+from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
+from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc
 from ldsaug_ray.metrics.sharpness import sharpness
 from ldsaug_ray.metrics.weights import INCEPTION, Weights, weights_folder
 
-__all__ = ["INCEPTION", "Weights", "sharpness", "weights_folder"]
+__all__ = [
+    "INCEPTION",
+    "KINDS",
+    "Auroc",
+    "Copies",
+    "CopyingTest",
+    "Detection",
+    "Difference",
+    "Extractor",
+    "FeatureStatistics",
+    "Frechet",
+    "FrechetInfinity",
+    "KernelDistance",
+    "Mean",
+    "Nearest",
+    "Prdc",
+    "Probe",
+    "ProbeQuality",
+    "Share",
+    "Weights",
+    "attribute_share",
+    "auroc",
+    "authenticity",
+    "copying_test",
+    "corrupt",
+    "density_coverage",
+    "detect",
+    "fit_probe",
+    "frechet_distance",
+    "frechet_from_statistics",
+    "frechet_infinity",
+    "kernel_distance",
+    "mean_and_error",
+    "measure_copies",
+    "measure_probe",
+    "nearest_training",
+    "open_extractor",
+    "paired_difference",
+    "prdc",
+    "sharpness",
+    "weights_folder",
+]

@@ -1,0 +1,178 @@
+"""Are generated images copies of training images? Distances to the nearest, against those of held-out real images.
+
+No single number detects memorisation: look at the nearest pairs too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
+from ldsaug_ray.metrics.nearest import nearest_neighbours
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+CELLS = 10
+FEWEST_IN_CELL = 20  # held-out and generated images: below, the normal limit of Mann and Whitney's U is poor
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Nearest training image of each image of a set: its row int64[M] and the distance float64[M]."""
+
+    rows: Index
+    distances: Array
+
+    def closest(self, count: int) -> Index:
+        """Rows of the `count` images that lie nearest to a training image, nearest first: a gallery."""
+        return np.argsort(self.distances, kind="stable")[:count]
+
+
+@dataclass(frozen=True)
+class CopyingTest:
+    """C_T: far below 0 where generated images lie nearer to training images than held-out ones do; about N(0, 1/cells)
+    where they lie as far, above 0 where they lie farther.
+
+    by_cell: float64[cells], Z_U of each cell, NaN where the cell has too few images to count; weights: float64[cells],
+    share of the held-out images among the cells that count.
+    """
+
+    value: float
+    by_cell: Array
+    weights: Array
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Nearest training images of generated and of held-out images, and what they say.
+
+    authenticity: AuthPct of the generated images; authenticity_held_out: the same of held-out real images, what no
+    copying looks like; nearer: probability that a generated image lies nearer to its training image than a held-out
+    one does, 0.5 where they lie as far.
+    """
+
+    generated: Nearest
+    held_out: Nearest
+    authenticity: float
+    authenticity_held_out: float
+    nearer: float
+    c_t: CopyingTest
+
+
+def measure_copies(
+    train: ArrayLike, generated: ArrayLike, held_out: ArrayLike, *, cells: int = CELLS, seed: int = 0
+) -> Copies:
+    """All of this module on features train float[N, C], generated float[M, C], held_out float[H, C].
+
+    Raises:
+        InputError: invalid features, dimensions that differ, or too few images (2 to train on, 20 of the others).
+    """
+    t, g, h = _three(train, generated, held_out)
+    near, real = nearest_training(t, g), nearest_training(t, h)
+    own = nearest_neighbours(t, t, 1, np.arange(len(t)))[1][:, 0] ** 0.5
+    return Copies(
+        generated=near,
+        held_out=real,
+        authenticity=authenticity(near, own),
+        authenticity_held_out=authenticity(real, own),
+        nearer=float(1 - _above(near.distances, real.distances) / (len(g) * len(h))),
+        c_t=copying_test(t, g, h, cells=cells, seed=seed),
+    )
+
+
+def nearest_training(train: ArrayLike, images: ArrayLike) -> Nearest:
+    """Nearest training image, by Euclidean distance of features float[N, C] and float[M, C].
+
+    Raises:
+        InputError: invalid features, or dimensions that differ.
+    """
+    t, x = checked_features(train, "train features"), checked_features(images, "image features")
+    t, x = same_dimension(t, x, ("train features", "image features"))
+    ids, squares = nearest_neighbours(t, x, 1)
+    return Nearest(ids[:, 0], squares[:, 0] ** 0.5)
+
+
+def authenticity(images: Nearest, train_own: Array) -> float:
+    """AuthPct, per cent (Alaa et al. 2022, section 3.2): images farther from their nearest training image than that one
+    is from its own nearest training image, train_own float64[N]. About 50 for new images of the same distribution.
+    """
+    return float(100 * (train_own[images.rows] < images.distances).mean())
+
+
+def copying_test(
+    train: ArrayLike, generated: ArrayLike, held_out: ArrayLike, *, cells: int = CELLS, seed: int = 0
+) -> CopyingTest:
+    """C_T of Meehan, Chaudhuri & Dasgupta (2020), section 4: cells are k-means clusters of the training features; in
+    each, the z-score of Mann and Whitney's U between the distances of generated and of held-out images to the nearest
+    training image of the cell; averaged by the held-out images' shares. Ties count half and shrink the variance.
+
+    Cells with fewer than 20 held-out or generated images do not count; the notes say how many.
+
+    Raises:
+        InputError: as `measure_copies`, or no cell counts.
+        ValueError: fewer than one cell.
+    """
+    from sklearn.cluster import KMeans
+
+    if cells < 1:
+        raise ValueError(f"cells must be at least 1, got {cells}")
+    t, g, h = _three(train, generated, held_out)
+    with warnings.catch_warnings():  # cells that stay empty do not count, and the notes say so
+        warnings.filterwarnings("ignore", "Number of distinct clusters")
+        clusters = KMeans(min(cells, len(t)), n_init=4, random_state=seed).fit(t)
+    of_t, of_g, of_h = clusters.labels_, clusters.predict(g), clusters.predict(h)
+    scores, sizes = np.full(cells, np.nan), np.zeros(cells)
+    for cell in range(cells):
+        inside, new, real = t[of_t == cell], g[of_g == cell], h[of_h == cell]
+        sizes[cell] = len(real)
+        if len(inside) and min(len(new), len(real)) >= FEWEST_IN_CELL:
+            scores[cell] = _z_score(
+                nearest_neighbours(inside, new, 1)[1][:, 0], nearest_neighbours(inside, real, 1)[1][:, 0]
+            )
+    counts = np.isfinite(scores)
+    if not counts.any():
+        raise InputError(
+            f"C_T: none of {cells} cells holds {FEWEST_IN_CELL} generated and {FEWEST_IN_CELL} held-out images; "
+            "take more images or fewer cells"
+        )
+    weights = np.where(counts, sizes, 0) / sizes[counts].sum()
+    notes: tuple[str, ...] = ()
+    if not counts.all():
+        notes = (
+            f"C_T: {int((~counts).sum())} of {cells} cells have fewer than {FEWEST_IN_CELL} generated or held-out "
+            f"images and do not count; they hold {1 - sizes[counts].sum() / len(h):.0%} of the held-out images.",
+        )
+    return CopyingTest(float(scores[counts] @ weights[counts]), scores, weights, notes)
+
+
+def _three(train: ArrayLike, generated: ArrayLike, held_out: ArrayLike) -> tuple[Features, Features, Features]:
+    t = checked_features(train, "train features", 2, "a comparison with training images")
+    few = "a comparison of distances"
+    g = checked_features(generated, "generated features", FEWEST_IN_CELL, few)
+    h = checked_features(held_out, "held-out features", FEWEST_IN_CELL, few)
+    t, g = same_dimension(t, g, ("train features", "generated features"))
+    t, h = same_dimension(t, h, ("train features", "held-out features"))
+    return t, g.astype(t.dtype, copy=False), h
+
+
+def _above(a: Array, b: Array) -> float:
+    """Mann and Whitney's U: pairs with a above b, ties half."""
+    ranks = rankdata(np.concatenate([a, b]))[: len(a)]
+    return float(ranks.sum() - len(a) * (len(a) + 1) / 2)
+
+
+def _z_score(generated: Array, held_out: Array) -> float:
+    """U of generated over held-out distances, in standard deviations from its mean under equality; 0 if all tie."""
+    m, n = len(generated), len(held_out)
+    _, ties = np.unique(np.concatenate([generated, held_out]), return_counts=True)
+    total = m + n
+    variance = m * n / 12 * (total + 1 - float((ties.astype(np.float64) ** 3 - ties).sum()) / (total * (total - 1)))
+    return float((_above(generated, held_out) - m * n / 2) / variance**0.5) if variance > 0 else 0.0
