@@ -298,6 +298,12 @@ class Optimisation(Section):
             raise ValueError("both must lie in [0, 1)")
         return value
 
+    @model_validator(mode="after")
+    def _has_its_term(self) -> Optimisation:
+        if self.best_by == "perceptual" and self.objective.perceptual.network is None:
+            raise ValueError("best_by: perceptual needs objective.perceptual.network")
+        return self
+
 
 class Train(Optimisation):
     """Training of the baseline VAE."""

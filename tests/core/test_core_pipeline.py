@@ -52,6 +52,7 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
         for name, value in {
             "adam_betas": [0.5, 0.9],
             "precision": "float32",
+            "best_by": "loss",
             "objective.reconstruction": "l2",
             "objective.perceptual.pixel_range": "unit",
             "objective.adversarial.r1_gamma": 2.0,
