@@ -156,6 +156,11 @@ class RunDir:
         units = (_read_marker(m) for m in markers)
         return {u.unit: u for u in units}
 
+    def finished_parts(self, stage: str) -> list[tuple[str, int]]:
+        """Files of the finished units and their rows, in order."""
+        units = self.finished_units(stage)
+        return [p for n in sorted(units) for p in zip(units[n].files, units[n].file_rows, strict=True)]
+
     def finish(
         self, stage: str, fingerprint: str, counts: Counts, digest: str, seconds: float, processed: int, **facts: Any
     ) -> None:

@@ -53,7 +53,6 @@ class Task:
     """
 
     root: Location
-    stage: str
     settings: Optimisation
     vae: Vae
     resolution: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,33 +19,44 @@ from ldsaug_ray.storage import Location
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Encode every prepared image; a unit is one stored part."""
-    parts = image_parts(job)
-    units = {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(parts)}
+    """Encode every prepared image."""
+    results = encode_parts(job, image_parts(job), job.run.root, job.run.folder("train/vae.safetensors"), done)
+    counts, digest = total(results.values())
+    return Outcome(counts, digest, {"latent_dim": int(next(iter(results.values())).extra["latent_dim"])})
+
+
+def encode_parts(
+    job: Job, parts: Sequence[tuple[str, int]], images: Location, weights: Location, done: Mapping[int, UnitResult]
+) -> dict[int, UnitResult]:
+    """Encode stored parts to `latents/` of the job's run directory; a unit is one part.
+
+    Args:
+        job: where latents and markers go.
+        parts: (file below `images`, rows).
+        images: the run directory that holds them.
+        weights: the autoencoder.
+        done: finished by an earlier attempt.
+    """
     settings = job.config.encode
-    pool = pool_of(settings.workers, "encode", cluster_resources(), limit=len(units))
-    results = run_units(
+    pool = pool_of(settings.workers, "encode", cluster_resources(), limit=len(parts))
+    return run_units(
         job,
         "encode",
-        units,
+        {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(parts)},
         {n: rows for n, (_, rows) in enumerate(parts)},
         done,
         pool,
         EncodeWorker,
-        (job.run.folder("train/vae.safetensors"), settings.batch_size, job.run.root, pool.gpus > 0),
-        read=ReadPart(job.run.root),
+        (weights, settings.batch_size, job.run.root, pool.gpus > 0),
+        read=ReadPart(images),
         unit_name="images",
     )
-    counts, digest = total(results.values())
-    return Outcome(counts, digest, {"latent_dim": int(next(iter(results.values())).extra["latent_dim"])})
 
 
 def image_parts(job: Job, split: str | None = None) -> list[tuple[str, int]]:
     """Stored parts of `images/` and their rows, in order."""
     job.run.require("prepare")
-    units = job.run.finished_units("prepare")
-    pairs = [p for n in sorted(units) for p in zip(units[n].files, units[n].file_rows, strict=True)]
-    return [(f, r) for f, r in pairs if split is None or f.startswith(f"images/{split}-")]
+    return [(f, r) for f, r in job.run.finished_parts("prepare") if split is None or f.startswith(f"images/{split}-")]
 
 
 class ReadPart:

@@ -66,16 +66,14 @@ def _augmented(job: Job, real: Parts) -> AugmentedParts | None:
         images=uses.pixels > 0,
         latents=uses.adversarial > 0 or uses.cycle > 0,
         power=settings.lds_weight,
-        log_mean=_log_mean(job, [file for file, _ in files], settings.lds_weight),
+        log_mean=_log_mean(job, [file for file, _ in files], settings.lds_weight) if settings.lds_weight else 0.0,
     )
 
 
 def _files(job: Job) -> list[tuple[str, int]]:
     """Parts of `augmented/` and their rows."""
     job.run.require("decode")
-    units = job.run.finished_units("decode")
-    made = [p for n in sorted(units) for p in zip(units[n].files, units[n].file_rows, strict=True)]
-    return [(file, rows) for file, rows in made if file.startswith("augmented/") and rows]
+    return job.run.finished_parts("decode")
 
 
 def _too_few(settings: Finetune, rows: int, real: int) -> str:

@@ -32,7 +32,7 @@ from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_faiss, seen_by_all
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
-from ldsaug_ray.stages.encode import EncodeWorker, ReadPart, image_parts, read_latents, vectors
+from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents, vectors
 from ldsaug_ray.stages.runner import require_current
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
@@ -220,9 +220,11 @@ def told(entry: Mapping[str, Any]) -> str:
 def _prior(job: Job, out: RunDir, request: Request) -> tuple[Prior, dict[str, Any]]:
     """The prior, and what the manifest says of it. What was fitted is kept beside the markers: a resumed command must
     draw from the same, to the last bit, on whatever machine it runs."""
+    from ldsaug_ray.vae import read_latent_dim
+
     settings, facts = job.config.sample, out.folder("_progress/sample/prior.json")
     if settings.prior == "normal":
-        return Normal(_latent_dim(job.config, request.weights)), {}
+        return Normal(read_latent_dim(request.weights)), {}
     if settings.prior == "mixture":
         kept = out.folder("_progress/sample/prior.safetensors")
         if not facts.exists():
@@ -253,14 +255,6 @@ def _sigma(latents: np.ndarray, given: float | str, seed: int) -> float:
             f"sample.sigma: leave_one_out finds none for these {len(latents)} latents (they are all equal, or most "
             "have a duplicate); set sample.sigma to a number"
         ) from e
-
-
-def _latent_dim(config: Config, weights: Location) -> int:
-    """d, by encoding one image: what kind of autoencoder it is does not matter."""
-    from ldsaug_ray.vae import load_vae, posterior_means
-
-    side = config.data.resolution
-    return posterior_means(load_vae(weights), np.zeros((1, side, side, 3), np.uint8), 1).shape[1]
 
 
 def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
@@ -306,21 +300,8 @@ def _encoded_again(job: Job, request: Request) -> Job:
         if inner.run.is_complete("encode", identity):
             return inner
         done = inner.run.begin("encode", identity)
-        parts = image_parts(job, "train")
-        pool = pool_of(config.encode.workers, "encode", cluster_resources(), limit=len(parts))
         started = time.monotonic()
-        results = run_units(
-            inner,
-            "encode",
-            {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(parts)},
-            {n: rows for n, (_, rows) in enumerate(parts)},
-            done,
-            pool,
-            EncodeWorker,
-            (request.weights, config.encode.batch_size, root, pool.gpus > 0),
-            read=ReadPart(job.run.root),
-            unit_name="images",
-        )
+        results = encode_parts(inner, image_parts(job, "train"), job.run.root, request.weights, done)
         counts, digest = total(results.values())
         inner.run.finish("encode", identity, counts, digest, time.monotonic() - started, counts.rows_in)
     return inner

@@ -80,7 +80,6 @@ def fit(
     monitor: Any = ray.remote(num_cpus=0)(_Monitor).remote()
     task = Task(
         root=root,
-        stage=stage,
         settings=settings,
         vae=job.config.vae,
         resolution=job.config.data.resolution,

@@ -13,7 +13,7 @@ from ldsaug_ray.vae.layers import NoiseMode
 
 
 class Output(NamedTuple):
-    """What one pass through the model gives; a plain tuple, so that DistributedDataParallel sees every tensor."""
+    """What one pass through the model gives."""
 
     reconstruction: Tensor  # float32[B, 3, R, R], nominally −1..1
     mu: Tensor  # float32[B, d]

@@ -39,12 +39,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, settings: Vae, resolution: int, stddev_group: int) -> None:
         super().__init__()
-        self.structure: dict[str, int] = {
-            "resolution": resolution,
-            "channel_base": settings.channel_base,
-            "channel_max": settings.channel_max,
-            "stddev_group": stddev_group,
-        }
+        self.structure = _structure(settings, resolution, stddev_group)
         widths = channels(settings, resolution)
         sides = sorted(widths, reverse=True)
         self.stddev_group = stddev_group
@@ -132,7 +127,7 @@ def load_discriminator(
         raise InputError(f"{location.uri}: its header does not describe a discriminator ({e})") from None
     if expect is not None:
         vae, resolution, adversarial = expect
-        wanted = Discriminator(vae, resolution, adversarial.stddev_group).structure
+        wanted = _structure(vae, resolution, adversarial.stddev_group)
         if discriminator.structure != wanted:
             difference = describe_difference(discriminator.structure, wanted)
             raise InputError(f"{location.uri}: another structure: {difference}")
@@ -140,6 +135,16 @@ def load_discriminator(
     check_finite(tensors, location.uri)
     discriminator.load_state_dict(tensors)
     return discriminator.to(device)
+
+
+def _structure(settings: Vae, resolution: int, stddev_group: int) -> dict[str, int]:
+    """What a discriminator is built from: equal for equal networks."""
+    return {
+        "resolution": resolution,
+        "channel_base": settings.channel_base,
+        "channel_max": settings.channel_max,
+        "stddev_group": stddev_group,
+    }
 
 
 def _rebuild(structure: dict[str, Any]) -> Discriminator:
