@@ -40,6 +40,7 @@ bench: setup
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/density.py --curves
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/approximate.py
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
@@ -67,6 +68,8 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
     # Threads that wait for each other spin a moment, then sleep. Endless spinning is many times slower on busy cores;
     # sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs a third of the training's speed on idle ones.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "RAY_ADDRESS" not in os.environ:  # a local Ray's node is never taken away; one process less beside the training
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -193,6 +196,21 @@ def limit_threads(threads: int) -> None:
     threadpool_limits(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what this process frees: tensors of every training step then come from pages it has, and
+    not from the kernel, which clears each page anew (measured: 13 % of a step at 32 px). Memory stays at its peak.
+
+    Only glibc knows the setting; elsewhere nothing happens. Who sets MALLOC_TRIM_THRESHOLD_ has chosen.
+    """
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ or not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_mmap_threshold, 32 * 2**20)  # the most glibc takes
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ldsaug_ray.config.settings import Uses, Vae
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.images.stream import read_images
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
-from ldsaug_ray.stages._job import limit_threads, quieten_data
+from ldsaug_ray.stages._job import keep_freed_memory, limit_threads, quieten_data
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.curve import LossCurve, Means
 
@@ -90,6 +90,7 @@ class _Rank:
         self.task, self.settings = task, task.settings
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         limit_threads(task.threads or os.cpu_count() or 1)
+        keep_freed_memory()
         quieten_data(False)
         self.trainer = self._trainer()
         self.curve, self.since_checkpoint = LossCurve(), Means()
