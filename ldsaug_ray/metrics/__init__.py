@@ -35,7 +35,6 @@ from ldsaug_ray.metrics.sharpness import sharpness
 from ldsaug_ray.metrics.summary import (
     MEASURES,
     describe_probe,
-    flat,
     measure_copying,
     measure_set,
     measure_share,
@@ -73,7 +72,6 @@ __all__ = [
     "detect",
     "extractor_stamp",
     "fit_probe",
-    "flat",
     "frechet_distance",
     "frechet_from_statistics",
     "frechet_infinity",

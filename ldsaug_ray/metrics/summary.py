@@ -6,7 +6,7 @@ could do with is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -102,16 +102,6 @@ def measure_share(found: NDArray[np.bool_], quality: ProbeQuality) -> tuple[Numb
     """The share of an attribute by a probe's verdicts bool[M]; or null and why."""
     share, why = _or_reason(lambda: attribute_share(found, quality))
     return (_value(None), [why]) if share is None else ({**_value(share.corrected), **asdict(share)}, [])
-
-
-def flat(sets: Mapping[str, Numbers]) -> dict[str, float]:
-    """`SET.measure` -> value, of what has one: metrics for MLflow."""
-    return {
-        f"{name}.{measure}": numbers[measure]["value"]
-        for name, numbers in sets.items()
-        for measure in MEASURES
-        if measure in numbers and numbers[measure]["value"] is not None
-    }
 
 
 def _value(value: float | None, error: float | None = None) -> Numbers:
