@@ -57,7 +57,7 @@ def run_command(
             happened = run_stages(job, names, finished=send)
     print_summary(run, names, happened)
     if "evaluate" in names:
-        print_measures(run)
+        print_measures(run.require("evaluate"))
     if "report" in names:
         print(f"report  {_place(run.folder('report') / 'index.html')}")
     if tracked:
@@ -170,11 +170,10 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
         )
 
 
-def print_measures(run: RunDir) -> None:
-    """A row a set: what `evaluate` found."""
+def print_measures(entry: Mapping[str, Any]) -> None:
+    """A row a set: what `evaluate` found, from the manifest or from `metrics.json`."""
     from ldsaug_ray.metrics import MEASURES
 
-    entry = run.require("evaluate")
     sets, extractor = entry["sets"], entry["extractor"]
     table = Table(
         title=f"against {sets['test']['n']:,} test images; features: {extractor['name']}, {extractor['dimension']:,} "

@@ -8,6 +8,7 @@ like a generated set too, since what real images reach is what a model can reach
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,9 @@ import pyarrow as pa
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.images.stamp import source_stamp
 from ldsaug_ray.metrics import (
+    Extractor,
     Nearest,
     Probe,
     ProbeQuality,
@@ -29,12 +32,18 @@ from ldsaug_ray.metrics import (
     measure_share,
     nearest_training,
 )
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, sole_driver
+from ldsaug_ray.secrets import without_password
+from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages._features import ImageSet, SetFeatures, features_of, opened
-from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._job import Job, ray_session
 from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages.command import print_measures, require_faiss
 from ldsaug_ray.stages.decode import image_column
 from ldsaug_ray.stages.encode import image_parts
+from ldsaug_ray.stages.runner import ensure, require_current
 from ldsaug_ray.stages.sample import Request, draw
 
 SHOWN = 16  # images of each gallery
@@ -59,22 +68,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     sets = [real["train"], *_made(job)]
     features = {s.name: features_of(job, s, extractor.fingerprint) for s in (real["test"], *sets)}
     labels = {name: {s.name: _labels(s, name) for s in real.values()} for name in config.evaluate.attributes}
-    numbers, notes, nearest = _measured(config, features)
-    told = {
-        "extractor": {
-            "name": config.evaluate.extractor,
-            "fingerprint": extractor.fingerprint,
-            "dimension": extractor.dimension,
-            "resize": config.evaluate.resize,
-        },
-        "reference": {"set": "test", "n": len(real["test"])},
-        "resolution": config.data.resolution,
-        "k": config.evaluate.k,
-        "prior": config.sample.prior,
-        "sets": numbers,
-        "attributes": {name: _balance(name, features, of, extractor.fingerprint, notes) for name, of in labels.items()},
-        "notes": notes,
-    }
+    told, nearest = _told(config, extractor, features, labels)
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
@@ -83,6 +77,66 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     (folder / "metrics.json").write_json(told)
     n = sum(len(f.features) for f in features.values())
     return Outcome(Counts(n, n), fingerprint(told), {name: told[name] for name in ("extractor", "k", "sets")})
+
+
+def images_command(config: Config, source: str, *, verbose: bool = False) -> int:
+    """`ldsaug evaluate --images SOURCE`: any images, from wherever, against the run's test split.
+
+    They are prepared as the run's own are (crop, resolution, quarantine), below `measured/` of the run directory, where
+    `metrics.json` goes too. Returns the exit code.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    run = open_run_dir(config, create=False)
+    require_current(config, run, ["prepare"])
+    extractor = opened(config)
+    all_of_it = {"source": source, "attributes": None, "train": 1.0, "test": 0.0}
+    theirs = config.model_copy(update={"data": config.data.model_copy(update=all_of_it)})
+    identity = STAGES["prepare"].fingerprint(theirs, {}, source_stamp(theirs.data))
+    with ExitStack() as held:
+        held.enter_context(sole_driver("run_dir", run.root))
+        held.enter_context(ray_session(config, verbose=verbose))
+        job = Job(config, run, make_console(), verbose, alone=True)
+        place = run.folder(f"measured/{fingerprint(source)[:12]}")
+        inner = replace(job, config=theirs, run=RunDir(place))
+        ensure(inner, "prepare", identity, prepare.run)
+        images = ImageSet("images", inner.run.root, image_parts(inner), inner.run.require("prepare", "digest"))
+        real = (_real(job, split) for split in ("test", "train"))
+        features = {s.name: features_of(job, s, extractor.fingerprint) for s in real}
+        features["images"] = features_of(inner, images, extractor.fingerprint)
+    told, _ = _told(config, extractor, features, {})
+    file = place / "metrics.json"
+    file.write_json({"images": without_password(source), **told})
+    print_measures(told)
+    for note in told["notes"]["images"]:
+        print(note)
+    print(f"numbers  {file.path if file.is_local else without_password(file.uri)}")
+    return 0
+
+
+def _told(
+    config: Config, extractor: Extractor, features: Mapping[str, SetFeatures], labels: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Nearest]]:
+    """What goes to `metrics.json`, and nearest training images of each set."""
+    numbers, notes, nearest = _measured(config, features)
+    told = {
+        "extractor": {
+            "name": config.evaluate.extractor,
+            "fingerprint": extractor.fingerprint,
+            "dimension": extractor.dimension,
+            "resize": config.evaluate.resize,
+        },
+        "reference": {"set": "test", "n": len(features["test"].features)},
+        "resolution": config.data.resolution,
+        "k": config.evaluate.k,
+        "prior": config.sample.prior,
+        "sets": numbers,
+        "attributes": {name: _balance(name, features, of, extractor.fingerprint, notes) for name, of in labels.items()},
+        "notes": notes,
+    }
+    return told, nearest
 
 
 def _real(job: Job, split: str) -> ImageSet:

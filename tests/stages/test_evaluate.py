@@ -108,6 +108,31 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("ray_local")
+def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
+    """The run's own drawn images, given as Parquet, have the numbers that the stage gave them."""
+    extractor, root = script(tmp_path / "colours.pt"), Path(copied["run_dir"])
+    found = evaluate(copied, extractor, models=["train"])
+    config = save(merge(copied, {"evaluate": {"extractor": extractor, "k": 3, "n": 40}}))
+    assert main(["evaluate", str(config), "--images", str(root / "drawn/train/images")]) == 0
+    output = capsys.readouterr().out
+    assert "against 16 test images" in output
+    (place,) = (root / "measured").glob("*/metrics.json")
+    again = json.loads(place.read_text())
+    assert str(place) in output
+    for name in ("frechet", "kernel_distance", "density", "coverage", "sharpness", "authenticity"):
+        expected = found["sets"]["baseline"][name]["value"]
+        assert again["sets"]["images"][name]["value"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    three = tmp_path / "three"
+    three.mkdir()
+    for n in range(3):
+        Image.new("RGB", (16, 16), (n, n, n)).save(three / f"{n}.png")
+    assert main(["evaluate", str(config), f"--images={three}"]) == 1
+    assert "3" in capsys.readouterr().err
+    assert main(["evaluate", str(config), "--images", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_local")
 def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
     names = sorted(p.name for p in Path(tree["data"]["source"]).iterdir())
     mean = {n: np.asarray(Image.open(Path(tree["data"]["source"]) / n)).mean((0, 1)) for n in names}
@@ -136,6 +161,14 @@ def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
         share = found["shares"][name]
         assert share["value"] is None or 0 <= share["low"] <= share["value"] <= share["high"] <= 1
     assert "evaluate" in capsys.readouterr().out
+    page = (Path(settings["run_dir"]) / "report/index.html").read_text()
+    section = page[page.index('<section id="evaluation"') : page.index('<section id="settings"')]
+    for text in ("against 16 test images", "<strong>Fine-tuned: those nearest to a training image", "Red", "coverage"):
+        assert text in section
+    assert section.count("<img") == section.count("alt=") == 9
+    numbers = json.loads((Path(settings["run_dir"]) / "evaluate/metrics.json").read_text())["sets"]["finetuned"]
+    assert f"{numbers['sharpness']['value']:,.0f}"[:3] in section
+    assert (Path(settings["run_dir"]) / "report/figures/finetuned-copy.png").stat().st_size > 1000
 
     with pytest.raises(InputError, match=r"evaluate\.attributes: Blue is not known .* Red"):
         evaluate(settings, settings["evaluate"]["extractor"], attributes=["Blue"])
