@@ -300,8 +300,15 @@ class Optimisation(Section):
 
     @model_validator(mode="after")
     def _has_its_term(self) -> Optimisation:
-        if self.best_by == "perceptual" and self.objective.perceptual.network is None:
-            raise ValueError("best_by: perceptual needs objective.perceptual.network")
+        perceptual = self.objective.perceptual
+        if self.best_by == "perceptual":
+            if perceptual.network is None or not perceptual.weight:
+                raise ValueError("best_by: perceptual needs objective.perceptual.network, with a weight above 0")
+            if perceptual.every > self.checkpoint_every:
+                raise ValueError(
+                    f"best_by: perceptual needs a value for every checkpoint; objective.perceptual.every = "
+                    f"{perceptual.every} is more than checkpoint_every = {self.checkpoint_every}"
+                )
         return self
 
 
@@ -602,7 +609,7 @@ class Evaluate(Section):
         None,
         description="side, px, to which images are resized for a TorchScript file, as clean-fid does; none: as is",
     )
-    n: Positive = Field(10_000, description="images drawn from each model")
+    n: Positive = Field(10_000, description="images drawn from each model, and about as many of A")
     models: tuple[Literal["train", "finetune"], ...] = Field(
         ("train", "finetune"), min_length=1, description="whose images: train, the baseline's; finetune's"
     )
@@ -722,6 +729,9 @@ class Config(Section):
     def _held_out(self) -> Config:
         if self.select.needs_held_out and not self.data.test:
             raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+        for name in ("train", "finetune"):
+            if getattr(self, name).best_by == "held_out_reconstruction" and not self.data.test:
+                raise ValueError(f"{name}.best_by: held_out_reconstruction needs test images; set data.test above 0")
         return self
 
     @model_validator(mode="after")

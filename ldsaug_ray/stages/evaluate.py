@@ -144,11 +144,13 @@ def _real(job: Job, split: str) -> ImageSet:
 
 
 def _made(job: Job) -> list[ImageSet]:
-    """A, where there is one, and what each model draws."""
+    """About `evaluate.n` images of A, where there are any, and what each model draws."""
     sets = []
     decoded = job.run.entry("decode")
     if decoded and decoded["rows_out"]:
-        sets.append(ImageSet("augmented", job.run.root, job.run.finished_parts("decode"), decoded["digest"]))
+        parts = job.run.finished_parts("decode")
+        parts = parts[:: max(1, decoded["rows_out"] // job.config.evaluate.n)]  # evenly over the candidates
+        sets.append(ImageSet("augmented", job.run.root, parts, fingerprint([decoded["digest"], len(parts)])))
     for model in job.config.evaluate.models:
         if job.run.entry(model) is None:
             continue

@@ -127,7 +127,10 @@ def run_stages(
         else:
             if step.state == "run" and step.why != "not done yet":
                 job.console.print(f"{name:<9} done again: {step.why}", highlight=False)
-            _work(job, name, step.fingerprint, _function(name))
+            module = importlib.import_module(f"ldsaug_ray.stages.{name}")
+            if hasattr(module, "check"):
+                module.check(job)
+            _work(job, name, step.fingerprint, module.run)
         finished()
     return happened
 
@@ -186,8 +189,3 @@ def require_current(config: Config, run: RunDir, stages: Collection[str], *, apa
                 f"{run.root.uri}: stage {step.stage} is out of date ({step.why}); run `ldsaug {step.stage}` or "
                 "`ldsaug run` with these settings first"
             )
-
-
-def _function(stage: str) -> StageFunction:
-    function: StageFunction = importlib.import_module(f"ldsaug_ray.stages.{stage}").run
-    return function
