@@ -25,7 +25,7 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 """
 
 
-_WITH_VALUE = ("--n", "--out")  # all other options are flags
+_WITH_VALUE = ("--n", "--out", "--images")  # all other options are flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands, "run", f"all stages in order: {everything}")
     for stage in STAGES.values():
         first = " (reads the images first, if that is still to be done)" if stage.name == "train" else ""
-        _add_run(commands, stage.name, f"{stage.does}{first}")
+        command = _add_run(commands, stage.name, f"{stage.does}{first}")
+        if stage.name == "evaluate":
+            command.add_argument(
+                "--images", metavar="SOURCE", help="measure these images instead (any source that data.source takes)"
+            )
     sample = _add_run(commands, "sample", "draw images from the trained VAE through decoder actors; not part of run")
     sample.add_argument("--n", metavar="N", help="images to draw (setting sample.n)")
     sample.add_argument("--out", metavar="DIR", help="folder or URI to write to (setting sample.out)")
@@ -126,6 +130,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
             verbose=arguments.verbose,
         )
     config = load_config(arguments.config, arguments.overrides)
+    if getattr(arguments, "images", None) is not None:
+        from ldsaug_ray.stages.evaluate import images_command
+
+        return images_command(config, arguments.images, verbose=arguments.verbose)
     return run_command(
         config,
         arguments.command,

@@ -34,6 +34,10 @@ class ResourceError(LdsaugError):
     """The cluster lacks what a stage asks for."""
 
 
+class DivergedError(LdsaugError):
+    """A loss or gradient is not finite; the weights are those from before the step."""
+
+
 def error_named(kind: str, message: str) -> LdsaugError:
     """The error class of that name with that message, as it travelled from a worker; the base class if unknown."""
     kinds: list[type[LdsaugError]] = [LdsaugError]

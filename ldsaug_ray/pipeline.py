@@ -83,6 +83,20 @@ def _decode_settings(config: Config) -> Mapping[str, Any]:
     return {**_pick("decode")(config), **sharpest}
 
 
+def _sample_settings(config: Config) -> Mapping[str, Any]:
+    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
+    of_the_prior = {"normal": (), "mixture": ("components", "covariance"), "kde": ("sigma",)}
+    sample = config.sample.model_dump(mode="json")
+    names = ("n", "prior", "format", "batch_size", "part_rows", *of_the_prior[config.sample.prior])
+    return {"sample": {name: sample[name] for name in names}}
+
+
+def _evaluate_settings(config: Config) -> Mapping[str, Any]:
+    drawn = {name: value for name, value in _sample_settings(config)["sample"].items() if name not in ("n", "format")}
+    seeds = [config.seed, config.sample.seed, config.sample.with_augmented]
+    return {**_pick("evaluate")(config), "sample": drawn, "seeds": seeds}
+
+
 STAGES: dict[str, Stage] = {
     s.name: s
     for s in (
@@ -129,29 +143,32 @@ STAGES: dict[str, Stage] = {
             "images",
         ),
         Stage(
+            "evaluate",
+            "FID, density, coverage, copies, balance of generated images",
+            ("prepare", "train"),
+            ("evaluate",),
+            _evaluate_settings,
+            "images",
+            ("encode", "decode", "finetune"),
+        ),
+        Stage(
             "report",
             "the page that shows what was selected",
             ("prepare", "train", "encode", "score", "select", "decode"),
             ("report",),
             _pick("report"),
             "pages",
-            ("finetune",),
+            ("finetune", "evaluate"),
         ),
     )
 }
 
 
-def _sample_settings(config: Config) -> Mapping[str, Any]:
-    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
-    of_the_prior = {"normal": (), "mixture": ("components", "covariance"), "kde": ("sigma",)}
-    sample = config.sample.model_dump(mode="json")
-    names = ("n", "prior", "format", "batch_size", "part_rows", *of_the_prior[config.sample.prior])
-    return {"sample": {name: sample[name] for name in names}}
-
-
 # No stage of a run: it writes to a folder of its own, and its settings say which stages it reads
 SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _sample_settings, "images")
-COMMANDS = {**STAGES, "sample": SAMPLE}
+# What `evaluate` keeps of each set of images, below `features/`
+FEATURES = Stage("features", "features of stored images", (), ("parts",), lambda config: {}, "images")
+COMMANDS = {**STAGES, "sample": SAMPLE, "features": FEATURES}
 
 
 def downstream(name: str) -> list[str]:

@@ -110,6 +110,8 @@ class Tracker:
         elif stage in ("train", "finetune"):
             self._log_curve(stage, (root / "curve.json").read_json())
             self._log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
+        elif stage == "evaluate":
+            self._log_files([root / "metrics.json"], "evaluate")
         elif stage == "report":
             self._log_files([root / "index.html"], "report")
             self._log_files((root / "figures").files(), "report/figures")

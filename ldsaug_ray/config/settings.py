@@ -300,8 +300,15 @@ class Optimisation(Section):
 
     @model_validator(mode="after")
     def _has_its_term(self) -> Optimisation:
-        if self.best_by == "perceptual" and self.objective.perceptual.network is None:
-            raise ValueError("best_by: perceptual needs objective.perceptual.network")
+        perceptual = self.objective.perceptual
+        if self.best_by == "perceptual":
+            if perceptual.network is None or not perceptual.weight:
+                raise ValueError("best_by: perceptual needs objective.perceptual.network, with a weight above 0")
+            if perceptual.every > self.checkpoint_every:
+                raise ValueError(
+                    f"best_by: perceptual needs a value for every checkpoint; objective.perceptual.every = "
+                    f"{perceptual.every} is more than checkpoint_every = {self.checkpoint_every}"
+                )
         return self
 
 
@@ -589,6 +596,31 @@ class Finetune(Optimisation):
         return self
 
 
+class Evaluate(Section):
+    """Measures of generated images against held-out real ones. What they are drawn from, `sample` says."""
+
+    extractor: str | None = Field(
+        None,
+        min_length=1,
+        description="features: inception (FID's; downloaded once), inception:FILE.pt, a TorchScript FILE.pt, "
+        "dinov2[:FOLDER], clip[:FOLDER]; none: `run` does not evaluate",
+    )
+    resize: Positive | None = Field(
+        None,
+        description="side, px, to which images are resized for a TorchScript file, as clean-fid does; none: as is",
+    )
+    n: Positive = Field(10_000, description="images drawn from each model, and about as many of A")
+    models: tuple[Literal["train", "finetune"], ...] = Field(
+        ("train", "finetune"), min_length=1, description="whose images: train, the baseline's; finetune's"
+    )
+    k: Positive = Field(5, description="neighbours of precision, recall, density and coverage")
+    attributes: tuple[str, ...] = Field(
+        (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
+    )
+    batch_size: Positive = Field(64, description="images per forward pass")
+    workers: Workers = Workers()
+
+
 class Report(Section):
     """The page that shows what was selected."""
 
@@ -668,6 +700,7 @@ class Config(Section):
     select: Select = Select()
     decode: Decode = Decode()
     finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
     report: Report = Report()
     sample: Sample = Sample()
     tracking: Tracking = Tracking()
@@ -696,6 +729,22 @@ class Config(Section):
     def _held_out(self) -> Config:
         if self.select.needs_held_out and not self.data.test:
             raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+        for name in ("train", "finetune"):
+            if getattr(self, name).best_by == "held_out_reconstruction" and not self.data.test:
+                raise ValueError(f"{name}.best_by: held_out_reconstruction needs test images; set data.test above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Config:
+        given = self.evaluate
+        if given.extractor is None:
+            return self
+        if not self.data.test:
+            raise ValueError("evaluate.extractor compares with held-out images; set data.test above 0, or it to null")
+        if given.attributes and self.data.attributes is None:
+            raise ValueError("evaluate.attributes needs labelled images; set data.attributes")
+        if given.n <= given.k:
+            raise ValueError(f"evaluate.n = {given.n} images have no {given.k} neighbours (evaluate.k)")
         return self
 
     @model_validator(mode="after")

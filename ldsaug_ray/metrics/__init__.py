@@ -20,7 +20,7 @@ from ldsaug_ray.metrics.copies import (
 )
 from ldsaug_ray.metrics.corruptions import KINDS, corrupt
 from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, detect
-from ldsaug_ray.metrics.extractors import Extractor, open_extractor
+from ldsaug_ray.metrics.extractors import Extractor, extractor_stamp, open_extractor
 from ldsaug_ray.metrics.frechet import (
     FeatureStatistics,
     Frechet,
@@ -32,11 +32,19 @@ from ldsaug_ray.metrics.frechet import (
 from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
 from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc
 from ldsaug_ray.metrics.sharpness import sharpness
+from ldsaug_ray.metrics.summary import (
+    MEASURES,
+    describe_probe,
+    measure_copying,
+    measure_set,
+    measure_share,
+)
 from ldsaug_ray.metrics.weights import INCEPTION, Weights, weights_folder
 
 __all__ = [
     "INCEPTION",
     "KINDS",
+    "MEASURES",
     "Auroc",
     "Copies",
     "CopyingTest",
@@ -60,7 +68,9 @@ __all__ = [
     "copying_test",
     "corrupt",
     "density_coverage",
+    "describe_probe",
     "detect",
+    "extractor_stamp",
     "fit_probe",
     "frechet_distance",
     "frechet_from_statistics",
@@ -68,7 +78,10 @@ __all__ = [
     "kernel_distance",
     "mean_and_error",
     "measure_copies",
+    "measure_copying",
     "measure_probe",
+    "measure_set",
+    "measure_share",
     "nearest_training",
     "open_extractor",
     "paired_difference",

@@ -176,6 +176,18 @@ def open_extractor(spec: str, *, device: str = "cpu", batch_size: int = 64, resi
     return TorchScript(spec, load_torchscript(data, spec), digest, resize, device, batch_size)
 
 
+def extractor_stamp(spec: str) -> str:
+    """Identity of what `spec` names, as far as it is known without loading it: the file's SHA-256, or its name.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    kind = spec.partition(":")[0]
+    if kind == "inception":
+        return INCEPTION.sha256
+    return spec if kind in TRANSFORMERS else hashlib.sha256(_read(Path(spec))).hexdigest()
+
+
 def load_torchscript(data: bytes, name: str) -> nn.Module:
     """A TorchScript module on the CPU, in evaluation mode. It is a program: only load files of people you trust.
 

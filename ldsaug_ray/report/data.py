@@ -216,6 +216,53 @@ class Parents:
     n_attributes: int
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A row of the evaluation's table: a value, and its standard error where there is one, for each set of images."""
+
+    title: str
+    values: tuple[float | None, ...]
+    errors: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Share of an attribute in each set: counted where labelled (no limits), else estimated, with 95 % limits."""
+
+    name: str
+    accuracy: float  # balanced, of the probe, on test images
+    test: float  # among test images
+    values: tuple[float | None, ...]
+    limits: tuple[tuple[float, float] | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Images of a set, and the real image nearest to each: of the test split, or with `copy` of the training split."""
+
+    set: str
+    kind: str  # best, worst, copy
+    tiles: Tiles
+    nearest: Tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What stage `evaluate` found of `sets`, of n images each."""
+
+    extractor: str
+    dimension: int
+    k: int
+    prior: str
+    n_test: int
+    sets: tuple[str, ...]
+    n: tuple[int, ...]
+    measures: tuple[Measure, ...]
+    balance: tuple[Balance, ...]
+    notes: tuple[str, ...]
+    galleries: tuple[Gallery, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """One finished run."""
@@ -240,6 +287,7 @@ class ReportData:
     prior_samples: PriorSamples
     sharpness: Sharpness | None  # None: nothing was decoded
     curves: tuple[Curve, ...]
+    evaluation: Evaluation | None  # None: not evaluated
     selected_csv: str | None  # None: too many rows, or none
 
     @property

@@ -15,6 +15,7 @@ from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.report._evaluation import read_evaluation
 from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
 from ldsaug_ray.report.data import (
@@ -94,6 +95,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         prior_samples=_prior_samples(config, latents, vae, tuned),
         sharpness=read_sharpness(run),
         curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
+        evaluation=read_evaluation(run),
         selected_csv=selected_csv(run),
     )
 

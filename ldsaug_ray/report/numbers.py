@@ -58,6 +58,16 @@ def power(log_value: float, digits: int = 3) -> str:
     return f"{mantissa:.{digits - 1}f} × 10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
+def value(x: float | None, error: float | None = None) -> str:
+    """A measure to three digits, with its standard error to as many places; None -> a dash."""
+    if x is None:
+        return "–"
+    size = max(abs(x), error or 0.0)
+    places = 0 if size >= 100 else max(0, 2 - math.floor(math.log10(size))) if size else 0
+    text = f"{x:,.{places}f}"
+    return (text if error is None else f"{text} ± {error:.{places}f}").replace("-", MINUS)
+
+
 def duration(seconds: float | None) -> str:
     """12.3 s, 4 min 05 s, 2 h 03 min."""
     if seconds is None:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldsaug_ray import lds
 from ldsaug_ray.report import numbers, words
+from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.pictures import draw, loss_terms
@@ -40,12 +41,14 @@ def render(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str
         points=numbers.points,
         log=numbers.log_text,
         power=numbers.power,
+        value=numbers.value,
         duration=numbers.duration,
     )
     csv = data.selected_csv
     return environment.get_template("page.html.j2").render(
         data=data,
         words=words,
+        set_titles=TITLES,
         rate=numbers.rate,
         findings=[words.typeset(s) for s in lds.sentences(data.regime)],
         alts=words.figure_alts(data),

@@ -6,7 +6,7 @@ import numpy as np
 
 from ldsaug_ray.report import figures
 from ldsaug_ray.report.data import ReportData
-from ldsaug_ray.report.sheets import sheet
+from ldsaug_ray.report.sheets import pairs, sheet
 
 _TERMS = {  # in the order of the page; a term that is not here comes after them, under its own name
     "loss": "Loss per pixel value",
@@ -69,4 +69,6 @@ def draw(data: ReportData) -> dict[str, bytes]:
     pictures["samples-before.png"] = sheet(data.prior_samples.before)
     if data.prior_samples.after is not None:
         pictures["samples-after.png"] = sheet(data.prior_samples.after)
+    for gallery in data.evaluation.galleries if data.evaluation else ():
+        pictures[f"{gallery.set}-{gallery.kind}.png"] = sheet(pairs(gallery.tiles, gallery.nearest))
     return pictures

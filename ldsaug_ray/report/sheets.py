@@ -50,6 +50,12 @@ def sheet(images: NDArray[np.uint8], columns: int = COLUMNS) -> bytes:
     return png(canvas)
 
 
+def pairs(above: NDArray[np.uint8], below: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tiles uint8[N, T, T, 3] for a sheet whose rows alternate: some of the first, those of the second below them."""
+    rows = [x[k : k + COLUMNS] for k in range(0, len(above), COLUMNS) for x in (above, below)]
+    return np.concatenate(rows)
+
+
 def png(image: NDArray[np.uint8]) -> bytes:
     """uint8[H, W, 3 or 4] as a PNG file."""
     out = io.BytesIO()

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ldsaug_ray.report.data import PAPER_TAU, Band, Pick, ReportData
+from ldsaug_ray.report.data import PAPER_TAU, Band, Evaluation, Gallery, Pick, ReportData
 from ldsaug_ray.report.numbers import MINUS, count, log_text, percent, power
 
 Pairs = list[tuple[str, str]]
@@ -227,6 +227,30 @@ def sharpness_sentences(data: ReportData) -> list[str]:
             f"(decode.sharpest = {data.config['decode']['sharpest']:g}): those kept have at least {q.least:.4g}."
         )
     return found
+
+
+def evaluation_sentence(e: Evaluation) -> str:
+    """What was compared with what."""
+    drawn = {"normal": "N(0, I)", "mixture": "a mixture fitted to the latents", "kde": "the latents’ kernel density"}
+    extractor = e.extractor.rpartition("/")[2]
+    return (
+        f"Each set of images against {count(e.n_test)} test images. Features: {extractor}, {count(e.dimension)} "
+        f"dimensions; k = {e.k} neighbours; samples are decoded from {drawn[e.prior]}. The training images are the "
+        "mark: what real images reach."
+    )
+
+
+_GALLERIES = {  # kind -> what the images are, and what stands below each
+    "best": ("nearest to a test image", "the test image"),
+    "worst": ("farthest from any test image", "the test image that is still the nearest"),
+    "copy": ("nearest to a training image", "the training image: is it a copy?"),
+}
+
+
+def gallery_title(gallery: Gallery, set_title: str) -> str:
+    """Which images, and what is below each."""
+    which, below = _GALLERIES[gallery.kind]
+    return f"{set_title[:1].upper()}{set_title[1:]}: those {which}; below each, {below}"
 
 
 def samples_alt(data: ReportData, which: str) -> str:

@@ -25,12 +25,16 @@ from ldsaug_ray.rundir import RunDir
 
 @dataclass(frozen=True)
 class Job:
-    """One invocation: a stage function reads from it and writes through it."""
+    """One invocation: a stage function reads from it and writes through it.
+
+    alone: whether this process keeps other drivers out of the run directory.
+    """
 
     config: Config
     run: RunDir
     console: Console
     verbose: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)

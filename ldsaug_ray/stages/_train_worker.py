@@ -6,6 +6,7 @@ What a step computes is `vae.Trainer`'s; this file moves data, checkpoints and p
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ import numpy as np
 
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.config.settings import Uses, Vae
-from ldsaug_ray.errors import LdsaugError
+from ldsaug_ray.errors import DivergedError, InputError, LdsaugError
 from ldsaug_ray.images.stream import read_images
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
 from ldsaug_ray.stages._job import keep_freed_memory, limit_threads, quieten_data
@@ -40,6 +41,8 @@ class Task:
     """What every rank is told.
 
     Attributes:
+        root: the run directory.
+        storage: Ray Train's own folder, with the checkpoints.
         real: training images.
         augmented: A and how much of it; none: training images alone.
         held_out: parts with test images, for the curve.
@@ -53,6 +56,7 @@ class Task:
     """
 
     root: Location
+    storage: Location
     settings: Optimisation
     vae: Vae
     resolution: int
@@ -80,6 +84,16 @@ def work(config: dict[str, Task]) -> None:
         ray.get(task.monitor.fail.remote(type(e).__name__, str(e)))
 
 
+def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None) -> DivergedError:
+    """The error, and what is left to go on from."""
+    if last is None:
+        return DivergedError(f"{error}. There was no checkpoint yet")
+    return DivergedError(
+        f"{error}. The checkpoint of step {last} is kept in {storage.uri}, until the stage runs with other "
+        "settings: that starts it anew"
+    )
+
+
 class _Rank:
     """The state of one rank."""
 
@@ -102,6 +116,7 @@ class _Rank:
                 self.curve = LossCurve(json.loads((Path(folder) / "progress.json").read_text()))
                 self.reported = json.loads((Path(folder) / "facts.json").read_text())["metrics"]
         self.resumed_from = self.trainer.step
+        self.last_checkpoint = self.trainer.step or None
         self.held_out = self._held_out() if self.rank == 0 else None
         self.clock = _Clock()
 
@@ -152,7 +167,10 @@ class _Rank:
         )
         told = -PROGRESS_SECONDS
         for batch in self.clock.timed(batches):
-            terms = trainer.train_step(batch.images, _augmented(batch))
+            try:
+                terms = trainer.train_step(batch.images, _augmented(batch))
+            except DivergedError as e:
+                raise of_the_checkpoints(e, task.storage, self.last_checkpoint) from None
             step = trainer.step
             self.curve.add(terms)
             self.since_checkpoint.add(terms)
@@ -179,11 +197,16 @@ class _Rank:
         if metrics is None:
             metrics = self.since_checkpoint.take()
             if self.held_out is not None:
-                metrics["held_out_reconstruction"] = self._held_out_error()
+                try:
+                    metrics["held_out_reconstruction"] = self._held_out_error()
+                except InputError as e:
+                    diverged = DivergedError(f"training diverged at step {step}: {e}; lower learning_rate")
+                    raise of_the_checkpoints(diverged, self.task.storage, self.last_checkpoint) from None
                 self.curve.note(step, {"held_out_reconstruction": metrics["held_out_reconstruction"]})
         reported = {**metrics, "step": float(step)}
         if self.settings.best_by is not None:
-            reported["score"] = metrics.get(self.settings.best_by, 0.0)  # the first rank's are those that count
+            reported["score"] = metrics.get(self.settings.best_by, math.inf)  # the first rank's are those that count
+        self.last_checkpoint = step
         if self.rank != 0:
             ray.train.report(reported)
             return

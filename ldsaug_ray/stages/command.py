@@ -24,10 +24,10 @@ from ldsaug_ray.tracking import Status, Tracker, first_line, view_command
 _WITHOUT_RAY = {"select", "report"}  # work on the driver
 
 
-def stages_of(command: str) -> list[str]:
+def stages_of(command: str, config: Config) -> list[str]:
     """Stages that a command runs. `train` reads the images first; it is the first stage that needs them."""
     if command == "run":
-        return list(STAGES)
+        return [name for name in STAGES if name != "evaluate" or config.evaluate.extractor is not None]
     return ["prepare", "train"] if command == "train" else [command]
 
 
@@ -40,25 +40,42 @@ def run_command(
         LdsaugError: the message says what to do.
     """
     require_faiss()
-    names = stages_of(command)
+    names = stages_of(command, config)
+    if "evaluate" in names:
+        _try_extractor(config, open_run_dir(config, overwrite=overwrite, create=False))
     if dry_run:
         print_plan(config, open_run_dir(config, overwrite=overwrite, create=False), names)
         return 0
     seen_by_all("run_dir", config.run_dir)
     with ExitStack() as held:
         run = open_run_dir(config, overwrite=overwrite, held=held)
-        job = Job(config, run, make_console(), verbose)
+        job = Job(config, run, make_console(), verbose, alone=True)
         tracked = config.tracking.enabled and command == "run"
         send = held.enter_context(_tracked(job, names)) if tracked else _nothing
         alone = set(names) <= _WITHOUT_RAY or all(s.state == "complete" for s in plan_steps(config, run, names))
         with nullcontext() if alone else ray_session(config, verbose=verbose):
             happened = run_stages(job, names, finished=send)
     print_summary(run, names, happened)
+    if "evaluate" in names:
+        print_measures(run.require("evaluate"))
     if "report" in names:
         print(f"report  {_place(run.folder('report') / 'index.html')}")
     if tracked:
         print(f"MLflow  {view_command()}")
     return 0
+
+
+def _try_extractor(config: Config, run: RunDir) -> None:
+    """Open it now, where it will be needed: training takes hours, and a file that is missing then is missing now.
+
+    Raises:
+        ConfigError, InputError: it is unknown, its weights are missing or damaged, or it does not do its job.
+    """
+    (step,) = plan_steps(config, run, ["evaluate"])
+    if step.state != "complete":
+        from ldsaug_ray.stages._features import opened
+
+        opened(config)
 
 
 def seen_by_all(name: str, uri: str) -> None:
@@ -151,6 +168,26 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
             f"kept {decoded['rows_out']:,} of {decoded['rows_in']:,} decoded images, the sharpest: variance of the "
             f"Laplacian ≥ {decoded['least_sharpness']:.4g}"
         )
+
+
+def print_measures(entry: Mapping[str, Any]) -> None:
+    """A row a set: what `evaluate` found, from the manifest or from `metrics.json`."""
+    from ldsaug_ray.metrics import MEASURES
+
+    sets, extractor = entry["sets"], entry["extractor"]
+    table = Table(
+        title=f"against {sets['test']['n']:,} test images; features: {extractor['name']}, {extractor['dimension']:,} "
+        f"dimensions; k = {entry['k']}",
+        title_justify="left",
+    )
+    table.add_column("images")
+    table.add_column("n", justify="right")
+    for title, _ in MEASURES.values():
+        table.add_column(title, justify="right")
+    for name, numbers in sets.items():
+        values = [numbers.get(measure, {}).get("value") for measure in MEASURES]
+        table.add_row(name, f"{numbers['n']:,}", *("" if v is None else f"{v:.3g}" for v in values))
+    Console(width=None if Console().is_terminal else 150).print(table)
 
 
 def _selection(entry: Mapping[str, Any]) -> str:
@@ -274,6 +311,8 @@ def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int]
             return f"{images[1]:,} images"
         counted = isinstance(data.train, int) and isinstance(data.test, int)
         return f"{data.train + data.test:,} images" if counted else "not known yet"
+    if stage == "evaluate":
+        return f"{config.evaluate.n * len(config.evaluate.models):,} drawn images"
     if stage in ("score", "select"):
         return f"{score.n_candidates:,} candidates"
     if stage == "decode":

@@ -18,7 +18,7 @@ from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.stages.train import fit
+from ldsaug_ray.stages.train import feasible, fit
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -44,6 +44,13 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     )
     outcome.facts.update(train_images=real.rows, augmented_images=0 if augmented is None else augmented.rows)
     return outcome
+
+
+def check(job: Job) -> None:
+    """Raises what `run` would, before anything of an earlier fine-tuning is deleted."""
+    settings = job.config.finetune
+    feasible(job, "finetune", settings)
+    _augmented(job, Parts(tuple(image_parts(job, "train")), settings.batch_size))
 
 
 def _augmented(job: Job, real: Parts) -> AugmentedParts | None:

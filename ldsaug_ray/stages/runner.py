@@ -91,6 +91,10 @@ def _stamp(config: Config, name: str) -> str:
     """Identity of what a stage reads from outside the run directory."""
     if name == "prepare":
         return source_stamp(config.data)
+    if name == "evaluate" and config.evaluate.extractor is not None:
+        from ldsaug_ray.metrics import extractor_stamp
+
+        return extractor_stamp(config.evaluate.extractor)
     if name == "train" and config.vae.is_pretrained:
         from ldsaug_ray.vae import pretrained_stamp
 
@@ -123,23 +127,37 @@ def run_stages(
         else:
             if step.state == "run" and step.why != "not done yet":
                 job.console.print(f"{name:<9} done again: {step.why}", highlight=False)
-            done = job.run.begin(name, step.fingerprint)
-            started = time.monotonic()
-            outcome = _function(name)(job, done)
-            seconds = time.monotonic() - started
-            resumed = sum(u.counts.rows_in for u in done.values())
-            processed = outcome.processed if outcome.processed is not None else outcome.counts.rows_in - resumed
-            job.run.finish(
-                name,
-                step.fingerprint,
-                outcome.counts,
-                outcome.digest,
-                seconds,
-                processed,
-                **{"rows_resumed": resumed, **outcome.facts},
-            )
+            module = importlib.import_module(f"ldsaug_ray.stages.{name}")
+            if hasattr(module, "check"):
+                module.check(job)
+            _work(job, name, step.fingerprint, module.run)
         finished()
     return happened
+
+
+def ensure(job: Job, stage: str, fingerprint: str, function: StageFunction) -> None:
+    """Bring what is kept like a stage, in a folder of its own, to completion where it is not."""
+    if not job.run.is_complete(stage, fingerprint):
+        _work(job, stage, fingerprint, function)
+
+
+def _work(job: Job, stage: str, fingerprint: str, function: StageFunction) -> None:
+    """Begin or go on, do it, and write the manifest's entry."""
+    done = job.run.begin(stage, fingerprint)
+    started = time.monotonic()
+    outcome = function(job, done)
+    seconds = time.monotonic() - started
+    resumed = sum(u.counts.rows_in for u in done.values())
+    processed = outcome.processed if outcome.processed is not None else outcome.counts.rows_in - resumed
+    job.run.finish(
+        stage,
+        fingerprint,
+        outcome.counts,
+        outcome.digest,
+        seconds,
+        processed,
+        **{"rows_resumed": resumed, **outcome.facts},
+    )
 
 
 def _check_current(job: Job, names: Sequence[str]) -> None:
@@ -171,8 +189,3 @@ def require_current(config: Config, run: RunDir, stages: Collection[str], *, apa
                 f"{run.root.uri}: stage {step.stage} is out of date ({step.why}); run `ldsaug {step.stage}` or "
                 "`ldsaug run` with these settings first"
             )
-
-
-def _function(stage: str) -> StageFunction:
-    function: StageFunction = importlib.import_module(f"ldsaug_ray.stages.{stage}").run
-    return function

@@ -10,7 +10,6 @@ and A's latents are the interpolants of the same parents there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_faiss, seen_by_all
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
 from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents, vectors
-from ldsaug_ray.stages.runner import require_current
+from ldsaug_ray.stages.runner import ensure, require_current
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
 
@@ -105,33 +104,27 @@ def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = F
             out = open_sample_dir(config, held=held)
             job = Job(config, run, make_console(), verbose)
             held.enter_context(ray_session(config, verbose=verbose))
-            done = out.begin("sample", request.fingerprint)
-            resumed = sum(unit.counts.rows_in for unit in done.values())
-            started = time.monotonic()
-            outcome = draw(job, out, request, done)
-            seconds = time.monotonic() - started
-            drawn = outcome.counts.rows_in - resumed
-            out.finish(
-                "sample",
-                request.fingerprint,
-                outcome.counts,
-                outcome.digest,
-                seconds,
-                drawn,
-                rows_resumed=resumed,
-                **outcome.facts,
-            )
+            draw(job, out, request)
     print_summary(out, ["sample"], {"sample": state})
     print(told(out.require("sample")))
     return 0
 
 
-def draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult]) -> Outcome:
-    """Draw, decode and write what is not done yet.
+def draw(job: Job, out: RunDir, request: Request) -> None:
+    """Bring the images of a request to completion.
+
+    Args:
+        job: the invocation; its run directory has the model.
+        out: where images, markers and a manifest go.
+        request: what to draw.
 
     Raises:
         InputError: latents that no prior can be fitted to, or a VAE that decodes to what is no image.
     """
+    ensure(replace(job, run=out), "sample", request.fingerprint, lambda _, done: _draw(job, out, request, done))
+
+
+def _draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult]) -> Outcome:
     import ray
 
     settings = job.config.sample
@@ -295,13 +288,12 @@ def _encoded_again(job: Job, request: Request) -> Job:
     inner = replace(job, run=RunDir(root))
     if inner.run.is_complete("encode", identity):
         return inner
-    with sole_driver("run_dir", job.run.root):
+    with nullcontext() if job.alone else sole_driver("run_dir", job.run.root):
         inner = replace(job, run=RunDir(root))  # another command may just have made them
-        if inner.run.is_complete("encode", identity):
-            return inner
-        done = inner.run.begin("encode", identity)
-        started = time.monotonic()
-        results = encode_parts(inner, image_parts(job, "train"), job.run.root, request.weights, done)
-        counts, digest = total(results.values())
-        inner.run.finish("encode", identity, counts, digest, time.monotonic() - started, counts.rows_in)
+        ensure(inner, "encode", identity, lambda inner, done: _encode(inner, job, request, done))
     return inner
+
+
+def _encode(inner: Job, job: Job, request: Request, done: Mapping[int, UnitResult]) -> Outcome:
+    parts = image_parts(job, "train")
+    return Outcome(*total(encode_parts(inner, parts, job.run.root, request.weights, done).values()))

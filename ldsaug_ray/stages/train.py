@@ -39,6 +39,30 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     return fit(job, "train", settings, Parts(tuple(image_parts(job, "train")), settings.batch_size), initial=initial)
 
 
+def check(job: Job) -> None:
+    """Raises what `run` would, before anything of an earlier training is deleted."""
+    if job.config.train.steps:
+        feasible(job, "train", job.config.train)
+
+
+def feasible(job: Job, stage: str, settings: Optimisation) -> None:
+    """Whether these images, this cluster and the perceptual network allow the training.
+
+    Raises:
+        InputError: fewer images than one batch, a batch that the workers cannot share equally, or a network that cannot
+            be used.
+        ResourceError: the cluster lacks what stage.workers asks for.
+    """
+    rows = sum(n for _, n in image_parts(job, "train"))
+    if settings.batch_size > rows:
+        raise InputError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
+    _workers(settings, stage)
+    if settings.objective.perceptual.network is not None:
+        from ldsaug_ray.vae.perceptual import load_perceptual
+
+        load_perceptual(settings.objective.perceptual, job.config.data.resolution)
+
+
 def fit(
     job: Job,
     stage: str,
@@ -58,8 +82,7 @@ def fit(
         start: fields of `Task` that say where to begin and how: initial, initial_discriminator, freeze, uses.
 
     Raises:
-        InputError: fewer images than one batch, or a batch that the workers cannot share equally.
-        DivergedError: a loss is not finite; checkpoints from before are kept.
+        DivergedError: a loss is not finite; the last checkpoint is kept.
         ResourceError: the cluster lacks what stage.workers asks for.
         StorageError: a checkpoint cannot be written.
     """
@@ -67,10 +90,7 @@ def fit(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    pool = pool_of(settings.workers, stage, cluster_resources())
-    if settings.batch_size > real.rows:
-        raise InputError(f"{stage}.batch_size = {settings.batch_size} is more than the {real.rows} images to train on")
-    world = _world(settings, pool, stage)
+    pool, world = _workers(settings, stage)
     if augmented is not None and augmented.per_step % world:  # as many of A to each worker
         augmented = replace(augmented, per_step=max(1, round(augmented.per_step / world)) * world)
     alone = settings.workers.count == "auto" and not pool.gpus
@@ -80,6 +100,7 @@ def fit(
     monitor: Any = ray.remote(num_cpus=0)(_Monitor).remote()
     task = Task(
         root=root,
+        storage=storage,
         settings=settings,
         vae=job.config.vae,
         resolution=job.config.data.resolution,
@@ -159,6 +180,11 @@ def _checkpoints(result: Result, settings: Optimisation, storage: Location) -> t
     if settings.best_by is not None and result.best_checkpoints:
         best, _ = min(result.best_checkpoints, key=lambda found: found[1]["score"])
     return Location(best.filesystem, best.path, storage.uri), Location(last.filesystem, last.path, storage.uri)
+
+
+def _workers(settings: Optimisation, stage: str) -> tuple[Pool, int]:
+    pool = pool_of(settings.workers, stage, cluster_resources())
+    return pool, _world(settings, pool, stage)
 
 
 def _world(settings: Optimisation, pool: Pool, stage: str) -> int:

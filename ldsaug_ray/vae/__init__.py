@@ -1,5 +1,6 @@
 """The autoencoder: StyleGAN2-structured or the user's own; adversarial training, inference, checkpoints. No Ray."""
 
+from ldsaug_ray.errors import DivergedError
 from ldsaug_ray.vae.adapters import open_pretrained, pretrained_stamp
 from ldsaug_ray.vae.autoencoder import Autoencoder, Output
 from ldsaug_ray.vae.batch import Augmented
@@ -9,7 +10,7 @@ from ldsaug_ray.vae.inference import decode_images, posterior_means
 from ldsaug_ray.vae.losses import free_bits, kl_standard_normal, reconstruction_error
 from ldsaug_ray.vae.model import RESOLUTIONS, VAE, build_vae, to_float, to_uint8, unwrap
 from ldsaug_ray.vae.perceptual import load_perceptual
-from ldsaug_ray.vae.training import DivergedError, Trainer, step_generator
+from ldsaug_ray.vae.training import Trainer, step_generator
 
 __all__ = [
     "RESOLUTIONS",

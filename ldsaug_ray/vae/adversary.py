@@ -36,14 +36,19 @@ class Adversary:
         discriminator: on its device.
         settings: section `objective.adversarial`.
         bfloat16: run it under autocast.
+        a_is_real: whether images of A that join the training images are real images to it too. Not where it also has
+            to tell decode(z_A) from real ones.
 
     Attributes:
         probability: of each augmentation, a scalar tensor.
         signs: sum and number of the mean signs of real logits since the probability last changed.
     """
 
-    def __init__(self, discriminator: Discriminator, settings: Adversarial, bfloat16: bool) -> None:
+    def __init__(
+        self, discriminator: Discriminator, settings: Adversarial, bfloat16: bool, a_is_real: bool = True
+    ) -> None:
         self.discriminator = discriminator
+        self.a_is_real = a_is_real
         self.settings = settings
         self.bfloat16 = bfloat16
         device = next(discriminator.parameters()).device
@@ -58,13 +63,14 @@ class Adversary:
         fake = self._logits(pictures, generator)
         adversarial = fakes.weights @ loss_if_real(fake)
         (gradient,) = torch.autograd.grad(adversarial, pictures, retain_graph=True)
-        real = self._logits(batch.images, generator)
+        images, weights = self._reals(batch)
+        real = self._logits(images, generator)
         shares = fakes.weights / fakes.total
-        loss = batch.weights @ loss_if_real(real) + shares @ loss_if_fake(fake)
+        loss = weights @ loss_if_real(real) + shares @ loss_if_fake(fake)
         terms = {
             "adversarial": adversarial.detach(),
             "discriminator": loss.detach(),
-            "real_logit": batch.weights @ real.detach(),
+            "real_logit": weights @ real.detach(),
             "fake_logit": shares @ fake.detach(),
             "real_sign": torch.sign(real.detach()[: batch.real]).mean(),
             "augment_probability": self.probability.clone(),
@@ -73,7 +79,15 @@ class Adversary:
 
     def r1(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """E ‖∇D(x)‖² over the real images, in float32, differentiable."""
-        return batch.weights @ r1_penalty(lambda x: self._logits(x, generator, exact=True), batch.images)
+        images, weights = self._reals(batch)
+        return weights @ r1_penalty(lambda x: self._logits(x, generator, exact=True), images)
+
+    def _reals(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Real images and their weights, whose sum is 1 in the mean over workers."""
+        if self.a_is_real or batch.real == len(batch.images):
+            return batch.images, batch.weights
+        real = batch.images[: batch.real]
+        return real, torch.full_like(batch.weights[: batch.real], 1 / batch.real)
 
     def follow(self, mean_sign: Tensor, images: int, step: int) -> None:
         """Note E[sign D(real)] of step number `step`, of `images` images; every fourth step the probability follows."""

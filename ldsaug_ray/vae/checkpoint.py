@@ -141,7 +141,8 @@ def weights_digest(model: nn.Module) -> str:
 
 def pack(tensors: Mapping[str, Tensor], header: dict[str, Any]) -> bytes:
     """A safetensors file with `header` as JSON in its metadata."""
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    # cloned: safetensors refuses tensors that share memory, which a user's network may have
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     return save_safetensors(plain, metadata={_KEY: json.dumps(header, sort_keys=True)})
 
 

@@ -63,15 +63,21 @@ class Discriminator(nn.Module):
 def minibatch_stddev(x: Tensor, group: int) -> Tensor:
     """Append a channel with the mean standard deviation over groups of images: [B, C, H, W] -> [B, C + 1, H, W].
 
-    A group is of consecutive images, so that kinds of images that follow each other in a batch are judged apart.
+    A group is of consecutive images, so that kinds of images that follow each other in a batch are judged apart. All
+    groups are of one size, since the deviation grows with it: it would tell a batch of 16 from one of 35. What is left
+    over at the end takes the statistic of the batch's last `group` images.
 
     Args:
         x: features.
-        group: images of a group; where the batch is no multiple, the largest divisor of the batch below it.
+        group: images of a group, of a smaller batch all.
     """
-    size = next(n for n in range(min(group, len(x)), 0, -1) if len(x) % n == 0)
-    deviation = torch.sqrt(x.unflatten(0, (-1, size)).var(1, correction=0) + STDDEV_EPS)
-    statistic = deviation.mean((1, 2, 3)).repeat_interleave(size)
+    size = min(group, len(x))
+    whole = len(x) - len(x) % size
+    groups = x[:whole].unflatten(0, (-1, size))
+    if whole < len(x):
+        groups = torch.cat([groups, x[-size:][None]])
+    deviation = torch.sqrt(groups.var(1, correction=0) + STDDEV_EPS)
+    statistic = deviation.mean((1, 2, 3)).repeat_interleave(size)[: len(x)]
     channel = statistic[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat([x, channel], 1).contiguous(memory_format=torch.channels_last)
 

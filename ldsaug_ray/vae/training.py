@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.config.settings import Optimisation, Uses
-from ldsaug_ray.errors import ConfigError, LdsaugError
+from ldsaug_ray.errors import ConfigError, DivergedError
 from ldsaug_ray.vae import ema, state
 from ldsaug_ray.vae.adversarial import PATH_DECAY, path_lengths, r1_gamma
 from ldsaug_ray.vae.adversary import Adversary
@@ -34,10 +34,6 @@ from ldsaug_ray.vae.perceptual import load_perceptual
 from ldsaug_ray.vae.workers import mean_over_workers
 
 CENTRE_MOMENTUM = 0.05
-
-
-class DivergedError(LdsaugError):
-    """A loss or gradient is not finite; the weights are those from before the step."""
 
 
 class _Move(NamedTuple):
@@ -112,7 +108,7 @@ class Trainer:
             self._centre = None
         self.averaged = model
         if settings.ema_half_life:
-            self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+            self.averaged = _copied(model).eval()
         bfloat16 = _bfloat16(settings.precision, self.device)
         perceptual = load_perceptual(objective.perceptual, model.resolution, self.device)
         self._loss = ModelLoss(model, objective, uses, perceptual, bfloat16)
@@ -127,8 +123,12 @@ class Trainer:
                 model.settings, model.resolution, self.adversarial, seed
             )
             self.discriminator = discriminator.to(self.device).train()
+            # reals and fakes differ in number: groups of one size, which the smaller of them has
+            group = min(self.adversarial.stddev_group, max(1, settings.batch_size // world))
+            self.discriminator.stddev_group = group
             self._gamma = r1_gamma(self.adversarial, model.resolution, settings.batch_size)
-            self.adversary = Adversary(discriminator, self.adversarial, bfloat16)
+            a_is_real = uses is None or not uses.adversarial
+            self.adversary = Adversary(discriminator, self.adversarial, bfloat16, a_is_real)
             self.discriminator_optimizer = self._optimizer(
                 discriminator,
                 self.adversarial.learning_rate or settings.learning_rate,
@@ -248,10 +248,10 @@ class Trainer:
         if bad := [name for name, value in numbers.items() if not math.isfinite(value)]:
             for move in moves:
                 move.optimizer.zero_grad(set_to_none=True)
+            causes = [n for n in bad if n != "loss" and not n.endswith("gradient_norm")] or bad  # the sum follows
             raise DivergedError(
-                f"training diverged at step {self.step}: {', '.join(f'{n} = {numbers[n]}' for n in bad)}. The weights "
-                f"are kept from before this step; lower learning_rate (now {self.settings.learning_rate:g}) or set "
-                "gradient_clip, and run again"
+                f"training diverged at step {self.step}: {', '.join(f'{n} = {numbers[n]}' for n in causes)}; lower "
+                f"learning_rate (now {self.settings.learning_rate:g}) or set gradient_clip, and run again"
             )
         return numbers, mean
 
@@ -310,6 +310,15 @@ def _take(move: _Move) -> None:
         parameter.grad = gradient
     move.optimizer.step()
     move.optimizer.zero_grad(set_to_none=True)
+
+
+def _copied(model: Autoencoder) -> Autoencoder:
+    """A copy whose weights take no gradient. TorchScript's parameters that take one cannot be copied as leaves."""
+    wanted = [p.requires_grad for p in model.parameters()]
+    copied = copy.deepcopy(model.requires_grad_(False))
+    for parameter, trained in zip(model.parameters(), wanted, strict=True):
+        parameter.requires_grad_(trained)
+    return copied
 
 
 def _bfloat16(precision: str, device: torch.device) -> bool:

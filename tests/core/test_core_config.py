@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -351,3 +352,30 @@ def test_a_pretrained_autoencoder_is_not_trained_by_default(tmp_path: Path) -> N
     assert Config.model_validate(needed).train.steps == 100_000
     with pytest.raises(ConfigError, match=r"train\.steps: 0 is for autoencoders that are trained already"):
         load_config(None, [*NEEDED, "train.steps=0"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"test": 0}, "train": {"best_by": "held_out_reconstruction"}}, "train.best_by: held_out_recon"),
+        ({"finetune": {"best_by": "perceptual"}}, "best_by: perceptual needs objective.perceptual.network"),
+        (
+            {"train": {"best_by": "perceptual", "objective": {"perceptual": {"network": "n.pt", "weight": 0}}}},
+            "weight above 0",
+        ),
+        (
+            {
+                "train": {
+                    "best_by": "perceptual",
+                    "checkpoint_every": 4,
+                    "objective": {"perceptual": {"network": "n.pt", "every": 5}},
+                }
+            },
+            "a value for every checkpoint",
+        ),
+    ],
+)
+def test_the_best_checkpoint_needs_its_term(changes: dict[str, Any], message: str) -> None:
+    tree = {"run_dir": "r", **changes, "data": {"source": "d", **changes.get("data", {})}}
+    with pytest.raises(ValueError, match=message):
+        Config.model_validate(tree)

@@ -10,7 +10,9 @@ from ldsaug_ray.config import Config, describe, load_config
 from ldsaug_ray.pipeline import STAGES, downstream
 
 DIGESTS = {name: f"{k:064x}" for k, name in enumerate(STAGES)}
-STOCHASTIC = {"prepare", "train", "score", "finetune"}
+STOCHASTIC = {"prepare", "train", "score", "finetune", "evaluate"}
+# of `sample`, what says which images `evaluate` draws
+DRAWN = {f"sample.{name}" for name in ("prior", "with_augmented", "seed", "batch_size", "part_rows")}
 
 # how the work is done, not what comes out
 HOW = {
@@ -69,6 +71,9 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "select.tau": 0.28,
     "select.typical": 0.9,
     "select.top_fraction": 0.1,
+    "evaluate.resize": 64,
+    "evaluate.models": ["train"],
+    "evaluate.attributes": ["Male"],
     "sample.model": "train",
     "sample.prior": "kde",
     "sample.covariance": "diag",
@@ -129,6 +134,8 @@ def test_a_setting_outdates_its_own_stage_or_none(name: str) -> None:
     before, after = prints(config()), prints(changed(name))
     if name == "seed":
         expected = STOCHASTIC
+    elif name in DRAWN:
+        expected = {"evaluate"}
     elif parts[0] in ("run_dir", "ray", "sample", "tracking") or HOW & set(parts):
         expected = set()
     else:
@@ -186,8 +193,8 @@ def test_stages_read_earlier_ones_only_and_write_apart() -> None:
 
 def test_downstream() -> None:
     assert downstream("prepare") == list(STAGES)[1:]
-    assert downstream("select") == ["decode", "finetune", "report"]
-    assert downstream("finetune") == ["report"]
+    assert downstream("select") == ["decode", "finetune", "evaluate", "report"]
+    assert downstream("finetune") == ["evaluate", "report"]
     assert downstream("report") == []
     order = list(STAGES)
     for name in STAGES:

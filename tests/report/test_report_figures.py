@@ -14,8 +14,8 @@ from PIL import Image
 from ldsaug_ray.lds import HeldOut
 from ldsaug_ray.report import figures
 from ldsaug_ray.report.data import AttributeShare, Curve
-from ldsaug_ray.report.numbers import duration, percent, power
-from ldsaug_ray.report.sheets import GAP, sheet, tile_side, tiles
+from ldsaug_ray.report.numbers import duration, percent, power, value
+from ldsaug_ray.report.sheets import GAP, pairs, sheet, tile_side, tiles
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,25 @@ def test_sheet_keeps_every_pixel() -> None:
     assert (found[..., 3] == 255).sum() == 5 * 64 * 64  # the rest is see-through
     with pytest.raises(ValueError, match="at least one"):
         sheet(images[:0])
+
+
+def test_pairs_alternate_in_rows():
+    above = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 2, 2, 3))
+    below = above + np.uint8(100)
+    assert pairs(above, below)[:, 0, 0, 0].tolist() == [*range(8), *range(100, 108), 8, 9, 108, 109]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((None,), "–"),
+        ((0.0, 0.0), "0 ± 0"),
+        ((796.4,), "796"),
+        ((0.7901, 0.0241), "0.790 ± 0.024"),
+        ((-0.00315, 0.0174), "−0.0032 ± 0.0174"),
+        ((3512.2, 86.4), "3,512 ± 86"),
+        ((1.0, 0.0), "1.00 ± 0.00"),
+    ],
+)
+def test_measures_as_people_read_them(given, text):
+    assert value(*given) == text

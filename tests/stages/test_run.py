@@ -16,10 +16,11 @@ from PIL import Image
 from stages_helpers import Tree, digests, manifest, merge
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, NothingSelectedError
+from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError
 from ldsaug_ray.lds import score_points, select
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.stages._train_worker import of_the_checkpoints
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.stages.runner import plan_steps
 from ldsaug_ray.storage import Location
@@ -198,9 +199,35 @@ def test_a_stage_alone_refuses_what_other_settings_made(copied):
 
 def test_training_that_diverges_names_step_and_term_and_is_not_tried_again(copied):
     settings = merge(copied, {"train": {"learning_rate": 1e20}})
-    with pytest.raises(DivergedError, match=r"at step \d+: loss = nan"):
+    with pytest.raises(
+        DivergedError, match=r"at step \d+: .*= nan.* lower learning_rate.*\. There was no checkpoint yet"
+    ):
         run(settings, "train")
     assert "train" not in manifest(settings)
+    with pytest.raises(DivergedError, match=r"at step 1: 16 of 16 latents are not finite.* There was no checkpoint"):
+        run(merge(settings, {"train": {"checkpoint_every": 1}}), "train")
+    assert str(of_the_checkpoints(DivergedError("x"), Location.of("/runs/a/train/ray"), 40)) == (
+        "x. The checkpoint of step 40 is kept in /runs/a/train/ray, until the stage runs with other settings: that "
+        "starts it anew"
+    )
+
+
+def test_what_training_cannot_do_is_told_before_the_finished_one_is_deleted(copied, tmp_path):
+    weights = [Path(copied["run_dir"]) / stage / "vae.safetensors" for stage in ("train", "finetune")]
+    before = [w.read_bytes() for w in weights]
+    network = {"objective": {"perceptual": {"network": str(tmp_path / "none.pt")}}}
+    for stage in ("train", "finetune"):
+        for changes, message in (
+            ({"batch_size": 64}, "batch_size = 64 is more than the 44 images"),
+            (network, r"none\.pt"),
+            ({"workers": {"count": 3}, "steps": 7}, "workers asks for 3"),
+        ):
+            with pytest.raises(LdsaugError, match=message):
+                run(merge(copied, {stage: changes}), stage)
+    with pytest.raises(InputError, match="less than one image of A a step"):
+        run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
+    assert [w.read_bytes() for w in weights] == before
+    assert {"train", "finetune"} <= set(manifest(copied))
 
 
 def test_a_stage_alone_needs_the_one_before(tree):

@@ -16,10 +16,12 @@ from torch import Tensor
 from vae_helpers import TINY, blobs
 
 from ldsaug_ray.config import Vae
+from ldsaug_ray.config.settings import Optimisation, Uses
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae import (
     VAE,
+    Trainer,
     decode_images,
     load_vae,
     open_pretrained,
@@ -170,3 +172,35 @@ def test_a_diverged_one_is_not_written(sources: Path, file: Location) -> None:
     with pytest.raises(InputError, match=r"not written: tensor encoder\.net\.conv"):
         save_vae(file, model)
     assert not file.exists()
+
+
+class Tied(Down):
+    """A layer that is registered twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = next(m for m in self.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear))
+
+
+def test_layers_that_share_their_weights_are_kept(sources: Path, file: Location) -> None:
+    vae = open_pretrained(files(script(Tied(), sources / "tied.pt"), script(Up(), sources / "own.pt")), SIDE)
+    save_vae(file, vae)
+    loaded = load_vae(file)
+    images = blobs(3, SIDE)
+    np.testing.assert_array_equal(posterior_means(loaded, images, 3), posterior_means(vae, images, 3))
+
+
+@pytest.mark.parametrize("given", [scripted, exported, of_diffusers])
+def test_training_follows_with_averaged_weights(sources: Path, given: Callable[[Path], Vae]) -> None:
+    vae = open_pretrained(given(sources), SIDE)
+    before = {name: p.detach().clone() for name, p in vae.named_parameters()}
+    settings = Optimisation(steps=2, batch_size=4, learning_rate=1e-2, ema_half_life=16)
+    trainer = Trainer(vae, settings, 0, "cpu", uses=Uses(), fixed_centre=True)
+    assert all(p.requires_grad for p in vae.parameters())
+    assert not any(p.requires_grad for p in trainer.averaged.parameters())
+    for k in range(2):
+        assert trainer.train_step(blobs(4, SIDE, seed=k))["loss"] > 0
+    now, averaged = dict(vae.named_parameters()), dict(trainer.averaged.named_parameters())
+    moved = [n for n in before if not torch.equal(now[n], before[n])]
+    assert len(moved) > len(before) / 2
+    assert all(not torch.equal(averaged[n], before[n]) for n in moved)

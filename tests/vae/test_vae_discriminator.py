@@ -53,16 +53,34 @@ def test_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "group", "size"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (2, 4, 2), (12, 5, 4), (1, 4, 1)]
+    ("batch", "groups"),  # of at most 4 images: (its images, the images that get its statistic)
+    [
+        (8, [(slice(0, 4), slice(0, 4)), (slice(4, 8), slice(4, 8))]),
+        (7, [(slice(0, 4), slice(0, 4)), (slice(3, 7), slice(4, 7))]),
+        (5, [(slice(0, 4), slice(0, 4)), (slice(1, 5), slice(4, 5))]),
+        (2, [(slice(0, 2), slice(0, 2))]),
+        (1, [(slice(0, 1), slice(0, 1))]),
+    ],
 )
-def test_minibatch_standard_deviation(batch: int, group: int, size: int) -> None:
+def test_minibatch_standard_deviation(batch: int, groups: list[tuple[slice, slice]]) -> None:
     x = torch.randn(batch, 3, 4, 4, dtype=torch.float64)
-    y = minibatch_stddev(x, group)
+    y = minibatch_stddev(x, 4)
+    assert y.shape == (batch, 4, 4, 4)
     assert torch.equal(y[:, :3], x)
-    for first in range(0, batch, size):
-        members = x[first : first + size].numpy()
-        expected = np.sqrt(members.var(0) + 1e-8).mean()
-        np.testing.assert_allclose(y[first : first + size, 3].numpy(), expected, rtol=1e-12)
+    for members, shown in groups:
+        expected = np.sqrt(x[members].numpy().var(0) + 1e-8).mean()
+        np.testing.assert_allclose(y[shown, 3].numpy(), expected, rtol=1e-12)
+
+
+def test_the_deviation_does_not_tell_the_size_of_a_batch() -> None:
+    """Else the discriminator would know real batches from fake ones, which are larger, by it alone."""
+    generator = torch.Generator().manual_seed(0)
+    means = [
+        minibatch_stddev(torch.randn(n, 8, 16, 16, generator=generator), 4)[:, 8].mean().item()
+        for n in (16, 19, 35, 37, 38, 70, 102)
+    ]
+    assert max(means) - min(means) < 0.02
+    assert min(means) > 0.7
 
 
 def test_an_image_counts_within_its_group_alone() -> None:

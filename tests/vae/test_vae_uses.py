@@ -116,13 +116,14 @@ def test_cycle_asks_for_the_latent_back_through_both_halves() -> None:
 
 @pytest.mark.parametrize("pixels", [0.0, 0.5])
 def test_adversarial_use_on_both_sides(pixels: float) -> None:
-    """Reconstructions are fakes too; A's latents have no pixel target; fakes weigh as much as real images."""
+    """Reconstructions are fakes too; A's latents have no pixel target; fakes weigh as much as real images. Images of A
+    that join the training images are no real ones to a discriminator that judges A."""
     model, a, images = _model(), part_of_a(0, n=4), blobs(4)
     trainer = _trainer(Uses(pixels=pixels, adversarial=0.7), JUDGED, model)
     d = trainer.discriminator
     assert d is not None
     x, w = _floats(images), torch.tensor(a.weight)
-    v = torch.ones(4)
+    v, real = torch.ones(4), x
     if pixels:
         x, v = torch.cat([x, _floats(a.images)]), torch.cat([v, pixels * w])
     v = v / v.sum()
@@ -131,7 +132,7 @@ def test_adversarial_use_on_both_sides(pixels: float) -> None:
     f = torch.cat([v, 0.7 * w / 4])
     adversarial = f @ loss_if_real(fakes)
     error = v @ (rec - x).abs().mean((1, 2, 3))
-    judged = v @ loss_if_real(d(x)) + (f / f.sum()) @ loss_if_fake(fakes)
+    judged = loss_if_real(d(real)).mean() + (f / f.sum()) @ loss_if_fake(fakes)
     expected = _gradient_twice(error + 0.3 * adversarial, judged, model, d)
     terms = trainer.train_step(images, a)
     assert terms["adversarial"] == pytest.approx(adversarial.item(), rel=1e-4)

@@ -1,0 +1,76 @@
+"""What stage `evaluate` left, for the page: rows of a table, shares of attributes, galleries."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.report.data import Balance, Evaluation, Gallery, Measure
+from ldsaug_ray.report.sheets import tiles
+from ldsaug_ray.rundir import RunDir
+
+TITLES = {  # sets of images, in the order of the page's columns
+    "train": "training images",
+    "augmented": "A",
+    "baseline": "baseline",
+    "finetuned": "fine-tuned",
+}
+
+
+def read_evaluation(run: RunDir) -> Evaluation | None:
+    """The numbers and galleries; None where the stage is not complete."""
+    if run.entry("evaluate") is None:
+        return None
+    folder = run.folder("evaluate")
+    told = (folder / "metrics.json").read_json()
+    sets = [name for name in TITLES if name in told["sets"]]
+    notes = [note for name in sets for note in told["notes"].get(name, ())]
+    return Evaluation(
+        extractor=told["extractor"]["name"],
+        dimension=told["extractor"]["dimension"],
+        k=told["k"],
+        prior=told["prior"],
+        n_test=told["reference"]["n"],
+        sets=tuple(sets),
+        n=tuple(told["sets"][name]["n"] for name in sets),
+        measures=tuple(_measure(name, told["sets"], sets) for name in MEASURES),
+        balance=tuple(_balance(name, found, sets) for name, found in told["attributes"].items()),
+        notes=tuple(dict.fromkeys(notes)),
+        galleries=tuple(g for name in sets[::-1] if name != "train" for g in _galleries(run, name)),
+    )
+
+
+def _measure(name: str, found: Mapping[str, Any], sets: list[str]) -> Measure:
+    cells = [found[s].get(name, {}) for s in sets]
+    return Measure(
+        MEASURES[name][0],
+        tuple(c.get("value") for c in cells),
+        tuple(c.get("standard_error") for c in cells),
+    )
+
+
+def _balance(name: str, found: Mapping[str, Any], sets: list[str]) -> Balance:
+    shares = [found["shares"][s] for s in sets]
+    limits = [None if s.get("low") is None else (s["low"], s["high"]) for s in shares]
+    accuracy = found["probe"]["balanced_accuracy"]["value"]
+    return Balance(name, accuracy, found["shares"]["test"]["value"], tuple(s["value"] for s in shares), tuple(limits))
+
+
+def _galleries(run: RunDir, name: str) -> list[Gallery]:
+    table = run.folder(f"evaluate/gallery-{name}.parquet").read_table()
+    found = []
+    for kind in ("best", "worst", "copy"):
+        rows = table.filter(pa.compute.equal(table["kind"], kind))
+        pairs = [_images(rows[column]) for column in ("image", "nearest_image")]
+        found.append(Gallery(name, kind, tiles(pairs[0]), tiles(pairs[1])))
+    return found
+
+
+def _images(column: pa.ChunkedArray) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(x["bytes"]))) for x in column.to_pylist()])

@@ -1,0 +1,251 @@
+"""Stage `evaluate`: images drawn from the models against held-out real ones, to `evaluate/metrics.json`.
+
+Each set (`train` and `test` images, A, what each model draws) becomes features once, kept below `features/`; drawn
+images are kept below `drawn/`. The test images are the reference of every measure; the training images are measured
+like a generated set too, since what real images reach is what a model can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import fingerprint
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.images.stamp import source_stamp
+from ldsaug_ray.metrics import (
+    Extractor,
+    Nearest,
+    Probe,
+    ProbeQuality,
+    describe_probe,
+    fit_probe,
+    measure_copying,
+    measure_probe,
+    measure_set,
+    measure_share,
+    nearest_training,
+)
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, sole_driver
+from ldsaug_ray.secrets import without_password
+from ldsaug_ray.stages import prepare
+from ldsaug_ray.stages._features import ImageSet, SetFeatures, features_of, opened
+from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages.command import print_measures, require_faiss
+from ldsaug_ray.stages.decode import image_column
+from ldsaug_ray.stages.encode import image_parts
+from ldsaug_ray.stages.runner import ensure, require_current
+from ldsaug_ray.stages.sample import Request, draw
+
+SHOWN = 16  # images of each gallery
+
+
+def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
+    """Draw, extract, measure.
+
+    Raises:
+        ConfigError: no extractor is set, or it is unknown, or needs a package that is not installed.
+        InputError: its weights are missing or damaged, it cannot take these images, an attribute has no labels of both
+            kinds, or there are too few images to measure.
+    """
+    config = job.config
+    extractor = opened(config)
+    real = {split: _real(job, split) for split in ("test", "train")}
+    if len(real["test"]) <= config.evaluate.k:
+        raise InputError(
+            f"evaluate.k = {config.evaluate.k} neighbours need more than the {len(real['test'])} test images; raise "
+            "data.test or lower evaluate.k"
+        )
+    sets = [real["train"], *_made(job)]
+    features = {s.name: features_of(job, s, extractor.fingerprint) for s in (real["test"], *sets)}
+    labels = {name: {s.name: _labels(s, name) for s in real.values()} for name in config.evaluate.attributes}
+    told, nearest = _told(config, extractor, features, labels)
+    folder = job.run.folder("evaluate")
+    for images in sets:
+        if images.name in nearest:
+            table = _gallery(images, real, features, nearest[images.name])
+            (folder / f"gallery-{images.name}.parquet").write_table(table)
+    (folder / "metrics.json").write_json(told)
+    n = sum(len(f.features) for f in features.values())
+    return Outcome(Counts(n, n), fingerprint(told), {name: told[name] for name in ("extractor", "k", "sets")})
+
+
+def images_command(config: Config, source: str, *, verbose: bool = False) -> int:
+    """`ldsaug evaluate --images SOURCE`: any images, from wherever, against the run's test split.
+
+    They are prepared as the run's own are (crop, resolution, quarantine), below `measured/` of the run directory, where
+    `metrics.json` goes too. Returns the exit code.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    run = open_run_dir(config, create=False)
+    require_current(config, run, ["prepare"])
+    extractor = opened(config)
+    all_of_it = {"source": source, "attributes": None, "train": 1.0, "test": 0.0}
+    theirs = config.model_copy(update={"data": config.data.model_copy(update=all_of_it)})
+    identity = STAGES["prepare"].fingerprint(theirs, {}, source_stamp(theirs.data))
+    with ExitStack() as held:
+        held.enter_context(sole_driver("run_dir", run.root))
+        held.enter_context(ray_session(config, verbose=verbose))
+        job = Job(config, run, make_console(), verbose, alone=True)
+        place = run.folder(f"measured/{fingerprint(source)[:12]}")
+        inner = replace(job, config=theirs, run=RunDir(place))
+        ensure(inner, "prepare", identity, prepare.run)
+        images = ImageSet("images", inner.run.root, image_parts(inner), inner.run.require("prepare", "digest"))
+        real = (_real(job, split) for split in ("test", "train"))
+        features = {s.name: features_of(job, s, extractor.fingerprint) for s in real}
+        features["images"] = features_of(inner, images, extractor.fingerprint)
+    told, _ = _told(config, extractor, features, {})
+    file = place / "metrics.json"
+    file.write_json({"images": without_password(source), **told})
+    print_measures(told)
+    for note in told["notes"]["images"]:
+        print(note)
+    print(f"numbers  {file.path if file.is_local else without_password(file.uri)}")
+    return 0
+
+
+def _told(
+    config: Config, extractor: Extractor, features: Mapping[str, SetFeatures], labels: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Nearest]]:
+    """What goes to `metrics.json`, and nearest training images of each set."""
+    numbers, notes, nearest = _measured(config, features)
+    told = {
+        "extractor": {
+            "name": config.evaluate.extractor,
+            "fingerprint": extractor.fingerprint,
+            "dimension": extractor.dimension,
+            "resize": config.evaluate.resize,
+        },
+        "reference": {"set": "test", "n": len(features["test"].features)},
+        "resolution": config.data.resolution,
+        "k": config.evaluate.k,
+        "prior": config.sample.prior,
+        "sets": numbers,
+        "attributes": {name: _balance(name, features, of, extractor.fingerprint, notes) for name, of in labels.items()},
+        "notes": notes,
+    }
+    return told, nearest
+
+
+def _real(job: Job, split: str) -> ImageSet:
+    return ImageSet(split, job.run.root, image_parts(job, split), job.run.require("prepare", "digest"))
+
+
+def _made(job: Job) -> list[ImageSet]:
+    """About `evaluate.n` images of A, where there are any, and what each model draws."""
+    sets = []
+    decoded = job.run.entry("decode")
+    if decoded and decoded["rows_out"]:
+        parts = job.run.finished_parts("decode")
+        parts = parts[:: max(1, decoded["rows_out"] // job.config.evaluate.n)]  # evenly over the candidates
+        sets.append(ImageSet("augmented", job.run.root, parts, fingerprint([decoded["digest"], len(parts)])))
+    for model in job.config.evaluate.models:
+        if job.run.entry(model) is None:
+            continue
+        given = {"model": model, "n": job.config.evaluate.n, "format": "parquet"}
+        config = job.config.model_copy(update={"sample": job.config.sample.model_copy(update=given)})
+        request = Request.of(config, job.run)
+        out = RunDir(job.run.folder(f"drawn/{model}"))
+        draw(replace(job, config=config), out, request)
+        name = {"train": "baseline", "finetune": "finetuned"}[model]
+        sets.append(ImageSet(name, out.root, out.finished_parts("sample"), out.require("sample", "digest")))
+    return sets
+
+
+def _measured(
+    config: Config, features: Mapping[str, SetFeatures]
+) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Nearest]]:
+    """Numbers, notes, and nearest training images of each set."""
+    numbers, notes, nearest = {}, {}, {}
+    test, train = features["test"].features, features["train"].features
+    for name, found in features.items():
+        if name == "test":
+            continue
+        numbers[name], notes[name] = measure_set(
+            found.features, found.sharpness, test, config.evaluate.k, seed=config.seed
+        )
+        if name != "train":
+            copies, more, near = measure_copying(train, found.features, test, seed=config.seed)
+            numbers[name] |= copies
+            notes[name] += more
+            nearest[name] = near or nearest_training(train, found.features)
+    numbers["test"] = {"n": len(test), "sharpness": {"value": float(features["test"].sharpness.mean())}}
+    return numbers, notes, nearest
+
+
+def _labels(images: ImageSet, name: str) -> np.ndarray:
+    """int8[N]: 1, -1, or 0 where an image has no label."""
+    columns = []
+    for file, _ in images.parts:
+        table = (images.root / file).read_table()
+        names = [] if "attributes" not in table.column_names else [f.name for f in table["attributes"].type]
+        if name not in names:
+            raise InputError(f"evaluate.attributes: {name} is not known of these images; known are: {', '.join(names)}")
+        columns.append(pa.compute.struct_field(table["attributes"], name).fill_null(0).to_numpy())
+    return np.concatenate(columns)
+
+
+def _balance(
+    name: str,
+    features: Mapping[str, SetFeatures],
+    labels: Mapping[str, np.ndarray],
+    extractor: str,
+    notes: dict[str, list[str]],
+) -> dict[str, Any]:
+    """The share of an attribute in each set, from a probe fitted on training images and judged on test images."""
+    known = {split: of != 0 for split, of in labels.items()}
+    train, test = (features[split].features[known[split]] for split in ("train", "test"))
+    probe: Probe = fit_probe(train, labels["train"][known["train"]] > 0, name, extractor=extractor)
+    quality: ProbeQuality = measure_probe(probe, test, labels["test"][known["test"]] > 0)
+    shares: dict[str, Any] = {}
+    for split, of in labels.items():
+        shares[split] = {"value": float((of[known[split]] > 0).mean()), "n": int(known[split].sum()), "labelled": True}
+    for set_name, found in features.items():
+        if set_name not in labels:
+            shares[set_name], more = measure_share(probe.predict(found.features), quality)
+            notes.setdefault(set_name, []).extend(more)
+    return {"probe": describe_probe(probe, quality), "shares": shares}
+
+
+def _gallery(
+    images: ImageSet, real: Mapping[str, ImageSet], features: Mapping[str, SetFeatures], nearest: Nearest
+) -> pa.Table:
+    """The images nearest to and farthest from a real test image, and those nearest to a training image, with it."""
+    to_test = nearest_training(features["test"].features, features[images.name].features)
+    order = np.argsort(to_test.distances, kind="stable")
+    count = min(SHOWN, len(order))
+    kinds: list[tuple[str, Sequence[int], Nearest, str]] = [
+        ("best", order[:count].tolist(), to_test, "test"),
+        ("worst", order[::-1][:count].tolist(), to_test, "test"),
+        ("copy", nearest.closest(count).tolist(), nearest, "train"),
+    ]
+    tables = []
+    for kind, rows, near, split in kinds:
+        keys, shown = images.pictures(rows)
+        real_keys, beside = real[split].pictures(near.rows[rows].tolist())
+        tables.append(
+            pa.table(
+                {
+                    "kind": [kind] * len(rows),
+                    "key": keys,
+                    "image": image_column(np.stack(shown), keys),
+                    "nearest": real_keys,
+                    "nearest_split": [split] * len(rows),
+                    "nearest_image": image_column(np.stack(beside), real_keys),
+                    "distance": near.distances[rows],
+                }
+            )
+        )
+    return pa.concat_tables(tables)
