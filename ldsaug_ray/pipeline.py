@@ -168,7 +168,8 @@ STAGES: dict[str, Stage] = {
 SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _sample_settings, "images")
 # What `evaluate` keeps of each set of images, below `features/`
 FEATURES = Stage("features", "features of stored images", (), ("parts",), lambda config: {}, "images")
-COMMANDS = {**STAGES, "sample": SAMPLE, "features": FEATURES}
+COMMANDS = {**STAGES, "sample": SAMPLE}
+KEPT = {**COMMANDS, "features": FEATURES}  # what may stand in a manifest
 
 
 def downstream(name: str) -> list[str]:

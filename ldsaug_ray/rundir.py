@@ -20,7 +20,7 @@ import yaml
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.errors import InputError, StorageError
-from ldsaug_ray.pipeline import COMMANDS, FORMAT, STAGES
+from ldsaug_ray.pipeline import FORMAT, KEPT, STAGES
 from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location, clear_errors
 
@@ -117,7 +117,7 @@ class RunDir:
         """Forget a stage: its entry first, then its files."""
         if self.manifest["stages"].pop(stage, None) is not None:
             self._write_manifest()
-        for folder in (f"_progress/{stage}", *COMMANDS[stage].writes):  # no marker may outlive its files
+        for folder in (f"_progress/{stage}", *KEPT[stage].writes):  # no marker may outlive its files
             (self.root / folder).delete()
 
     def begin(self, stage: str, fingerprint: str) -> dict[int, UnitResult]:
@@ -187,7 +187,7 @@ class RunDir:
 
     def file_count(self, stage: str) -> int:
         """Files of a stage and its markers: fewer than when it was completed means that some were deleted since."""
-        return sum(len((self.root / folder).files()) for folder in (*COMMANDS[stage].writes, f"_progress/{stage}"))
+        return sum(len((self.root / folder).files()) for folder in (*KEPT[stage].writes, f"_progress/{stage}"))
 
     def create(self) -> None:
         """Make the folder and its manifest, where they are not there yet.

@@ -41,11 +41,17 @@ def run_command(
     """
     require_faiss()
     names = stages_of(command, config)
+    if dry_run:
+        run = open_run_dir(config, overwrite=overwrite, create=False)
+        print_plan(config, run, names)
+        if "evaluate" in names:
+            try:
+                _try_extractor(config, run)
+            except LdsaugError as e:  # as a source that cannot be seen from here: the plan stands
+                print(f"evaluate: as things are here, a run would end at once: {e}")
+        return 0
     if "evaluate" in names:
         _try_extractor(config, open_run_dir(config, overwrite=overwrite, create=False))
-    if dry_run:
-        print_plan(config, open_run_dir(config, overwrite=overwrite, create=False), names)
-        return 0
     seen_by_all("run_dir", config.run_dir)
     with ExitStack() as held:
         run = open_run_dir(config, overwrite=overwrite, held=held)

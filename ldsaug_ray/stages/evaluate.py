@@ -148,8 +148,7 @@ def _made(job: Job) -> list[ImageSet]:
     sets = []
     decoded = job.run.entry("decode")
     if decoded and decoded["rows_out"]:
-        parts = job.run.finished_parts("decode")
-        parts = parts[:: max(1, decoded["rows_out"] // job.config.evaluate.n)]  # evenly over the candidates
+        parts = _some(job.run.finished_parts("decode"), job.config.evaluate.n, job.config.seed)
         sets.append(ImageSet("augmented", job.run.root, parts, fingerprint([decoded["digest"], len(parts)])))
     for model in job.config.evaluate.models:
         if job.run.entry(model) is None:
@@ -162,6 +161,17 @@ def _made(job: Job) -> list[ImageSet]:
         name = {"train": "baseline", "finetune": "finetuned"}[model]
         sets.append(ImageSet(name, out.root, out.finished_parts("sample"), out.require("sample", "digest")))
     return sets
+
+
+def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str, int]]:
+    """Parts drawn at random until they have n rows, in their order."""
+    drawn, rows = [], 0
+    for k in np.random.default_rng([seed, 0]).permutation(len(parts)).tolist():
+        if rows >= n:
+            break
+        drawn.append(k)
+        rows += parts[k][1]
+    return [parts[k] for k in sorted(drawn)]
 
 
 def _measured(

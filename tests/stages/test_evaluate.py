@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -69,15 +70,21 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
     assert "against 16 test images" in output
     assert "finetuned" in output
     test = colours(images(root / "images", "test"))
-    part_of_a = np.flatnonzero(np.arange(900) // 32 % 22 == 0)  # of 29 parts every 22nd: 900 // 40
+    # enough whole parts of A, each of 32 images at most
+    n_of_a = found["sets"]["augmented"]["n"]
+    assert 40 <= n_of_a < 40 + 32
+    kept = pads.dataset(root / "features/augmented/parts").to_table()["key"].to_pylist()
+    parts = {p.name: pads.dataset(p).to_table(["key"])["key"].to_pylist() for p in (root / "augmented").iterdir()}
+    parts_of_a = sorted(name for name, keys in parts.items() if keys[0] in kept)
+    assert sorted(kept) == sorted(key for name in parts_of_a for key in parts[name])
     for name, made in {
         "train": images(root / "images", "train"),
-        "augmented": images(root / "augmented")[part_of_a],
+        "augmented": np.concatenate([images(root / f"augmented/{name}") for name in parts_of_a]),
         "baseline": images(root / "drawn/train/images"),
         "finetuned": images(root / "drawn/finetune/images"),
     }.items():
         numbers = found["sets"][name]
-        assert numbers["n"] == len(made) == {"train": 44, "augmented": 2 * 32}.get(name, 40)
+        assert numbers["n"] == len(made) == {"train": 44, "augmented": n_of_a}.get(name, 40)
         assert numbers["frechet"]["value"] == pytest.approx(frechet_distance(colours(made), test), rel=1e-4)
         density, coverage = density_coverage(test, colours(made), 3)
         assert numbers["density"]["value"] == pytest.approx(density)
@@ -85,7 +92,7 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
         assert numbers["sharpness"]["value"] == pytest.approx(sharpness(made).mean())
     assert found["extractor"]["dimension"] == 12
     entry = manifest(copied)["evaluate"]
-    assert [entry[f"rows_{k}"] for k in ("in", "out")] == [16 + 44 + 64 + 40 + 40] * 2
+    assert [entry[f"rows_{k}"] for k in ("in", "out")] == [16 + 44 + n_of_a + 40 + 40] * 2
 
     gallery = pads.dataset(root / "evaluate/gallery-finetuned.parquet").to_table()
     copies = gallery.filter(pads.field("kind") == "copy")
@@ -120,7 +127,7 @@ def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
     (place,) = (root / "measured").glob("*/metrics.json")
     again = json.loads(place.read_text())
     assert str(place) in output
-    for name in ("frechet", "kernel_distance", "density", "coverage", "sharpness", "authenticity"):
+    for name in ("frechet", "kernel_distance", "density", "coverage", "sharpness"):
         expected = found["sets"]["baseline"][name]["value"]
         assert again["sets"]["images"][name]["value"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
     three = tmp_path / "three"
@@ -186,7 +193,8 @@ def test_what_cannot_be_measured(copied, save, tmp_path, capsys):
     missing = merge(copied, {"evaluate": {"extractor": str(tmp_path / "none.pt")}, "train": {"steps": 7}})
     assert main(["run", str(save(missing))]) == 1  # before the training that the other setting asks for
     assert "none.pt: cannot be read" in capsys.readouterr().err
-    assert main(["run", str(save(missing)), "--dry-run"]) == 1
+    assert main(["run", str(save(missing)), "--dry-run"]) == 0
+    assert re.search(r"evaluate: .* would end at once: .*none\.pt: cannot be read", capsys.readouterr().out)
     assert manifest(copied) == before
     (tmp_path / "bad.pt").write_bytes(Path(good).read_bytes()[:2000])
     with pytest.raises(InputError, match=r"bad\.pt: damaged"):
