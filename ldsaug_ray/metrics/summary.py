@@ -25,17 +25,17 @@ Numbers = dict[str, Any]
 Taken = TypeVar("Taken")
 
 IMAGES_A_CELL = 50  # of C_T, in the mean: fewer images get fewer cells than usual
-MEASURES = {  # name in metrics.json -> (title, whether less is better; None: neither)
-    "frechet": ("Fréchet distance", True),
-    "kernel_distance": ("kernel distance", True),
-    "precision": ("precision", False),
-    "recall": ("recall", False),
-    "density": ("density", False),
-    "coverage": ("coverage", False),
-    "sharpness": ("sharpness", None),
-    "authenticity": ("AuthPct", None),
-    "nearer": ("nearer than held-out", None),
-    "c_t": ("C_T", None),
+MEASURES = {  # name in metrics.json -> title
+    "frechet": "Fréchet distance",
+    "kernel_distance": "kernel distance",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "sharpness": "sharpness",
+    "authenticity": "AuthPct",
+    "nearer": "nearer than held-out",
+    "c_t": "C_T",
 }
 
 

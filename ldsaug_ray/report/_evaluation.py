@@ -49,7 +49,7 @@ def read_evaluation(run: RunDir) -> Evaluation | None:
 def _measure(name: str, found: Mapping[str, Any], sets: list[str]) -> Measure:
     cells = [found[s].get(name, {}) for s in sets]
     return Measure(
-        MEASURES[name][0],
+        MEASURES[name],
         tuple(c.get("value") for c in cells),
         tuple(c.get("standard_error") for c in cells),
     )

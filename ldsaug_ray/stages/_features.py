@@ -86,7 +86,8 @@ def features_of(job: Job, images: ImageSet, extractor: str) -> SetFeatures:
         InputError: the extractor cannot take these images, or gives values that are not finite.
     """
     inner = replace(job, run=RunDir(job.run.folder(f"features/{images.name}")))
-    identity = fingerprint([images.digest, images.name, extractor])
+    # parts too: a digest knows no order, and rows of features must be those of the images
+    identity = fingerprint([images.digest, images.parts, extractor])
     ensure(inner, "features", identity, lambda job, done: _compute(job, images, done))
     tables = [(inner.run.root / file).read_table() for file, _ in inner.run.finished_parts("features")]
     z = np.concatenate([_matrix(t["features"]) for t in tables])

@@ -188,7 +188,7 @@ def print_measures(entry: Mapping[str, Any]) -> None:
     )
     table.add_column("images")
     table.add_column("n", justify="right")
-    for title, _ in MEASURES.values():
+    for title in MEASURES.values():
         table.add_column(title, justify="right")
     for name, numbers in sets.items():
         values = [numbers.get(measure, {}).get("value") for measure in MEASURES]

@@ -149,7 +149,7 @@ def _made(job: Job) -> list[ImageSet]:
     decoded = job.run.entry("decode")
     if decoded and decoded["rows_out"]:
         parts = _some(job.run.finished_parts("decode"), job.config.evaluate.n, job.config.seed)
-        sets.append(ImageSet("augmented", job.run.root, parts, fingerprint([decoded["digest"], len(parts)])))
+        sets.append(ImageSet("augmented", job.run.root, parts, decoded["digest"]))
     for model in job.config.evaluate.models:
         if job.run.entry(model) is None:
             continue
