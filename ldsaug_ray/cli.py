@@ -1,4 +1,4 @@
-"""The command line: `ldsaug run CONFIG [name=value …]`, the single stages, `sample`, `settings` and `doctor`.
+"""The command line: `ldsaug run CONFIG [name=value …]`, single stages, `sample`, `experiment`, `settings`, `doctor`.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
 """
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     sample = _add_run(commands, "sample", "draw images from the trained VAE through decoder actors; not part of run")
     sample.add_argument("--n", metavar="N", help="images to draw (setting sample.n)")
     sample.add_argument("--out", metavar="DIR", help="folder or URI to write to (setting sample.out)")
+    _add_run(commands, "experiment", "arms from one baseline, over seeds and training-set sizes, compared in tables")
     settings = commands.add_parser("settings", help="list every setting, its default and meaning")
     settings.add_argument("filter", nargs="?", default="", help="only settings whose name contains this")
     doctor = commands.add_parser("doctor", help="check Ray, FAISS, MLflow, devices and feature weights")
@@ -118,6 +119,16 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ldsaug_ray.config import load_config
     from ldsaug_ray.stages.command import run_command
 
+    if arguments.command == "experiment":
+        from ldsaug_ray.stages.experiment import experiment_command
+
+        return experiment_command(
+            arguments.config,
+            arguments.overrides,
+            dry_run=arguments.dry_run,
+            overwrite=arguments.overwrite,
+            verbose=arguments.verbose,
+        )
     if arguments.command == "sample":
         from ldsaug_ray.stages.sample import sample_command
 

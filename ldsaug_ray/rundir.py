@@ -185,6 +185,15 @@ class RunDir:
         }
         self._write_manifest()
 
+    def adopt(self, stage: str, other: RunDir) -> None:
+        """Take over a stage that is complete in another run directory: its files, then its entry."""
+        entry = other.require(stage)
+        self.reset(stage)
+        for folder in (f"_progress/{stage}", *KEPT[stage].writes):
+            (other.root / folder).copy_to(self.root / folder)
+        self.manifest["stages"][stage] = entry
+        self._write_manifest()
+
     def file_count(self, stage: str) -> int:
         """Files of a stage and its markers: fewer than when it was completed means that some were deleted since."""
         return sum(len((self.root / folder).files()) for folder in (*KEPT[stage].writes, f"_progress/{stage}"))

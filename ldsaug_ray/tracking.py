@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -59,8 +60,13 @@ class Tracker:
         self._client, self.run_id = client, run_id
 
     @classmethod
-    def start(cls, config: Config, run: RunDir) -> Tracker:
+    def start(cls, config: Config, run: RunDir, tags: Mapping[str, str] | None = None) -> Tracker:
         """Open the run of this run directory, or a new one, and log the settings.
+
+        Args:
+            config: the settings.
+            run: where its id is kept.
+            tags: further tags; `child_of` gives those of a child run.
 
         Raises:
             StorageError: the tracking server or file does not answer.
@@ -76,12 +82,14 @@ class Tracker:
             run_id = _known_run(client, run.manifest.get("mlflow"), uri, identity(config))
             if run_id is None:
                 name = config.tracking.run_name or run.root.name
-                tags = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
-                run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+                own = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
+                run_id = client.create_run(experiment, run_name=name, tags={**own, **(tags or {})}).info.run_id
                 noted = {"tracking_uri": without_password(uri), "run_id": run_id, "settings": identity(config)}
                 run.note("mlflow", noted)
             else:
                 client.update_run(run_id, status="RUNNING")
+                for key, value in (tags or {}).items():
+                    client.set_tag(run_id, key, value)
             tracker = cls(client, run_id)
             tracker._log_parameters(config)
         except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
@@ -90,6 +98,10 @@ class Tracker:
                 "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
             ) from e
         return tracker
+
+    def child_of(self) -> dict[str, str]:
+        """Tags that make another run a child of this one."""
+        return {"mlflow.parentRunId": self.run_id}
 
     def send(self, config: Config, run: RunDir, stages: Sequence[str]) -> None:
         """Send what MLflow has not got yet of the complete ones of `stages`; raises whatever MLflow's client raises."""
@@ -103,7 +115,7 @@ class Tracker:
 
     def _send_stage(self, config: Config, run: RunDir, stage: str, entry: Mapping[str, Any]) -> None:
         """Numbers of the manifest entry as metrics `stage/name`, and what else the stage has to show."""
-        self._log_metrics([(f"{stage}/{k}", v, 0) for k, v in _flatten(entry).items()])
+        self.log_metrics([(f"{stage}/{k}", v, 0) for k, v in _flatten(entry).items()])
         root = run.folder(stage)
         if stage == "prepare":
             self._log_dataset(config, entry)
@@ -111,11 +123,11 @@ class Tracker:
             self._log_curve(stage, (root / "curve.json").read_json())
             self._log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
         elif stage == "evaluate":
-            self._log_files([root / "metrics.json"], "evaluate")
+            self.log_files([root / "metrics.json"], "evaluate")
         elif stage == "report":
-            self._log_files([root / "index.html"], "report")
-            self._log_files((root / "figures").files(), "report/figures")
-            self._log_files([run.folder("config.yaml"), run.folder("manifest.json")], "")
+            self.log_files([root / "index.html"], "report")
+            self.log_files((root / "figures").files(), "report/figures")
+            self.log_files([run.folder("config.yaml"), run.folder("manifest.json")], "")
 
     def _log_curve(self, stage: str, curve: Sequence[Mapping[str, float]]) -> None:
         """A loss curve, a list of {"step": n, term: value, …}, as metrics by step."""
@@ -125,7 +137,7 @@ class Tracker:
             for name, value in point.items()
             if name != "step"
         ]
-        self._log_metrics(points)
+        self.log_metrics(points)
 
     def _log_dataset(self, config: Config, entry: Mapping[str, Any]) -> None:
         """The prepared data as the run's input, by its fingerprint."""
@@ -172,7 +184,7 @@ class Tracker:
         self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
 
-    def _log_files(self, files: Sequence[Location], folder: str) -> None:
+    def log_files(self, files: Sequence[Location], folder: str) -> None:
         """Files of the run directory as artifacts."""
         with tempfile.TemporaryDirectory() as temporary:
             for file in files:
@@ -188,7 +200,7 @@ class Tracker:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id).data.params
-        values = {k: str(v)[:6000] for k, v in _leaves(without_passwords(config.dump())).items()}
+        values = {allowed_name(k): str(v)[:6000] for k, v in _leaves(without_passwords(config.dump())).items()}
         # parameters are immutable in MLflow: a setting that changes no result (workers) is kept as a tag beside it
         for key, value in values.items():
             if key in known and known[key] != value:
@@ -197,7 +209,8 @@ class Tracker:
         for k in range(0, len(new), _PARAMETERS_PER_CALL):
             self._client.log_batch(self.run_id, params=new[k : k + _PARAMETERS_PER_CALL])
 
-    def _log_metrics(self, points: Sequence[tuple[str, float, int]]) -> None:
+    def log_metrics(self, points: Sequence[tuple[str, float, int]]) -> None:
+        """Name, value and step of each."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -213,6 +226,11 @@ def quieten() -> None:
 
     for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def allowed_name(name: str) -> str:
+    """A name that MLflow takes; those of arms and tables are the user's."""
+    return re.sub(r"[^\w. :/-]", "_", name)
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:

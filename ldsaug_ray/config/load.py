@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from ldsaug_ray.config.settings import Config
+from ldsaug_ray.config.settings import Arm, Config
 from ldsaug_ray.errors import ConfigError, UsageError
 from ldsaug_ray.storage import Location
 
@@ -77,6 +77,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    if get_origin(field.annotation) is dict:  # its names are the user's
+        return None
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -109,14 +111,24 @@ def _by_setting(errors: list[ErrorDetails]) -> dict[tuple[str, ...], list[ErrorD
 def _setting(loc: tuple[int | str, ...]) -> tuple[str, ...]:
     """The part of pydantic's location that names a setting (it appends list positions and union branches)."""
     section: type[BaseModel] | None = Config
+    inside: type[BaseModel] | None = None  # a mapping of sections under names of the user's
     names: list[str] = []
     for part in loc:
-        if section is None:
+        if section is None and inside is None:
             break
         names.append(str(part))
+        if section is None:
+            section, inside = inside, None
+            continue
         field = section.model_fields.get(str(part))
-        section = _section_of(field) if field is not None else None
+        section, inside = (None, None) if field is None else (_section_of(field), _values_of(field))
     return tuple(names)
+
+
+def _values_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that each value of a mapping is, if it is one."""
+    values = get_args(field.annotation)[1:] if get_origin(field.annotation) is dict else ()
+    return next((v for v in values if isinstance(v, type) and issubclass(v, BaseModel)), None)
 
 
 def _explain(names: tuple[str, ...], errors: list[ErrorDetails]) -> str:
@@ -175,7 +187,7 @@ def _hint(names: tuple[str, ...]) -> str:
     leaves = [n for n, _, _ in describe()]
     known = list(dict.fromkeys(".".join(n.split(".")[:k]) for n in leaves for k in range(1, n.count(".") + 2)))
     section = ".".join(names[:-1])
-    here = [n for n in known if n.rpartition(".")[0] == section]
+    here = [n for n in known if n.rpartition(".")[0] == section] or [f"{section}.{n}" for n in Arm.model_fields]
     elsewhere = [n for n in known if n.rpartition(".")[2] == names[-1]]
     close = elsewhere or [f"{section}.{m}".lstrip(".") for m in _close(names[-1], [n.rpartition(".")[2] for n in here])]
     if close:

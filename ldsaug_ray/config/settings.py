@@ -596,6 +596,22 @@ class Finetune(Optimisation):
         return self
 
 
+class LdsDetection(Section):
+    """Whether log LDS tells test images from damaged copies of them, or from images of something else."""
+
+    corruptions: tuple[Literal["blur", "noise", "occlusion", "shuffled patches"], ...] = Field(
+        ("blur", "noise", "occlusion", "shuffled patches"), description="damaged copies of the test images; []: none"
+    )
+    others: str | None = Field(
+        None,
+        min_length=1,
+        description="images of something else, any source that data.source takes, cropped and resized as these are",
+    )
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.1, 0.2, 0.5, 1.0), min_length=1, description="bandwidths: sigma over the mean norm of the latents"
+    )
+
+
 class Evaluate(Section):
     """Measures of generated images against held-out real ones. What they are drawn from, `sample` says."""
 
@@ -613,10 +629,12 @@ class Evaluate(Section):
     models: tuple[Literal["train", "finetune"], ...] = Field(
         ("train", "finetune"), min_length=1, description="whose images: train, the baseline's; finetune's"
     )
+    augmented: bool = Field(True, description="measure A too")
     k: Positive = Field(5, description="neighbours of precision, recall, density and coverage")
     attributes: tuple[str, ...] = Field(
         (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
     )
+    detection: LdsDetection = LdsDetection()
     batch_size: Positive = Field(64, description="images per forward pass")
     workers: Workers = Workers()
 
@@ -684,6 +702,60 @@ class Tracking(Section):
     run_name: str | None = Field(None, description="MLflow run name; none: the run directory's name")
 
 
+class Arm(Section):
+    """One arm of an experiment."""
+
+    settings: dict[str, Any] = Field({}, description="what it changes: dotted name of a setting -> value")
+    control: str | None = Field(None, description="arm it is compared with; none: experiment.control")
+    about: str = Field("", description="what it is, for the tables")
+
+
+class Experiment(Section):
+    """Arms that start from one baseline, by `ldsaug experiment`. Other commands take no notice of it."""
+
+    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]{0,60}$")], Arm] = Field(
+        {},
+        description="name -> {settings: {dotted name: value}, control: arm, about: text}; besides them there is "
+        "baseline, the model before any fine-tuning",
+    )
+    control: str = Field("baseline", description="arm that the others are compared with, seed by seed")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (0, 1, 2), min_length=1, description="of the whole run each: split, weights, candidates, batches"
+    )
+    train: tuple[Positive, ...] = Field((), description="training-set sizes; []: data.train alone")
+    tables: dict[str, tuple[str, ...]] = Field({}, description="further tables: title -> arms, such as the paper's")
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Experiment:
+        if "baseline" in self.arms:
+            raise ValueError("arms: baseline is there already, the model before any fine-tuning; choose another name")
+        known = ["baseline", *self.arms]
+        named = [("control", self.control)]
+        named += [(f"arms.{name}.control", arm.control) for name, arm in self.arms.items() if arm.control is not None]
+        named += [(f"tables.{title}", name) for title, names in self.tables.items() for name in names]
+        for where, name in named:
+            if name not in known:
+                raise ValueError(f"{where}: there is no arm {name}; there are {', '.join(known)}")
+        for name, arm in self.arms.items():
+            if arm.control == name:
+                raise ValueError(f"arms.{name}.control: an arm cannot be its own control")
+            fixed = {"run_dir", "seed", "data.train", "evaluate.models"} & {n.strip() for n in arm.settings}
+            if fixed or any(n.split(".")[0] in ("experiment", "ray", "tracking") for n in arm.settings):
+                wrong = ", ".join(sorted(fixed)) or "experiment, ray and tracking"
+                raise ValueError(f"arms.{name}.settings: {wrong} cannot differ between arms")
+        for name, values in (("seeds", self.seeds), ("train", self.train)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: each value once")
+        return self
+
+    def control_of(self, arm: str) -> str | None:
+        """What an arm is compared with; none for the control itself, and for baseline."""
+        given = self.arms[arm].control if arm in self.arms else None
+        if given is not None:
+            return given
+        return None if arm in ("baseline", self.control) else self.control
+
+
 class Config(Section):
     """One run, whole."""
 
@@ -704,6 +776,7 @@ class Config(Section):
     report: Report = Report()
     sample: Sample = Sample()
     tracking: Tracking = Tracking()
+    experiment: Experiment = Experiment()
 
     @model_validator(mode="before")
     @classmethod

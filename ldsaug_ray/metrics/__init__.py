@@ -18,7 +18,7 @@ from ldsaug_ray.metrics.copies import (
     measure_copies,
     nearest_training,
 )
-from ldsaug_ray.metrics.corruptions import KINDS, corrupt
+from ldsaug_ray.metrics.corruptions import KINDS, Kind, corrupt
 from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, detect
 from ldsaug_ray.metrics.extractors import Extractor, extractor_stamp, open_extractor
 from ldsaug_ray.metrics.frechet import (
@@ -55,6 +55,7 @@ __all__ = [
     "Frechet",
     "FrechetInfinity",
     "KernelDistance",
+    "Kind",
     "Mean",
     "Nearest",
     "Prdc",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ldsaug_ray.metrics import MEASURES
-from ldsaug_ray.report.data import Balance, Evaluation, Gallery, Measure
+from ldsaug_ray.report.data import Balance, DetectionRow, DetectionTable, Evaluation, Gallery, Measure
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.rundir import RunDir
 
@@ -43,6 +43,7 @@ def read_evaluation(run: RunDir) -> Evaluation | None:
         balance=tuple(_balance(name, found, sets) for name, found in told["attributes"].items()),
         notes=tuple(dict.fromkeys(notes)),
         galleries=tuple(g for name in sets[::-1] if name != "train" for g in _galleries(run, name)),
+        detection=_detection(told.get("detection", ())),
     )
 
 
@@ -60,6 +61,18 @@ def _balance(name: str, found: Mapping[str, Any], sets: list[str]) -> Balance:
     limits = [None if s.get("low") is None else (s["low"], s["high"]) for s in shares]
     accuracy = found["probe"]["balanced_accuracy"]["value"]
     return Balance(name, accuracy, found["shares"]["test"]["value"], tuple(s["value"] for s in shares), tuple(limits))
+
+
+def _detection(found: Sequence[Mapping[str, Any]]) -> DetectionTable | None:
+    if not found:
+        return None
+    groups = tuple(dict.fromkeys(x["group"] for x in found))
+    rows = []
+    for scale, centred, sigma in dict.fromkeys((x["scale"], x["centred"], x["sigma"]) for x in found):
+        at = {x["group"]: x["auroc"] for x in found if (x["scale"], x["centred"]) == (scale, centred)}
+        values, errors = (tuple(at[g][name] for g in groups) for name in ("value", "standard_error"))
+        rows.append(DetectionRow(scale, centred, sigma, values, errors))
+    return DetectionTable(groups, tuple(rows))
 
 
 def _galleries(run: RunDir, name: str) -> list[Gallery]:

@@ -246,6 +246,25 @@ class Gallery:
     nearest: Tiles
 
 
+@dataclass(frozen=True)
+class DetectionRow:
+    """AUROC of log LDS for test images against each group, at one bandwidth; centred: norms are from the mean."""
+
+    scale: float
+    centred: bool
+    sigma: float
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DetectionTable:
+    """Whether LDS measures realness on these data: a row a bandwidth, a column a group."""
+
+    groups: tuple[str, ...]
+    rows: tuple[DetectionRow, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What stage `evaluate` found of `sets`, of n images each."""
@@ -261,6 +280,7 @@ class Evaluation:
     balance: tuple[Balance, ...]
     notes: tuple[str, ...]
     galleries: tuple[Gallery, ...]
+    detection: DetectionTable | None
 
 
 @dataclass(frozen=True, eq=False)

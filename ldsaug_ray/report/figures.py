@@ -234,6 +234,36 @@ def attributes(found: Sequence[AttributeShare]) -> bytes:
     return _figure(draw, grid="x", size=(_SIZE[0], 1.1 + 0.27 * max(3, len(rows))))
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A difference with its name: mean, and limits where there are any."""
+
+    name: str
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def differences(found: Sequence[Interval], label: str) -> bytes:
+    """Each difference as a point with its interval, zero marked."""
+    rows = np.arange(len(found))
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=MARK, lw=1.2)
+        for row, x in zip(rows, found, strict=True):
+            if x.low is not None and x.high is not None:
+                axes.hlines(row, x.low, x.high, color=ALL, lw=2.5)
+        axes.plot([x.mean for x in found], rows, "o", color=KEPT, ms=6)
+        axes.set_yticks(rows, [x.name if len(x.name) <= 28 else f"{x.name[:27]}…" for x in found])
+        for text in axes.get_yticklabels():
+            text.set_parse_math(False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(label)
+
+    return _figure(draw, grid="x", size=(_SIZE[0], 0.8 + 0.27 * max(3, len(rows))))
+
+
 def _to_log10(x: ArrayLike) -> ArrayLike:
     return np.asarray(x) / math.log(10)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ldsaug_ray.report.data import PAPER_TAU, Band, Evaluation, Gallery, Pick, ReportData
+from ldsaug_ray.report.data import PAPER_TAU, Band, DetectionTable, Evaluation, Gallery, Pick, ReportData
 from ldsaug_ray.report.numbers import MINUS, count, log_text, percent, power
 
 Pairs = list[tuple[str, str]]
@@ -245,6 +245,17 @@ _GALLERIES = {  # kind -> what the images are, and what stands below each
     "worst": ("farthest from any test image", "the test image that is still the nearest"),
     "copy": ("nearest to a training image", "the training image: is it a copy?"),
 }
+
+
+def detection_sentence(found: DetectionTable) -> str:
+    """Which groups LDS tells from real images at the paper's bandwidth, or the nearest to it."""
+    row = min(found.rows, key=lambda r: (abs(r.scale - 0.2), r.centred))
+    sides: dict[str, list[str]] = {"tells apart": [], "cannot tell apart": [], "takes for more real than real": []}
+    for group, auroc, error in zip(found.groups, row.values, row.errors, strict=True):
+        side = 1 if abs(auroc - 0.5) <= 2 * error else 0 if auroc > 0.5 else 2
+        sides[list(sides)[side]].append(f"{group} ({auroc:.2f})")
+    told = "; ".join(f"{side} {', '.join(groups)}" for side, groups in sides.items() if groups)
+    return f"At σ = {row.scale:g} × the mean norm, log LDS {told}."
 
 
 def gallery_title(gallery: Gallery, set_title: str) -> str:

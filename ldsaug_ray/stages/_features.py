@@ -90,7 +90,7 @@ def features_of(job: Job, images: ImageSet, extractor: str) -> SetFeatures:
     identity = fingerprint([images.digest, images.parts, extractor])
     ensure(inner, "features", identity, lambda job, done: _compute(job, images, done))
     tables = [(inner.run.root / file).read_table() for file, _ in inner.run.finished_parts("features")]
-    z = np.concatenate([_matrix(t["features"]) for t in tables])
+    z = np.concatenate([matrix(t["features"]) for t in tables])
     return SetFeatures(z, np.concatenate([t["sharpness"].to_numpy() for t in tables]))
 
 
@@ -129,7 +129,8 @@ class FeatureWorker:
         return UnitResult(unit, Counts(len(part), len(table)), table_digest(table), (file,), (len(table),))
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of lists of one length as [N, C]."""
     rows = column.combine_chunks()
     rows = rows.chunk(0) if isinstance(rows, pa.ChunkedArray) else rows
     values: np.ndarray = rows.flatten().to_numpy()

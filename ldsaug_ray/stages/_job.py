@@ -74,6 +74,8 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "RAY_ADDRESS" not in os.environ:  # a local Ray's node is never taken away; one process less beside the training
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # how often the controller looks at its workers: of Ray's 2 s two or three go by at the end of each training
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray

@@ -46,18 +46,18 @@ def run_command(
         print_plan(config, run, names)
         if "evaluate" in names:
             try:
-                _try_extractor(config, run)
+                try_extractor(config, run)
             except LdsaugError as e:  # as a source that cannot be seen from here: the plan stands
                 print(f"evaluate: as things are here, a run would end at once: {e}")
         return 0
     if "evaluate" in names:
-        _try_extractor(config, open_run_dir(config, overwrite=overwrite, create=False))
+        try_extractor(config, open_run_dir(config, overwrite=overwrite, create=False))
     seen_by_all("run_dir", config.run_dir)
     with ExitStack() as held:
         run = open_run_dir(config, overwrite=overwrite, held=held)
         job = Job(config, run, make_console(), verbose, alone=True)
         tracked = config.tracking.enabled and command == "run"
-        send = held.enter_context(_tracked(job, names)) if tracked else _nothing
+        send = held.enter_context(tracked_run(job, names)) if tracked else nothing
         alone = set(names) <= _WITHOUT_RAY or all(s.state == "complete" for s in plan_steps(config, run, names))
         with nullcontext() if alone else ray_session(config, verbose=verbose):
             happened = run_stages(job, names, finished=send)
@@ -71,7 +71,7 @@ def run_command(
     return 0
 
 
-def _try_extractor(config: Config, run: RunDir) -> None:
+def try_extractor(config: Config, run: RunDir) -> None:
     """Open it now, where it will be needed: training takes hours, and a file that is missing then is missing now.
 
     Raises:
@@ -94,18 +94,23 @@ def seen_by_all(name: str, uri: str) -> None:
         raise InputError(f"{name} {uri}: memory:// is seen by one process alone, and Ray has several")
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """What is sent where nothing is tracked."""
 
 
 @contextmanager
-def _tracked(job: Job, names: Sequence[str]) -> Iterator[Callable[[], None]]:
+def tracked_run(job: Job, names: Sequence[str], tags: Mapping[str, str] | None = None) -> Iterator[Callable[[], None]]:
     """An MLflow run around the stages; gives what sends the news. A server that goes away must not end the run.
+
+    Args:
+        job: the invocation.
+        names: stages to tell of.
+        tags: further tags of the run.
 
     Raises:
         StorageError: the server does not answer at the start.
     """
-    tracker = Tracker.start(job.config, job.run)
+    tracker = Tracker.start(job.config, job.run, tags)
     told = False
 
     def send() -> None:
@@ -193,7 +198,19 @@ def print_measures(entry: Mapping[str, Any]) -> None:
     for name, numbers in sets.items():
         values = [numbers.get(measure, {}).get("value") for measure in MEASURES]
         table.add_row(name, f"{numbers['n']:,}", *("" if v is None else f"{v:.3g}" for v in values))
-    Console(width=None if Console().is_terminal else 150).print(table)
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(table)
+    found = entry.get("detection", ())
+    if not found:
+        return
+    groups = list(dict.fromkeys(x["group"] for x in found))
+    table = Table(title="AUROC of log LDS: test images against", title_justify="left")
+    for title in ("σ / mean norm", "norm from", *groups):
+        table.add_column(title, justify="right")
+    for scale, centred in dict.fromkeys((x["scale"], x["centred"]) for x in found):
+        values = [x["auroc"]["value"] for x in found if (x["scale"], x["centred"]) == (scale, centred)]
+        table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{v:.3f}" for v in values))
+    console.print(table)
 
 
 def _selection(entry: Mapping[str, Any]) -> str:

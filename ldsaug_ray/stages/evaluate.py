@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from ldsaug_ray.metrics import (
     Probe,
     ProbeQuality,
     describe_probe,
+    detect,
     fit_probe,
     measure_copying,
     measure_probe,
@@ -37,12 +38,13 @@ from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, sole_driver
 from ldsaug_ray.secrets import without_password
 from ldsaug_ray.stages import prepare
+from ldsaug_ray.stages._damaged import AS_IS, latents_of
 from ldsaug_ray.stages._features import ImageSet, SetFeatures, features_of, opened
 from ldsaug_ray.stages._job import Job, ray_session
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.command import print_measures, require_faiss
 from ldsaug_ray.stages.decode import image_column
-from ldsaug_ray.stages.encode import image_parts
+from ldsaug_ray.stages.encode import image_parts, read_latents
 from ldsaug_ray.stages.runner import ensure, require_current
 from ldsaug_ray.stages.sample import Request, draw
 
@@ -69,6 +71,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     features = {s.name: features_of(job, s, extractor.fingerprint) for s in (real["test"], *sets)}
     labels = {name: {s.name: _labels(s, name) for s in real.values()} for name in config.evaluate.attributes}
     told, nearest = _told(config, extractor, features, labels)
+    told["detection"] = _detection(job, real["test"])
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
@@ -76,7 +79,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             (folder / f"gallery-{images.name}.parquet").write_table(table)
     (folder / "metrics.json").write_json(told)
     n = sum(len(f.features) for f in features.values())
-    return Outcome(Counts(n, n), fingerprint(told), {name: told[name] for name in ("extractor", "k", "sets")})
+    return Outcome(
+        Counts(n, n), fingerprint(told), {name: told[name] for name in ("extractor", "k", "sets", "detection")}
+    )
 
 
 def images_command(config: Config, source: str, *, verbose: bool = False) -> int:
@@ -92,22 +97,16 @@ def images_command(config: Config, source: str, *, verbose: bool = False) -> int
     run = open_run_dir(config, create=False)
     require_current(config, run, ["prepare"])
     extractor = opened(config)
-    all_of_it = {"source": source, "attributes": None, "train": 1.0, "test": 0.0}
-    theirs = config.model_copy(update={"data": config.data.model_copy(update=all_of_it)})
-    identity = STAGES["prepare"].fingerprint(theirs, {}, source_stamp(theirs.data))
     with ExitStack() as held:
         held.enter_context(sole_driver("run_dir", run.root))
         held.enter_context(ray_session(config, verbose=verbose))
         job = Job(config, run, make_console(), verbose, alone=True)
-        place = run.folder(f"measured/{fingerprint(source)[:12]}")
-        inner = replace(job, config=theirs, run=RunDir(place))
-        ensure(inner, "prepare", identity, prepare.run)
-        images = ImageSet("images", inner.run.root, image_parts(inner), inner.run.require("prepare", "digest"))
+        inner, images = prepared(job, source)
         real = (_real(job, split) for split in ("test", "train"))
         features = {s.name: features_of(job, s, extractor.fingerprint) for s in real}
         features["images"] = features_of(inner, images, extractor.fingerprint)
     told, _ = _told(config, extractor, features, {})
-    file = place / "metrics.json"
+    file = inner.run.folder("metrics.json")
     file.write_json({"images": without_password(source), **told})
     print_measures(told)
     for note in told["notes"]["images"]:
@@ -139,6 +138,22 @@ def _told(
     return told, nearest
 
 
+def prepared(job: Job, source: str, **data: Any) -> tuple[Job, ImageSet]:
+    """Images from elsewhere, prepared as the run's own are, below `measured/`; what is there already is kept.
+
+    Args:
+        job: the invocation.
+        source: anything that data.source takes.
+        data: settings of `data` that differ from the run's.
+    """
+    all_of_it = {"source": source, "attributes": None, "train": 1.0, "test": 0.0, **data}
+    config = job.config.model_copy(update={"data": job.config.data.model_copy(update=all_of_it)})
+    identity = STAGES["prepare"].fingerprint(config, {}, source_stamp(config.data))
+    inner = replace(job, config=config, run=RunDir(job.run.folder(f"measured/{fingerprint(source)[:12]}")))
+    ensure(inner, "prepare", identity, prepare.run)
+    return inner, ImageSet("images", inner.run.root, image_parts(inner), inner.run.require("prepare", "digest"))
+
+
 def _real(job: Job, split: str) -> ImageSet:
     return ImageSet(split, job.run.root, image_parts(job, split), job.run.require("prepare", "digest"))
 
@@ -147,7 +162,7 @@ def _made(job: Job) -> list[ImageSet]:
     """About `evaluate.n` images of A, where there are any, and what each model draws."""
     sets = []
     decoded = job.run.entry("decode")
-    if decoded and decoded["rows_out"]:
+    if job.config.evaluate.augmented and decoded and decoded["rows_out"]:
         parts = _some(job.run.finished_parts("decode"), job.config.evaluate.n, job.config.seed)
         sets.append(ImageSet("augmented", job.run.root, parts, decoded["digest"]))
     for model in job.config.evaluate.models:
@@ -161,6 +176,19 @@ def _made(job: Job) -> list[ImageSet]:
         name = {"train": "baseline", "finetune": "finetuned"}[model]
         sets.append(ImageSet(name, out.root, out.finished_parts("sample"), out.require("sample", "digest")))
     return sets
+
+
+def _detection(job: Job, test: ImageSet) -> list[dict[str, Any]]:
+    """AUROC of log LDS for test images against damaged copies and images of something else, at every bandwidth."""
+    asked = job.config.evaluate.detection
+    if job.run.entry("encode") is None or not (asked.corruptions or asked.others):
+        return []
+    groups = latents_of(job, test, asked.corruptions) if asked.corruptions else {}
+    if asked.others is not None:
+        inner, others = prepared(job, asked.others, upscale=True)
+        ((_, groups["others"]),) = latents_of(inner, others, (AS_IS,), job.run).items()
+    train, held_out = (read_latents(job, split)[1] for split in ("train", "test"))
+    return [asdict(found) for found in detect(train, held_out, groups, scales=asked.scales)]
 
 
 def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str, int]]:

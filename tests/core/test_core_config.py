@@ -245,7 +245,8 @@ def test_an_override_into_a_scalar_or_an_empty_section(tmp_path: Path) -> None:
 def leaves(tree: dict[str, object], prefix: str = "") -> list[str]:
     found: list[str] = []
     for name, value in tree.items():
-        found += leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        section = isinstance(value, dict) and value  # an empty mapping is a value: its names are the user's
+        found += leaves(value, f"{prefix}{name}.") if section else [prefix + name]
     return found
 
 

@@ -74,6 +74,12 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "evaluate.resize": 64,
     "evaluate.models": ["train"],
     "evaluate.attributes": ["Male"],
+    "evaluate.detection.corruptions": ["blur"],
+    "evaluate.detection.scales": [0.3],
+    "experiment.arms": {"lds": {}},
+    "experiment.seeds": [5],
+    "experiment.train": [50],
+    "experiment.tables": {"Table 1": ["baseline"]},
     "sample.model": "train",
     "sample.prior": "kde",
     "sample.covariance": "diag",
@@ -112,6 +118,8 @@ def changed(name: str) -> Config:
     elif name == "finetune.uses.adversarial":  # needs a discriminator
         section[leaf] = 1.0
         tree["finetune"]["objective"]["adversarial"]["weight"] = 1.0
+    elif name == "experiment.control":
+        section.update(arms={"lds": {}}, control="lds")
     elif name in OTHER:
         section[leaf] = OTHER[name]
     elif leaf in ("count", "gpus"):
@@ -136,7 +144,7 @@ def test_a_setting_outdates_its_own_stage_or_none(name: str) -> None:
         expected = STOCHASTIC
     elif name in DRAWN:
         expected = {"evaluate"}
-    elif parts[0] in ("run_dir", "ray", "sample", "tracking") or HOW & set(parts):
+    elif parts[0] in ("run_dir", "ray", "sample", "tracking", "experiment") or HOW & set(parts):
         expected = set()
     else:
         expected = {SECTION_OF.get(parts[0], parts[0])}

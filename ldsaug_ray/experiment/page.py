@@ -1,0 +1,87 @@
+"""The page of an experiment: tables, differences, samples of every arm from the same latents. One HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+import ldsaug_ray
+from ldsaug_ray.experiment.plan import Plan
+from ldsaug_ray.experiment.results import Result, read_samples
+from ldsaug_ray.experiment.summary import Group, Summary
+from ldsaug_ray.experiment.tables import comparisons_of, markdown, results_csv, rows_of
+from ldsaug_ray.experiment.words import findings
+from ldsaug_ray.report import figures
+from ldsaug_ray.report._scores import data_uri
+from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
+from ldsaug_ray.secrets import without_passwords
+
+_DRAWN = ("frechet", "coverage")  # measures whose differences are drawn
+
+
+def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -> str:
+    """The page as HTML text.
+
+    Args:
+        plan: the experiment.
+        summary: of the results.
+        results: what there is so far.
+        name: of the experiment's folder.
+    """
+    environment = Environment(
+        loader=PackageLoader("ldsaug_ray", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = [
+        {
+            "group": group,
+            "findings": findings(summary, group),
+            "rows": rows_of(summary, group),
+            "comparisons": comparisons_of(summary, group),
+            "tables": {title: rows_of(summary, group, arms) for title, arms in summary.tables.items()},
+            "charts": _charts(summary, group),
+            "samples": {arm: data_uri("image/png", sheet(tiles(x))) for arm, x in _samples(plan, group).items()},
+        }
+        for group in summary.groups
+    ]
+    return environment.get_template("experiment/page.html.j2").render(
+        name=name,
+        version=ldsaug_ray.__version__,
+        summary=summary,
+        arms=plan.config.experiment.arms,
+        groups=groups,
+        done=len(results),
+        planned=len(plan.runs),
+        resolution=plan.config.data.resolution,
+        settings=yaml.safe_dump(without_passwords(plan.config.dump()), sort_keys=False, allow_unicode=True),
+        csv=data_uri("text/csv", results_csv(results).encode()),
+        markdown=data_uri("text/markdown", markdown(summary).encode()),
+    )
+
+
+def _charts(summary: Summary, group: Group) -> list[tuple[str, str, str]]:
+    """Title, alt text and picture of each figure."""
+    charts = []
+    for measure in (m for m in _DRAWN if m in summary.compared):
+        title = summary.compared[measure]
+        found = [(c.arm, d) for c in group.comparisons if (d := c.differences[measure]) is not None]
+        if found:
+            shown = [figures.Interval(arm, d.mean, d.t_low, d.t_high) for arm, d in found]
+            picture = figures.differences(shown, f"difference of {title} to the control")
+            alt = f"{title}, each arm minus its control, with Student’s 95 % interval; the table has the numbers."
+            charts.append((f"{title}: arm minus control", alt, data_uri("image/svg+xml", picture)))
+    return charts
+
+
+def _samples(plan: Plan, group: Group) -> Mapping[str, NDArray[np.uint8]]:
+    """The first images of each arm, from the first seed."""
+    cell = next(c for c in plan.cells if c.train == group.train)
+    drawn = {run.arm: read_samples(run, COLUMNS) for run in plan.of(cell)}
+    return {arm: images for arm, images in drawn.items() if images is not None}

@@ -1,0 +1,79 @@
+"""What one run of an experiment came to, read from its `evaluate/metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
+from ldsaug_ray.images.stream import images_of
+from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.storage import Location
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How it was measured: what a caption must say."""
+
+    extractor: str
+    dimension: int
+    k: int
+    n: int
+    n_test: int
+    prior: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Numbers of one arm in one cell.
+
+    values: measure -> number; None where the images at hand do not allow it. Besides MEASURES there is `share of X`
+    for each attribute X.
+    n_of_a: images of A; none where there is no fine-tuning.
+    """
+
+    arm: str
+    cell: Cell
+    setting: Setting
+    values: Mapping[str, float | None]
+    n_of_a: int | None
+    notes: tuple[str, ...]
+
+
+def read_result(run: ArmRun) -> Result | None:
+    """The numbers; None where the run has not got that far."""
+    folder = RunDir(Location.of(run.config.run_dir))
+    if folder.entry("evaluate") is None:
+        return None
+    told: Mapping[str, Any] = (folder.root / "evaluate/metrics.json").read_json()
+    name = BASELINE if run.arm == BASELINE else "finetuned"
+    numbers = told["sets"][name]
+    values = {measure: numbers.get(measure, {}).get("value") for measure in MEASURES}
+    values |= {f"share of {a}": found["shares"][name]["value"] for a, found in told["attributes"].items()}
+    extractor = told["extractor"]
+    setting = Setting(
+        str(extractor["name"]).rsplit("/", 1)[-1],
+        extractor["dimension"],
+        told["k"],
+        numbers["n"],
+        told["reference"]["n"],
+        told["prior"],
+    )
+    decoded = None if run.arm == BASELINE else folder.require("decode", "rows_out")
+    return Result(run.arm, run.cell, setting, values, decoded, tuple(told["notes"].get(name, ())))
+
+
+def read_samples(run: ArmRun, n: int) -> NDArray[np.uint8] | None:
+    """The first images drawn from the run's model, uint8[≤ n, R, R, 3]: the same latents in every arm of a cell, where
+    the prior is N(0, I). None where there are none."""
+    folder = Location.of(run.config.run_dir) / f"drawn/{'train' if run.arm == BASELINE else 'finetune'}"
+    drawn = RunDir(folder)
+    if drawn.entry("sample") is None:
+        return None
+    file, _ = drawn.finished_parts("sample")[0]
+    return images_of((folder / file).read_table(["image"]).slice(0, n))

@@ -1,0 +1,39 @@
+"""What the numbers of an experiment say, in sentences that claim no more than the seeds allow."""
+
+from __future__ import annotations
+
+from ldsaug_ray.experiment.summary import Comparison, Group, Summary
+from ldsaug_ray.experiment.tables import difference_text, student_text
+from ldsaug_ray.report.numbers import value
+
+
+def findings(summary: Summary, group: Group) -> list[str]:
+    """One sentence on the lowest Fréchet distance, one on every arm's difference to its control."""
+    sentences = []
+    measured = {row.arm: m for row in group.rows if (m := row.means.get("frechet")) is not None}
+    if measured:
+        best = min(measured, key=lambda arm: measured[arm].mean)
+        mean = measured[best]
+        sentences.append(
+            f"Lowest Fréchet distance: {best}, {value(mean.mean, mean.standard_error)}, of {len(measured)} arms."
+        )
+    for sign, word in ((-1, "better"), (1, "worse"), (0, "not told apart")):
+        arms = [c for c in group.comparisons if _verdict(c) == sign]
+        if arms:
+            told = "; ".join(
+                f"{c.arm} (against {c.control}: {difference_text(c.differences['frechet'])}, "
+                f"Student’s {student_text(c.differences['frechet'])})"
+                for c in arms
+            )
+            sentences.append(f"By Fréchet distance {word}{'' if sign else ' from the control'}: {told}.")
+    return sentences
+
+
+def _verdict(found: Comparison) -> int | None:
+    """-1 or 1 where Student's interval of the Fréchet distance leaves out zero, 0 where it does not."""
+    difference = found.differences["frechet"]
+    if difference is None:
+        return None
+    if difference.t_low is None or difference.t_high is None:
+        return 0
+    return -1 if difference.t_high < 0 else 1 if difference.t_low > 0 else 0

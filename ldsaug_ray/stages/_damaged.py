@@ -1,0 +1,103 @@
+"""Latents of damaged copies of stored images, by a pool of encoder actors; kept as features are, below `features/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import fingerprint, table_digest
+from ldsaug_ray.images.stream import images_of
+from ldsaug_ray.metrics import Kind, corrupt
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
+from ldsaug_ray.stages._features import ImageSet, matrix
+from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.encode import ReadPart, vectors
+from ldsaug_ray.stages.runner import ensure
+from ldsaug_ray.storage import Location
+
+AS_IS: Final = "as is"  # beside metrics.KINDS: not damaged at all
+Damage = Kind | Literal["as is"]
+
+
+def latents_of(
+    job: Job, images: ImageSet, kinds: Sequence[Damage], models: RunDir | None = None
+) -> dict[str, np.ndarray]:
+    """Latents float32[N, d] of the images of a set after each kind of damage, by the baseline's encoder.
+
+    Args:
+        job: the invocation; its run directory keeps the latents.
+        images: the set.
+        kinds: of `metrics.KINDS`, or AS_IS.
+        models: the run directory whose encoder it is; none: the job's own.
+    """
+    trained = models or job.run
+    inner = replace(job, run=RunDir(job.run.folder("features/damaged")))
+    identity = fingerprint(
+        [images.digest, images.parts, list(kinds), job.config.seed, trained.require("train", "digest")]
+    )
+    weights = trained.folder("train/vae.safetensors")
+    ensure(inner, "features", identity, lambda job, done: _compute(job, images, kinds, weights, done))
+    tables = [(inner.run.root / file).read_table() for file, _ in inner.run.finished_parts("features")]
+    table = pa.concat_tables(tables)
+    return {kind: matrix(table.filter(pa.compute.equal(table["kind"], kind))["z"]) for kind in kinds}
+
+
+def _compute(
+    job: Job, images: ImageSet, kinds: Sequence[Damage], weights: Location, done: Mapping[int, UnitResult]
+) -> Outcome:
+    pool = pool_of(job.config.encode.workers, "encode", cluster_resources(), limit=len(images.parts))
+    rows = [n for _, n in images.parts]
+    results = run_units(
+        job,
+        "features",
+        {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(images.parts)},
+        dict(enumerate(rows)),
+        done,
+        pool,
+        DamageWorker,
+        (kinds, list(accumulate(rows, initial=0)), weights, job.config, job.run.root, pool.gpus > 0),
+        read=ReadPart(images.root),
+        unit_name="images to damage" if kinds != (AS_IS,) else "images of something else",
+    )
+    return Outcome(*total(results.values()))
+
+
+class DamageWorker:
+    """Holds the encoder; one stored part a call."""
+
+    def __init__(
+        self,
+        kinds: Sequence[Damage],
+        starts: Sequence[int],
+        weights: Location,
+        config: Config,
+        out: Location,
+        gpu: bool,
+    ):
+        from ldsaug_ray.vae import load_vae
+
+        self.vae = load_vae(weights, "cuda" if gpu else "cpu")
+        self.kinds, self.starts, self.config, self.out = kinds, starts, config, out
+
+    def __call__(self, unit: int, part: pa.Table) -> UnitResult:
+        from ldsaug_ray.vae import posterior_means
+
+        images = images_of(part)
+        numbers = self.starts[unit] + np.arange(len(images))  # so that no batch or worker changes the damage
+        tables = []
+        for kind in self.kinds:
+            seen = images if kind == AS_IS else corrupt(images, kind, seed=self.config.seed, numbers=numbers)
+            z = posterior_means(self.vae, seen, self.config.encode.batch_size)
+            tables.append(pa.table({"key": part["key"], "kind": [kind] * len(part), "z": vectors(z)}))
+        table = pa.concat_tables(tables)
+        file = f"parts/part-{unit:06d}.parquet"
+        (self.out / file).write_table(table)
+        return UnitResult(unit, Counts(len(part), len(part)), table_digest(table), (file,), (len(part),))

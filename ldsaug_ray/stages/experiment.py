@@ -1,0 +1,265 @@
+"""`ldsaug experiment`: every arm in every cell, each an ordinary run below `arms/`; tables and a page after each cell.
+
+What an arm shares with the baseline, or with an arm before it, it takes over: images, model, latents, scores, and A
+where the selection is the same. Each run goes on where it was interrupted, so the experiment does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.table import Table
+
+from ldsaug_ray.errors import DivergedError, InputError, LdsaugError, NothingSelectedError
+from ldsaug_ray.experiment import (
+    ArmRun,
+    Cell,
+    Plan,
+    Result,
+    markdown,
+    plan_experiment,
+    read_result,
+    results_csv,
+    summarise,
+)
+from ldsaug_ray.experiment.page import render
+from ldsaug_ray.experiment.plan import BASELINE
+from ldsaug_ray.experiment.summary import Summary
+from ldsaug_ray.experiment.tables import comparisons_of, rows_of
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages.command import nothing, require_faiss, seen_by_all, tracked_run, try_extractor
+from ldsaug_ray.stages.runner import plan_steps, run_stages
+from ldsaug_ray.storage import Location
+from ldsaug_ray.tracking import Tracker, allowed_name, first_line, view_command
+
+_OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
+_OF_ARM = tuple(name for name in STAGES if name != "report")
+_SETS_OF = {"prepare": ("train", "test"), "decode": ("augmented",)}  # whose features follow from which stage
+# an arm that meets one of these is told of, and the others go on
+_OF_ONE_ARM = (NothingSelectedError, InputError, DivergedError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An arm that came to no result in a cell, and why."""
+
+    run: ArmRun
+    why: str
+
+
+def experiment_command(
+    path: str, overrides: Sequence[str], *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False
+) -> int:
+    """Run an experiment, or what is left of it; returns the exit code, 1 where an arm failed.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    plan = plan_experiment(path, overrides)
+    if dry_run:
+        _print_plan(plan)
+        return 0
+    config = plan.config
+    first = plan.runs[0].config
+    try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
+    seen_by_all("run_dir", config.run_dir)
+    failures: list[Failure] = []
+    with ExitStack() as held:
+        root = open_run_dir(config, overwrite=overwrite, held=held)
+        job = Job(config, root, make_console(), verbose, alone=True)
+        tracker = None
+        if config.tracking.enabled:
+            tracker = held.enter_context(_Parent(job))
+        if any(_is_left(run) for run in plan.runs):
+            held.enter_context(ray_session(config, verbose=verbose))
+        for number, cell in enumerate(plan.cells, start=1):
+            job.console.print(f"cell {number} of {len(plan.cells)}: {cell.name}", style="bold", highlight=False)
+            failures += _run_cell(job, plan, cell, tracker, overwrite)
+            results, summary = _write(root, plan)
+            if tracker is not None:
+                tracker.tell(summary, root)
+    _print_results(summary)
+    for failure in failures:
+        print(f"{failure.run.arm} {failure.run.cell.name} came to no result: {failure.why}")
+    folder = root.folder("experiment")
+    print(f"{len(results)} of {len(plan.runs)} runs have results: {_place(folder / 'index.html')}")
+    if tracker is not None:
+        print(f"MLflow  {view_command()}")
+    return 1 if failures else 0
+
+
+def _run_cell(job: Job, plan: Plan, cell: Cell, parent: _Parent | None, overwrite: bool) -> list[Failure]:
+    """The baseline, then the arms; a baseline that fails is the experiment's end."""
+    donors: list[RunDir] = []
+    failures = []
+    for run in plan.of(cell):
+        try:
+            donors.append(_run_arm(job, run, donors, parent, overwrite))
+        except _OF_ONE_ARM as e:
+            if run.arm == BASELINE:
+                raise
+            failures.append(Failure(run, str(e)))
+            job.console.print(f"{run.arm} {cell.name}: {e}; the other arms go on", style="red", highlight=False)
+    return failures
+
+
+def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | None, overwrite: bool) -> RunDir:
+    """Take over what there is, do the rest; gives the run directory."""
+    names = _OF_BASELINE if run.arm == BASELINE else _OF_ARM
+    with ExitStack() as held:
+        folder = open_run_dir(run.config, overwrite=overwrite, held=held)
+        inner = replace(job, config=run.config, run=folder)
+        adopted = _adopt(inner, names, donors)
+        left = [s.stage for s in plan_steps(run.config, folder, names) if s.state != "complete"]
+        what = "already complete" if not left else f"takes over {', '.join(adopted)}" if adopted else "starts"
+        job.console.print(f"{run.arm}: {what}", highlight=False)
+        send = nothing
+        if parent is not None:
+            tags = {**parent.child_tags(), "ldsaug.arm": run.arm, "ldsaug.cell": run.cell.name}
+            send = held.enter_context(tracked_run(inner, names, tags))
+        run_stages(inner, left, finished=send)
+    return folder
+
+
+def _is_left(run: ArmRun) -> bool:
+    folder = open_run_dir(run.config, create=False)
+    names = _OF_BASELINE if run.arm == BASELINE else _OF_ARM
+    return any(step.state != "complete" for step in plan_steps(run.config, folder, names))
+
+
+def _adopt(job: Job, names: Sequence[str], donors: Sequence[RunDir]) -> list[str]:
+    """Take over every stage, in order, that an earlier run of the cell has with the same settings and input."""
+    adopted = []
+    for name in names:
+        (step,) = plan_steps(job.config, job.run, [name])
+        if step.state == "complete":
+            continue
+        donor = _donor(step.fingerprint, name, donors) if step.state == "run" else None
+        if donor is None:
+            break
+        job.run.adopt(name, donor)
+        adopted.append(name)
+        for images in _SETS_OF.get(name, ()):
+            theirs = RunDir(donor.folder(f"features/{images}"))
+            if theirs.entry("features") is not None:
+                ours = RunDir(job.run.folder(f"features/{images}"))
+                ours.create()
+                ours.adopt("features", theirs)
+    return adopted
+
+
+def _donor(fingerprint: str | None, stage: str, donors: Sequence[RunDir]) -> RunDir | None:
+    if fingerprint is None:
+        return None
+    return next((d for d in donors if d.is_complete(stage, fingerprint)), None)
+
+
+class _Parent:
+    """The experiment's own MLflow run, to which those of the arms are children."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._tracker = Tracker.start(job.config, job.run, {"ldsaug.experiment": job.run.root.name})
+        self._told = False
+
+    def __enter__(self) -> _Parent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
+        self._try(lambda: self._tracker.end("FINISHED" if kind is None else "KILLED" if stopped else "FAILED"))
+
+    def child_tags(self) -> dict[str, str]:
+        """Of an arm's run."""
+        return self._tracker.child_of()
+
+    def tell(self, summary: Summary, root: RunDir) -> None:
+        """Means so far as metrics `ARM/measure`, by training-set size as step, and the files."""
+        points = [
+            (allowed_name(f"{row.arm}/{measure}"), mean.mean, group.train or 0)
+            for group in summary.groups
+            for row in group.rows
+            for measure, mean in row.means.items()
+            if mean is not None
+        ]
+
+        def send() -> None:
+            self._tracker.log_metrics(points)
+            self._tracker.log_files(root.folder("experiment").files(), "experiment")
+
+        self._try(send)
+
+    def _try(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except Exception as e:
+            if not self._told:
+                self._job.console.print(
+                    f"MLflow does not answer ({first_line(e)}); the experiment goes on", highlight=False
+                )
+            self._told = True
+
+
+def _write(root: RunDir, plan: Plan) -> tuple[list[Result], Summary]:
+    """`experiment/`: every result, tables, page; again after each cell."""
+    results = [r for r in map(read_result, plan.runs) if r is not None]
+    summary = summarise(plan, results)
+    folder = root.folder("experiment")
+    (folder / "results.csv").write_bytes(results_csv(results).encode())
+    (folder / "tables.md").write_bytes(markdown(summary).encode())
+    (folder / "index.html").write_bytes(render(plan, summary, results, root.root.name).encode())
+    return results, summary
+
+
+def _print_results(summary: Summary) -> None:
+    console = Console(width=None if Console().is_terminal else 160)
+    for group in summary.groups:
+        for title, (head, rows) in (
+            (group.title, rows_of(summary, group)),
+            ("arm minus its control: mean [95 % bootstrap interval]", comparisons_of(summary, group)),
+        ):
+            if not rows:
+                continue
+            table = Table(title=title, title_justify="left")
+            for n, name in enumerate(head):
+                table.add_column(name, justify="right" if n else "left")
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+
+
+def _print_plan(plan: Plan) -> None:
+    """The table of `--dry-run`: arms with what they change, cells with what is done."""
+    asked = plan.config.experiment
+    arms = Table(title=f"experiment {_place(Location.of(plan.config.run_dir))}", title_justify="left")
+    for column in ("arm", "compared with", "changes"):
+        arms.add_column(column, overflow="fold")
+    for name in (BASELINE, *asked.arms):
+        changes = asked.arms[name].settings if name in asked.arms else {}
+        text = ", ".join(f"{k}={v}" for k, v in changes.items())
+        arms.add_row(name, asked.control_of(name) or "", "no fine-tuning" if name == BASELINE else text)
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(arms)
+    cells = Table(title=f"{len(plan.runs):,} runs", title_justify="left")
+    for column in ("training images", "seed", "runs", "done"):
+        cells.add_column(column, justify="right")
+    for cell in plan.cells:
+        runs = plan.of(cell)
+        size = f"{plan.config.data.train if cell.train is None else cell.train:,}"
+        try:
+            done = str(sum(not _is_left(run) for run in runs))
+        except LdsaugError as e:
+            done = str(e)
+        cells.add_row(size, str(cell.seed), str(len(runs)), done)
+    console.print(cells)
+
+
+def _place(location: Location) -> str:
+    return location.path if location.is_local else location.uri
