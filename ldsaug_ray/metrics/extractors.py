@@ -8,8 +8,6 @@ computed in float32, without TensorFloat-32 or autocast, so that numbers from di
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics.weights import INCEPTION
+from ldsaug_ray.torchscript import load_torchscript
 
 Images = NDArray[np.uint8]
 
@@ -186,23 +185,6 @@ def extractor_stamp(spec: str) -> str:
     if kind == "inception":
         return INCEPTION.sha256
     return spec if kind in TRANSFORMERS else hashlib.sha256(_read(Path(spec))).hexdigest()
-
-
-def load_torchscript(data: bytes, name: str) -> nn.Module:
-    """A TorchScript module on the CPU, in evaluation mode. It is a program: only load files of people you trust.
-
-    Raises:
-        InputError: the file is damaged, or no TorchScript.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is deprecated")
-            module: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")
-    except (RuntimeError, ValueError) as e:
-        raise InputError(
-            f"{name}: damaged, or not a TorchScript file ({_reason(e)}); torch.jit.save writes one, torch.save does not"
-        ) from None
-    return module.eval()
 
 
 def resized(images: Images, side: int) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ldsaug_ray.columns import matrix
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.images import image_array
 from ldsaug_ray.report.sheets import tiles
@@ -49,10 +50,7 @@ def read_latents(run: RunDir) -> Latents:
         table = table.filter(pc.equal(table["split"], "train")).combine_chunks()
         if not len(table):
             continue
-        z = table["z"].combine_chunks()
-        z = z.chunk(0) if isinstance(z, pa.ChunkedArray) else z
-        flat = z.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        vectors.append(flat.reshape(len(table), -1))
+        vectors.append(matrix(table["z"]).astype(np.float32, copy=False))
         keys.append(pa.concat_arrays(table["key"].chunks))
         if "attributes" in table.column_names:
             column = table["attributes"]

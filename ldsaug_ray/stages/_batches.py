@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.columns import matrix
 from ldsaug_ray.images.stream import Columns, Stream, images_of, read_images
 from ldsaug_ray.stages._units import one_block_each
 from ldsaug_ray.storage import Location
@@ -154,9 +155,7 @@ def _read_augmented(file: Location, parts: AugmentedParts) -> Columns:
     if parts.images:
         columns["image"] = images_of(table)
     if parts.latents:
-        z = table["z"].combine_chunks()
-        z = z.chunk(0) if isinstance(z, pa.ChunkedArray) else z
-        columns["z"] = z.flatten().to_numpy().reshape(len(table), -1)
+        columns["z"] = matrix(table["z"])
     return columns
 
 

@@ -10,16 +10,17 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.columns import matrix, vectors
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint, table_digest
 from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Kind, corrupt
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
-from ldsaug_ray.stages._features import ImageSet, matrix
+from ldsaug_ray.stages._features import ImageSet
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.stages.encode import ReadPart, vectors
+from ldsaug_ray.stages.encode import ReadPart
 from ldsaug_ray.stages.runner import ensure
 from ldsaug_ray.storage import Location
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.columns import matrix, vectors
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint, table_digest
 from ldsaug_ray.errors import ConfigError
@@ -22,7 +23,7 @@ from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.stages.encode import ReadPart, vectors
+from ldsaug_ray.stages.encode import ReadPart
 from ldsaug_ray.stages.runner import ensure
 from ldsaug_ray.storage import Location
 
@@ -127,11 +128,3 @@ class FeatureWorker:
         file = f"parts/part-{unit:06d}.parquet"
         (self.out / file).write_table(table)
         return UnitResult(unit, Counts(len(part), len(table)), table_digest(table), (file,), (len(table),))
-
-
-def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of lists of one length as [N, C]."""
-    rows = column.combine_chunks()
-    rows = rows.chunk(0) if isinstance(rows, pa.ChunkedArray) else rows
-    values: np.ndarray = rows.flatten().to_numpy()
-    return values.reshape(len(rows), rows.type.list_size)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from ldsaug_ray.columns import vectors
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.digest import digest_text, table_digest
 from ldsaug_ray.lds import interpolate
@@ -25,7 +26,7 @@ from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
 from ldsaug_ray.stages._job import Job, Pool, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.stages.encode import read_latents, vectors
+from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.storage import Location
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

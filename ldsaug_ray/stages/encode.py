@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.columns import matrix, vectors
 from ldsaug_ray.digest import table_digest
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.images import image_array
@@ -92,11 +93,6 @@ class EncodeWorker:
         return UnitResult(unit, counts, table_digest(table), (file,), (len(table),), extra)
 
 
-def vectors(z: np.ndarray) -> pa.FixedSizeListArray:
-    """float32[N, d] as an Arrow column, without a copy."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(z).reshape(-1)), z.shape[1])
-
-
 def in_memory(shape: tuple[int, int]) -> np.ndarray:
     """An array to fill, float32."""
     return np.empty(shape, np.float32)
@@ -127,12 +123,11 @@ def read_latents(
     rank[order] = np.arange(len(keys))
     z: np.ndarray | None = None
     for file, inside in zip(folder.files(".parquet"), places, strict=True):
-        column = file.read_table(["z"])["z"].take(inside).combine_chunks()
-        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        z = allocate((len(keys), column.type.list_size)) if z is None else z
-        if column.type.list_size != z.shape[1]:
+        found = matrix(file.read_table(["z"])["z"].take(inside))
+        z = allocate((len(keys), found.shape[1])) if z is None else z
+        if found.shape[1] != z.shape[1]:
             raise InputError(f"{folder.uri}: parts with latents of different dimensions; encode again")
-        z[rank[done : done + len(inside)]] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, z.shape[1])
+        z[rank[done : done + len(inside)]] = found
         done += len(inside)
     assert z is not None
     return keys, z

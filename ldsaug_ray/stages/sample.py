@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.columns import vectors
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint, table_digest
 from ldsaug_ray.errors import InputError
@@ -31,7 +32,7 @@ from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_faiss, seen_by_all
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
-from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents, vectors
+from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents
 from ldsaug_ray.stages.runner import ensure, require_current
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows

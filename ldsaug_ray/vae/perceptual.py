@@ -7,9 +7,7 @@ pass through it to the first image only.
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from ldsaug_ray.config import settings as config
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.storage import Location
+from ldsaug_ray.torchscript import load_torchscript
 
 LENGTH_EPS = 1e-10
 LPIPS = "lpips"
@@ -91,7 +90,11 @@ def load_perceptual(
     if settings.network == LPIPS:
         distance = Lpips()
     else:
-        network = _read_torchscript(Location.of(settings.network), torch.device(device))
+        file = Location.of(settings.network)
+        where = f"objective.perceptual.network: {file.uri}"
+        if not file.exists():
+            raise InputError(f"{where}: there is no such file")
+        network = load_torchscript(file.read_bytes(), where)
         distance = FeatureDistance(network, settings.pixel_range)
     distance = distance.to(device).eval().requires_grad_(False)
     _try(distance, settings.network, resolution, torch.device(device))
@@ -101,22 +104,6 @@ def load_perceptual(
 def _unit_length(features: Tensor) -> Tensor:
     features = features.float()
     return features * torch.rsqrt(features.square().sum(1, keepdim=True) + LENGTH_EPS)
-
-
-def _read_torchscript(location: Location, device: torch.device) -> nn.Module:
-    if not location.exists():
-        raise InputError(f"objective.perceptual.network: {location.uri}: there is no such file")
-    data = io.BytesIO(location.read_bytes())
-    with warnings.catch_warnings():  # a TorchScript file is what users have; torch.export's cannot be asked for
-        warnings.filterwarnings("ignore", message="`torch.jit.load` is ", category=FutureWarning)
-        try:
-            network: nn.Module = torch.jit.load(data, map_location=device)
-        except (RuntimeError, ValueError) as e:
-            raise InputError(
-                f"objective.perceptual.network: {location.uri}: not a TorchScript file ({_first_line(e)}); "
-                "write one with torch.jit.script(net).save(...) or torch.jit.trace"
-            ) from None
-    return network
 
 
 def _try(distance: FeatureDistance | Lpips, name: str, resolution: int, device: torch.device) -> None:

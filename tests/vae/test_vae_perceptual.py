@@ -138,7 +138,7 @@ def test_files_that_are_no_torchscript(tmp_path: Path, content: bytes | None) ->
         torch.save({"a": torch.ones(2)}, buffer)
         content = buffer.getvalue()
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.pt: not a TorchScript file"):
+    with pytest.raises(InputError, match=r"x\.pt: damaged, or not a TorchScript file"):
         load_perceptual(Perceptual(network=str(tmp_path / "x.pt")), 16)
 
 

@@ -6,17 +6,15 @@ to be seen to (`exported.py`).
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.config.settings import Vae
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.storage import Location
+from ldsaug_ray.torchscript import load_torchscript
 from ldsaug_ray.vae.adapters.exported import load_exported
 from ldsaug_ray.vae.adapters.pretrained import Pretrained
 
@@ -76,26 +74,7 @@ def _adapted(settings: Vae, resolution: int, files: Mapping[str, bytes], names: 
     assert settings.pixel_range is not None
     nets = []
     for file, name in zip((settings.encoder, settings.decoder), names, strict=True):
-        load = load_exported if file.endswith(EXPORTED) else _load_script
+        load = load_exported if file.endswith(EXPORTED) else load_torchscript
         nets.append(load(files[file], name))
     encoder, decoder = _Encoder(nets[0], settings.pixel_range), _Decoder(nets[1], settings.pixel_range)
     return Pretrained(settings, resolution, encoder, decoder, files, names)
-
-
-def _load_script(content: bytes, name: str) -> nn.Module:
-    """A TorchScript module on the CPU.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is deprecated")
-            return torch.jit.load(io.BytesIO(content), map_location="cpu")
-    except (RuntimeError, ValueError) as e:
-        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-        reason = lines[0][:200] if lines else type(e).__name__
-        raise InputError(
-            f"{name}: not a TorchScript file ({reason}); torch.jit.save(torch.jit.script(module), file) writes one. "
-            "torch.save writes pickles, which can run code, and are not read"
-        ) from None
