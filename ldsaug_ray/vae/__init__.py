@@ -8,7 +8,7 @@ from ldsaug_ray.vae.checkpoint import load_vae, read_extra, read_latent_dim, sav
 from ldsaug_ray.vae.discriminator import Discriminator, build_discriminator, load_discriminator, save_discriminator
 from ldsaug_ray.vae.inference import decode_images, posterior_means
 from ldsaug_ray.vae.losses import free_bits, kl_standard_normal, reconstruction_error
-from ldsaug_ray.vae.model import RESOLUTIONS, VAE, build_vae, to_float, to_uint8, unwrap
+from ldsaug_ray.vae.model import RESOLUTIONS, VAE, build_vae, to_float, to_uint8
 from ldsaug_ray.vae.perceptual import load_perceptual
 from ldsaug_ray.vae.training import Trainer, step_generator
 
@@ -40,6 +40,5 @@ __all__ = [
     "step_generator",
     "to_float",
     "to_uint8",
-    "unwrap",
     "weights_digest",
 ]

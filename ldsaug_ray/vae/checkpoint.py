@@ -19,14 +19,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldsaug_ray.config.settings import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.adapters import Pretrained, rebuild
 from ldsaug_ray.vae.autoencoder import Autoencoder
-from ldsaug_ray.vae.model import build_vae, unwrap
+from ldsaug_ray.vae.model import build_vae
 
 FORMAT = "ldsaug_ray.vae"
 VERSION = 1
@@ -36,19 +36,18 @@ _FILES = "pretrained/"  # before the names of files among those of the tensors
 _SOURCES = ("path", "encoder", "decoder")  # settings that say where a network came from, not what it is
 
 
-def save_vae(location: Location, model: nn.Module, extra: dict[str, Any] | None = None) -> None:
-    """Write the autoencoder (bare or wrapped) to the file `location`, atomically.
+def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None = None) -> None:
+    """Write the autoencoder to the file `location`, atomically.
 
     Args:
         location: the file, by custom named vae.safetensors.
-        model: its weights and buffers, settings and resolution are kept.
+        vae: its weights and buffers, settings and resolution are kept.
         extra: anything JSON can hold, such as the step.
 
     Raises:
         StorageError: the file cannot be written.
         InputError: a weight is not finite.
     """
-    vae = unwrap(model)
     tensors = vae.state_dict()
     check_finite(tensors, f"{location.uri} not written")
     header = {"vae": vae.settings.model_dump(mode="json"), "resolution": vae.resolution, "extra": extra or {}}
@@ -123,13 +122,12 @@ def read_latent_dim(location: Location) -> int:
         raise InputError(f"{location.uri}: its header does not say the latents' dimension") from None
 
 
-def weights_digest(model: nn.Module) -> str:
+def weights_digest(vae: Autoencoder) -> str:
     """SHA-256 (hex) over name, dtype, shape and bytes of every weight and buffer, sorted by name.
 
-    It does not depend on the file's layout, the device, or a wrapper. Of an autoencoder that the user brought, the
+    It does not depend on the file's layout, or the device. Of an autoencoder that the user brought, the
     network's own files and their use count too.
     """
-    vae = unwrap(model)
     digest = hashlib.sha256(vae.structure().encode())
     for name, tensor in sorted(vae.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.vae.autoencoder import Autoencoder
-from ldsaug_ray.vae.model import to_uint8, unwrap
+from ldsaug_ray.vae.model import to_uint8
 
 
-def posterior_means(model: nn.Module, images: np.ndarray, batch_size: int) -> np.ndarray:
+def posterior_means(vae: Autoencoder, images: np.ndarray, batch_size: int) -> np.ndarray:
     """μ of every image: uint8[N, R, R, 3] -> float32[N, d].
 
     Batches are consecutive rows, so equal input gives equal bits on the same machine; batched another way, the last
@@ -23,7 +22,6 @@ def posterior_means(model: nn.Module, images: np.ndarray, batch_size: int) -> np
     Raises:
         InputError: another dtype, shape or resolution, or a latent that is not finite.
     """
-    vae = unwrap(model)
     side = vae.resolution
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
         raise InputError(f"images must be uint8[N, {side}, {side}, 3] for this VAE, got {_describe(images)}")
@@ -37,13 +35,12 @@ def posterior_means(model: nn.Module, images: np.ndarray, batch_size: int) -> np
     return out
 
 
-def decode_images(model: nn.Module, z: np.ndarray, batch_size: int) -> np.ndarray:
+def decode_images(vae: Autoencoder, z: np.ndarray, batch_size: int) -> np.ndarray:
     """Decode with constant noise: float32[N, d] -> uint8[N, R, R, 3]; batches as in `posterior_means`.
 
     Raises:
         InputError: another dtype or shape, a latent that is not finite, or a picture that is not.
     """
-    vae = unwrap(model)
     d, side = vae.latent_dim, vae.resolution
     if z.dtype != np.float32 or z.ndim != 2 or z.shape[1] != d:
         raise InputError(f"latents must be float32[N, {d}] for this VAE, got {_describe(z)}")

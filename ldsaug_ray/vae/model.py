@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldsaug_ray.config.settings import Vae
 from ldsaug_ray.errors import ConfigError, InputError
@@ -107,15 +107,3 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """float[B, 3, H, W], −1..1 -> uint8[B, H, W, 3], rounded, values outside clamped; inverts `to_float` exactly."""
     return x.permute(0, 2, 3, 1).add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous()
-
-
-def unwrap(module: nn.Module) -> Autoencoder:
-    """The autoencoder itself, inside DistributedDataParallel or bare.
-
-    Raises:
-        TypeError: there is none inside.
-    """
-    inner = getattr(module, "module", module)
-    if not isinstance(inner, Autoencoder):
-        raise TypeError(f"expected an autoencoder, bare or wrapped, got {type(inner).__name__}")
-    return inner

@@ -15,13 +15,13 @@ from test_evaluate import script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import load_config
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.rundir import open_run_dir
+from ldsaug_ray.stages.runner import plan_steps
 from ldsaug_ray.tracking import tracking_uri
 
 pytestmark = pytest.mark.slow
 
 ARMS = {
-    "continued": {"settings": {"select.which": "none", "finetune.mixing": None}},
     "lds": {"about": "the paper's"},
     "cycle+": {"settings": {"finetune.uses": {"pixels": 0, "cycle": 1.0}}},
     "nothing": {"settings": {"select.tau": 0.999999}},
@@ -30,13 +30,13 @@ ARMS = {
 
 @pytest.fixture
 def file(tree: Tree, tmp_path: Path) -> Path:
-    """An experiment of four arms, one of which selects nothing, on one training-set size."""
+    """An experiment of three arms, one of which selects nothing, on one training-set size."""
     network = script(tmp_path / "colours.pt")
     changes = {
         "score": {"n_candidates": 270},
         "finetune": {"steps": 3},
-        "evaluate": {"extractor": network, "n": 20, "k": 3, "detection": {"others": "sklearn:digits"}},
-        "experiment": {"arms": ARMS, "control": "continued", "seeds": [1], "train": [30]},
+        "evaluate": {"extractor": network, "n": 20, "k": 3, "detection": {"others": tree["data"]["source"]}},
+        "experiment": {"arms": ARMS, "control": "lds", "seeds": [1], "train": [30]},
     }
     out = tmp_path / "experiment.yaml"
     out.write_text(yaml.safe_dump(merge(tree, changes), sort_keys=False))
@@ -50,7 +50,7 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert main(["experiment", str(file)]) == 1
     output = capsys.readouterr()
     assert "nothing n30-seed1 came to no result" in output.out
-    assert "4 of 5 runs have results" in output.out
+    assert "3 of 4 runs have results" in output.out
     assert "cycle+: takes over prepare, train, encode, score, select, decode" in output.err
     root = tmp_path / "run"
     place = {name: root / f"arms/{name}/n30-seed1" for name in ("baseline", *ARMS)}
@@ -66,15 +66,13 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert "decode" not in manifest(settings["nothing"])
     assert digests(settings["lds"])["finetune"] != digests(settings["cycle+"])["finetune"]
 
-    # an arm is what an ordinary run with its settings is
-    alone = load_config(str(place["cycle+"] / "config.yaml"), [f"run_dir={tmp_path / 'alone'}"])
-    assert run_command(alone, "run") == 0
-    theirs = digests({"run_dir": str(tmp_path / "alone")})
-    ours = digests(settings["cycle+"])
-    assert {name: theirs[name] for name in ours} == ours
+    # an arm is an ordinary run: its own settings find it complete
+    alone = load_config(str(place["cycle+"] / "config.yaml"))
+    steps = plan_steps(alone, open_run_dir(alone, create=False), ["decode", "finetune", "evaluate"])
+    assert [step.state for step in steps] == ["complete"] * 3
 
     rows = list(csv.DictReader((root / "experiment/results.csv").read_text().splitlines()))
-    assert [r["arm"] for r in rows] == ["baseline", "continued", "lds", "cycle+"]
+    assert [r["arm"] for r in rows] == ["baseline", "lds", "cycle+"]
     for row in rows:
         told = json.loads((place[row["arm"]] / "evaluate/metrics.json").read_text())
         numbers = told["sets"]["baseline" if row["arm"] == "baseline" else "finetuned"]
@@ -88,13 +86,13 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
         "others",
     }
     page = (root / "experiment/index.html").read_text()
-    assert page.count("Images drawn from the model of arm") == 4
+    assert page.count("Images drawn from the model of arm") == 3
 
     client = MlflowClient(tracking_uri())
     noted = {name: json.loads((folder / "manifest.json").read_text())["mlflow"] for name, folder in place.items()}
     parent = client.get_run(json.loads((root / "manifest.json").read_text())["mlflow"]["run_id"])
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["lds/frechet"] == pytest.approx(float(rows[2]["frechet"]))
+    assert parent.data.metrics["lds/frechet"] == pytest.approx(float(rows[1]["frechet"]))
     for name, known in noted.items():
         child = client.get_run(known["run_id"])
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -103,10 +101,13 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
 
     # again: nothing is done twice, a mended arm is done, and no MLflow run comes twice
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.parquet")}
-    assert main(["experiment", str(file), "experiment.arms.nothing.settings={select.which: random}"]) == 0
+    assert (
+        main(["experiment", str(file), "experiment.arms.nothing.settings={select.which: none, finetune.mixing: null}"])
+        == 0
+    )
     output = capsys.readouterr()
     assert "lds: already complete" in output.err
-    assert "5 of 5 runs have results" in output.out
+    assert "4 of 4 runs have results" in output.out
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
     again = json.loads((place["lds"] / "manifest.json").read_text())["mlflow"]
     assert again == noted["lds"]

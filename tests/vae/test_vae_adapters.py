@@ -291,7 +291,7 @@ def test_files_that_are_no_programs(tmp_path: Path, name: str) -> None:
     ]
     for case in cases:
         case(tmp_path / name)
-        with pytest.raises(InputError, match=r"e\.pt2?: (damaged, or )?not a (TorchScript file|file of torch\.export\.save)"):
+        with pytest.raises(InputError, match=r"e\.pt2?: .*not a (TorchScript|file of torch\.export)"):
             open_pretrained(files(tmp_path / name, decoder), SIDE)
     with pytest.raises(InputError, match=r"vae\.encoder: there is no file .*nothing\.pt"):
         open_pretrained(files(tmp_path / "nothing.pt", decoder), SIDE)
