@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.errors import InputError
@@ -153,6 +152,8 @@ def regime(
 
 def spearman(a: Array, b: Array) -> float | None:
     """Rank correlation, ties at their mean rank; None where one side is constant."""
+    from scipy.stats import rankdata  # takes a second, and every worker process imports this module
+
     ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (a, b)]
     spread = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
     return float(ranks[0] @ ranks[1]) / spread if spread > 0 else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.features import checked_features
@@ -200,7 +200,7 @@ def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = L
             "no share can be estimated; take another extractor, or more labelled images"
         )
     apparent = float(verdicts.mean())
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     # every count gets a little on both sides before the usual formulas (Lang & Reiczigel 2014, section 2.3)
     n_, se_n, sp_n = n + z**2, quality.positives + 2, quality.negatives + 2
     p = (float(verdicts.sum()) + z**2 / 2) / n_
@@ -216,7 +216,7 @@ def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = L
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """A share and Wilson's (1927) interval."""
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     value = successes / n
     centre, reach = (value + z**2 / (2 * n)), z * (value * (1 - value) / n + z**2 / (4 * n**2)) ** 0.5
     return Interval(value, max(0.0, (centre - reach) / (1 + z**2 / n)), min(1.0, (centre + reach) / (1 + z**2 / n)))

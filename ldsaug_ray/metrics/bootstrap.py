@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from ldsaug_ray.errors import InputError
 
@@ -86,7 +86,7 @@ def paired_difference(
     rng = np.random.default_rng(seed)
     means = gaps[rng.integers(0, n, (resamples, n))].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    reach = float(stats.t.ppf((1 + level) / 2, n - 1)) * mean.standard_error
+    reach = float(stdtrit(n - 1, (1 + level) / 2)) * mean.standard_error
     notes: tuple[str, ...] = ()
     if n < FEW:
         notes = (

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
@@ -165,6 +164,8 @@ def _three(train: ArrayLike, generated: ArrayLike, held_out: ArrayLike) -> tuple
 
 def _above(a: Array, b: Array) -> float:
     """Mann and Whitney's U: pairs with a above b, ties half."""
+    from scipy.stats import rankdata  # takes a second, and every worker process imports this module
+
     ranks = rankdata(np.concatenate([a, b]))[: len(a)]
     return float(ranks.sum() - len(a) * (len(a) + 1) / 2)
 

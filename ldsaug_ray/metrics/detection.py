@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import score_points, sigma_from_norm, validate_latents
@@ -46,6 +45,7 @@ def auroc(real_scores: ArrayLike, other_scores: ArrayLike) -> Auroc:
     Raises:
         InputError: fewer than two scores on a side, or one that is NaN or infinite.
     """
+    from scipy.stats import rankdata  # takes a second, and every worker process imports this module
     from sklearn.metrics import roc_auc_score
 
     real, other = (_scores(x, name) for x, name in ((real_scores, "real"), (other_scores, "other")))

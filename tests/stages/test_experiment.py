@@ -101,10 +101,8 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
 
     # again: nothing is done twice, a mended arm is done, and no MLflow run comes twice
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.parquet")}
-    assert (
-        main(["experiment", str(file), "experiment.arms.nothing.settings={select.which: none, finetune.mixing: null}"])
-        == 0
-    )
+    mended = "experiment.arms.nothing.settings={select.which: none, finetune.mixing: null}"
+    assert main(["experiment", str(file), mended]) == 0
     output = capsys.readouterr()
     assert "lds: already complete" in output.err
     assert "4 of 4 runs have results" in output.out
