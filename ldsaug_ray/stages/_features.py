@@ -7,8 +7,9 @@ weights: other images or another extractor replace it, nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,7 @@ from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
-from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.stages.encode import ReadPart
-from ldsaug_ray.stages.runner import ensure
 from ldsaug_ray.storage import Location
 
 
@@ -75,56 +73,99 @@ def opened(config: Config, device: str = "cpu") -> Extractor:
     return open_extractor(settings.extractor, device=device, batch_size=settings.batch_size, resize=settings.resize)
 
 
-def features_of(job: Job, images: ImageSet, extractor: str) -> SetFeatures:
-    """Features of a set: computed where they are not there yet.
+def features_of(job: Job, sets: Sequence[ImageSet], extractor: str) -> dict[str, SetFeatures]:
+    """Features of each set, by name: computed where they are not there yet, by one pool for all of them.
 
     Args:
         job: the invocation.
-        images: the set.
+        sets: their names differ.
         extractor: its fingerprint.
 
     Raises:
         InputError: the extractor cannot take these images, or gives values that are not finite.
     """
-    inner = replace(job, run=RunDir(job.run.folder(f"features/{images.name}")))
-    # parts too: a digest knows no order, and rows of features must be those of the images
-    identity = fingerprint([images.digest, images.parts, extractor])
-    ensure(inner, "features", identity, lambda job, done: _compute(job, images, done))
-    tables = [(inner.run.root / file).read_table() for file, _ in inner.run.finished_parts("features")]
+    folders = {images.name: RunDir(job.run.folder(f"features/{images.name}")) for images in sets}
+    left = []
+    for images in sets:
+        # parts too: a digest knows no order, and rows of features must be those of the images
+        identity = fingerprint([images.digest, images.parts, extractor])
+        if not folders[images.name].is_complete("features", identity):
+            left.append((images, folders[images.name], identity))
+    if left:
+        _compute(job, left)
+    return {name: _read(run) for name, run in folders.items()}
+
+
+def _read(run: RunDir) -> SetFeatures:
+    tables = [(run.root / file).read_table() for file, _ in run.finished_parts("features")]
     z = np.concatenate([matrix(t["features"]) for t in tables])
     return SetFeatures(z, np.concatenate([t["sharpness"].to_numpy() for t in tables]))
 
 
-def _compute(job: Job, images: ImageSet, done: Mapping[int, UnitResult]) -> Outcome:
+def _compute(job: Job, left: Sequence[tuple[ImageSet, RunDir, str]]) -> None:
+    """A unit is a part of one of the sets; each leaves its marker in that set's folder."""
     settings = job.config.evaluate
-    pool = pool_of(settings.workers, "evaluate", cluster_resources(), limit=len(images.parts))
-    results = run_units(
+    places = _Places([(run.root, n) for images, run, _ in left for n in range(len(images.parts))])
+    parts = [(k, file, rows) for k, (images, _, _) in enumerate(left) for file, rows in images.parts]
+    done: dict[int, UnitResult] = {}
+    first = 0
+    for images, run, identity in left:
+        done |= {first + n: result for n, result in run.begin("features", identity).items()}
+        first += len(images.parts)
+    pool = pool_of(settings.workers, "evaluate", cluster_resources(), limit=len(parts))
+    started = time.monotonic()
+    run_units(
         job,
         "features",
-        {n: pa.table({"file": [file]}) for n, (file, _) in enumerate(images.parts)},
-        {n: rows for n, (_, rows) in enumerate(images.parts)},
+        {n: pa.table({"file": [file], "set": [k]}) for n, (k, file, _) in enumerate(parts)},
+        {n: rows for n, (_, _, rows) in enumerate(parts)},
         done,
         pool,
         FeatureWorker,
-        (job.config, job.run.root, pool.gpus > 0),
-        read=ReadPart(images.root),
-        unit_name=f"images of {images.name}",
+        (job.config, places, pool.gpus > 0),
+        read=_ReadPart([images.root for images, _, _ in left]),
+        unit_name=f"images of {', '.join(images.name for images, _, _ in left)}",
+        places=places,
     )
-    return Outcome(*total(results.values()))
+    seconds = time.monotonic() - started
+    for _, run, identity in left:
+        counts, digest = total(run.finished_units("features").values())
+        run.finish("features", identity, counts, digest, seconds, counts.rows_in)
+
+
+class _Places:
+    """Unit -> the folder of its set, and its number there."""
+
+    def __init__(self, places: Sequence[tuple[Location, int]]):
+        self.places = places
+
+    def __call__(self, unit: int) -> tuple[Location, int]:
+        return self.places[unit]
+
+
+class _ReadPart:
+    """Read one stored part of one of the sets."""
+
+    def __init__(self, roots: Sequence[Location]):
+        self.roots = roots
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return (self.roots[unit["set"][0].as_py()] / unit["file"][0].as_py()).read_table()
 
 
 class FeatureWorker:
     """Holds the extractor; one stored part a call."""
 
-    def __init__(self, config: Config, out: Location, gpu: bool):
+    def __init__(self, config: Config, places: _Places, gpu: bool):
         self.extractor = opened(config, "cuda" if gpu else "cpu")
-        self.out = out
+        self.places = places
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
         images = images_of(part)
         table = pa.table(
             {"key": part["key"], "features": vectors(self.extractor(images)), "sharpness": sharpness(images)}
         )
-        file = f"parts/part-{unit:06d}.parquet"
-        (self.out / file).write_table(table)
+        out, number = self.places(unit)
+        file = f"parts/part-{number:06d}.parquet"
+        (out / file).write_table(table)
         return UnitResult(unit, Counts(len(part), len(table)), table_digest(table), (file,), (len(table),))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 Worker = Callable[[int, pa.Table], UnitResult]
+Places = Callable[[int], tuple[Location, int]]  # unit -> the run directory that it belongs to, and its number there
 
 
 class _UnitActor:
     """An actor of the pool: builds the stage's worker once, then handles one unit a call."""
 
-    def __init__(self, make: Callable[..., Worker], args: Sequence[Any], run: Location, stage: str, threads: int):
-        self._run, self._stage = run, stage
+    def __init__(self, make: Callable[..., Worker], args: Sequence[Any], places: Places, stage: str, threads: int):
+        self._places, self._stage = places, stage
         self._error: LdsaugError | None = None
         try:
             self._worker = make(*(_fetched(a) for a in args))
@@ -47,7 +49,8 @@ class _UnitActor:
             unit = table["unit"][0].as_py()
             given = _unpacked(table) if table.column_names == ["unit", "table"] else table.drop_columns(["unit"])
             result = self._worker(unit, given)
-            mark(self._run, self._stage, result)
+            run, number = self._places(unit)
+            mark(run, self._stage, replace(result, unit=number))
         except LdsaugError as e:
             return _answer(None, e)
         return _answer(json.dumps(result.to_json()), seconds=time.monotonic() - started)
@@ -65,6 +68,7 @@ def run_units(
     *,
     read: Callable[[pa.Table], pa.Table] | None = None,
     unit_name: str = "rows",
+    places: Places | None = None,
     check: Callable[[Mapping[int, UnitResult]], None] = lambda results: None,
 ) -> dict[int, UnitResult]:
     """Do the units that are not done; returns the results of all.
@@ -80,6 +84,7 @@ def run_units(
         args: for `make`; object references, and lists of them, are fetched first.
         read: turns a unit's table into the table the worker gets, ahead of it, in actors of its own.
         unit_name: what the rows are, for the progress line.
+        places: where each unit leaves its marker, and under which number; none: in the job's run directory, its own.
         check: called with all results so far, after each; may raise to stop early.
     """
     import ray.data
@@ -105,7 +110,7 @@ def run_units(
             )
         data = data.map_batches(
             _UnitActor,
-            fn_constructor_args=(make, tuple(args), job.run.root, stage, pool.threads),
+            fn_constructor_args=(make, tuple(args), places or _In(job.run.root), stage, pool.threads),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=pool.cpus,
@@ -131,6 +136,16 @@ def _fetched(argument: Any) -> Any:
 
     refs = argument if isinstance(argument, list) else [argument]
     return ray.get(argument) if refs and all(isinstance(ref, ray.ObjectRef) for ref in refs) else argument
+
+
+class _In:
+    """Every unit belongs to one run directory, under its own number."""
+
+    def __init__(self, run: Location):
+        self.run = run
+
+    def __call__(self, unit: int) -> tuple[Location, int]:
+        return self.run, unit
 
 
 class _Reader:

@@ -68,7 +68,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "data.test or lower evaluate.k"
         )
     sets = [real["train"], *_made(job)]
-    features = {s.name: features_of(job, s, extractor.fingerprint) for s in (real["test"], *sets)}
+    features = features_of(job, [real["test"], *sets], extractor.fingerprint)
     labels = {name: {s.name: _labels(s, name) for s in real.values()} for name in config.evaluate.attributes}
     told, nearest = _told(config, extractor, features, labels)
     told["detection"] = _detection(job, real["test"])
@@ -102,9 +102,8 @@ def images_command(config: Config, source: str, *, verbose: bool = False) -> int
         held.enter_context(ray_session(config, verbose=verbose))
         job = Job(config, run, make_console(), verbose, alone=True)
         inner, images = prepared(job, source)
-        real = (_real(job, split) for split in ("test", "train"))
-        features = {s.name: features_of(job, s, extractor.fingerprint) for s in real}
-        features["images"] = features_of(inner, images, extractor.fingerprint)
+        features = features_of(job, [_real(job, split) for split in ("test", "train")], extractor.fingerprint)
+        features |= features_of(inner, [images], extractor.fingerprint)
     told, _ = _told(config, extractor, features, {})
     file = inner.run.folder("metrics.json")
     file.write_json({"images": without_password(source), **told})
