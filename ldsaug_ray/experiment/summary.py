@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Plan
 from ldsaug_ray.experiment.results import Result
@@ -36,13 +36,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Group:
-    """One training-set size (none: data.train): its rows in the order of the arms, and what they differ by."""
+    """One training-set size (none: data.train): its rows in the order of the arms, and what they differ by.
+
+    notes are on the comparisons, run_notes on what single runs could not measure well.
+    """
 
     train: int | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    run_notes: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -100,10 +104,9 @@ def _group(plan: Plan, train: int | None, results: Sequence[Result], compared: S
         comparisons.append(Comparison(name, control, differences))
         notes += [note for d in differences.values() if d is not None for note in d.notes]
         notes += _not_matched(plan, name, control)
-    for result in results:
-        notes += result.notes
+    run_notes = dict.fromkeys(note for result in results for note in result.notes)
     seeds = tuple(dict.fromkeys(r.cell.seed for r in results))
-    return Group(train, seeds, tuple(rows), tuple(comparisons), tuple(dict.fromkeys(notes)))
+    return Group(train, seeds, tuple(rows), tuple(comparisons), tuple(dict.fromkeys(notes)), tuple(run_notes))
 
 
 def _mean(values: Sequence[float | None]) -> Mean | None:
@@ -139,10 +142,16 @@ def _caption(plan: Plan, results: Sequence[Result]) -> str:
         f"{config.data.resolution} px; baseline {config.train.steps:,} steps × {config.train.batch_size}, arms "
         f"{config.finetune.steps:,} further steps × {config.finetune.batch_size}; seeds {seeds}; mean ± standard error"
     ]
-    for said in dict.fromkeys(r.setting for r in results):
+    for said in dict.fromkeys(replace(r.setting, prior="") for r in results):
+        priors: dict[str, list[str]] = {}
+        for result in results:
+            if replace(result.setting, prior="") == said:
+                priors.setdefault(result.setting.prior, []).append(result.arm)
+        fewest = sorted(priors.items(), key=lambda item: -len(item[1]))
+        others = "".join(f"; {prior} in {', '.join(dict.fromkeys(arms))}" for prior, arms in fewest[1:])
         parts.insert(
             0,
-            f"{said.n:,} images drawn from each model (prior {said.prior}) against {said.n_test:,} test images; "
-            f"features: {said.extractor}, {said.dimension:,} dimensions; k = {said.k}",
+            f"{said.n:,} images drawn from each model (prior {fewest[0][0]}{others}) against {said.n_test:,} test "
+            f"images; features: {said.extractor}, {said.dimension:,} dimensions; k = {said.k}",
         )
     return "; ".join(parts) + "."

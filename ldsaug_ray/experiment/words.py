@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from ldsaug_ray.experiment.summary import Comparison, Group, Summary
-from ldsaug_ray.experiment.tables import difference_text, student_text
+from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.report.numbers import value
+
+_VERDICTS = {
+    -1: "Fréchet distance below the control’s, Student’s interval without zero",
+    1: "Fréchet distance above the control’s, Student’s interval without zero",
+    0: "Not told apart from the control by Fréchet distance",
+}
 
 
 def findings(summary: Summary, group: Group) -> list[str]:
-    """One sentence on the lowest Fréchet distance, one on every arm's difference to its control."""
+    """One sentence on the lowest Fréchet distance, and on which arms differ from their control."""
     sentences = []
     measured = {row.arm: m for row in group.rows if (m := row.means.get("frechet")) is not None}
     if measured:
@@ -17,15 +23,19 @@ def findings(summary: Summary, group: Group) -> list[str]:
         sentences.append(
             f"Lowest Fréchet distance: {best}, {value(mean.mean, mean.standard_error)}, of {len(measured)} arms."
         )
-    for sign, word in ((-1, "better"), (1, "worse"), (0, "not told apart")):
+    if group.comparisons and len(group.seeds) == 1:
+        sentences.append("One seed: no difference can be told from chance.")
+        return sentences
+    for sign, words in _VERDICTS.items():
         arms = [c for c in group.comparisons if _verdict(c) == sign]
         if arms:
-            told = "; ".join(
-                f"{c.arm} (against {c.control}: {difference_text(c.differences['frechet'])}, "
-                f"Student’s {student_text(c.differences['frechet'])})"
-                for c in arms
-            )
-            sentences.append(f"By Fréchet distance {word}{'' if sign else ' from the control'}: {told}.")
+            told = ", ".join(f"{c.arm} ({difference_text(c.differences['frechet'])})" for c in arms)
+            sentences.append(f"{words}: {told}.")
+    if len(group.comparisons) > 1:
+        sentences.append(
+            f"{len(group.comparisons)} comparisons at 95 % each, not corrected for their number: about one in twenty "
+            "would be told apart by chance alone."
+        )
     return sentences
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,13 @@ def test_sentences_claim_no_more_than_the_interval(plan):
     summary = summarise(plan, results_of(plan, wide))
     told = " ".join(findings(summary, summary.groups[0]))
     assert "Lowest Fréchet distance: typical" in told
-    assert "Fréchet distance better: typical (against continued: −2.00" in told
-    assert "not told apart from the control: lds" in told
+    assert (
+        "Fréchet distance below the control’s, Student’s interval without zero: typical (−2.00 [−2.00, −2.00])" in told
+    )
+    assert "Not told apart from the control by Fréchet distance: lds (+2.00 [+1.00, +3.00])" in told
+    assert "2 comparisons at 95 % each, not corrected" in told
     one = summarise(plan, results_of(plan, {"continued": [20], "lds": [10]}))
-    assert "not told apart from the control: lds" in " ".join(findings(one, one.groups[0]))
+    assert findings(one, one.groups[0])[1:] == ["One seed: no difference can be told from chance."]
 
 
 def test_tables_and_csv_hold_every_result(plan):
@@ -220,3 +224,11 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
     assert found.setting == HOW
     assert (found.values["frechet"], found.values["c_t"], found.values["share of Male"]) == (12.5, None, 0.4)
     assert (found.n_of_a, found.notes) == (77, ("few images",))
+
+
+def test_the_caption_names_the_arms_with_another_prior(plan):
+    found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21, 33]})
+    found = [replace(r, setting=replace(HOW, prior="kde")) if r.arm == "lds" else r for r in found]
+    caption = summarise(plan, found).caption
+    assert caption.count("images drawn") == 1
+    assert "(prior normal; kde in lds)" in caption
