@@ -18,6 +18,7 @@ from ldsaug_ray.pipeline import COMMANDS, STAGES
 from ldsaug_ray.stages.command import require_faiss
 
 ROOT = Path(__file__).parents[2]
+JOBS = (*COMMANDS, "run", "experiment")
 
 
 @pytest.mark.slow
@@ -75,8 +76,8 @@ def test_no_faiss_names_the_extras(monkeypatch):
 
 
 def test_every_stage_has_a_job_and_a_command(capsys):
-    assert {p.stem for p in (ROOT / "jobs").glob("*.py")} == {*COMMANDS, "run"}
-    for name in (*COMMANDS, "run"):
+    assert {p.stem for p in (ROOT / "jobs").glob("*.py")} == set(JOBS)
+    for name in JOBS:
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])
         assert stopped.value.code == 0
@@ -86,7 +87,7 @@ def test_every_stage_has_a_job_and_a_command(capsys):
     assert capsys.readouterr().out.strip() == f"ldsaug_ray {__version__}"
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "run"])
+@pytest.mark.parametrize("name", JOBS)
 def test_jobs_are_the_commands(name, tmp_path):
     job = [sys.executable, str(ROOT / f"jobs/{name}.py")]
     assert f"ldsaug {name} " in subprocess.run([*job, "--help"], capture_output=True, text=True, check=True).stdout
@@ -101,6 +102,14 @@ def test_every_config_has_a_plan_and_writes_nothing(name, tmp_path, capsys):
     out = capsys.readouterr().out
     for stage in STAGES:
         assert stage in out or stage == "evaluate"  # only where an extractor is set
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_papers_experiment_has_a_plan_and_writes_nothing(tmp_path, capsys):
+    assert main(["experiment", str(ROOT / "configs/experiments/paper.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for arm in ("baseline", "continued", "random", "lds-stratified", "typical", "cycle", "prior"):
+        assert arm in out
     assert not list(tmp_path.iterdir())
 
 
