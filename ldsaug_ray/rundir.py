@@ -189,7 +189,7 @@ class RunDir:
         """Take over a stage that is complete in another run directory: its files, then its entry."""
         entry = other.require(stage)
         self.reset(stage)
-        for folder in (f"_progress/{stage}", *KEPT[stage].writes):
+        for folder in (*KEPT[stage].writes, f"_progress/{stage}"):  # markers last, and of these the one that it began
             (other.root / folder).copy_to(self.root / folder)
         self.manifest["stages"][stage] = entry
         self._write_manifest()

@@ -6,6 +6,7 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -702,6 +703,9 @@ class Tracking(Section):
     run_name: str | None = Field(None, description="MLflow run name; none: the run directory's name")
 
 
+_OF_ALL_ARMS = ("run_dir", "seed", "data", "evaluate", "experiment", "ray", "tracking")
+
+
 class Arm(Section):
     """One arm of an experiment."""
 
@@ -713,7 +717,7 @@ class Arm(Section):
 class Experiment(Section):
     """Arms that start from one baseline, by `ldsaug experiment`. Other commands take no notice of it."""
 
-    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]{0,60}$")], Arm] = Field(
+    arms: dict[str, Arm] = Field(
         {},
         description="name -> {settings: {dotted name: value}, control: arm, about: text}; besides them there is "
         "baseline, the model before any fine-tuning",
@@ -739,21 +743,26 @@ class Experiment(Section):
         for name, arm in self.arms.items():
             if arm.control == name:
                 raise ValueError(f"arms.{name}.control: an arm cannot be its own control")
-            fixed = {"run_dir", "seed", "data.train", "evaluate.models"} & {n.strip() for n in arm.settings}
-            if fixed or any(n.split(".")[0] in ("experiment", "ray", "tracking") for n in arm.settings):
-                wrong = ", ".join(sorted(fixed)) or "experiment, ray and tracking"
-                raise ValueError(f"arms.{name}.settings: {wrong} cannot differ between arms")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+_.-]{0,60}", name):
+                raise ValueError(f"arms: {name!r} is no name for a folder; use letters, digits and + _ . -")
+            fixed = [n for n in arm.settings if n.strip().split(".")[0] in _OF_ALL_ARMS]
+            if fixed:
+                raise ValueError(
+                    f"arms.{name}.settings: {', '.join(fixed)} cannot differ between arms: they would not be measured "
+                    "alike"
+                )
+        if len({name.casefold() for name in self.arms}) < len(self.arms):
+            raise ValueError("arms: two names that differ in case alone would share a folder on some file systems")
         for name, values in (("seeds", self.seeds), ("train", self.train)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: each value once")
         return self
 
     def control_of(self, arm: str) -> str | None:
-        """What an arm is compared with; none for the control itself, and for baseline."""
-        given = self.arms[arm].control if arm in self.arms else None
-        if given is not None:
-            return given
-        return None if arm in ("baseline", self.control) else self.control
+        """What an arm is compared with: the control itself with baseline, and baseline with none."""
+        if arm == "baseline":
+            return None
+        return self.arms[arm].control or ("baseline" if arm == self.control else self.control)
 
 
 class Config(Section):
@@ -816,6 +825,8 @@ class Config(Section):
             raise ValueError("evaluate.extractor compares with held-out images; set data.test above 0, or it to null")
         if given.attributes and self.data.attributes is None:
             raise ValueError("evaluate.attributes needs labelled images; set data.attributes")
+        if isinstance(self.data.test, int) and self.data.test <= given.k:
+            raise ValueError(f"data.test = {self.data.test} images have no {given.k} neighbours (evaluate.k)")
         if given.n <= given.k:
             raise ValueError(f"evaluate.n = {given.n} images have no {given.k} neighbours (evaluate.k)")
         return self

@@ -13,7 +13,17 @@ import ldsaug_ray
 from ldsaug_ray.experiment.plan import Plan
 from ldsaug_ray.experiment.results import Result, read_samples
 from ldsaug_ray.experiment.summary import Group, Summary
-from ldsaug_ray.experiment.tables import comparisons_of, markdown, results_csv, rows_of
+from ldsaug_ray.experiment.tables import (
+    HOW,
+    comparisons_of,
+    described,
+    detection_of,
+    differences_csv,
+    markdown,
+    results_csv,
+    rows_of,
+    table_of,
+)
 from ldsaug_ray.experiment.words import findings
 from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
@@ -45,9 +55,10 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -
             "findings": findings(summary, group),
             "rows": rows_of(summary, group),
             "comparisons": comparisons_of(summary, group),
-            "tables": {title: rows_of(summary, group, arms) for title, arms in summary.tables.items()},
+            "tables": {title: table_of(summary, group, title) for title in group.tables},
+            "detection": detection_of(group) if group.detection else None,
             "charts": _charts(summary, group),
-            "samples": {arm: data_uri("image/png", sheet(tiles(x))) for arm, x in _samples(plan, group).items()},
+            "samples": {n: data_uri("image/png", sheet(tiles(x))) for n, x in _samples(plan, group, results).items()},
         }
         for group in summary.groups
     ]
@@ -55,14 +66,16 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -
         name=name,
         version=ldsaug_ray.__version__,
         summary=summary,
-        arms=plan.config.experiment.arms,
+        arms=described(plan),
+        how=HOW,
         groups=groups,
         done=len(results),
         planned=len(plan.runs),
         resolution=plan.config.data.resolution,
         settings=yaml.safe_dump(without_passwords(plan.config.dump()), sort_keys=False, allow_unicode=True),
         csv=data_uri("text/csv", results_csv(results).encode()),
-        markdown=data_uri("text/markdown", markdown(summary).encode()),
+        differences=data_uri("text/csv", differences_csv(summary).encode()),
+        markdown=data_uri("text/markdown", markdown(plan, summary).encode()),
     )
 
 
@@ -80,8 +93,9 @@ def _charts(summary: Summary, group: Group) -> list[tuple[str, str, str]]:
     return charts
 
 
-def _samples(plan: Plan, group: Group) -> Mapping[str, NDArray[np.uint8]]:
-    """The first images of each arm, from the first seed."""
+def _samples(plan: Plan, group: Group, results: Sequence[Result]) -> Mapping[str, NDArray[np.uint8]]:
+    """The first images of each arm that is done, from the first seed."""
     cell = next(c for c in plan.cells if c.train == group.train)
-    drawn = {run.arm: read_samples(run, COLUMNS) for run in plan.of(cell)}
+    done = {r.arm for r in results if r.cell == cell}
+    drawn = {run.arm: read_samples(run, COLUMNS) for run in plan.of(cell) if run.arm in done}
     return {arm: images for arm, images in drawn.items() if images is not None}

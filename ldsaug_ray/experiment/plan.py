@@ -91,7 +91,7 @@ def _run(
     fixed = {"seed": cell.seed, "run_dir": place, "tracking.run_name": f"{arm} {cell.name}", "experiment": {}}
     if cell.train is not None:
         fixed["data.train"] = cell.train
-    given = [f"{name}={json.dumps(value)}" for name, value in {**settings, **fixed}.items()]
+    given = [f"{name}={json.dumps(value, default=str)}" for name, value in {**settings, **fixed}.items()]
     try:
         return ArmRun(arm, cell, load_config(path, [*overrides, *given]))
     except ConfigError as e:

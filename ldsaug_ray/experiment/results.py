@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import MEASURES
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.storage import Location
+
+REAL = "training images"
+"""Name of the row that real images have in the tables: what a model can reach."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Result:
 
     values: measure -> number; None where the images at hand do not allow it. Besides MEASURES there is `share of X`
     for each attribute X.
-    n_of_a: images of A; none where there is no fine-tuning.
+    n_of_a: images of A; none where there is no fine-tuning. train_images: those there were. detection: of the baseline,
+    AUROC of log LDS by (group, sigma over the mean norm, whether that is taken from the latents' mean).
     """
 
     arm: str
@@ -43,15 +47,22 @@ class Result:
     values: Mapping[str, float | None]
     n_of_a: int | None
     notes: tuple[str, ...]
+    train_images: int | None = None
+    detection: Mapping[tuple[str, float, bool], float] = field(default_factory=dict)
 
 
-def read_result(run: ArmRun) -> Result | None:
-    """The numbers; None where the run has not got that far."""
+def read_result(run: ArmRun, images: str = "") -> Result | None:
+    """The numbers of a run that is done; None where there are none.
+
+    Args:
+        run: its settings must be those that the numbers were made with.
+        images: another set of `metrics.json` than what the arm's model draws; REAL's is train.
+    """
     folder = RunDir(Location.of(run.config.run_dir))
     if folder.entry("evaluate") is None:
         return None
     told: Mapping[str, Any] = (folder.root / "evaluate/metrics.json").read_json()
-    name = BASELINE if run.arm == BASELINE else "finetuned"
+    name = images or (BASELINE if run.arm == BASELINE else "finetuned")
     numbers = told["sets"][name]
     values = {measure: numbers.get(measure, {}).get("value") for measure in MEASURES}
     values |= {f"share of {a}": found["shares"][name]["value"] for a, found in told["attributes"].items()}
@@ -65,7 +76,16 @@ def read_result(run: ArmRun) -> Result | None:
         told["prior"],
     )
     decoded = None if run.arm == BASELINE else folder.require("decode", "rows_out")
-    return Result(run.arm, run.cell, setting, values, decoded, tuple(told["notes"].get(name, ())))
+    return Result(
+        REAL if images else run.arm,
+        run.cell,
+        setting,
+        values,
+        decoded,
+        () if images else tuple(told["notes"].get(name, ())),
+        folder.require("prepare", "train_images"),
+        {(d["group"], d["scale"], d["centred"]): d["auroc"]["value"] for d in told.get("detection", ())},
+    )
 
 
 def read_samples(run: ArmRun, n: int) -> NDArray[np.uint8] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Plan
-from ldsaug_ray.experiment.results import Result
+from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell, Plan
+from ldsaug_ray.experiment.results import REAL, Result
 from ldsaug_ray.metrics import MEASURES, Difference, Mean, mean_and_error, paired_difference
+from ldsaug_ray.metrics.bootstrap import FEW
 
 SHOWN = ("frechet", "kernel_distance", "density", "coverage", "sharpness", "authenticity", "nearer")
 """Measures of the tables; results.csv has all of them."""
@@ -16,11 +17,20 @@ LOWER_IS_BETTER = ("frechet", "kernel_distance")
 
 
 @dataclass(frozen=True)
-class Row:
-    """An arm over the seeds. n_of_a: mean number of images of A; means: measure -> mean, None where it has none."""
+class Failure:
+    """An arm that came to no result in a cell, and why."""
 
     arm: str
-    about: str
+    cell: Cell
+    why: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm over its seeds. n_of_a: mean number of images of A; means: measure -> mean, None where it has none."""
+
+    arm: str
+    seeds: int
     n_of_a: float | None
     means: Mapping[str, Mean | None]
 
@@ -36,77 +46,117 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Group:
-    """One training-set size (none: data.train): its rows in the order of the arms, and what they differ by.
+    """One training-set size: its rows in the order of the arms, the last of real images; what they differ by.
 
-    notes are on the comparisons, run_notes on what single runs could not measure well.
+    tables: title -> arms and, of two, the second minus the first. detection: (group, sigma over the mean norm, whether
+    that is taken from the latents' mean) -> AUROC of log LDS, of the baselines. notes are on the comparisons, run_notes
+    on what single runs could not measure well.
     """
 
+    title: str
     train: int | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
+    tables: Mapping[str, tuple[tuple[str, ...], Comparison | None]]
+    detection: Mapping[tuple[str, float, bool], Mean]
     notes: tuple[str, ...]
     run_notes: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """In words."""
-        return "all training images" if self.train is None else f"{self.train:,} training images"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All groups. measures and compared: name -> title; tables: title -> arms; caption: how it was measured."""
+    """All groups. measures and compared: name -> title; caption: how it was measured."""
 
     measures: Mapping[str, str]
     compared: Mapping[str, str]
     groups: tuple[Group, ...]
-    tables: Mapping[str, tuple[str, ...]]
     caption: str
 
 
-def summarise(plan: Plan, results: Sequence[Result]) -> Summary:
-    """What is there so far; an arm without any result is left out."""
-    asked = plan.config.experiment
+def summarise(
+    plan: Plan, results: Sequence[Result], real: Sequence[Result] = (), failures: Sequence[Failure] = ()
+) -> Summary:
+    """What is there so far; an arm without any result is left out.
+
+    Args:
+        plan: the experiment.
+        results: of the runs that are done.
+        real: of the training images of each cell (`read_result(baseline, "train")`).
+        failures: of the runs that came to none.
+    """
     shares = {f"share of {a}": f"share of {a}" for a in plan.config.evaluate.attributes}
     groups = []
     for train in dict.fromkeys(cell.train for cell in plan.cells):
         found = [r for r in results if r.cell.train == train]
         if found:
-            groups.append(_group(plan, train, found, [*COMPARED, *shares]))
+            of_real = [r for r in real if r.cell.train == train]
+            failed = [f for f in failures if f.cell.train == train]
+            groups.append(_group(plan, train, found, of_real, failed, shares))
     return Summary(
         {**{m: MEASURES[m] for m in SHOWN}, **shares},
         {**{m: MEASURES[m] for m in COMPARED}, **shares},
         tuple(groups),
-        asked.tables,
         _caption(plan, results),
     )
 
 
-def _group(plan: Plan, train: int | None, results: Sequence[Result], compared: Sequence[str]) -> Group:
-    asked = plan.config.experiment
+def _group(
+    plan: Plan,
+    train: int | None,
+    results: Sequence[Result],
+    real: Sequence[Result],
+    failures: Sequence[Failure],
+    shares: Iterable[str],
+) -> Group:
+    asked, every = plan.config.experiment, [*SHOWN, *COMPARED, *shares]
     of = {name: [r for r in results if r.arm == name] for name in (BASELINE, *asked.arms)}
-    rows = []
-    for name, found in of.items():
-        if not found:
-            continue
-        about = "the model before any fine-tuning" if name == BASELINE else asked.arms[name].about
-        counts = [r.n_of_a for r in found if r.n_of_a is not None]
-        means = {m: _mean([r.values[m] for r in found]) for m in found[0].values}
-        rows.append(Row(name, about, sum(counts) / len(counts) if counts else None, means))
-    pairs = [(name, control) for name in of if (control := asked.control_of(name)) is not None]
+    rows = [_row(name, found, every) for name, found in {**of, REAL: list(real)}.items() if found]
+    notes = [f"{f.arm}, seed {f.cell.seed}, came to no result: {f.why.splitlines()[0]}" for f in failures]
     comparisons = []
-    notes: list[str] = []
-    for name, control in pairs:
-        if not of[name] or not of[control]:
+    for name, control in ((name, asked.control_of(name)) for name in of if of[name]):
+        if control is None:
             continue
-        differences = {m: _difference(of[name], of[control], m) for m in compared}
-        comparisons.append(Comparison(name, control, differences))
-        notes += [note for d in differences.values() if d is not None for note in d.notes]
+        if not {r.cell for r in of[name]} & {r.cell for r in of[control]}:
+            notes.append(f"{name} is not compared: its control {control} has no result at the same seed.")
+            continue
+        comparisons.append(_comparison(name, control, of, every))
         notes += _not_matched(plan, name, control)
-    run_notes = dict.fromkeys(note for result in results for note in result.notes)
-    seeds = tuple(dict.fromkeys(r.cell.seed for r in results))
-    return Group(train, seeds, tuple(rows), tuple(comparisons), tuple(dict.fromkeys(notes)), tuple(run_notes))
+    few = min((d.n for c in comparisons for d in c.differences.values() if d is not None), default=FEW)
+    if 1 < few < FEW:
+        notes.append(
+            f"{few} seeds: a bootstrap interval cannot leave the range of so few differences and is too short. "
+            "Student’s interval stands beside that of the Fréchet distance, and in differences.csv for every measure."
+        )
+    tables = {}
+    for title, names in asked.tables.items():
+        first, second = names if len(names) == 2 else ("", "")
+        both = first and {r.cell for r in of[first]} & {r.cell for r in of[second]}
+        tables[title] = (names, _comparison(second, first, of, every) if both else None)
+    sizes = {r.train_images for r in results if r.train_images is not None}
+    known = train if train is not None else sizes.pop() if len(sizes) == 1 else None
+    detected = dict.fromkeys(key for r in of[BASELINE] for key in r.detection)
+    return Group(
+        "training images as they are" if known is None else f"{known:,} training images",
+        train,
+        tuple(dict.fromkeys(r.cell.seed for r in results)),
+        tuple(rows),
+        tuple(comparisons),
+        tables,
+        {key: mean_and_error([r.detection[key] for r in of[BASELINE] if key in r.detection]) for key in detected},
+        tuple(dict.fromkeys(notes)),
+        tuple(dict.fromkeys(note for result in results for note in result.notes)),
+    )
+
+
+def _row(name: str, found: Sequence[Result], measures: Iterable[str]) -> Row:
+    counts = [r.n_of_a for r in found if r.n_of_a is not None]
+    means = {m: _mean([r.values.get(m) for r in found]) for m in measures}
+    return Row(name, len(found), sum(counts) / len(counts) if counts else None, means)
+
+
+def _comparison(arm: str, control: str, of: Mapping[str, Sequence[Result]], measures: Iterable[str]) -> Comparison:
+    return Comparison(arm, control, {m: _difference(of[arm], of[control], m) for m in measures})
 
 
 def _mean(values: Sequence[float | None]) -> Mean | None:
@@ -115,19 +165,23 @@ def _mean(values: Sequence[float | None]) -> Mean | None:
 
 
 def _difference(arm: Sequence[Result], control: Sequence[Result], measure: str) -> Difference | None:
-    theirs = {r.cell: r.values[measure] for r in control}
-    pairs = [(r.values[measure], theirs.get(r.cell)) for r in arm]
+    theirs = {r.cell: r.values.get(measure) for r in control}
+    pairs = [(r.values.get(measure), theirs.get(r.cell)) for r in arm]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     return paired_difference([a for a, _ in known], [b for _, b in known], name=measure) if known else None
 
 
 def _not_matched(plan: Plan, arm: str, control: str) -> list[str]:
-    """A control that had fewer or other steps proves little (spec section 2, trap 4)."""
-    first = plan.cells[0]
-    had = {run.arm: _training(run) for run in plan.of(first)}
-    if had[arm] == had[control]:
-        return []
-    return [f"{arm} had {had[arm]}, its control {control} {had[control]}: they are not compute-matched."]
+    """A control that had fewer or other steps, or another baseline, proves little (spec section 2, trap 4)."""
+    runs = {run.arm: run for run in plan.of(plan.cells[0])}
+    notes = []
+    had = {name: _training(runs[name]) for name in (arm, control)}
+    if had[arm] != had[control]:
+        notes.append(f"{arm} had {had[arm]}, its control {control} {had[control]}: they are not compute-matched.")
+    one, two = (runs[name].config.dump() for name in (arm, control))
+    if other := [name for name in ("vae", "train") if one[name] != two[name]]:
+        notes.append(f"{arm} starts from another baseline than its control {control}: {', '.join(other)} differ.")
+    return notes
 
 
 def _training(run: ArmRun) -> str:

@@ -1,20 +1,29 @@
-"""The summary as Markdown, and every single result as CSV."""
+"""The summary as Markdown, and every single result and difference as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 
+from ldsaug_ray.experiment.plan import BASELINE, Plan
 from ldsaug_ray.experiment.results import Result
-from ldsaug_ray.experiment.summary import LOWER_IS_BETTER, Group, Summary
+from ldsaug_ray.experiment.summary import LOWER_IS_BETTER, Comparison, Group, Row, Summary
 from ldsaug_ray.metrics import MEASURES, Difference, Mean
 from ldsaug_ray.report.numbers import count, value
 
+Lines = tuple[list[str], list[list[str]]]  # head and rows
+
 _BETTER = {"density": "↑", "coverage": "↑", **dict.fromkeys(LOWER_IS_BETTER, "↓")}
+_LIMITS = ("bootstrap_low", "bootstrap_high", "student_low", "student_high")
+HOW = (
+    "An arm and its control share split, baseline and number of further steps, but for what the notes say; an arm that "
+    "trains on A sees its images beside as many training images. Each training-set size has test images of its own."
+)
 
 
-def markdown(summary: Summary) -> str:
+def markdown(plan: Plan, summary: Summary) -> str:
     """A section a training-set size: the arms, what they differ by from their control, further tables, notes."""
     parts = [f"{summary.caption}\n"]
     for group in summary.groups:
@@ -23,40 +32,64 @@ def markdown(summary: Summary) -> str:
         if group.comparisons:
             parts.append("Arm minus its control, seed by seed: mean [95 % bootstrap interval].\n")
             parts.append(_table(*comparisons_of(summary, group)))
-        for title, arms in summary.tables.items():
-            parts += [f"### {title}\n", _table(*rows_of(summary, group, arms))]
+        for title in group.tables:
+            parts += [f"### {title}\n", _table(*table_of(summary, group, title))]
+        if group.detection:
+            parts += ["### AUROC of log LDS: test images against\n", _table(*detection_of(group))]
         if group.notes:
             parts.append("\n".join(f"- {note}" for note in group.notes) + "\n")
-    return "\n".join(parts)
+    arms = [f"- **{name}**: {text}" for name, text in described(plan)]
+    return "\n".join([*parts, "## Arms\n", *arms, "", HOW, ""])
 
 
-def rows_of(summary: Summary, group: Group, arms: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a group's table, or of some of its arms in that order."""
+def described(plan: Plan) -> list[tuple[str, str]]:
+    """Each arm in words, with the settings that it changes."""
+    found = [(BASELINE, "the model before any fine-tuning")]
+    for name, arm in plan.config.experiment.arms.items():
+        changes = " ".join(f"{n}={json.dumps(v, default=str)}" for n, v in arm.settings.items())
+        found.append((name, " · ".join(x for x in (arm.about, changes) if x)))
+    return found
+
+
+def rows_of(summary: Summary, group: Group) -> Lines:
+    """All arms, and real images."""
+    return _head(summary), [_row(summary, row) for row in group.rows]
+
+
+def table_of(summary: Summary, group: Group, title: str) -> Lines:
+    """One of the further tables; of two arms with their difference."""
+    arms, difference = group.tables[title]
     known = {row.arm: row for row in group.rows}
-    shown = list(known.values()) if arms is None else [known[name] for name in arms if name in known]
-    head = ["arm", "A", *(titled(m, title) for m, title in summary.measures.items())]
-    rows = [
-        [
-            r.arm,
-            count(None if r.n_of_a is None else round(r.n_of_a)),
-            *(mean_text(r.means.get(m)) for m in summary.measures),
-        ]
-        for r in shown
-    ]
-    return head, rows
+    rows = [_row(summary, known[name]) for name in arms if name in known]
+    if difference is not None:
+        cells = [difference_text(difference.differences[m]) for m in summary.measures]
+        rows.append([f"{difference.arm} − {difference.control}", "", "", *cells])
+    return _head(summary), rows
 
 
-def comparisons_of(summary: Summary, group: Group) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a group's differences; of the first measure with Student's interval too."""
+def comparisons_of(summary: Summary, group: Group) -> Lines:
+    """Every arm minus its control; of the first measure with Student's interval too."""
     first = next(iter(summary.compared))
-    head = ["arm − control", *(titled(m, title) for m, title in summary.compared.items())]
-    head.insert(2, "the same, Student’s interval")
+    head = ["arm − control", "seeds", *(titled(m, title) for m, title in summary.compared.items())]
+    head.insert(3, "the same, Student’s interval")
     rows = []
     for c in group.comparisons:
         cells = [difference_text(c.differences[m]) for m in summary.compared]
         cells.insert(1, student_text(c.differences[first]))
-        rows.append([f"{c.arm} − {c.control}", *cells])
+        pairs = max((d.n for d in c.differences.values() if d is not None), default=0)
+        rows.append([f"{c.arm} − {c.control}", str(pairs), *cells])
     return head, rows
+
+
+def detection_of(group: Group) -> Lines:
+    """How well log LDS tells test images from damaged ones and others, by bandwidth; over the baselines."""
+    groups = list(dict.fromkeys(name for name, _, _ in group.detection))
+    rows = []
+    for scale, centred in dict.fromkeys((scale, centred) for _, scale, centred in group.detection):
+        found = [group.detection.get((name, scale, centred)) for name in groups]
+        norm = "from the mean" if centred else "from the origin"
+        rows.append([f"{scale:g} × norm {norm}", *map(mean_text, found)])
+    return ["σ", *groups], rows
 
 
 def titled(measure: str, title: str) -> str:
@@ -84,14 +117,49 @@ def student_text(found: Difference | None) -> str:
 def results_csv(results: Sequence[Result]) -> str:
     """A line an arm, training-set size and seed, with every measure."""
     shares = list(dict.fromkeys(m for r in results for m in r.values if m not in MEASURES))
+    lines: list[Sequence[object]] = [
+        ["arm", "train_images", "seed", "images_of_a", "n", *MEASURES, *shares],
+        *(
+            [r.arm, r.train_images, r.cell.seed, r.n_of_a, r.setting.n, *map(r.values.get, (*MEASURES, *shares))]
+            for r in results
+        ),
+    ]
+    return _csv(lines)
+
+
+def differences_csv(summary: Summary) -> str:
+    """A line a training-set size, comparison and measure: mean, standard error and both intervals."""
+    lines: list[Sequence[object]] = [
+        ["training_set", "arm", "control", "measure", "seeds", "mean", "standard_error", *_LIMITS]
+    ]
+    for group in summary.groups:
+        tables = [comparison for _, comparison in group.tables.values() if comparison is not None]
+        for c in _distinct([*group.comparisons, *tables]):
+            for measure, d in c.differences.items():
+                if d is not None:
+                    numbers = (d.n, d.mean, d.standard_error, d.low, d.high, d.t_low, d.t_high)
+                    lines.append([group.title, c.arm, c.control, measure, *numbers])
+    return _csv(lines)
+
+
+def _distinct(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    return list({(c.arm, c.control): c for c in comparisons}.values())
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["arm", "train_images", "seed", "images_of_a", "n", *MEASURES, *shares])
-    for r in results:
-        numbers = [r.values.get(m) for m in (*MEASURES, *shares)]
-        cell = [r.arm, r.cell.train, r.cell.seed, r.n_of_a, r.setting.n]
-        writer.writerow(["" if v is None else v for v in (*cell, *numbers)])
+    writer.writerows(["" if v is None else v for v in line] for line in lines)
     return out.getvalue()
+
+
+def _head(summary: Summary) -> list[str]:
+    return ["arm", "seeds", "A", *(titled(m, title) for m, title in summary.measures.items())]
+
+
+def _row(summary: Summary, row: Row) -> list[str]:
+    of_a = count(None if row.n_of_a is None else round(row.n_of_a))
+    return [row.arm, str(row.seeds), of_a, *(mean_text(row.means.get(m)) for m in summary.measures)]
 
 
 def _interval(mean: float | None, low: float | None, high: float | None) -> str:

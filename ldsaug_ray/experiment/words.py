@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ldsaug_ray.experiment.plan import BASELINE
+from ldsaug_ray.experiment.results import REAL
 from ldsaug_ray.experiment.summary import Comparison, Group, Summary
 from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.report.numbers import value
@@ -16,13 +18,17 @@ _VERDICTS = {
 def findings(summary: Summary, group: Group) -> list[str]:
     """One sentence on the lowest Fréchet distance, and on which arms differ from their control."""
     sentences = []
-    measured = {row.arm: m for row in group.rows if (m := row.means.get("frechet")) is not None}
+    # an arm that lacks a seed is not set beside those that have it
+    whole = [row for row in group.rows if row.arm not in (BASELINE, REAL) and row.seeds == len(group.seeds)]
+    measured = {row.arm: m for row in whole if (m := row.means.get("frechet")) is not None}
     if measured:
         best = min(measured, key=lambda arm: measured[arm].mean)
         mean = measured[best]
-        sentences.append(
-            f"Lowest Fréchet distance: {best}, {value(mean.mean, mean.standard_error)}, of {len(measured)} arms."
-        )
+        text = f"Lowest Fréchet distance of {len(measured)} arms: {best}, {value(mean.mean, mean.standard_error)}."
+        real = next((row.means.get("frechet") for row in group.rows if row.arm == REAL), None)
+        if real is not None:
+            text += f" Real training images, of which there are others, have {value(real.mean, real.standard_error)}."
+        sentences.append(text)
     if group.comparisons and len(group.seeds) == 1:
         sentences.append("One seed: no difference can be told from chance.")
         return sentences

@@ -6,7 +6,7 @@ what is not real (spec section 2, trap 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +39,17 @@ class Detection:
     auroc: Auroc
 
 
-def auroc(real_scores: ArrayLike, other_scores: ArrayLike) -> Auroc:
+def auroc(real_scores: ArrayLike, other_scores: ArrayLike, *, paired: bool = False) -> Auroc:
     """How well a higher score marks the real ones: P(real > other) + P(equal) / 2, from scores float[n] and float[m].
 
+    Args:
+        real_scores: of real images.
+        other_scores: of the others.
+        paired: the k-th of the others was made from the k-th real image: their scores vary together, and the standard
+            error takes that into account.
+
     Raises:
-        InputError: fewer than two scores on a side, or one that is NaN or infinite.
+        InputError: fewer than two scores on a side, one that is NaN or infinite, or pairs of different numbers.
     """
     from scipy.stats import rankdata  # takes a second, and every worker process imports this module
     from sklearn.metrics import roc_auc_score
@@ -56,7 +62,10 @@ def auroc(real_scores: ArrayLike, other_scores: ArrayLike) -> Auroc:
     # share of the other side below each score: DeLong's placement values
     beats = (ranks[:n] - rankdata(real)) / m
     loses = 1 - (ranks[n:] - rankdata(other)) / n
-    error = (beats.var(ddof=1) / n + loses.var(ddof=1) / m) ** 0.5
+    if paired and n != m:
+        raise InputError(f"AUROC of pairs needs as many other scores as real ones; found {m} and {n}")
+    variance = (beats + loses).var(ddof=1) / n if paired else beats.var(ddof=1) / n + loses.var(ddof=1) / m
+    error = variance**0.5
     return Auroc(value, float(error), n, m)
 
 
@@ -67,6 +76,7 @@ def detect(
     *,
     scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0),
     centring: Sequence[bool] = (False, True),
+    paired: Collection[str] = (),
     device: str = "cpu",
 ) -> list[Detection]:
     """AUROC of log LDS for held-out real latents against each group of others, at every bandwidth.
@@ -80,6 +90,7 @@ def detect(
         others: name of a group -> latents float[M, d].
         scales: sigma over the mean norm.
         centring: norms are taken from the latents' mean (True), from the origin as in the paper (False), or both.
+        paired: groups whose k-th latent is of a copy of the k-th held-out image.
         device: of torch.
 
     Raises:
@@ -99,7 +110,8 @@ def detect(
     for group, latents in others.items():
         scores = score_points(z, latents, sigmas, device=device)
         for at, (scale, centred, sigma) in enumerate(ways):
-            found.append(Detection(group, scale, centred, sigma, auroc(real[:, at], scores[:, at])))
+            measured = auroc(real[:, at], scores[:, at], paired=group in paired)
+            found.append(Detection(group, scale, centred, sigma, measured))
     return found
 
 

@@ -59,12 +59,15 @@ def power(log_value: float, digits: int = 3) -> str:
 
 
 def value(x: float | None, error: float | None = None) -> str:
-    """A measure to three digits, with its standard error to as many places; None -> a dash."""
+    """A measure to three digits, with its standard error to as many places, of which it gets one digit at least."""
     if x is None:
         return "–"
     size = max(abs(x), error or 0.0)
     places = 0 if size >= 100 else max(0, 2 - math.floor(math.log10(size))) if size else 0
+    if error and size / error < 1e6:
+        places = max(places, -math.floor(math.log10(error)))
     text = f"{x:,.{places}f}"
+    text = text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
     return (text if error is None else f"{text} ± {error:.{places}f}").replace("-", MINUS)
 
 

@@ -33,6 +33,8 @@ def latents_of(
 ) -> dict[str, np.ndarray]:
     """Latents float32[N, d] of the images of a set after each kind of damage, by the baseline's encoder.
 
+    They come in the order of their keys, as those of `read_latents`.
+
     Args:
         job: the invocation; its run directory keeps the latents.
         images: the set.
@@ -47,7 +49,7 @@ def latents_of(
     weights = trained.folder("train/vae.safetensors")
     ensure(inner, "features", identity, lambda job, done: _compute(job, images, kinds, weights, done))
     tables = [(inner.run.root / file).read_table() for file, _ in inner.run.finished_parts("features")]
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables(tables).sort_by("key")
     return {kind: matrix(table.filter(pa.compute.equal(table["kind"], kind))["z"]) for kind in kinds}
 
 

@@ -187,7 +187,7 @@ def _detection(job: Job, test: ImageSet) -> list[dict[str, Any]]:
         inner, others = prepared(job, asked.others, upscale=True)
         ((_, groups["others"]),) = latents_of(inner, others, (AS_IS,), job.run).items()
     train, held_out = (read_latents(job, split)[1] for split in ("train", "test"))
-    return [asdict(found) for found in detect(train, held_out, groups, scales=asked.scales)]
+    return [asdict(found) for found in detect(train, held_out, groups, scales=asked.scales, paired=asked.corruptions)]
 
 
 def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str, int]]:

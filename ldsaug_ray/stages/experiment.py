@@ -6,9 +6,10 @@ where the selection is the same. Each run goes on where it was interrupted, so t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +18,10 @@ from ldsaug_ray.errors import DivergedError, InputError, LdsaugError, NothingSel
 from ldsaug_ray.experiment import (
     ArmRun,
     Cell,
+    Failure,
     Plan,
     Result,
+    differences_csv,
     markdown,
     plan_experiment,
     read_result,
@@ -40,17 +43,13 @@ from ldsaug_ray.tracking import Tracker, allowed_name, first_line, view_command
 
 _OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
 _OF_ARM = tuple(name for name in STAGES if name != "report")
-_SETS_OF = {"prepare": ("train", "test"), "decode": ("augmented",)}  # whose features follow from which stage
+_KEPT_BESIDE = {  # what follows from a stage, and is kept in folders of its own
+    "prepare": (("features/train", "features"), ("features/test", "features")),
+    "decode": (("features/augmented", "features"),),
+    "evaluate": (("drawn/finetune", "sample"),),
+}
 # an arm that meets one of these is told of, and the others go on
 _OF_ONE_ARM = (NothingSelectedError, InputError, DivergedError)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An arm that came to no result in a cell, and why."""
-
-    run: ArmRun
-    why: str
 
 
 def experiment_command(
@@ -63,11 +62,15 @@ def experiment_command(
     """
     require_faiss()
     plan = plan_experiment(path, overrides)
-    if dry_run:
-        _print_plan(plan)
-        return 0
     config = plan.config
     first = plan.runs[0].config
+    if dry_run:
+        _print_plan(plan, overwrite)
+        try:
+            try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
+        except LdsaugError as e:
+            print(f"as things are here, the experiment would end at once: {e}")
+        return 0
     try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
     seen_by_all("run_dir", config.run_dir)
     failures: list[Failure] = []
@@ -77,17 +80,18 @@ def experiment_command(
         tracker = None
         if config.tracking.enabled:
             tracker = held.enter_context(_Parent(job))
-        if any(_is_left(run) for run in plan.runs):
+        if any(_is_left(run, overwrite) for run in plan.runs):
             held.enter_context(ray_session(config, verbose=verbose))
         for number, cell in enumerate(plan.cells, start=1):
             job.console.print(f"cell {number} of {len(plan.cells)}: {cell.name}", style="bold", highlight=False)
             failures += _run_cell(job, plan, cell, tracker, overwrite)
-            results, summary = _write(root, plan)
+            results, summary = _write(root, plan, failures, overwrite)
             if tracker is not None:
+                tracker.failures = len(failures)
                 tracker.tell(summary, root)
     _print_results(summary)
     for failure in failures:
-        print(f"{failure.run.arm} {failure.run.cell.name} came to no result: {failure.why}")
+        print(f"{failure.arm} {failure.cell.name} came to no result: {failure.why}")
     folder = root.folder("experiment")
     print(f"{len(results)} of {len(plan.runs)} runs have results: {_place(folder / 'index.html')}")
     if tracker is not None:
@@ -96,17 +100,17 @@ def experiment_command(
 
 
 def _run_cell(job: Job, plan: Plan, cell: Cell, parent: _Parent | None, overwrite: bool) -> list[Failure]:
-    """The baseline, then the arms; a baseline that fails is the experiment's end."""
+    """The baseline, then the arms; where the baseline fails, the cell has nothing else."""
     donors: list[RunDir] = []
     failures = []
     for run in plan.of(cell):
         try:
             donors.append(_run_arm(job, run, donors, parent, overwrite))
         except _OF_ONE_ARM as e:
+            failures.append(Failure(run.arm, cell, str(e)))
+            job.console.print(f"{run.arm} {cell.name} comes to no result: {e}", style="red", highlight=False)
             if run.arm == BASELINE:
-                raise
-            failures.append(Failure(run, str(e)))
-            job.console.print(f"{run.arm} {cell.name}: {e}; the other arms go on", style="red", highlight=False)
+                break
     return failures
 
 
@@ -118,18 +122,20 @@ def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | 
         inner = replace(job, config=run.config, run=folder)
         adopted = _adopt(inner, names, donors)
         left = [s.stage for s in plan_steps(run.config, folder, names) if s.state != "complete"]
-        what = "already complete" if not left else f"takes over {', '.join(adopted)}" if adopted else "starts"
+        what = f"takes over {', '.join(adopted)}" if adopted else "starts" if left else "already complete"
         job.console.print(f"{run.arm}: {what}", highlight=False)
         send = nothing
         if parent is not None:
             tags = {**parent.child_tags(), "ldsaug.arm": run.arm, "ldsaug.cell": run.cell.name}
-            send = held.enter_context(tracked_run(inner, names, tags))
+            # MLflow has the baseline's stages once
+            shared = [n for n in names if donors and (e := folder.entry(n)) and e == donors[0].entry(n)]
+            send = held.enter_context(tracked_run(inner, [n for n in names if n not in shared], tags))
         run_stages(inner, left, finished=send)
     return folder
 
 
-def _is_left(run: ArmRun) -> bool:
-    folder = open_run_dir(run.config, create=False)
+def _is_left(run: ArmRun, overwrite: bool) -> bool:
+    folder = open_run_dir(run.config, overwrite=overwrite, create=False)
     names = _OF_BASELINE if run.arm == BASELINE else _OF_ARM
     return any(step.state != "complete" for step in plan_steps(run.config, folder, names))
 
@@ -146,12 +152,12 @@ def _adopt(job: Job, names: Sequence[str], donors: Sequence[RunDir]) -> list[str
             break
         job.run.adopt(name, donor)
         adopted.append(name)
-        for images in _SETS_OF.get(name, ()):
-            theirs = RunDir(donor.folder(f"features/{images}"))
-            if theirs.entry("features") is not None:
-                ours = RunDir(job.run.folder(f"features/{images}"))
+        for place, kind in _KEPT_BESIDE.get(name, ()):
+            theirs = RunDir(donor.folder(place))
+            if theirs.entry(kind) is not None:
+                ours = RunDir(job.run.folder(place))
                 ours.create()
-                ours.adopt("features", theirs)
+                ours.adopt(kind, theirs)
     return adopted
 
 
@@ -168,13 +174,15 @@ class _Parent:
         self._job = job
         self._tracker = Tracker.start(job.config, job.run, {"ldsaug.experiment": job.run.root.name})
         self._told = False
+        self.failures = 0
 
     def __enter__(self) -> _Parent:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        self._try(lambda: self._tracker.end("FINISHED" if kind is None else "KILLED" if stopped else "FAILED"))
+        whole = kind is None and not self.failures
+        self._try(lambda: self._tracker.end("FINISHED" if whole else "KILLED" if stopped else "FAILED"))
 
     def child_tags(self) -> dict[str, str]:
         """Of an arm's run."""
@@ -207,13 +215,16 @@ class _Parent:
             self._told = True
 
 
-def _write(root: RunDir, plan: Plan) -> tuple[list[Result], Summary]:
-    """`experiment/`: every result, tables, page; again after each cell."""
-    results = [r for r in map(read_result, plan.runs) if r is not None]
-    summary = summarise(plan, results)
+def _write(root: RunDir, plan: Plan, failures: Sequence[Failure], overwrite: bool) -> tuple[list[Result], Summary]:
+    """`experiment/`: every result, tables, page; again after each cell. What other settings gave is left out."""
+    done = [run for run in plan.runs if not _is_left(run, overwrite)]
+    results = [r for r in map(read_result, done) if r is not None]
+    real = [r for run in done if run.arm == BASELINE and (r := read_result(run, "train")) is not None]
+    summary = summarise(plan, results, real, failures)
     folder = root.folder("experiment")
-    (folder / "results.csv").write_bytes(results_csv(results).encode())
-    (folder / "tables.md").write_bytes(markdown(summary).encode())
+    (folder / "results.csv").write_bytes(results_csv([*results, *real]).encode())
+    (folder / "differences.csv").write_bytes(differences_csv(summary).encode())
+    (folder / "tables.md").write_bytes(markdown(plan, summary).encode())
     (folder / "index.html").write_bytes(render(plan, summary, results, root.root.name).encode())
     return results, summary
 
@@ -235,7 +246,7 @@ def _print_results(summary: Summary) -> None:
             console.print(table)
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: Plan, overwrite: bool) -> None:
     """The table of `--dry-run`: arms with what they change, cells with what is done."""
     asked = plan.config.experiment
     arms = Table(title=f"experiment {_place(Location.of(plan.config.run_dir))}", title_justify="left")
@@ -243,7 +254,7 @@ def _print_plan(plan: Plan) -> None:
         arms.add_column(column, overflow="fold")
     for name in (BASELINE, *asked.arms):
         changes = asked.arms[name].settings if name in asked.arms else {}
-        text = ", ".join(f"{k}={v}" for k, v in changes.items())
+        text = " ".join(f"{k}={json.dumps(v, default=str)}" for k, v in changes.items())
         arms.add_row(name, asked.control_of(name) or "", "no fine-tuning" if name == BASELINE else text)
     console = Console(width=None if Console().is_terminal else 150)
     console.print(arms)
@@ -254,7 +265,7 @@ def _print_plan(plan: Plan) -> None:
         runs = plan.of(cell)
         size = f"{plan.config.data.train if cell.train is None else cell.train:,}"
         try:
-            done = str(sum(not _is_left(run) for run in runs))
+            done = str(sum(not _is_left(run, overwrite) for run in runs))
         except LdsaugError as e:
             done = str(e)
         cells.add_row(size, str(cell.seed), str(len(runs)), done)

@@ -94,7 +94,9 @@ def _stamp(config: Config, name: str) -> str:
     if name == "evaluate" and config.evaluate.extractor is not None:
         from ldsaug_ray.metrics import extractor_stamp
 
-        return extractor_stamp(config.evaluate.extractor)
+        others = config.evaluate.detection.others
+        seen = "" if others is None else source_stamp(config.data.model_copy(update={"source": others}))
+        return f"{extractor_stamp(config.evaluate.extractor)}{seen}"
     if name == "train" and config.vae.is_pretrained:
         from ldsaug_ray.vae import pretrained_stamp
 

@@ -14,7 +14,19 @@ import pytest
 import yaml
 
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.experiment import Cell, Plan, Result, markdown, plan_experiment, read_result, results_csv, summarise
+from ldsaug_ray.experiment import (
+    REAL,
+    Cell,
+    Failure,
+    Plan,
+    Result,
+    differences_csv,
+    markdown,
+    plan_experiment,
+    read_result,
+    results_csv,
+    summarise,
+)
 from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.results import Setting
 from ldsaug_ray.experiment.words import findings
@@ -88,6 +100,9 @@ def test_without_sizes_the_data_settings_stand(tmp_path):
         ({"arms": {**ARMS, "baseline": {}}}, "baseline is there already"),
         ({"arms": {**ARMS, "lds": {"control": "lds"}}}, "cannot be its own control"),
         ({"arms": {**ARMS, "lds": {"settings": {"seed": 3}}}}, "arms.lds.settings: seed cannot differ between arms"),
+        ({"arms": {**ARMS, "lds": {"settings": {"data": {"train": 20}}}}}, "arms.lds.settings: data cannot differ"),
+        ({"arms": {**ARMS, "lds": {"settings": {"evaluate.k": 3}}}}, "arms.lds.settings: evaluate.k cannot differ"),
+        ({"arms": {**ARMS, "LDS": {}}}, "differ in case alone"),
         (
             {"arms": {**ARMS, "lds": {"settings": {"select.whihc": "lds"}}}},
             "arms.lds.settings: unknown setting select.w",
@@ -96,7 +111,7 @@ def test_without_sizes_the_data_settings_stand(tmp_path):
             {"arms": {**ARMS, "lds": {"settings": {"select.tau": 3}}}},
             "experiment.arms.lds.settings: select.tau must be",
         ),
-        ({"arms": {**ARMS, "a/b": {}}}, "experiment.arms"),
+        ({"arms": {**ARMS, "a/b": {}}}, "arms: 'a/b' is no name for a folder"),
         (
             {"arms": {**ARMS, "lds": {"setings": {}}}},
             r"unknown setting experiment.arms.lds.setings; did you mean .*settings",
@@ -125,7 +140,7 @@ def results_of(plan: Plan, numbers: dict[str, list[float]], train: int = 50) -> 
         for seed, frechet in zip((3, 4), values, strict=False):
             known = {"frechet": frechet, "coverage": 1 / frechet, "share of Male": None, "density": 1.0}
             every = {m: known.get(m) for m in (*MEASURES, "share of Male")}
-            found.append(Result(arm, Cell(train, seed), HOW, every, None if arm == "baseline" else 30, ()))
+            found.append(Result(arm, Cell(train, seed), HOW, every, None if arm == "baseline" else 30, (), train))
     return found
 
 
@@ -141,7 +156,7 @@ def test_differences_are_paired_by_seed(plan):
     assert means["continued"].mean == 25
     assert means["continued"].standard_error == pytest.approx(np.std([20, 30], ddof=1) / 2**0.5)
     differences = {(c.arm, c.control): c.differences["frechet"] for c in group.comparisons}
-    assert set(differences) == {("lds", "continued"), ("judged", "lds")}
+    assert set(differences) == {("lds", "continued"), ("judged", "lds"), ("continued", "baseline")}
     lds = differences["lds", "continued"]
     assert (lds.mean, lds.standard_error, lds.n) == (2, pytest.approx(1), 2)
     assert (lds.low, lds.high) == (1, 3)
@@ -153,6 +168,8 @@ def test_differences_are_paired_by_seed(plan):
 def test_a_seed_that_one_side_lacks_is_left_out(plan):
     (group,) = summarise(plan, results_of(plan, {"continued": [20, 30], "lds": [21]})).groups
     (lds,) = (c.differences["frechet"] for c in group.comparisons)
+    assert {row.arm: row.seeds for row in group.rows} == {"continued": 2, "lds": 1}
+    assert any("continued is not compared: its control baseline has no result" in note for note in group.notes)
     assert (lds.mean, lds.n, lds.low) == (1, 1, None)
     assert group.comparisons[0].differences["share of Male"] is None
 
@@ -161,7 +178,7 @@ def test_sentences_claim_no_more_than_the_interval(plan):
     wide = {"continued": [20, 30], "lds": [21, 33], "typical": [18, 28.001]}
     summary = summarise(plan, results_of(plan, wide))
     told = " ".join(findings(summary, summary.groups[0]))
-    assert "Lowest Fréchet distance: typical" in told
+    assert "Lowest Fréchet distance of 3 arms: typical" in told
     assert (
         "Fréchet distance below the control’s, Student’s interval without zero: typical (−2.00 [−2.00, −2.00])" in told
     )
@@ -174,19 +191,34 @@ def test_sentences_claim_no_more_than_the_interval(plan):
 def test_tables_and_csv_hold_every_result(plan):
     found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21, 33]})
     found += results_of(plan, {"baseline": [3, 4]}, train=90)
-    text = markdown(summarise(plan, found))
+    text = markdown(plan, summarise(plan, found, results_of(plan, {REAL: [2, 2]})))
     assert "100 images drawn from each model (prior normal) against 50 test images; features: net.pt, 8 dim" in text
-    assert "| lds | 30 |" in text
-    assert "| lds − continued | +2.00 [+1.00, +3.00] | [−10.7, +14.7] |" in text
+    assert "| lds | 2 | 30 |" in text
+    assert "| training images | 2 |" in text
+    assert "| lds − continued | 2 | +2.00 [+1.00, +3.00] | [−10.7, +14.7] |" in text
     two = text.split("### Two")[1].splitlines()
-    assert [line.split(" | ")[0] for line in two[4:6]] == ["| lds", "| baseline"]
-    assert text.count("\n## ") == 2
+    assert [line.split(" | ")[0] for line in two[4:7]] == ["| lds", "| baseline", "| baseline − lds"]
+    assert " +8.00 [+7.00, +9.00] " in two[6]
+    assert "**judged**: finetune.steps=7" in text
+    assert text.count("\n## ") == 3
     rows = list(csv.DictReader(io.StringIO(results_csv(found))))
     assert [(r["arm"], r["train_images"], r["seed"], float(r["frechet"])) for r in rows[-2:]] == [
         ("baseline", "90", "3", 3.0),
         ("baseline", "90", "4", 4.0),
     ]
     assert rows[0]["share of Male"] == ""
+    differences = list(csv.DictReader(io.StringIO(differences_csv(summarise(plan, found)))))
+    (lds,) = (d for d in differences if (d["arm"], d["measure"]) == ("lds", "frechet"))
+    assert [float(lds[x]) for x in ("seeds", "mean", "bootstrap_low", "bootstrap_high")] == [2, 2, 1, 3]
+    assert float(lds["student_high"]) == pytest.approx(2 + 12.7062, abs=1e-3)
+
+
+def test_what_failed_is_told(plan):
+    found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21]})
+    failed = [Failure("lds", Cell(50, 4), "nothing is left\nmore"), Failure("typical", Cell(90, 3), "other")]
+    (group,) = summarise(plan, found, (), failed).groups
+    assert "lds, seed 4, came to no result: nothing is left" in group.notes
+    assert not any("typical" in note for note in group.notes)
 
 
 def test_the_page_stands_alone_and_says_what_is_missing(plan):
@@ -197,6 +229,7 @@ def test_the_page_stands_alone_and_says_what_is_missing(plan):
     assert "https:" not in page
     assert "http://" not in page
     assert page.count("<img") == page.count(" alt=")
+    assert 'download="differences.csv"' in page
     assert 'download="results.csv"' in page
     assert page == render(plan, summarise(plan, found), found, "a<b")
 
@@ -217,8 +250,10 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
     (folder / "evaluate").mkdir(parents=True)
     (folder / "evaluate/metrics.json").write_text(json.dumps(told))
     names = ("fingerprint", "digest", "rows_in", "rows_dropped", "rows_quarantined", "seconds")
-    entry = {**dict.fromkeys(names, 0), "rows_out": 77}
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "stages": {"evaluate": entry, "decode": entry}}))
+    entry = {**dict.fromkeys(names, 0), "rows_out": 77, "train_images": 50}
+    (folder / "manifest.json").write_text(
+        json.dumps({"format": 1, "stages": {"prepare": entry, "evaluate": entry, "decode": entry}})
+    )
     found = read_result(arm)
     assert found is not None
     assert found.setting == HOW

@@ -26,6 +26,22 @@ def test_standard_error_is_the_spread() -> None:
     assert np.mean([f.standard_error for f in found]) == pytest.approx(spread, rel=0.15)
 
 
+def test_standard_error_of_pairs_is_the_spread_of_pairs() -> None:
+    """Scores of damaged copies follow those of the originals: the area varies far less than that of two samples."""
+    rng = np.random.default_rng(1)
+
+    def pairs() -> tuple[np.ndarray, np.ndarray]:
+        real = rng.standard_normal(300)
+        return real, real - 0.3 + 0.2 * rng.standard_normal(300)
+
+    found = [auroc(*pairs(), paired=True) for _ in range(300)]
+    spread = np.std([a.value for a in found], ddof=1)
+    assert np.mean([a.standard_error for a in found]) == pytest.approx(spread, rel=0.15)
+    assert auroc(*pairs()).standard_error > 3 * spread
+    with pytest.raises(InputError, match="as many other scores as real ones; found 4 and 3"):
+        auroc(np.zeros(3), np.zeros(4), paired=True)
+
+
 def test_scores_are_log_lds() -> None:
     """AUROC of densities by brute force in float64, for latents with an offset."""
     rng = np.random.default_rng(2)

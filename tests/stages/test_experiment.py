@@ -72,8 +72,9 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert [step.state for step in steps] == ["complete"] * 3
 
     rows = list(csv.DictReader((root / "experiment/results.csv").read_text().splitlines()))
-    assert [r["arm"] for r in rows] == ["baseline", "lds", "cycle+"]
-    for row in rows:
+    assert [r["arm"] for r in rows] == ["baseline", "lds", "cycle+", "training images"]
+    assert {r["train_images"] for r in rows} == {"30"}
+    for row in rows[:3]:
         told = json.loads((place[row["arm"]] / "evaluate/metrics.json").read_text())
         numbers = told["sets"]["baseline" if row["arm"] == "baseline" else "finetuned"]
         assert float(row["frechet"]) == numbers["frechet"]["value"]
@@ -91,13 +92,18 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     client = MlflowClient(tracking_uri())
     noted = {name: json.loads((folder / "manifest.json").read_text())["mlflow"] for name, folder in place.items()}
     parent = client.get_run(json.loads((root / "manifest.json").read_text())["mlflow"]["run_id"])
-    assert parent.info.status == "FINISHED"
+    assert parent.info.status == "FAILED"  # one of its arms did
     assert parent.data.metrics["lds/frechet"] == pytest.approx(float(rows[1]["frechet"]))
     for name, known in noted.items():
         child = client.get_run(known["run_id"])
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.tags["ldsaug.arm"] == name
         assert child.info.status == ("FAILED" if name == "nothing" else "FINISHED")
+
+    tables = (root / "experiment/tables.md").read_text()
+    assert "nothing, seed 1, came to no result: select.tau = 0.999999 keeps none" in tables
+    assert "### AUROC of log LDS: test images against" in tables
+    assert len(list((root / "experiment").glob("differences.csv"))) == 1
 
     # again: nothing is done twice, a mended arm is done, and no MLflow run comes twice
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.parquet")}
@@ -109,6 +115,13 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
     again = json.loads((place["lds"] / "manifest.json").read_text())["mlflow"]
     assert again == noted["lds"]
+
+    # what an arm gave under other settings is no result of this experiment
+    capsys.readouterr()
+    assert main(["experiment", str(file), mended, "experiment.arms.lds.settings={select.tau: 0.999999}"]) == 1
+    assert "3 of 4 runs have results" in capsys.readouterr().out
+    rows = list(csv.DictReader((root / "experiment/results.csv").read_text().splitlines()))
+    assert [r["arm"] for r in rows] == ["baseline", "cycle+", "nothing", "training images"]
 
 
 @pytest.mark.usefixtures("ray_local")
