@@ -12,7 +12,7 @@ from ldsaug_ray.errors import ConfigError
 
 BASELINE = "baseline"
 # the baseline's own evaluation tells whether LDS detects damaged images; it would be the same in every arm
-_OF_ALL_ARMS: Mapping[str, Any] = {
+_EVALUATION: Mapping[str, Any] = {
     "evaluate.models": ["finetune"],
     "evaluate.detection.corruptions": [],
     "evaluate.detection.others": None,
@@ -80,7 +80,7 @@ def plan_experiment(path: str, overrides: Sequence[str] = ()) -> Plan:
             cell = Cell(train, seed)
             runs.append(_run(path, overrides, config, BASELINE, cell, {"evaluate.models": ["train"]}))
             for name, arm in asked.arms.items():
-                runs.append(_run(path, overrides, config, name, cell, {**arm.settings, **_OF_ALL_ARMS}))
+                runs.append(_run(path, overrides, config, name, cell, {**arm.settings, **_EVALUATION}))
     return Plan(config, tuple(runs))
 
 

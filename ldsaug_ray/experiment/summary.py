@@ -27,10 +27,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Row:
-    """An arm over its seeds. n_of_a: mean number of images of A; means: measure -> mean, None where it has none."""
+    """An arm over its seeds. n: images measured, of each; n_of_a: mean number of images of A; means: measure -> mean,
+    None where it has none.
+    """
 
     arm: str
     seeds: int
+    n: int
     n_of_a: float | None
     means: Mapping[str, Mean | None]
 
@@ -152,7 +155,7 @@ def _group(
 def _row(name: str, found: Sequence[Result], measures: Iterable[str]) -> Row:
     counts = [r.n_of_a for r in found if r.n_of_a is not None]
     means = {m: _mean([r.values.get(m) for r in found]) for m in measures}
-    return Row(name, len(found), sum(counts) / len(counts) if counts else None, means)
+    return Row(name, len(found), found[0].setting.n, sum(counts) / len(counts) if counts else None, means)
 
 
 def _comparison(arm: str, control: str, of: Mapping[str, Sequence[Result]], measures: Iterable[str]) -> Comparison:

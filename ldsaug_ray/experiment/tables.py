@@ -63,7 +63,7 @@ def table_of(summary: Summary, group: Group, title: str) -> Lines:
     rows = [_row(summary, known[name]) for name in arms if name in known]
     if difference is not None:
         cells = [difference_text(difference.differences[m]) for m in summary.measures]
-        rows.append([f"{difference.arm} − {difference.control}", "", "", *cells])
+        rows.append([f"{difference.arm} − {difference.control}", "", "", "", *cells])
     return _head(summary), rows
 
 
@@ -154,12 +154,12 @@ def _csv(lines: Iterable[Sequence[object]]) -> str:
 
 
 def _head(summary: Summary) -> list[str]:
-    return ["arm", "seeds", "A", *(titled(m, title) for m, title in summary.measures.items())]
+    return ["arm", "seeds", "A", "n", *(titled(m, title) for m, title in summary.measures.items())]
 
 
 def _row(summary: Summary, row: Row) -> list[str]:
     of_a = count(None if row.n_of_a is None else round(row.n_of_a))
-    return [row.arm, str(row.seeds), of_a, *(mean_text(row.means.get(m)) for m in summary.measures)]
+    return [row.arm, str(row.seeds), of_a, count(row.n), *(mean_text(row.means.get(m)) for m in summary.measures)]
 
 
 def _interval(mean: float | None, low: float | None, high: float | None) -> str:

@@ -25,9 +25,9 @@ def findings(summary: Summary, group: Group) -> list[str]:
         best = min(measured, key=lambda arm: measured[arm].mean)
         mean = measured[best]
         text = f"Lowest Fréchet distance of {len(measured)} arms: {best}, {value(mean.mean, mean.standard_error)}."
-        real = next((row.means.get("frechet") for row in group.rows if row.arm == REAL), None)
-        if real is not None:
-            text += f" Real training images, of which there are others, have {value(real.mean, real.standard_error)}."
+        alike = (row.means.get("frechet") for row in group.rows if row.arm == REAL and row.n == whole[0].n)
+        if (real := next(alike, None)) is not None:  # of another number of images it is another distance
+            text += f" As many real training images have {value(real.mean, real.standard_error)}."
         sentences.append(text)
     if group.comparisons and len(group.seeds) == 1:
         sentences.append("One seed: no difference can be told from chance.")

@@ -193,8 +193,8 @@ def test_tables_and_csv_hold_every_result(plan):
     found += results_of(plan, {"baseline": [3, 4]}, train=90)
     text = markdown(plan, summarise(plan, found, results_of(plan, {REAL: [2, 2]})))
     assert "100 images drawn from each model (prior normal) against 50 test images; features: net.pt, 8 dim" in text
-    assert "| lds | 2 | 30 |" in text
-    assert "| training images | 2 |" in text
+    assert "| lds | 2 | 30 | 100 |" in text
+    assert "| training images | 2 | 30 | 100 |" in text
     assert "| lds − continued | 2 | +2.00 [+1.00, +3.00] | [−10.7, +14.7] |" in text
     two = text.split("### Two")[1].splitlines()
     assert [line.split(" | ")[0] for line in two[4:7]] == ["| lds", "| baseline", "| baseline − lds"]
