@@ -14,6 +14,7 @@ import pyarrow.dataset as pads
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from stages_helpers import Tree, manifest, merge
 
 from ldsaug_ray.cli import main
@@ -187,7 +188,7 @@ def test_what_cannot_be_measured(copied, save, tmp_path, capsys):
     good = script(tmp_path / "good.pt")
     with pytest.raises(ConfigError, match=r"evaluate\.extractor is not set"):
         run_command(Config.model_validate(copied), "evaluate")
-    with pytest.raises(InputError, match=r"evaluate\.k = 16 neighbours need more than the 16 test images"):
+    with pytest.raises(ValidationError, match=r"data\.test = 16 images have no 16 neighbours \(evaluate\.k\)"):
         evaluate(copied, good, k=16)
     before = manifest(copied)
     missing = merge(copied, {"evaluate": {"extractor": str(tmp_path / "none.pt")}, "train": {"steps": 7}})
