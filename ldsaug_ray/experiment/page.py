@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 import ldsaug_ray
@@ -27,6 +26,7 @@ from ldsaug_ray.experiment.tables import (
 from ldsaug_ray.experiment.words import findings
 from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
+from ldsaug_ray.report.page import templates
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
 from ldsaug_ray.secrets import without_passwords
 
@@ -42,13 +42,6 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -
         results: what there is so far.
         name: of the experiment's folder.
     """
-    environment = Environment(
-        loader=PackageLoader("ldsaug_ray", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     groups = [
         {
             "group": group,
@@ -62,20 +55,24 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -
         }
         for group in summary.groups
     ]
-    return environment.get_template("experiment/page.html.j2").render(
-        name=name,
-        version=ldsaug_ray.__version__,
-        summary=summary,
-        arms=described(plan),
-        how=HOW,
-        groups=groups,
-        done=len(results),
-        planned=len(plan.runs),
-        resolution=plan.config.data.resolution,
-        settings=yaml.safe_dump(without_passwords(plan.config.dump()), sort_keys=False, allow_unicode=True),
-        csv=data_uri("text/csv", results_csv(results).encode()),
-        differences=data_uri("text/csv", differences_csv(summary).encode()),
-        markdown=data_uri("text/markdown", markdown(plan, summary).encode()),
+    return (
+        templates()
+        .get_template("experiment/page.html.j2")
+        .render(
+            name=name,
+            version=ldsaug_ray.__version__,
+            summary=summary,
+            arms=described(plan),
+            how=HOW,
+            groups=groups,
+            done=len(results),
+            planned=len(plan.runs),
+            resolution=plan.config.data.resolution,
+            settings=yaml.safe_dump(without_passwords(plan.config.dump()), sort_keys=False, allow_unicode=True),
+            csv=data_uri("text/csv", results_csv(results).encode()),
+            differences=data_uri("text/csv", differences_csv(summary).encode()),
+            markdown=data_uri("text/markdown", markdown(plan, summary).encode()),
+        )
     )
 
 

@@ -27,13 +27,7 @@ def render(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str
         pictures: from `draw`, where they are at hand already.
     """
     shown = draw(data) if pictures is None else pictures
-    environment = Environment(
-        loader=PackageLoader("ldsaug_ray", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters.update(
         count=numbers.count,
         percent=numbers.percent,
@@ -45,7 +39,7 @@ def render(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str
         duration=numbers.duration,
     )
     csv = data.selected_csv
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template("report/page.html.j2").render(
         data=data,
         words=words,
         set_titles=TITLES,
@@ -56,6 +50,17 @@ def render(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str
         terms=loss_terms(data),
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
         csv=None if csv is None else data_uri("text/csv", csv.encode()),
+    )
+
+
+def templates() -> Environment:
+    """Of the package's pages: escaped, and a name that a page does not get is an error."""
+    return Environment(
+        loader=PackageLoader("ldsaug_ray", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
