@@ -26,11 +26,19 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """Read, check and store every image of data.source.
 
     Raises:
-        InputError: the source or its attributes cannot be used, too many images are bad, or fewer than two are left.
+        InputError: the source or its attributes cannot be used, the attributes lack one that is to be evaluated, too
+            many images are bad, or fewer than two are left.
     """
     data = job.config.data
     source, attributes = open_source(data), load_attributes(data)
     work = plan(source, data, job.config.seed, attributes)
+    if data.attributes is not None and job.config.evaluate.extractor is not None:  # else told after hours of training
+        known = work.attribute_names or ()
+        for name in job.config.evaluate.attributes:
+            if name not in known:
+                raise InputError(
+                    f"evaluate.attributes: {name} is not known of these images; known are: {', '.join(known)}"
+                )
     if source.passed_over:
         listed = ", ".join(f"{n} {name}" for name, n in source.passed_over.items())
         job.console.print(f"prepare   passed over, by their names no images: {listed}", highlight=False)

@@ -181,6 +181,9 @@ def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
 
     with pytest.raises(InputError, match=r"evaluate\.attributes: Blue is not known .* Red"):
         evaluate(settings, settings["evaluate"]["extractor"], attributes=["Blue"])
+    other = {"run_dir": str(tmp_path / "other"), "evaluate": {"attributes": ["Blue"]}}
+    with pytest.raises(InputError, match=r"evaluate\.attributes: Blue is not known .* Red"):  # before any training
+        run_command(Config.model_validate(merge(settings, other)), "prepare")
 
 
 @pytest.mark.usefixtures("ray_local")
