@@ -65,7 +65,7 @@ def run_command(
     if "evaluate" in names:
         print_measures(run.require("evaluate"))
     if "report" in names:
-        print(f"report  {_place(run.folder('report') / 'index.html')}")
+        print(f"report  {place_of(run.folder('report') / 'index.html')}")
     if tracked:
         print(f"MLflow  {view_command()}")
     return 0
@@ -157,7 +157,7 @@ def require_faiss() -> None:
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
     """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
-    table = Table(title=f"run {_place(run.root)}", title_justify="left")
+    table = Table(title=f"run {place_of(run.root)}", title_justify="left")
     table.add_column("stage")
     for column in ("in", "kept", "dropped", "quarantined", "seconds", "rate"):
         table.add_column(column, justify="right")
@@ -227,7 +227,7 @@ def _selection(entry: Mapping[str, Any]) -> str:
     )
 
 
-def _place(location: Location) -> str:
+def place_of(location: Location) -> str:
     """Where a user finds it: a local path, or the whole address."""
     return location.path if location.is_local else without_password(location.uri)
 
@@ -246,7 +246,7 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             images = _planned_images(config)
         except LdsaugError as e:
             wrong = e
-    table = Table(title=f"plan for {_place(run.root)}", title_justify="left")
+    table = Table(title=f"plan for {place_of(run.root)}", title_justify="left")
     for column in ("stage", "what", "rows", "workers ask for", "state"):
         table.add_column(column, overflow="fold")
     for step in steps:
@@ -276,7 +276,7 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
 
 def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> None:
     """The plan of `ldsaug sample --dry-run`."""
-    table = Table(title=f"plan for {_place(out.root)}", title_justify="left")
+    table = Table(title=f"plan for {place_of(out.root)}", title_justify="left")
     for column in ("command", "what", "rows", "workers ask for", "state"):
         table.add_column(column, overflow="fold")
     what = f"{COMMANDS['sample'].does}: {model}, prior {config.sample.prior}, as {config.sample.format}"

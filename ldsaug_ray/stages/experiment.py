@@ -36,7 +36,7 @@ from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.stages._job import Job, ray_session
-from ldsaug_ray.stages.command import nothing, require_faiss, seen_by_all, tracked_run, try_extractor
+from ldsaug_ray.stages.command import nothing, place_of, require_faiss, seen_by_all, tracked_run, try_extractor
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import Tracker, allowed_name, first_line, view_command
@@ -93,7 +93,7 @@ def experiment_command(
     for failure in failures:
         print(f"{failure.arm} {failure.cell.name} came to no result: {failure.why}")
     folder = root.folder("experiment")
-    print(f"{len(results)} of {len(plan.runs)} runs have results: {_place(folder / 'index.html')}")
+    print(f"{len(results)} of {len(plan.runs)} runs have results: {place_of(folder / 'index.html')}")
     if tracker is not None:
         print(f"MLflow  {view_command()}")
     return 1 if failures else 0
@@ -249,7 +249,7 @@ def _print_results(summary: Summary) -> None:
 def _print_plan(plan: Plan, overwrite: bool) -> None:
     """The table of `--dry-run`: arms with what they change, cells with what is done."""
     asked = plan.config.experiment
-    arms = Table(title=f"experiment {_place(Location.of(plan.config.run_dir))}", title_justify="left")
+    arms = Table(title=f"experiment {place_of(Location.of(plan.config.run_dir))}", title_justify="left")
     for column in ("arm", "compared with", "changes"):
         arms.add_column(column, overflow="fold")
     for name in (BASELINE, *asked.arms):
@@ -270,7 +270,3 @@ def _print_plan(plan: Plan, overwrite: bool) -> None:
             done = str(e)
         cells.add_row(size, str(cell.seed), str(len(runs)), done)
     console.print(cells)
-
-
-def _place(location: Location) -> str:
-    return location.path if location.is_local else location.uri
