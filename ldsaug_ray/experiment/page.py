@@ -17,9 +17,6 @@ from ldsaug_ray.experiment.tables import (
     comparisons_of,
     described,
     detection_of,
-    differences_csv,
-    markdown,
-    results_csv,
     rows_of,
     table_of,
 )
@@ -30,10 +27,11 @@ from ldsaug_ray.report.page import templates
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
 from ldsaug_ray.secrets import without_passwords
 
+_KINDS = {"csv": "text/csv", "md": "text/markdown"}
 _DRAWN = ("frechet", "coverage")  # measures whose differences are drawn
 
 
-def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -> str:
+def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str, files: Mapping[str, str]) -> str:
     """The page as HTML text.
 
     Args:
@@ -41,11 +39,12 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -
         summary: of the results.
         results: what there is so far.
         name: of the experiment's folder.
+        files: what lies beside the page, name -> text, to be downloaded from it.
     """
     groups = [
         {
             "group": group,
-            "findings": findings(summary, group),
+            "findings": findings(group),
             "rows": rows_of(summary, group),
             "comparisons": comparisons_of(summary, group),
             "tables": {title: table_of(summary, group, title) for title in group.tables},
@@ -69,9 +68,7 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str) -
             planned=len(plan.runs),
             resolution=plan.config.data.resolution,
             settings=yaml.safe_dump(without_passwords(plan.config.dump()), sort_keys=False, allow_unicode=True),
-            csv=data_uri("text/csv", results_csv(results).encode()),
-            differences=data_uri("text/csv", differences_csv(summary).encode()),
-            markdown=data_uri("text/markdown", markdown(plan, summary).encode()),
+            files={name: data_uri(_KINDS[name.rpartition(".")[2]], text.encode()) for name, text in files.items()},
         )
     )
 

@@ -13,7 +13,6 @@ from ldsaug_ray.metrics.bootstrap import FEW
 SHOWN = ("frechet", "kernel_distance", "density", "coverage", "sharpness", "authenticity", "nearer")
 """Measures of the tables; results.csv has all of them."""
 COMPARED = ("frechet", "kernel_distance", "density", "coverage", "sharpness")
-LOWER_IS_BETTER = ("frechet", "kernel_distance")
 
 
 @dataclass(frozen=True)

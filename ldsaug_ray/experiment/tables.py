@@ -7,15 +7,16 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
+from ldsaug_ray.config.settings import Arm
 from ldsaug_ray.experiment.plan import BASELINE, Plan
 from ldsaug_ray.experiment.results import Result
-from ldsaug_ray.experiment.summary import LOWER_IS_BETTER, Comparison, Group, Row, Summary
+from ldsaug_ray.experiment.summary import Comparison, Group, Row, Summary
 from ldsaug_ray.metrics import MEASURES, Difference, Mean
 from ldsaug_ray.report.numbers import count, value
 
 Lines = tuple[list[str], list[list[str]]]  # head and rows
 
-_BETTER = {"density": "↑", "coverage": "↑", **dict.fromkeys(LOWER_IS_BETTER, "↓")}
+_BETTER = {"density": "↑", "coverage": "↑", "frechet": "↓", "kernel_distance": "↓"}
 _LIMITS = ("bootstrap_low", "bootstrap_high", "student_low", "student_high")
 HOW = (
     "An arm and its control share split, baseline and number of further steps, but for what the notes say; an arm that "
@@ -46,9 +47,13 @@ def described(plan: Plan) -> list[tuple[str, str]]:
     """Each arm in words, with the settings that it changes."""
     found = [(BASELINE, "the model before any fine-tuning")]
     for name, arm in plan.config.experiment.arms.items():
-        changes = " ".join(f"{n}={json.dumps(v, default=str)}" for n, v in arm.settings.items())
-        found.append((name, " · ".join(x for x in (arm.about, changes) if x)))
+        found.append((name, " · ".join(x for x in (arm.about, changes_of(arm)) if x)))
     return found
+
+
+def changes_of(arm: Arm) -> str:
+    """The settings of an arm as on a command line."""
+    return " ".join(f"{name}={json.dumps(value, default=str)}" for name, value in arm.settings.items())
 
 
 def rows_of(summary: Summary, group: Group) -> Lines:

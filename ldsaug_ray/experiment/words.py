@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.results import REAL
-from ldsaug_ray.experiment.summary import Comparison, Group, Summary
+from ldsaug_ray.experiment.summary import Comparison, Group
 from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.report.numbers import value
 
@@ -15,7 +15,7 @@ _VERDICTS = {
 }
 
 
-def findings(summary: Summary, group: Group) -> list[str]:
+def findings(group: Group) -> list[str]:
     """One sentence on the lowest Fréchet distance, and on which arms differ from their control."""
     sentences = []
     # an arm that lacks a seed is not set beside those that have it

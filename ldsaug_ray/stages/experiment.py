@@ -6,7 +6,6 @@ where the selection is the same. Each run goes on where it was interrupted, so t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +30,7 @@ from ldsaug_ray.experiment import (
 from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.summary import Summary
-from ldsaug_ray.experiment.tables import comparisons_of, rows_of
+from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
@@ -80,12 +79,15 @@ def experiment_command(
         tracker = None
         if config.tracking.enabled:
             tracker = held.enter_context(_Parent(job))
-        if any(_is_left(run, overwrite) for run in plan.runs):
+        done = [run for run in plan.runs if not _is_left(run, overwrite)]
+        if len(done) < len(plan.runs):
             held.enter_context(ray_session(config, verbose=verbose))
         for number, cell in enumerate(plan.cells, start=1):
             job.console.print(f"cell {number} of {len(plan.cells)}: {cell.name}", style="bold", highlight=False)
             failures += _run_cell(job, plan, cell, tracker, overwrite)
-            results, summary = _write(root, plan, failures, overwrite)
+            now = [run for run in plan.of(cell) if not _is_left(run, overwrite)]
+            done = [run for run in done if run.cell != cell] + now
+            results, summary = _write(root, plan, done, failures)
             if tracker is not None:
                 tracker.failures = len(failures)
                 tracker.tell(summary, root)
@@ -116,7 +118,7 @@ def _run_cell(job: Job, plan: Plan, cell: Cell, parent: _Parent | None, overwrit
 
 def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | None, overwrite: bool) -> RunDir:
     """Take over what there is, do the rest; gives the run directory."""
-    names = _OF_BASELINE if run.arm == BASELINE else _OF_ARM
+    names = _names(run)
     with ExitStack() as held:
         folder = open_run_dir(run.config, overwrite=overwrite, held=held)
         inner = replace(job, config=run.config, run=folder)
@@ -136,8 +138,11 @@ def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | 
 
 def _is_left(run: ArmRun, overwrite: bool) -> bool:
     folder = open_run_dir(run.config, overwrite=overwrite, create=False)
-    names = _OF_BASELINE if run.arm == BASELINE else _OF_ARM
-    return any(step.state != "complete" for step in plan_steps(run.config, folder, names))
+    return any(step.state != "complete" for step in plan_steps(run.config, folder, _names(run)))
+
+
+def _names(run: ArmRun) -> tuple[str, ...]:
+    return _OF_BASELINE if run.arm == BASELINE else _OF_ARM
 
 
 def _adopt(job: Job, names: Sequence[str], donors: Sequence[RunDir]) -> list[str]:
@@ -215,17 +220,22 @@ class _Parent:
             self._told = True
 
 
-def _write(root: RunDir, plan: Plan, failures: Sequence[Failure], overwrite: bool) -> tuple[list[Result], Summary]:
+def _write(
+    root: RunDir, plan: Plan, done: Sequence[ArmRun], failures: Sequence[Failure]
+) -> tuple[list[Result], Summary]:
     """`experiment/`: every result, tables, page; again after each cell. What other settings gave is left out."""
-    done = [run for run in plan.runs if not _is_left(run, overwrite)]
+    done = sorted(done, key=plan.runs.index)
     results = [r for r in map(read_result, done) if r is not None]
     real = [r for run in done if run.arm == BASELINE and (r := read_result(run, "train")) is not None]
     summary = summarise(plan, results, real, failures)
     folder = root.folder("experiment")
-    (folder / "results.csv").write_bytes(results_csv([*results, *real]).encode())
-    (folder / "differences.csv").write_bytes(differences_csv(summary).encode())
-    (folder / "tables.md").write_bytes(markdown(plan, summary).encode())
-    (folder / "index.html").write_bytes(render(plan, summary, results, root.root.name).encode())
+    files = {
+        "results.csv": results_csv([*results, *real]),
+        "differences.csv": differences_csv(summary),
+        "tables.md": markdown(plan, summary),
+    }
+    for name, text in {**files, "index.html": render(plan, summary, results, root.root.name, files)}.items():
+        (folder / name).write_bytes(text.encode())
     return results, summary
 
 
@@ -253,9 +263,8 @@ def _print_plan(plan: Plan, overwrite: bool) -> None:
     for column in ("arm", "compared with", "changes"):
         arms.add_column(column, overflow="fold")
     for name in (BASELINE, *asked.arms):
-        changes = asked.arms[name].settings if name in asked.arms else {}
-        text = " ".join(f"{k}={json.dumps(v, default=str)}" for k, v in changes.items())
-        arms.add_row(name, asked.control_of(name) or "", "no fine-tuning" if name == BASELINE else text)
+        text = "no fine-tuning" if name == BASELINE else changes_of(asked.arms[name])
+        arms.add_row(name, asked.control_of(name) or "", text)
     console = Console(width=None if Console().is_terminal else 150)
     console.print(arms)
     cells = Table(title=f"{len(plan.runs):,} runs", title_justify="left")

@@ -177,7 +177,7 @@ def test_a_seed_that_one_side_lacks_is_left_out(plan):
 def test_sentences_claim_no_more_than_the_interval(plan):
     wide = {"continued": [20, 30], "lds": [21, 33], "typical": [18, 28.001]}
     summary = summarise(plan, results_of(plan, wide))
-    told = " ".join(findings(summary, summary.groups[0]))
+    told = " ".join(findings(summary.groups[0]))
     assert "Lowest Fréchet distance of 3 arms: typical" in told
     assert (
         "Fréchet distance below the control’s, Student’s interval without zero: typical (−2.00 [−2.00, −2.00])" in told
@@ -185,7 +185,7 @@ def test_sentences_claim_no_more_than_the_interval(plan):
     assert "Not told apart from the control by Fréchet distance: lds (+2.00 [+1.00, +3.00])" in told
     assert "2 comparisons at 95 % each, not corrected" in told
     one = summarise(plan, results_of(plan, {"continued": [20], "lds": [10]}))
-    assert findings(one, one.groups[0])[1:] == ["One seed: no difference can be told from chance."]
+    assert findings(one.groups[0])[1:] == ["One seed: no difference can be told from chance."]
 
 
 def test_tables_and_csv_hold_every_result(plan):
@@ -223,7 +223,8 @@ def test_what_failed_is_told(plan):
 
 def test_the_page_stands_alone_and_says_what_is_missing(plan):
     found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21, 33]})
-    page = render(plan, summarise(plan, found), found, "a<b")
+    files = {"results.csv": results_csv(found), "differences.csv": "a,b", "tables.md": "c"}
+    page = render(plan, summarise(plan, found), found, "a<b", files)
     assert "a&lt;b" in page
     assert f"{len(found)} of {len(plan.runs)} runs are done" in page
     assert "https:" not in page
@@ -231,7 +232,7 @@ def test_the_page_stands_alone_and_says_what_is_missing(plan):
     assert page.count("<img") == page.count(" alt=")
     assert 'download="differences.csv"' in page
     assert 'download="results.csv"' in page
-    assert page == render(plan, summarise(plan, found), found, "a<b")
+    assert page == render(plan, summarise(plan, found), found, "a<b", files)
 
 
 def test_results_are_read_from_run_directories(plan, tmp_path):
