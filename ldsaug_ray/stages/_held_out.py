@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,11 @@ from ldsaug_ray.stages.encode import read_latents
 LIMIT = 10_000  # enough for any quantile of interest; of more, those whose hashed keys come first
 
 
-def score_held_out(job: Job, train: np.ndarray, sigma: float) -> tuple[HeldOut | None, int]:
-    """Score the latents of split `test` against the training latents: `held_out/` (key, log_lds).
+def score_held_out(
+    job: Job, train: np.ndarray, sigmas: Sequence[float], runs: Sequence[RunDir]
+) -> list[tuple[HeldOut | None, int]]:
+    """Score the latents of split `test` against the training latents: `held_out/` (key, log_lds) of each run directory,
+    one for each bandwidth.
 
     Returns what the manifest keeps of them and the table's digest; none, and no file, without test images.
 
@@ -26,16 +30,18 @@ def score_held_out(job: Job, train: np.ndarray, sigma: float) -> tuple[HeldOut |
     """
     keys, z = read_latents(job, "test")
     if not keys:
-        return None, 0
+        return [(None, 0)] * len(sigmas)
     rows = sorted(sorted(range(len(keys)), key=lambda k: _rank(keys[k], job.config.seed))[:LIMIT])
     names, points = [keys[k] for k in rows], z[rows]
     validate_latents(points, keys=names, name="the held-out latents")
     settings = job.config.score
-    scores = score_points(train, points, [sigma], tile_rows=settings.tile_rows, tile_latents=settings.tile_latents)
-    log_lds = scores[:, 0]
-    table = pa.table({"key": pa.array(names, pa.string()), "log_lds": log_lds})
-    (job.run.folder("held_out") / "part-000000.parquet").write_table(table)
-    return HeldOut.of(log_lds), table_digest(table)
+    scores = score_points(train, points, sigmas, tile_rows=settings.tile_rows, tile_latents=settings.tile_latents)
+    found: list[tuple[HeldOut | None, int]] = []
+    for log_lds, run in zip(scores.T, runs, strict=True):
+        table = pa.table({"key": pa.array(names, pa.string()), "log_lds": np.ascontiguousarray(log_lds)})
+        (run.folder("held_out") / "part-000000.parquet").write_table(table)
+        found.append((HeldOut.of(log_lds), table_digest(table)))
+    return found
 
 
 def held_out_scores(run: RunDir) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +20,7 @@ from ldsaug_ray.digest import table_digest
 from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
 from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
-from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.rundir import Counts, UnitResult, mark
 from ldsaug_ray.stages._index import approximation
 from ldsaug_ray.stages._job import cluster_resources, limit_threads, pool_of
 from ldsaug_ray.storage import Location
@@ -40,15 +40,17 @@ def _rows_of(shard: np.ndarray, start: int, rows: np.ndarray) -> tuple[np.ndarra
 
 
 class Scorer(ABC):
-    """Turns a range of candidates into a stored part; how sums over the latents come about is the subclass's."""
+    """Turns a range of candidates into a stored part, one for each bandwidth in a run directory of its own; how sums
+    over the latents come about is the subclass's.
+    """
 
-    def __init__(self, n: int, keys: pa.StringArray, config: Config, sigma: float, run: Location):
-        self.n, self.keys, self.sigma, self.run = n, keys, sigma, run
+    def __init__(self, n: int, keys: pa.StringArray, config: Config, sigmas: Sequence[float], runs: Sequence[Location]):
+        self.n, self.keys, self.sigmas, self.runs = n, keys, tuple(sigmas), tuple(runs)
         self.settings, self.seed = config.score, config.seed
 
     @abstractmethod
     def score(self, pairs: np.ndarray) -> PairScores:
-        """Scores of the pairs, arrays [P, A, 1]; in a plan of blocks they are whole rows of one."""
+        """Scores of the pairs, arrays [P, A, S]; in a plan of blocks they are whole rows of one."""
 
     def __call__(self, unit: int, bounds: pa.Table) -> UnitResult:
         settings = self.settings
@@ -66,17 +68,25 @@ class Scorer(ABC):
             "parent_j": self.keys.take(pa.array(plan.j[ids])),
             "alpha": plan.alpha[ids],
         }
-        for field in fields(found):  # of an interval too, where there is one
-            array = getattr(found, field.name)
-            if isinstance(array, np.ndarray):
-                columns[field.name] = array.reshape(-1)[ids]
-        table = pa.table(columns)
-        file = f"scores/part-{unit:06d}.parquet"
-        (self.run / file).write_table(table)
-        extra = {}
-        if "log_lds_low" in columns:
-            extra["interval"] = float(np.median(columns["log_lds_high"] - columns["log_lds_low"]))
-        return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),), extra)
+        # of an interval too, where there is one
+        arrays = {f.name: x for f in fields(found) if isinstance(x := getattr(found, f.name), np.ndarray)}
+        results = []
+        for s, run in enumerate(self.runs):
+            numbers = {name: array[..., s].reshape(-1)[ids] for name, array in arrays.items()}
+            results.append(_stored(unit, run, {**columns, **numbers}))
+        for run, result in zip(self.runs[1:], results[1:], strict=True):
+            mark(run, "score", result)
+        return results[0]  # whose marker comes last, and stands for all of them
+
+
+def _stored(unit: int, run: Location, columns: Mapping[str, Any]) -> UnitResult:
+    table = pa.table(dict(columns))
+    file = f"scores/part-{unit:06d}.parquet"
+    (run / file).write_table(table)
+    extra = {}
+    if "log_lds_low" in columns:
+        extra["interval"] = float(np.median(columns["log_lds_high"] - columns["log_lds_low"]))
+    return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), (file,), (len(table),), extra)
 
 
 class _ExactScorer(Scorer):
@@ -106,7 +116,7 @@ class _ExactScorer(Scorer):
         settings = self.settings
         block = settings.block_shape
         rows, local, shape = parents_of(pairs, None if block is None else block[1])
-        work = Work.of(rows, self.vectors(rows), local, settings.alphas, [self.sigma], settings.interpolation, shape)
+        work = Work.of(rows, self.vectors(rows), local, settings.alphas, self.sigmas, settings.interpolation, shape)
         return scores(work, self.parts(work), self.n)
 
 
@@ -191,7 +201,7 @@ class ApproximateScoreWorker(Scorer):
             self.train,
             pairs,
             settings.alphas,
-            [self.sigma],
+            self.sigmas,
             approximation=self.approximation,
             index=self.index,
             latents=self.latents,

@@ -8,7 +8,8 @@ same to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Config
+from ldsaug_ray.config.settings import Sigma
 from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
 from ldsaug_ray.lds.shards import Frame, cut
-from ldsaug_ray.rundir import UnitResult, total
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.rundir import RunDir, UnitResult, total
 from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._index import choice, open_index
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
@@ -39,6 +42,45 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     Raises:
         InputError: a latent is not finite (the message names its key), or there are too few for the plan.
     """
+    (outcome,) = _outcomes(job, done, [job.config.score.sigma], [job.run])
+    return outcome
+
+
+def score_at(job: Job, targets: Sequence[tuple[Config, RunDir]]) -> None:
+    """Bring stage `score` of several run directories to completion in one pass over the latents.
+
+    A candidate's distances are taken once for all bandwidths. What is done already in all of them is not done again.
+
+    Args:
+        job: the invocation, whose run directory has the latents.
+        targets: settings that differ from the job's in `score.sigma` alone, and where their scores go.
+
+    Raises:
+        InputError: as `run`.
+    """
+    digests = {"encode": job.run.require("encode", "digest")}
+    left = []
+    for config, run in targets:
+        identity = STAGES["score"].fingerprint(config, digests)
+        if not run.is_complete("score", identity):
+            left.append((config, run, identity))
+    if not left:
+        return
+    finished = [run.begin("score", identity) for _, run, identity in left]
+    done = {n: r for n, r in finished[0].items() if all(n in other for other in finished)}
+    started = time.monotonic()
+    runs = [run for _, run, _ in left]
+    outcomes = _outcomes(job, done, [config.score.sigma for config, _, _ in left], runs)
+    seconds = time.monotonic() - started
+    for (_, run, identity), outcome in zip(left, outcomes, strict=True):
+        facts = {"bandwidths_at_once": len(left), **outcome.facts}
+        run.finish("score", identity, outcome.counts, outcome.digest, seconds, outcome.counts.rows_in, **facts)
+
+
+def _outcomes(
+    job: Job, done: Mapping[int, UnitResult], rules: Sequence[Sigma], runs: Sequence[RunDir]
+) -> list[Outcome]:
+    """Of each bandwidth; the first run directory's markers say which units are done."""
     with TemporaryDirectory(prefix="ldsaug-") as folder:
         placement = ""
 
@@ -52,16 +94,25 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             return np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)  # not in this process's memory
 
         keys, train = read_latents(job, "train", allocate)
-        return _score(job, done, keys, train, placement)
+        return _score(job, done, keys, train, placement, rules, runs)
 
 
-def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.ndarray, placement: str) -> Outcome:
+def _score(
+    job: Job,
+    done: Mapping[int, UnitResult],
+    keys: list[str],
+    train: np.ndarray,
+    placement: str,
+    rules: Sequence[Sigma],
+    runs: Sequence[RunDir],
+) -> list[Outcome]:
     import ray
 
     settings = job.config.score
     validate_latents(train, keys=keys)
     candidates(len(train), settings.alphas, 0, 1, job.config.seed, settings.block_shape)  # too few latents?
-    chosen = resolve_sigma(train, settings, job.config.seed)
+    chosen = [resolve_sigma(train, settings.model_copy(update={"sigma": r}), job.config.seed) for r in rules]
+    sigmas = [c.sigma for c in chosen]
     frame, step = Frame.over(train), settings.unit_candidates
     ranges = [(a, min(a + step, settings.n_candidates)) for a in range(0, settings.n_candidates, step)]
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
@@ -85,37 +136,41 @@ def _score(job: Job, done: Mapping[int, UnitResult], keys: list[str], train: np.
         pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
         worker, source = ShardedScoreWorker, (actors, *train.shape)
     try:
-        results = run_units(
-            job,
+        carrier = run_units(
+            replace(job, run=runs[0]),
             "score",
             units,
             {n: b - a for n, (a, b) in enumerate(ranges)},
             done,
             pool,
             worker,
-            (*source, ray.put(pa.array(keys, pa.string())), job.config, chosen.sigma, job.run.root),
+            (*source, ray.put(pa.array(keys, pa.string())), job.config, sigmas, [run.root for run in runs]),
             unit_name="candidates",
         )
     finally:
         for actor in actors:
             ray.kill(actor)
-    counts, digest = total(results.values())
-    held_out, digest_held_out = score_held_out(job, train, chosen.sigma)
-    facts: dict[str, Any] = {
-        "sigma": chosen.sigma,
-        "sigma_rule": chosen.rule,
-        "sigma_numbers": chosen.numbers,
-        "latents": len(keys),
-        "held_out": None if held_out is None else asdict(held_out),
-        "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
-        "backend": backend,
-        "placement": placement,
-        "shards": len(shards),
-    }
-    if kind:
-        widths = [result.extra["interval"] for result in results.values()]
-        facts |= {"index": kind, "interval_width": float(np.median(widths))}
-    return Outcome(counts, digest_text(add_digests([int(digest, 16), digest_held_out])), facts)
+    real = score_held_out(job, train, sigmas, runs)
+    outcomes = []
+    for bandwidth, run, (held_out, digest_held_out) in zip(chosen, runs, real, strict=True):
+        results = carrier if run is runs[0] else run.finished_units("score")
+        counts, digest = total(results.values())
+        facts: dict[str, Any] = {
+            "sigma": bandwidth.sigma,
+            "sigma_rule": bandwidth.rule,
+            "sigma_numbers": bandwidth.numbers,
+            "latents": len(keys),
+            "held_out": None if held_out is None else asdict(held_out),
+            "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
+            "backend": backend,
+            "placement": placement,
+            "shards": len(shards),
+        }
+        if kind:
+            widths = [result.extra["interval"] for result in results.values()]
+            facts |= {"index": kind, "interval_width": float(np.median(widths))}
+        outcomes.append(Outcome(counts, digest_text(add_digests([int(digest, 16), digest_held_out])), facts))
+    return outcomes
 
 
 def _placement(config: Config, size: int) -> str:

@@ -119,8 +119,8 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
     bandwidth = resolve_sigma(train, config.score, config.seed)
     n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
     ranges = [pa.table({"start": [a], "stop": [min(a + step, n)]}) for a in range(0, n, step)]
-    scorer = ScoreWorker([train], Frame.over(train), pa.array(keys, pa.string()), config, bandwidth.sigma, run.root)
-    held_out, _ = score_held_out(job, train, bandwidth.sigma)
+    scorer = ScoreWorker([train], Frame.over(train), pa.array(keys, pa.string()), config, [bandwidth.sigma], [run.root])
+    ((held_out, _),) = score_held_out(job, train, [bandwidth.sigma], [run])
     facts: dict[str, Any] = {
         "sigma": bandwidth.sigma,
         "sigma_rule": bandwidth.rule,

@@ -71,13 +71,13 @@ def test_of_many_held_out_latents_the_same_are_scored(digits_job: Job, monkeypat
     order = np.random.default_rng(0).permutation(len(z))
     for some in (np.arange(len(z)), order):
         monkeypatch.setattr(_held_out, "read_latents", lambda *_, s=some: ([keys[k] for k in s], z[s]))
-        _held_out.score_held_out(digits_job, train, 1.0)
+        _held_out.score_held_out(digits_job, train, [1.0], [digits_job.run])
     first, again = (dict(zip(*t.to_pydict().values(), strict=True)) for t in written)
     assert len(first) == 10
     assert first == pytest.approx(again)
     monkeypatch.setattr(_held_out, "read_latents", lambda *_: (keys, np.full_like(z, np.nan)))
     with pytest.raises(InputError, match=r"the held-out latents hold NaN.*\(key "):
-        _held_out.score_held_out(digits_job, train, 1.0)
+        _held_out.score_held_out(digits_job, train, [1.0], [digits_job.run])
 
 
 def test_histogram_counts_every_candidate(data: ReportData) -> None:
