@@ -765,6 +765,64 @@ class Experiment(Section):
         return self.arms[arm].control or ("baseline" if arm == self.control else self.control)
 
 
+class Range(Section):
+    """Values of a setting from low to high, both included."""
+
+    low: float = Field(description="smallest value")
+    high: float = Field(description="largest value")
+    log: bool = Field(False, description="by ratios, not by differences")
+    whole: bool = Field(False, description="whole numbers alone")
+    values: Annotated[int, Field(ge=2)] | None = Field(None, description="this many, evenly spaced; none: any")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}: the range is empty")
+        if self.log and self.low <= 0:
+            raise ValueError("log needs a low above 0")
+        if self.whole and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("whole needs whole ends")
+        return self
+
+
+Measure = Literal[
+    "frechet",
+    "kernel_distance",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "sharpness",
+    "nearer",
+    "attribute_gap",
+    "a_likelihood",
+    "a_attribute_gap",
+    "a_nearer",
+]
+
+
+class Tune(Section):
+    """A search over settings, by `ldsaug tune`. Other commands take no notice of it."""
+
+    space: dict[str, Range | Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        {},
+        description="dotted name of a setting -> list of values, or {low, high, log, whole, values}; images, model "
+        "and latents are those of the settings as they stand",
+    )
+    objectives: tuple[dict[Measure, Annotated[float, Field(gt=0)]], ...] = Field(
+        ({"frechet": 1.0},),
+        min_length=1,
+        max_length=2,
+        description="what is made small: {measure: weight}, summed; of measures where more is better the negative "
+        "counts. Two: their Pareto front. a_likelihood, a_attribute_gap and a_nearer look at A alone and need no "
+        "training",
+    )
+    search: Literal["tpe", "random", "grid"] = Field("tpe", description="tpe: Optuna's; grid: every combination once")
+    trials: Positive = Field(24, description="with tpe and random: trials in all")
+    bandwidths: Positive = Field(8, description="values of a range of score.sigma that has no `values`")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the search; a trial's own seed is the run's")
+
+
 class Config(Section):
     """One run, whole."""
 
@@ -786,6 +844,7 @@ class Config(Section):
     sample: Sample = Sample()
     tracking: Tracking = Tracking()
     experiment: Experiment = Experiment()
+    tune: Tune = Tune()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,159 @@
+"""The space of a search: each setting's values, as points of a grid, at random, or as Optuna's distributions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ldsaug_ray.config import Config, load_config
+from ldsaug_ray.config.settings import Range
+from ldsaug_ray.errors import ConfigError
+
+Point = Mapping[str, Any]  # dotted name -> value
+
+MOST_POINTS = 100_000  # of a grid
+_UPSTREAM = ("run_dir", "seed", "data", "vae", "train", "encode", "ray", "tracking", "experiment", "tune", "report")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting: its `values`, in order, or any number from `low` to `high`."""
+
+    name: str
+    values: tuple[Any, ...] | None
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+
+    def at(self, u: float) -> Any:
+        """The value at u, 0 <= u < 1."""
+        if self.values is not None:
+            return self.values[int(u * len(self.values))]
+        if self.whole:
+            span = self.high + 1 - self.low
+            if not self.log:
+                return int(self.low + int(u * span))
+            return int(min(self.high, np.floor(self.low * ((self.high + 1) / self.low) ** u)))
+        return float(self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low))
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """What a check must try: every value, or both ends."""
+        return self.values if self.values is not None else (self.at(0.0), int(self.high) if self.whole else self.high)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All dimensions, in the order of the settings."""
+
+    dimensions: tuple[Dimension, ...]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it has a grid."""
+        return all(d.values is not None for d in self.dimensions)
+
+    def grid(self) -> list[Point]:
+        """Every combination, the last setting fastest.
+
+        Raises:
+            ConfigError: a range has no number of values, or there are too many combinations.
+        """
+        for d in self.dimensions:
+            if d.values is None:
+                raise ConfigError(f"tune.space.{d.name}: search: grid needs a list, or a range with `values`")
+        size = int(np.prod([len(d.values or ()) for d in self.dimensions], dtype=np.float64))
+        if size > MOST_POINTS:
+            raise ConfigError(f"tune.space: a grid of {size:,} points; the most is {MOST_POINTS:,}")
+        names = [d.name for d in self.dimensions]
+        points = itertools.product(*(d.values or () for d in self.dimensions))
+        return [dict(zip(names, point, strict=True)) for point in points]
+
+    def random(self, n: int, seed: int) -> list[Point]:
+        """n points; the k-th depends on the seed and k alone."""
+        points: list[Point] = []
+        for k in range(n):
+            u = np.random.default_rng([seed, k]).random(len(self.dimensions))
+            points.append({d.name: d.at(float(x)) for d, x in zip(self.dimensions, u, strict=True)})
+        return points
+
+    def scorings(self) -> list[Point]:
+        """Every combination of what changes the scores: each is scored once, whatever trials take it."""
+        of_score = [d for d in self.dimensions if d.name.split(".")[0] == "score"]
+        return Space(tuple(of_score)).grid()
+
+
+def space_of(config: Config) -> Space:
+    """The space that the settings ask for.
+
+    Raises:
+        ConfigError: it is empty, names what all trials share, or has a range of `score` that is not finite.
+    """
+    asked = config.tune
+    if not asked.space:
+        raise ConfigError("tune.space names no setting; configs/tune-demo.yaml is an example")
+    dimensions = []
+    for name, given in asked.space.items():
+        if name.split(".")[0] in _UPSTREAM:
+            raise ConfigError(
+                f"tune.space: {name} cannot be searched: a search starts from one set of images, model and latents "
+                "(an experiment, `ldsaug experiment`, compares those)"
+            )
+        dimensions.append(_dimension(name, given, asked.bandwidths))
+    return Space(tuple(dimensions))
+
+
+def configs_of(path: str, overrides: Sequence[str], space: Space) -> None:
+    """Try every value, each with the others as they stand: what cannot be is said before work starts.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is not possible.
+    """
+    for dimension in space.dimensions:
+        for value in dimension.ends:
+            config_at(path, overrides, {dimension.name: value})
+
+
+def config_at(path: str, overrides: Sequence[str], point: Point, **fixed: Any) -> Config:
+    """The settings at a point, as if they stood last on the command line.
+
+    Raises:
+        ConfigError: they are not possible.
+    """
+    changes = {**point, **{name.replace("__", "."): value for name, value in fixed.items()}}
+    try:
+        return load_config(path, [*overrides, *(f"{name}={json.dumps(value)}" for name, value in changes.items())])
+    except ConfigError as e:
+        raise ConfigError(f"tune.space at {_shown(point)}: {e}") from None
+
+
+def _dimension(name: str, given: Range | Sequence[Any], bandwidths: int) -> Dimension:
+    if not isinstance(given, Range):
+        if len({json.dumps(v, sort_keys=True) for v in given}) < len(given):
+            raise ConfigError(f"tune.space.{name}: each value once")
+        return Dimension(name, tuple(given))
+    count = given.values
+    if count is None and name.startswith("score.sigma."):
+        count = bandwidths
+    if count is None and name.startswith("score."):
+        raise ConfigError(f"tune.space.{name}: each value is scored anew; give a list, or a range with `values`")
+    if count is None:
+        return Dimension(name, None, given.low, given.high, given.log, given.whole)
+    return Dimension(name, tuple(dict.fromkeys(_spaced(given, count))))
+
+
+def _spaced(given: Range, count: int) -> Iterator[float]:
+    for k in range(count):
+        u = k / (count - 1)
+        value = given.low * (given.high / given.low) ** u if given.log else given.low + u * (given.high - given.low)
+        yield round(value) if given.whole else float(f"{value:.6g}")
+
+
+def _shown(point: Point) -> str:
+    return ", ".join(f"{name}={value}" for name, value in point.items())
