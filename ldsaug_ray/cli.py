@@ -1,4 +1,5 @@
-"""The command line: `ldsaug run CONFIG [name=value …]`, single stages, `sample`, `experiment`, `settings`, `doctor`.
+"""The command line: `ldsaug run CONFIG [name=value …]`, single stages, `sample`, `experiment`, `tune`,
+`compare`, `settings`, `doctor`.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
 """
@@ -89,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--n", metavar="N", help="images to draw (setting sample.n)")
     sample.add_argument("--out", metavar="DIR", help="folder or URI to write to (setting sample.out)")
     _add_run(commands, "experiment", "arms from one baseline, over seeds and training-set sizes, compared in tables")
+    tune = _add_run(commands, "tune", "search over settings, such as sigma and tau, by Ray Tune; a trial is a run")
+    tune.add_argument("--resume", action="store_true", help="go on with a search, which must be there (else: or begin)")
+    compare = commands.add_parser("compare", help="settings that differ between runs, and their metrics, from MLflow")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="MLflow run id, run name, or run directory")
+    compare.add_argument("--csv", action="store_true", help="as CSV")
+    compare.add_argument("--verbose", action="store_true", help="show tracebacks")
     settings = commands.add_parser("settings", help="list every setting, its default and meaning")
     settings.add_argument("filter", nargs="?", default="", help="only settings whose name contains this")
     doctor = commands.add_parser("doctor", help="check Ray, FAISS, MLflow, devices and feature weights")
@@ -116,6 +123,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from ldsaug_ray.stages.doctor import examine
 
         return examine(verbose=arguments.verbose)
+    if arguments.command == "compare":
+        from ldsaug_ray.compare import compare_command
+
+        return compare_command(arguments.runs, as_csv=arguments.csv)
     from ldsaug_ray.config import load_config
     from ldsaug_ray.stages.command import run_command
 
@@ -127,6 +138,17 @@ def _dispatch(arguments: argparse.Namespace) -> int:
             arguments.overrides,
             dry_run=arguments.dry_run,
             overwrite=arguments.overwrite,
+            verbose=arguments.verbose,
+        )
+    if arguments.command == "tune":
+        from ldsaug_ray.stages.tune import tune_command
+
+        return tune_command(
+            arguments.config,
+            arguments.overrides,
+            dry_run=arguments.dry_run,
+            overwrite=arguments.overwrite,
+            resume=arguments.resume,
             verbose=arguments.verbose,
         )
     if arguments.command == "sample":

@@ -15,8 +15,9 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARAMETERS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
+_RUNS_PER_CALL = 500
 
 
 def tracking_uri() -> str:
@@ -103,17 +105,67 @@ class Tracker:
         """Tags that make another run a child of this one."""
         return {"mlflow.parentRunId": self.run_id}
 
-    def send(self, config: Config, run: RunDir, stages: Sequence[str]) -> None:
-        """Send what MLflow has not got yet of the complete ones of `stages`; raises whatever MLflow's client raises."""
-        tags = self._client.get_run(self.run_id).data.tags
+    def child(self, config: Config, name: str, tag: str, value: str) -> Tracker:
+        """The child run that has the tag, or a new one; raises whatever MLflow's client raises.
+
+        Args:
+            config: its settings.
+            name: of a new run.
+            tag: its name; with its value no two children have it.
+            value: letters and digits.
+        """
+        own = {**self.child_of(), tag: value}
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in own.items())
+        found = self._client.search_runs([experiment], query, max_results=1)
+        if found:
+            child = Tracker(self._client, str(found[0].info.run_id))
+            self._client.update_run(child.run_id, status="RUNNING")
+        else:
+            child = Tracker(self._client, str(self._client.create_run(experiment, run_name=name, tags=own).info.run_id))
+        child._log_parameters(config)
+        return child
+
+    def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
+        """Child runs that have the tag, by its value, with all their tags."""
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        found: dict[str, tuple[Tracker, Mapping[str, str]]] = {}
+        page: str | None = None
+        while page != "":
+            runs = self._client.search_runs([experiment], query, max_results=_RUNS_PER_CALL, page_token=page)
+            for run in runs:
+                if tag in run.data.tags:
+                    found[run.data.tags[tag]] = (Tracker(self._client, str(run.info.run_id)), run.data.tags)
+            page = runs.token or ""
+        return found
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self._client.set_tag(self.run_id, name, value)
+
+    def once(self, name: str, identity: str, send: Callable[[], None]) -> None:
+        """Send something unless a tag says that this very thing was sent."""
+        tag = f"ldsaug.sent.{name}"
+        if self._client.get_run(self.run_id).data.tags.get(tag) != identity:
+            send()
+            self.tag(tag, identity)
+
+    def send(self, config: Config, run: RunDir, stages: Sequence[str], *, models: bool = True) -> None:
+        """Send what MLflow has not got yet of the complete ones of `stages`; raises whatever MLflow's client raises.
+
+        Args:
+            config: the settings.
+            run: has the stages.
+            stages: their names.
+            models: log the VAEs of `train` and `finetune` as models.
+        """
         for stage in stages:
             entry = run.entry(stage)
-            if entry is None or tags.get(f"ldsaug.sent.{stage}") == (identity := fingerprint(entry)):
-                continue
-            self._send_stage(config, run, stage, entry)
-            self._client.set_tag(self.run_id, f"ldsaug.sent.{stage}", identity)
+            if entry is not None:
+                self.once(stage, fingerprint(entry), partial(self._send_stage, config, run, stage, entry, models))
 
-    def _send_stage(self, config: Config, run: RunDir, stage: str, entry: Mapping[str, Any]) -> None:
+    def _send_stage(self, config: Config, run: RunDir, stage: str, entry: Mapping[str, Any], models: bool) -> None:
         """Numbers of the manifest entry as metrics `stage/name`, and what else the stage has to show."""
         self.log_metrics([(f"{stage}/{k}", v, 0) for k, v in _flatten(entry).items()])
         root = run.folder(stage)
@@ -121,7 +173,8 @@ class Tracker:
             self._log_dataset(config, entry)
         elif stage in ("train", "finetune"):
             self._log_curve(stage, (root / "curve.json").read_json())
-            self._log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
+            if models:
+                self.log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
         elif stage == "evaluate":
             self.log_files([root / "metrics.json"], "evaluate")
         elif stage == "report":
@@ -152,10 +205,18 @@ class Tracker:
         )
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def _log_vae(self, config: Config, weights: Location, name: str) -> None:
-        """A VAE as a logged model: latents to images, `mlflow.pyfunc.load_model` opens it."""
+    def log_vae(self, config: Config, weights: Location, name: str, register_as: str | None = None) -> None:
+        """A VAE as a logged model: latents to images, `mlflow.pyfunc.load_model` opens it.
+
+        Args:
+            config: the settings.
+            weights: the file.
+            name: of the logged model.
+            register_as: of the registered model, of which it becomes a new version.
+        """
         import mlflow.pyfunc
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.exceptions import MlflowException
         from mlflow.models import Model, ModelSignature
         from mlflow.types.schema import Schema, TensorSpec
 
@@ -183,6 +244,12 @@ class Tracker:
             self._client.log_model_artifacts(model.model_id, str(folder))
         self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        if register_as is not None:
+            with suppress(MlflowException):  # there is one of that name
+                self._client.create_registered_model(register_as)
+            self._client.create_model_version(
+                register_as, f"models:/{model.model_id}", self.run_id, model_id=model.model_id
+            )
 
     def log_files(self, files: Sequence[Location], folder: str) -> None:
         """Files of the run directory as artifacts."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -24,19 +25,37 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
         UsageError: an override has no `=`.
         StorageError: the file cannot be read.
     """
-    tree: Any = {}
-    if path is not None:
-        try:
-            tree = yaml.load(Location.of(path).read_text(), _Loader)
-        except yaml.YAMLError as e:
-            raise ConfigError(f"{path}: not valid YAML: {e}") from None
-        tree = {} if tree is None else tree
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{path}: expected settings as `name: value` lines, found {_shown(tree)}")
-    for override in overrides:
-        _apply(tree, override)
+    return build_config({} if path is None else read_tree(path), overrides, path)
+
+
+def read_tree(path: str) -> dict[str, Any]:
+    """What a YAML file says, not validated yet.
+
+    Raises:
+        ConfigError: it is no YAML file, or none with settings.
+        StorageError: it cannot be read.
+    """
     try:
-        return Config.model_validate(tree)
+        tree = yaml.load(Location.of(path).read_text(), _Loader)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{path}: not valid YAML: {e}") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected settings as `name: value` lines, found {_shown(tree)}")
+    return tree
+
+
+def build_config(tree: Mapping[str, Any], overrides: Sequence[str], path: str | None = None) -> Config:
+    """Apply overrides to a tree of `read_tree`, and validate; the tree stays as it is.
+
+    Raises:
+        ConfigError, UsageError: as `load_config`.
+    """
+    whole = copy.deepcopy(dict(tree))
+    for override in overrides:
+        _apply(whole, override)
+    try:
+        return Config.model_validate(whole)
     except ValidationError as e:
         overridden = {override.partition("=")[0].strip() for override in overrides}
         lines = []

@@ -801,6 +801,15 @@ Measure = Literal[
 ]
 
 
+class Asha(Section):
+    """Asynchronous successive halving (Li et al. 2020): of the trials that reach a rung, the better ones go on."""
+
+    grace_steps: Positive = Field(description="fine-tuning steps before the first evaluation")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+        3, description="one of so many goes on at each rung; rungs lie this factor apart"
+    )
+
+
 class Tune(Section):
     """A search over settings, by `ldsaug tune`. Other commands take no notice of it."""
 
@@ -819,8 +828,29 @@ class Tune(Section):
     )
     search: Literal["tpe", "random", "grid"] = Field("tpe", description="tpe: Optuna's; grid: every combination once")
     trials: Positive = Field(24, description="with tpe and random: trials in all")
-    bandwidths: Positive = Field(8, description="values of a range of score.sigma that has no `values`")
+    bandwidths: Annotated[int, Field(ge=2)] = Field(
+        8, description="values of a range of score.sigma that has no `values`"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of the search; a trial's own seed is the run's")
+    asha: Asha | None = Field(
+        None,
+        description="{grace_steps, reduction_factor}: stop fine-tunings that fall behind; none: each runs to its end",
+    )
+    hours: float | None = Field(None, gt=0, description="no trial starts after this time; none: no limit")
+    concurrent: Positive | Literal["auto"] = Field(
+        "auto", description="trials at once; auto: as many as fine-tunings fit in the cluster, one GPU each"
+    )
+    max_failures: int = Field(1, ge=0, description="a trial that crashes is tried again this often")
+    register_as: str | None = Field(
+        None,
+        description="name in MLflow's model registry under which the best trial's VAE is registered; none: it is not",
+    )
+
+    @model_validator(mode="after")
+    def _one_rung(self) -> Tune:
+        if self.asha is not None and len(self.objectives) > 1:
+            raise ValueError("asha ranks trials by one objective; give one, or leave asha out")
+        return self
 
 
 class Config(Section):

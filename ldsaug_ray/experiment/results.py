@@ -91,7 +91,11 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
 def read_samples(run: ArmRun, n: int) -> NDArray[np.uint8] | None:
     """The first images drawn from the run's model, uint8[≤ n, R, R, 3]: the same latents in every arm of a cell, where
     the prior is N(0, I). None where there are none."""
-    folder = Location.of(run.config.run_dir) / f"drawn/{'train' if run.arm == BASELINE else 'finetune'}"
+    return first_drawn(Location.of(run.config.run_dir) / f"drawn/{'train' if run.arm == BASELINE else 'finetune'}", n)
+
+
+def first_drawn(folder: Location, n: int) -> NDArray[np.uint8] | None:
+    """The first images that `evaluate` drew to a folder, uint8[≤ n, R, R, 3]; None where there are none."""
     drawn = RunDir(folder)
     if drawn.entry("sample") is None:
         return None

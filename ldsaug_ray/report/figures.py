@@ -264,6 +264,65 @@ def differences(found: Sequence[Interval], label: str) -> bytes:
     return _figure(draw, grid="x", size=(_SIZE[0], 0.8 + 0.27 * max(3, len(rows))))
 
 
+def heat_map(
+    values: Floats, columns: Sequence[str], rows: Sequence[str], column_label: str, row_label: str, label: str
+) -> bytes:
+    """values float64[rows, columns], each written into its cell; NaN: an empty cell. Dark is low."""
+    shown = np.ma.masked_invalid(values)
+    low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
+    scale = mpl.colormaps["Blues_r"]
+
+    def draw(axes: Axes) -> None:
+        axes.pcolormesh(shown, cmap=scale, vmin=low, vmax=high + 0.25 * (high - low or 1.0), edgecolors="none")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                red, green, blue, _ = scale((value - low) / (1.25 * (high - low or 1.0)))
+                ink = "#101418" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "#fdfdfd"
+                axes.text(column + 0.5, row + 0.5, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
+        axes.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
+        axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            text.set_parse_math(False)
+        axes.tick_params(length=0)
+        axes.set_xlabel(column_label)
+        axes.set_ylabel(row_label)
+        axes.set_title(label)
+
+    size = (max(_SIZE[0], 1.2 + 0.55 * len(columns)), max(1.9, 1.1 + 0.32 * len(rows)))
+    return _figure(draw, grid=None, size=size)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mark with its text; `best`: drawn to stand out, and joined to the others that are."""
+
+    x: float
+    y: float
+    name: str
+    best: bool = False
+
+
+def points(found: Sequence[Point], x_label: str, y_label: str, *, joined: bool = False) -> bytes:
+    """Points in a plane; the best with their names."""
+
+    def draw(axes: Axes) -> None:
+        for best, colour, size in ((False, ALL, 5), (True, KEPT, 7)):
+            these = [p for p in found if p.best == best]
+            axes.plot([p.x for p in these], [p.y for p in these], "o", color=colour, ms=size)
+        best_ones = sorted((p for p in found if p.best), key=lambda p: p.x)
+        if joined:
+            axes.step([p.x for p in best_ones], [p.y for p in best_ones], where="post", color=KEPT, lw=1.3)
+        for p in best_ones:
+            axes.annotate(p.name, (p.x, p.y), xytext=(5, 4), textcoords="offset points", fontsize=8.5)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+        axes.margins(0.08, 0.12)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+
+    return _figure(draw, grid="both")
+
+
 def _to_log10(x: ArrayLike) -> ArrayLike:
     return np.asarray(x) / math.log(10)
 
@@ -293,12 +352,13 @@ def _ticks(axes: Axes, values: Floats) -> None:
 
 
 def _figure(
-    draw: Callable[[Axes], None], *, grid: Literal["both", "x", "y"], size: tuple[float, float] = _SIZE
+    draw: Callable[[Axes], None], *, grid: Literal["both", "x", "y"] | None, size: tuple[float, float] = _SIZE
 ) -> bytes:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        axes.grid(axis=grid)
+        if grid is not None:
+            axes.grid(axis=grid)
         draw(axes)
         out = io.StringIO()
         metadata = {"Date": None, "Creator": None}

@@ -10,14 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from ldsaug_ray.config import Config, load_config
+from ldsaug_ray.config import Config
+from ldsaug_ray.config.load import build_config, read_tree
 from ldsaug_ray.config.settings import Range
 from ldsaug_ray.errors import ConfigError
 
 Point = Mapping[str, Any]  # dotted name -> value
 
 MOST_POINTS = 100_000  # of a grid
-_UPSTREAM = ("run_dir", "seed", "data", "vae", "train", "encode", "ray", "tracking", "experiment", "tune", "report")
+_SHARED = (
+    "run_dir",
+    "seed",
+    "data",
+    "vae",
+    "train",
+    "encode",
+    "evaluate",
+    "ray",
+    "tracking",
+    "experiment",
+    "tune",
+    "report",
+)  # by all trials
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,14 @@ class Dimension:
     log: bool = False
     whole: bool = False
 
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.values is not None:
+            return ", ".join(f"{v:g}" if isinstance(v, float) else json.dumps(v) for v in self.values)
+        how = "whole numbers " if self.whole else ""
+        return f"{how}{self.low:g} to {self.high:g}{', by ratios' if self.log else ''}"
+
     def at(self, u: float) -> Any:
         """The value at u, 0 <= u < 1."""
         if self.values is not None:
@@ -41,6 +63,12 @@ class Dimension:
                 return int(self.low + int(u * span))
             return int(min(self.high, np.floor(self.low * ((self.high + 1) / self.low) ** u)))
         return float(self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of it."""
+        if self.values is not None:
+            return value in self.values
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -58,6 +86,10 @@ class Space:
     def is_finite(self) -> bool:
         """Whether it has a grid."""
         return all(d.values is not None for d in self.dimensions)
+
+    def holds(self, point: Point) -> bool:
+        """Whether a point of this or another space lies in it."""
+        return {d.name for d in self.dimensions} == set(point) and all(d.holds(point[d.name]) for d in self.dimensions)
 
     def grid(self) -> list[Point]:
         """Every combination, the last setting fastest.
@@ -100,16 +132,45 @@ def space_of(config: Config) -> Space:
         raise ConfigError("tune.space names no setting; configs/tune-demo.yaml is an example")
     dimensions = []
     for name, given in asked.space.items():
-        if name.split(".")[0] in _UPSTREAM:
+        if name.split(".")[0] in _SHARED:
             raise ConfigError(
-                f"tune.space: {name} cannot be searched: a search starts from one set of images, model and latents "
-                "(an experiment, `ldsaug experiment`, compares those)"
+                f"tune.space: {name} cannot be searched: all trials start from one set of images, model and "
+                "latents, and are measured alike (`ldsaug experiment` compares seeds and sizes)"
             )
         dimensions.append(_dimension(name, given, asked.bandwidths))
     return Space(tuple(dimensions))
 
 
-def configs_of(path: str, overrides: Sequence[str], space: Space) -> None:
+@dataclass(frozen=True)
+class Source:
+    """The settings file as it was when the search began, and the command line's settings."""
+
+    path: str
+    tree: Mapping[str, Any]
+    overrides: Sequence[str]
+
+    @classmethod
+    def read(cls, path: str, overrides: Sequence[str]) -> Source:
+        """Raises ConfigError and StorageError, as `load_config` does."""
+        return cls(path, read_tree(path), overrides)
+
+    def config(self, point: Point | None = None, fixed: Point | None = None) -> Config:
+        """The settings at a point, as if they stood last on the command line, and `fixed` after them.
+
+        Raises:
+            ConfigError: they are not possible.
+        """
+        changes = {**(point or {}), **(fixed or {})}
+        given = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+        try:
+            return build_config(self.tree, [*self.overrides, *given], self.path)
+        except ConfigError as e:
+            if not point:
+                raise
+            raise ConfigError(f"tune.space at {shown(point)}: {e}") from None
+
+
+def check_values(source: Source, space: Space) -> None:
     """Try every value, each with the others as they stand: what cannot be is said before work starts.
 
     Raises:
@@ -117,20 +178,7 @@ def configs_of(path: str, overrides: Sequence[str], space: Space) -> None:
     """
     for dimension in space.dimensions:
         for value in dimension.ends:
-            config_at(path, overrides, {dimension.name: value})
-
-
-def config_at(path: str, overrides: Sequence[str], point: Point, **fixed: Any) -> Config:
-    """The settings at a point, as if they stood last on the command line.
-
-    Raises:
-        ConfigError: they are not possible.
-    """
-    changes = {**point, **{name.replace("__", "."): value for name, value in fixed.items()}}
-    try:
-        return load_config(path, [*overrides, *(f"{name}={json.dumps(value)}" for name, value in changes.items())])
-    except ConfigError as e:
-        raise ConfigError(f"tune.space at {_shown(point)}: {e}") from None
+            source.config({dimension.name: value})
 
 
 def _dimension(name: str, given: Range | Sequence[Any], bandwidths: int) -> Dimension:
@@ -155,5 +203,6 @@ def _spaced(given: Range, count: int) -> Iterator[float]:
         yield round(value) if given.whole else float(f"{value:.6g}")
 
 
-def _shown(point: Point) -> str:
+def shown(point: Point) -> str:
+    """`name=value, …`."""
     return ", ".join(f"{name}={value}" for name, value in point.items())

@@ -1,20 +1,25 @@
-"""Trials of a search as they are kept: `trials/KEY/trial.json`, written once a trial is over.
+"""Trials of a search as they are kept: `search/trials/KEY.json`, written when a trial starts and again when it ends.
 
-A trial is known by its point alone, so that a search that goes on, or one with more trials, finds what was done.
+A trial is known by its point alone, so that a search that goes on, or one with more trials, finds what was done. What
+is made small is worked out from the measures when it is asked for: other objectives need no other trials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import StorageError
+from ldsaug_ray.search.objectives import Objectives, objective_values
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.storage import Location
 
-State = Literal["finished", "failed", "stopped"]
+State = Literal["running", "finished", "stopped", "failed", "crashed"]
+
+FOLDER = "search/trials"
 
 
 def key_of(point: Point) -> str:
@@ -26,57 +31,91 @@ def key_of(point: Point) -> str:
 class Trial:
     """A point, how its trial ended, and what it came to.
 
-    values: the objectives, less is better; none where it failed. measures: what they are made of, and more. why: of a
-    failure, in words. identity: fingerprint of everything else that the numbers depend on; with another one the trial
-    is done again. seconds: its own.
+    Attributes:
+        number: in the order of starting, from 1.
+        state: finished; stopped: by successive halving, at `step`; failed: these settings cannot work; crashed: by
+            something that may not happen again.
+        identity: fingerprint of everything that the numbers depend on; with another one the trial is done again.
+        measures: what objectives are made of, and more.
+        curve: (step of fine-tuning, measures) of the evaluations on the way.
+        step: of fine-tuning that `measures` are of; 0 without training.
+        why: of a failure, in words.
+        seconds: its own.
     """
 
-    point: Mapping[str, Any]
-    state: State
-    values: tuple[float, ...]
-    measures: Mapping[str, float | None]
+    point: Point
+    number: int
     identity: str
+    state: State = "running"
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+    curve: tuple[tuple[int, Mapping[str, float | None]], ...] = ()
+    step: int = 0
     why: str = ""
     seconds: float = 0.0
 
     @property
     def key(self) -> str:
-        """Of its folder."""
+        """Of its file and folder."""
         return key_of(self.point)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the search need not try it again."""
+        return self.state in ("finished", "stopped", "failed")
+
+    def values(self, objectives: Objectives) -> list[float] | None:
+        """What is made small; none where there are no numbers."""
+        if self.state not in ("finished", "stopped"):
+            return None
+        return objective_values(objectives, self.measures)
+
     def write(self, root: Location) -> None:
-        """Keep it below `trials/` of the search's folder."""
-        (root / f"trials/{self.key}/trial.json").write_json(asdict(self))
+        """Keep it below the search's folder."""
+        (root / f"{FOLDER}/{self.key}.json").write_json(asdict(self))
 
     @classmethod
-    def read(cls, root: Location, key: str) -> Trial | None:
-        """The trial with this key; None where it is not over.
+    def read(cls, file: Location) -> Trial:
+        """The trial in a file.
 
         Raises:
             StorageError: the file is not one that `write` wrote.
         """
-        file = root / f"trials/{key}/trial.json"
-        if not file.exists():
-            return None
         told = file.read_json()
         try:
-            return cls(**{**told, "values": tuple(told["values"])})
-        except (KeyError, TypeError):
+            curve = tuple((int(step), dict(measures)) for step, measures in told["curve"])
+            trial = cls(**{**told, "curve": curve})
+            if trial.key != file.name.removesuffix(".json"):
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise StorageError(f"{file.uri}: not a trial of ldsaug_ray; delete it and run again") from None
+        return trial
 
 
-def all_trials(root: Location, identity: str) -> list[Trial]:
-    """Every trial that is over and still counts, by key."""
-    folder = root / "trials"
-    found = (Trial.read(root, name) for name in folder.names())
-    return [trial for trial in found if trial is not None and trial.identity == identity]
+def read_trials(root: Location) -> list[Trial]:
+    """Every trial that was started, in that order."""
+    return sorted((Trial.read(file) for file in (root / FOLDER).files(".json")), key=lambda t: (t.number, t.key))
 
 
-def front(trials: list[Trial]) -> list[Trial]:
-    """The finished trials that no other one beats in every objective: the best one, or the Pareto front."""
-    finished = [t for t in trials if t.state == "finished"]
-    return [t for t in finished if not any(_beats(other, t) for other in finished)]
+def front(trials: Sequence[Trial], objectives: Objectives) -> list[Trial]:
+    """The finished trials that no other one beats in every objective: the Pareto front. Of one objective the best, the
+    first of equals."""
+    finished = [(t, v) for t in trials if t.state == "finished" and (v := t.values(objectives)) is not None]
+    finished.sort(key=lambda found: (found[1], found[0].number))
+    best: list[tuple[Trial, list[float]]] = []
+    for trial, values in finished:
+        if not any(_at_least_as_good(other, values) for _, other in best):
+            best.append((trial, values))
+    return [trial for trial, _ in best]
 
 
-def _beats(a: Trial, b: Trial) -> bool:
-    return all(x <= y for x, y in zip(a.values, b.values, strict=True)) and a.values != b.values
+def _at_least_as_good(a: Sequence[float], b: Sequence[float]) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def as_overrides(point: Point) -> list[str]:
+    """`name=value` for the command line, as YAML reads it."""
+    return [f"{name}={_plain(value)}" for name, value in point.items()]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)

@@ -53,6 +53,7 @@ class Task:
         initial_discriminator: likewise.
         freeze: the part that is not trained.
         uses: what A is used for.
+        pause_at: step after which to stop, with a checkpoint; none: the last one.
     """
 
     root: Location
@@ -71,6 +72,7 @@ class Task:
     initial_discriminator: str | None = None
     freeze: Literal["none", "encoder", "decoder"] = "none"
     uses: Uses | None = None
+    pause_at: int | None = None
 
 
 def work(config: dict[str, Task]) -> None:
@@ -151,14 +153,15 @@ class _Rank:
     def train(self) -> None:
         """Take the steps that are left."""
         trainer, settings, task = self.trainer, self.settings, self.task
-        if trainer.step >= settings.steps:  # killed after the last checkpoint, before the manifest
+        last = settings.steps if task.pause_at is None else task.pause_at
+        if trainer.step >= last:  # killed after the last checkpoint, before the manifest
             self.checkpoint(self.reported)
             return
         batches = step_batches(
             task.root,
             task.real,
             task.augmented,
-            range(trainer.step, settings.steps),
+            range(trainer.step, last),
             seed=task.seed,
             rank=self.rank,
             world=self.world,
@@ -179,7 +182,7 @@ class _Rank:
             if self.rank == 0 and time.monotonic() > told + PROGRESS_SECONDS:
                 told = time.monotonic()
                 task.monitor.set.remote(step, f"loss {terms['loss']:.4f}")
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
+            if step % settings.checkpoint_every == 0 or step == last:
                 with self.clock.paused():
                     self.checkpoint(None)
 

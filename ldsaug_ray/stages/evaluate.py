@@ -61,7 +61,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """
     config = job.config
     extractor = opened(config)
-    real = {split: _real(job, split) for split in ("test", "train")}
+    real = {split: real_images(job, split) for split in ("test", "train")}
     if len(real["test"]) <= config.evaluate.k:
         raise InputError(
             f"evaluate.k = {config.evaluate.k} neighbours need more than the {len(real['test'])} test images; raise "
@@ -69,7 +69,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         )
     sets = [real["train"], *_made(job)]
     features = features_of(job, [real["test"], *sets], extractor.fingerprint)
-    labels = {name: {s.name: _labels(s, name) for s in real.values()} for name in config.evaluate.attributes}
+    labels = {name: {s.name: label_array(s, name) for s in real.values()} for name in config.evaluate.attributes}
     told, nearest = _told(config, extractor, features, labels)
     told["detection"] = _detection(job, real["test"])
     folder = job.run.folder("evaluate")
@@ -102,7 +102,7 @@ def images_command(config: Config, source: str, *, verbose: bool = False) -> int
         held.enter_context(ray_session(config, verbose=verbose))
         job = Job(config, run, make_console(), verbose, alone=True)
         inner, images = prepared(job, source)
-        features = features_of(job, [_real(job, split) for split in ("test", "train")], extractor.fingerprint)
+        features = features_of(job, [real_images(job, split) for split in ("test", "train")], extractor.fingerprint)
         features |= features_of(inner, [images], extractor.fingerprint)
     told, _ = _told(config, extractor, features, {})
     file = inner.run.folder("metrics.json")
@@ -153,7 +153,8 @@ def prepared(job: Job, source: str, **data: Any) -> tuple[Job, ImageSet]:
     return inner, ImageSet("images", inner.run.root, image_parts(inner), inner.run.require("prepare", "digest"))
 
 
-def _real(job: Job, split: str) -> ImageSet:
+def real_images(job: Job, split: str) -> ImageSet:
+    """Prepared images of a split."""
     return ImageSet(split, job.run.root, image_parts(job, split), job.run.require("prepare", "digest"))
 
 
@@ -222,8 +223,12 @@ def _measured(
     return numbers, notes, nearest
 
 
-def _labels(images: ImageSet, name: str) -> np.ndarray:
-    """int8[N]: 1, -1, or 0 where an image has no label."""
+def label_array(images: ImageSet, name: str) -> np.ndarray:
+    """int8[N]: 1, -1, or 0 where an image has no label.
+
+    Raises:
+        InputError: the attribute is not known of these images.
+    """
     columns = []
     for file, _ in images.parts:
         table = (images.root / file).read_table()

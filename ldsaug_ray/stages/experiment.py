@@ -34,6 +34,7 @@ from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.stages._adopt import adopt
 from ldsaug_ray.stages._job import Job, ray_session
 from ldsaug_ray.stages.command import nothing, place_of, require_faiss, seen_by_all, tracked_run, try_extractor
 from ldsaug_ray.stages.runner import plan_steps, run_stages
@@ -42,11 +43,6 @@ from ldsaug_ray.tracking import Tracker, allowed_name, first_line, view_command
 
 _OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
 _OF_ARM = tuple(name for name in STAGES if name != "report")
-_KEPT_BESIDE = {  # what follows from a stage, and is kept in folders of its own
-    "prepare": (("features/train", "features"), ("features/test", "features")),
-    "decode": (("features/augmented", "features"),),
-    "evaluate": (("drawn/finetune", "sample"),),
-}
 # an arm that meets one of these is told of, and the others go on
 _OF_ONE_ARM = (NothingSelectedError, InputError, DivergedError)
 
@@ -122,7 +118,7 @@ def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | 
     with ExitStack() as held:
         folder = open_run_dir(run.config, overwrite=overwrite, held=held)
         inner = replace(job, config=run.config, run=folder)
-        adopted = _adopt(inner, names, donors)
+        adopted = adopt(inner, names, donors)
         left = [s.stage for s in plan_steps(run.config, folder, names) if s.state != "complete"]
         what = f"takes over {', '.join(adopted)}" if adopted else "starts" if left else "already complete"
         job.console.print(f"{run.arm}: {what}", highlight=False)
@@ -143,33 +139,6 @@ def _is_left(run: ArmRun, overwrite: bool) -> bool:
 
 def _names(run: ArmRun) -> tuple[str, ...]:
     return _OF_BASELINE if run.arm == BASELINE else _OF_ARM
-
-
-def _adopt(job: Job, names: Sequence[str], donors: Sequence[RunDir]) -> list[str]:
-    """Take over every stage, in order, that an earlier run of the cell has with the same settings and input."""
-    adopted = []
-    for name in names:
-        (step,) = plan_steps(job.config, job.run, [name])
-        if step.state == "complete":
-            continue
-        donor = _donor(step.fingerprint, name, donors) if step.state == "run" else None
-        if donor is None:
-            break
-        job.run.adopt(name, donor)
-        adopted.append(name)
-        for place, kind in _KEPT_BESIDE.get(name, ()):
-            theirs = RunDir(donor.folder(place))
-            if theirs.entry(kind) is not None:
-                ours = RunDir(job.run.folder(place))
-                ours.create()
-                ours.adopt(kind, theirs)
-    return adopted
-
-
-def _donor(fingerprint: str | None, stage: str, donors: Sequence[RunDir]) -> RunDir | None:
-    if fingerprint is None:
-        return None
-    return next((d for d in donors if d.is_complete(stage, fingerprint)), None)
 
 
 class _Parent:

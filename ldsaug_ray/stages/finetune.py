@@ -7,6 +7,7 @@ adds to a step comes on top (`finetune.mixing`), and what it is used for is `fin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.stages.train import feasible, fit
+from ldsaug_ray.stages.train import feasible, fit, train_on
+from ldsaug_ray.storage import Location
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -30,20 +32,32 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     settings = job.config.finetune
     real = Parts(tuple(image_parts(job, "train")), settings.batch_size)
     augmented = _augmented(job, real)
-    trained = "train/discriminator.safetensors"
-    outcome = fit(
-        job,
-        "finetune",
-        settings,
-        real,
-        augmented,
-        initial="train/vae.safetensors",
-        initial_discriminator=trained if (job.run.root / trained).exists() else None,
-        freeze=settings.freeze,
-        uses=settings.uses,
-    )
+    outcome = fit(job, "finetune", settings, real, augmented, **_start(job))
     outcome.facts.update(train_images=real.rows, augmented_images=0 if augmented is None else augmented.rows)
     return outcome
+
+
+def run_to(job: Job, step: int) -> Location:
+    """Fine-tune, or go on, to a step before the last, as if the stage were interrupted there; gives the checkpoint.
+
+    Raises:
+        InputError, DivergedError, ResourceError, StorageError: as `run`.
+    """
+    settings = job.config.finetune
+    real = Parts(tuple(image_parts(job, "train")), settings.batch_size)
+    return train_on(job, "finetune", settings, real, _augmented(job, real), **_start(job), pause_at=step).last
+
+
+def _start(job: Job) -> dict[str, Any]:
+    """Where training begins, and how it goes about A."""
+    settings = job.config.finetune
+    trained = "train/discriminator.safetensors"
+    return {
+        "initial": "train/vae.safetensors",
+        "initial_discriminator": trained if (job.run.root / trained).exists() else None,
+        "freeze": settings.freeze,
+        "uses": settings.uses,
+    }
 
 
 def check(job: Job) -> None:

@@ -7,16 +7,19 @@ With `select.which: random` the rules say how many, and chance which; with `none
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from ldsaug_ray.config import Config
+from ldsaug_ray.config.settings import Select
 from ldsaug_ray.digest import add_digests, digest_text, table_digest
-from ldsaug_ray.lds import random_candidates, select
+from ldsaug_ray.lds import Selection, random_candidates, select
 from ldsaug_ray.progress import bar
-from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._held_out import held_out_scores
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
@@ -34,24 +37,12 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """
     n = job.run.require("score", "rows_out")
     settings = job.config.select
-    score = "log_lds_excluding_parents" if settings.exclude_parents else "log_lds"
-    facts: dict[str, Any] = {"which": settings.which, "ranked_by": score, "paper_tau": PAPER_TAU}
+    facts: dict[str, Any] = {"which": settings.which, "ranked_by": _score(settings), "paper_tau": PAPER_TAU}
     if settings.which == "none":
         return Outcome(Counts(n, 0, n), digest_text(0), {**facts, **dict.fromkeys(_OF_THE_RULES), "rules": {}})
     files = job.run.folder("scores").files(".parquet")
     with bar(job.console, "select", n, "candidates") as shown:
-
-        def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for file in files:
-                table = file.read_table(["candidate", score])
-                yield table["candidate"].to_numpy(), table[score].to_numpy()
-                shown.advance(len(table))
-
-        alphas = len(job.config.score.alphas)
-        selection = select(chunks(), n, settings, n_alphas=alphas, held_out=held_out_scores(job.run))
-        ids = selection.ids
-        if settings.which == "random":
-            ids = random_candidates(n, len(ids), job.config.seed)
+        selection, ids = choose(job.config, job.run, shown.advance)
         digests = []
         for k, file in enumerate(files):
             table = file.read_table()
@@ -72,3 +63,37 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "typical_log_lds": None if band is None else {"least": band[0], "most": band[1]},
         }
     return Outcome(Counts(n, len(ids), n - len(ids)), digest_text(add_digests(digests)), facts)
+
+
+def choose(
+    config: Config, scored: RunDir, seen: Callable[[int], None] = lambda rows: None
+) -> tuple[Selection, NDArray[np.int64]]:
+    """What the rules keep, and the candidates, ascending, that become A: the same, or as many drawn at random.
+
+    Args:
+        config: the settings.
+        scored: has `scores/` and `held_out/`.
+        seen: called with the rows of each file that was read.
+
+    Raises:
+        NothingSelectedError, InputError: as `run`.
+    """
+    settings, n = config.select, scored.require("score", "rows_out")
+    score = _score(settings)
+
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for file in scored.folder("scores").files(".parquet"):
+            table = file.read_table(["candidate", score])
+            yield table["candidate"].to_numpy(), table[score].to_numpy()
+            seen(len(table))
+
+    alphas = len(config.score.alphas)
+    selection = select(chunks(), n, settings, n_alphas=alphas, held_out=held_out_scores(scored))
+    if settings.which == "random":
+        return selection, random_candidates(n, len(selection.ids), config.seed)
+    return selection, selection.ids
+
+
+def _score(settings: Select) -> str:
+    """The column that candidates are ranked by."""
+    return "log_lds_excluding_parents" if settings.exclude_parents else "log_lds"

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ldsaug_ray.config import Optimisation
@@ -86,6 +86,52 @@ def fit(
         ResourceError: the cluster lacks what stage.workers asks for.
         StorageError: a checkpoint cannot be written.
     """
+    done = train_on(job, stage, settings, real, augmented, **start)
+    told = (done.final / "facts.json").read_json()
+    root = job.run.root
+    take_weights(done.final, root / stage)
+    (root / f"{stage}/curve.json").write_bytes((done.last / "curve.json").read_bytes())
+    resumed = (done.last / "facts.json").read_json()["facts"]["resumed_from_step"]
+    _storage(job, stage).delete()  # the optimisers' state is of no use once the stage is complete
+    rows = real.rows + (augmented.rows if augmented is not None else 0)
+    facts = {**told["facts"], "resumed_from_step": resumed, "final": told["metrics"], "workers": done.world}
+    if augmented is not None:
+        facts["augmented_per_step"] = done.augmented_per_step
+    return Outcome(
+        Counts(rows, rows),
+        facts.pop("digest"),
+        {"images_seen": settings.steps * settings.batch_size, **facts},
+        (settings.steps - resumed) * settings.batch_size,
+    )
+
+
+def take_weights(checkpoint: Location, folder: Location) -> None:
+    """Copy what of a checkpoint is a result."""
+    for file in checkpoint.files():
+        name = file.path[len(checkpoint.path) + 1 :]
+        if name not in NOT_RESULTS:
+            (folder / name).write_bytes(file.read_bytes())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where the checkpoints are whose weights count, and the last; and how the work was shared."""
+
+    final: Location
+    last: Location
+    world: int
+    augmented_per_step: int
+
+
+def _storage(job: Job, stage: str) -> Location:
+    """Ray Train's own folder, with the checkpoints."""
+    return job.run.root / f"{stage}/ray"
+
+
+def train_on(
+    job: Job, stage: str, settings: Optimisation, real: Parts, augmented: AugmentedParts | None = None, **start: Any
+) -> Trained:
+    """Train, or go on from the last checkpoint, to the end or to `pause_at`; arguments and errors as of `fit`."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -95,7 +141,7 @@ def fit(
         augmented = replace(augmented, per_step=max(1, round(augmented.per_step / world)) * world)
     alone = settings.workers.count == "auto" and not pool.gpus
     root = job.run.root
-    storage = root / f"{stage}/ray"
+    storage = _storage(job, stage)
     storage.make_folder()
     monitor: Any = ray.remote(num_cpus=0)(_Monitor).remote()
     task = Task(
@@ -137,7 +183,7 @@ def fit(
             failure_config=FailureConfig(max_failures=settings.max_failures),
         ),
     )
-    images_seen = settings.steps * settings.batch_size
+    images_seen = (task.pause_at or settings.steps) * settings.batch_size
     with bar(job.console, stage, images_seen, "images") as shown, _watch(monitor, shown, settings.batch_size):
         try:
             result = trainer.fit()
@@ -150,25 +196,8 @@ def fit(
         if failure is not None:
             raise error_named(*failure)
         shown.set(images_seen)
-    final, last = _checkpoints(result, settings, storage)
-    told = (final / "facts.json").read_json()
-    for file in final.files():
-        name = file.path[len(final.path) + 1 :]
-        if name not in NOT_RESULTS:
-            (root / f"{stage}/{name}").write_bytes(file.read_bytes())
-    (root / f"{stage}/curve.json").write_bytes((last / "curve.json").read_bytes())
-    resumed = (last / "facts.json").read_json()["facts"]["resumed_from_step"]
-    storage.delete()  # the optimisers' state is of no use once the stage is complete
-    rows = real.rows + (augmented.rows if augmented is not None else 0)
-    facts = {**told["facts"], "resumed_from_step": resumed, "final": told["metrics"], "workers": world}
-    if augmented is not None:
-        facts["augmented_per_step"] = augmented.per_step
-    return Outcome(
-        Counts(rows, rows),
-        facts.pop("digest"),
-        {"images_seen": images_seen, **facts},
-        (settings.steps - resumed) * settings.batch_size,
-    )
+    per_step = 0 if augmented is None else augmented.per_step
+    return Trained(*_checkpoints(result, settings, storage), world, per_step)
 
 
 def _checkpoints(result: Result, settings: Optimisation, storage: Location) -> tuple[Location, Location]:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ldsaug_ray.config import load_config
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.search.space import Space, config_at, configs_of, space_of
+from ldsaug_ray.search.space import Source, Space, check_values, space_of
 
 GRID = {
     "score.sigma.scale": [0.1, 0.2, 0.5],
@@ -19,13 +18,14 @@ GRID = {
 }
 
 
-def space(folder: Path, asked: dict[str, Any], **tune: Any) -> tuple[str, Space]:
+def space(folder: Path, asked: dict[str, Any], **tune: Any) -> tuple[Source, Space]:
     tree = {"run_dir": "r", "data": {"source": "sklearn:digits"}, "tune": {"space": asked, **tune}}
     file = folder / "tune.yaml"
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
-    found = space_of(load_config(str(file)))
-    configs_of(str(file), [], found)
-    return str(file), found
+    source = Source.read(str(file), [])
+    found = space_of(source.config())
+    check_values(source, found)
+    return source, found
 
 
 def test_a_grid_has_every_combination_once(tmp_path):
@@ -57,7 +57,7 @@ def test_random_points_lie_inside_and_depend_on_their_number_alone(tmp_path):
         "select.top_count": {"low": 3, "high": 5, "whole": True},
         "select.exclude_parents": [True, False],
     }
-    file, found = space(tmp_path, asked)
+    source, found = space(tmp_path, asked)
     points = found.random(400, 7)
     assert found.random(40, 7) == points[:40]
     rates = np.array([p["finetune.learning_rate"] for p in points])
@@ -69,7 +69,7 @@ def test_random_points_lie_inside_and_depend_on_their_number_alone(tmp_path):
     assert min(sizes) == 4
     assert max(sizes) <= 64
     assert {p["select.exclude_parents"] for p in points} == {True, False}
-    config = config_at(file, [], points[0], run_dir="elsewhere")
+    config = source.config(points[0], {"run_dir": "elsewhere"})
     assert config.finetune.learning_rate == points[0]["finetune.learning_rate"]
     assert config.run_dir == "elsewhere"
 

@@ -1,0 +1,171 @@
+"""`ldsaug compare`: settings that differ between runs, and their metrics with differences, from MLflow."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from ldsaug_ray.errors import ConfigError, InputError, StorageError, UsageError
+from ldsaug_ray.secrets import without_password
+from ldsaug_ray.storage import Location
+from ldsaug_ray.tracking import first_line, quieten, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_NOT_SETTINGS = ("run_dir", "tracking.", "ray.", "experiment.", "tune.")
+_EVERY_RUN = 50_000
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run as MLflow has it: its name, settings, and last value of each metric."""
+
+    run_id: str
+    name: str
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+def compare_command(names: Sequence[str], *, as_csv: bool = False) -> int:
+    """Print two tables: settings that differ, metrics with their differences to the first run.
+
+    Raises:
+        UsageError: fewer than two runs.
+        InputError: a run is unknown, or its name is that of several.
+        StorageError: MLflow does not answer.
+    """
+    if len(names) < 2:
+        raise UsageError("compare: name at least two runs (MLflow run id, run name, or run directory)")
+    runs = find_runs(names)
+    if len({run.run_id for run in runs}) < len(runs):
+        raise InputError("compare: the same run is named twice")
+    settings, metrics = differing_settings(runs), metric_rows(runs)
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["", *(run.name for run in runs)])
+        writer.writerows([name, *(run.settings.get(name, "") for run in runs)] for name in settings)
+        writer.writerows([name, *(run.metrics.get(name, "") for run in runs)] for name in metrics)
+        return 0
+    console = Console(width=None if Console().is_terminal else 160)
+    table = Table(title="settings that differ", title_justify="left")
+    table.add_column("setting")
+    for run in runs:
+        table.add_column(f"{run.name}\n{run.run_id[:8]}", overflow="fold")
+    for name in settings:
+        table.add_row(name, *(run.settings.get(name, "—") for run in runs))
+    if settings:
+        console.print(table)
+    else:
+        print("no setting differs")
+    table = Table(title=f"metrics; in brackets: minus {runs[0].name}", title_justify="left")
+    table.add_column("metric")
+    for run in runs:
+        table.add_column(f"{run.name}\n{run.run_id[:8]}", justify="right")
+    for name in metrics:
+        table.add_row(name, *(_number(run, name, runs[0]) for run in runs))
+    console.print(table)
+    return 0
+
+
+def find_runs(names: Sequence[str]) -> list[Compared]:
+    """The runs of these ids, names or run directories, in this order.
+
+    Raises:
+        InputError, StorageError: as `compare_command`.
+    """
+    quieten()
+    from mlflow import MlflowClient
+
+    uri = tracking_uri()
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        return [_as_compared(_find(client, experiments, name)) for name in names]
+    except (InputError, ConfigError):
+        raise
+    except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
+        raise StorageError(
+            f"MLflow at {without_password(uri)} cannot be used ({first_line(e)}); start it, or change "
+            "MLFLOW_TRACKING_URI"
+        ) from e
+
+
+def differing_settings(runs: Sequence[Compared]) -> list[str]:
+    """Names of the settings that are not the same in all, but for where and how a run is written."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    return [
+        name
+        for name in names
+        if not name.startswith(_NOT_SETTINGS) and len({run.settings.get(name) for run in runs}) > 1
+    ]
+
+
+def metric_rows(runs: Sequence[Compared]) -> list[str]:
+    """Names of the metrics that at least two runs have with different values, those of the evaluation first."""
+    names = sorted({name for run in runs for name in run.metrics}, key=lambda n: (not n.startswith("evaluate/"), n))
+    found = []
+    for name in names:
+        values = [run.metrics[name] for run in runs if name in run.metrics]
+        if len(values) > 1 and len(set(values)) > 1:
+            found.append(name)
+    return found
+
+
+def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    if re.fullmatch(r"[0-9a-f]{32}", name):
+        try:
+            return client.get_run(name)
+        except MlflowException:
+            raise InputError(f"compare: MLflow at {without_password(tracking_uri())} has no run {name}") from None
+    manifest = Location.of(name) / "manifest.json"
+    if manifest.exists():
+        noted = manifest.read_json().get("mlflow")
+        if noted is None:
+            raise InputError(f"compare: {name} was never sent to MLflow (only `ldsaug run` is)")
+        if noted["tracking_uri"] != without_password(tracking_uri()):
+            raise InputError(
+                f"compare: {name} was sent to {noted['tracking_uri']}, not to {without_password(tracking_uri())}; set "
+                "MLFLOW_TRACKING_URI"
+            )
+        return _find(client, experiments, noted["run_id"])
+    quoted = name.replace("'", "\\'")
+    found = list(client.search_runs(experiments, f"attributes.run_name = '{quoted}'", max_results=10))
+    if not found and re.fullmatch(r"[0-9a-f]{6,31}", name):
+        every = client.search_runs(experiments, max_results=_EVERY_RUN)
+        found = [run for run in every if run.info.run_id.startswith(name)]
+    if not found:
+        raise InputError(
+            f"compare: {name} is no run id, run name or run directory that MLflow at "
+            f"{without_password(tracking_uri())} knows"
+        )
+    if len(found) > 1:
+        ids = ", ".join(run.info.run_id for run in found[:5])
+        raise InputError(f"compare: {len(found)} runs are named {name}; give the id: {ids}{', …' * (len(found) > 5)}")
+    return found[0]
+
+
+def _as_compared(run: Run) -> Compared:
+    return Compared(run.info.run_id, str(run.info.run_name), dict(run.data.params), dict(run.data.metrics))
+
+
+def _number(run: Compared, name: str, first: Compared) -> str:
+    value = run.metrics.get(name)
+    if value is None:
+        return ""
+    text = f"{value:.5g}"
+    base = first.metrics.get(name)
+    if run is first or base is None or not (math.isfinite(value) and math.isfinite(base)):
+        return text
+    return f"{text} ({value - base:+.3g})"

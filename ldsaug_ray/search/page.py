@@ -1,0 +1,179 @@
+"""The page of a search: what won, the objective over σ and τ with the regime behind it, the front, the best samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+import ldsaug_ray
+from ldsaug_ray.experiment.results import first_drawn
+from ldsaug_ray.report import figures
+from ldsaug_ray.report._scores import data_uri
+from ldsaug_ray.report.page import templates
+from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
+from ldsaug_ray.search.objectives import OF_A
+from ldsaug_ray.search.plan import Search
+from ldsaug_ray.search.space import Dimension
+from ldsaug_ray.search.tables import STATES, TITLES, rows_of, text_of
+from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.secrets import without_passwords
+from ldsaug_ray.storage import Location
+
+CELLS = 8  # rows or columns that a range of any values is cut into
+SAMPLES_OF = 4  # best trials whose samples are shown
+FEWEST = 8  # trials from which a rank correlation is told
+_REGIME = ("parent_share", "effective_neighbours", "kept")
+
+Value = Callable[[Trial], float | None]
+
+
+def render(search: Search, trials: Sequence[Trial], table: str) -> str:
+    """The page as HTML text.
+
+    Args:
+        search: its settings.
+        trials: what there is so far.
+        table: `trials.csv`, to be downloaded from the page.
+    """
+    best = search.best(trials)
+    return (
+        templates()
+        .get_template("search/page.html.j2")
+        .render(
+            name=Location.of(search.root).name,
+            version=ldsaug_ray.__version__,
+            titles=search.titles,
+            findings=findings(search, trials),
+            table=rows_of(search, trials),
+            states=[(f"{n:,}", text) for s, text in STATES.items() if (n := sum(t.state == s for t in trials))],
+            total=len(trials),
+            charts=_charts(search, trials),
+            best=[(t.number, search.command(t), search.told(t), _samples(search, t)) for t in best[:SAMPLES_OF]],
+            failures=[t for t in trials if t.why],
+            space=[(d.name, d.text) for d in search.space.dimensions],
+            pixels=search.config.data.resolution < 64,
+            settings=yaml.safe_dump(without_passwords(search.config.dump()), sort_keys=False, allow_unicode=True),
+            csv=data_uri("text/csv", table.encode()),
+        )
+    )
+
+
+def findings(search: Search, trials: Sequence[Trial]) -> list[str]:
+    """What won, by how much, what the measures of A would have said, and what this does not show."""
+    objectives = search.config.tune.objectives
+    known = [(v, t) for t in trials if t.state == "finished" and (v := t.values(objectives))]
+    if not known:
+        return ["No trial has come to a result yet."]
+    told = []
+    best = search.best(trials)
+    if len(objectives) == 1:
+        values = np.array([v[0] for v, _ in known])
+        told.append(
+            f"Trial {best[0].number} is the best of {len(known)} finished ones: {search.told(best[0])}; their median "
+            f"is {np.median(values):.5g}, the worst {values.max():.5g}."
+        )
+    else:
+        numbers = ", ".join(str(t.number) for t in best)
+        told.append(f"No other trial beats {'these' if len(best) > 1 else 'this one'} in both objectives: {numbers}.")
+    if search.trains and len(known) >= FEWEST:
+        first = [v[0] for v, _ in known]
+        for name in OF_A:
+            proxy = [t.measures.get(name) for _, t in known]
+            if None in proxy or len(set(proxy)) < 2 or len(set(first)) < 2:
+                continue
+            rank = float(spearmanr(proxy, first).statistic)
+            told.append(f"{TITLES[name]} and {search.titles[0]}, rank correlation over these trials: {rank:.2f}.")
+    if search.trains:
+        told.append(
+            "Each number is of one fine-tuning and one draw of images: trials that lie close may differ by chance "
+            "alone. Repeat the best and the settings as they stand with several seeds before you believe a difference."
+        )
+    return told
+
+
+def _charts(search: Search, trials: Sequence[Trial]) -> list[tuple[str, str, str]]:
+    """Title, alt text and picture of each figure."""
+    objectives = search.config.tune.objectives
+    charts = []
+    plane = _plane(search)
+    if plane is not None:
+        across, up = plane
+        maps: list[tuple[str, Value, bool]] = [
+            (title, lambda t, n=n: None if (v := t.values(objectives)) is None else v[n], True)  # type: ignore[misc]
+            for n, title in enumerate(search.titles)
+        ]
+        maps += [(TITLES[n], lambda t, n=n: t.measures.get(n), False) for n in _REGIME]  # type: ignore[misc]
+        for title, value, least in maps:
+            cells = _cells(across, up, trials, value, least)
+            if not np.isfinite(cells).any():
+                continue
+            how = "the least of its trials" if least else "the mean of its trials"
+            picture = figures.heat_map(cells, _names(across), _names(up), across.name, up.name, title)
+            alt = f"{title} over {across.name} (across) and {up.name} (up); the table has the numbers."
+            charts.append((f"{title}: {how} in each cell", alt, data_uri("image/svg+xml", picture)))
+    known = [(v, t) for t in trials if t.state == "finished" and (v := t.values(objectives))]
+    best = {t.key for t in search.best(trials)}
+    if len(objectives) == 2 and known:
+        marks = [figures.Point(v[0], v[1], f"{t.number}", t.key in best) for v, t in known]
+        picture = figures.points(marks, *search.titles, joined=True)
+        alt = f"{search.titles[0]} against {search.titles[1]}; the front is joined and has its trials' numbers."
+        charts.append(("The front", alt, data_uri("image/svg+xml", picture)))
+    elif len(known) > 1:
+        marks = [figures.Point(float(t.number), v[0], f"{t.number}", t.key in best) for v, t in known]
+        picture = figures.points(marks, "trial", search.titles[0])
+        alt = f"{search.titles[0]} of each trial in the order of starting; the best is marked."
+        charts.append(("Trial by trial", alt, data_uri("image/svg+xml", picture)))
+    return charts
+
+
+def _plane(search: Search) -> tuple[Dimension, Dimension] | None:
+    """σ across and τ up, or the first two settings."""
+    dimensions = search.space.dimensions
+    if len(dimensions) < 2:
+        return None
+    across = next((d for d in dimensions if d.name.startswith("score.sigma")), dimensions[0])
+    rest = [d for d in dimensions if d is not across]
+    return across, next((d for d in rest if d.name.startswith("select.")), rest[0])
+
+
+def _edges(d: Dimension) -> NDArray[np.float64]:
+    return np.geomspace(d.low, d.high, CELLS + 1) if d.log else np.linspace(d.low, d.high, CELLS + 1)
+
+
+def _names(d: Dimension) -> list[str]:
+    if d.values is not None:
+        return [text_of(v) for v in d.values]
+    return [f"{a:.3g}–{b:.3g}" for a, b in pairwise(_edges(d))]
+
+
+def _place(d: Dimension, trial: Trial) -> int:
+    value = trial.point[d.name]
+    if d.values is not None:
+        return d.values.index(value)
+    return int(np.clip(np.searchsorted(_edges(d), value, side="right") - 1, 0, CELLS - 1))
+
+
+def _cells(across: Dimension, up: Dimension, trials: Sequence[Trial], value: Value, least: bool) -> NDArray[np.float64]:
+    """float64[up, across]: least or mean of the finished trials of each cell; NaN where there are none."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for trial in trials:
+        if trial.state == "finished" and (v := value(trial)) is not None:
+            found.setdefault((_place(up, trial), _place(across, trial)), []).append(v)
+    cells = np.full((len(_names(up)), len(_names(across))), math.nan)
+    for place, values in found.items():
+        cells[place] = min(values) if least else float(np.mean(values))
+    return cells
+
+
+def _samples(search: Search, trial: Trial) -> str | None:
+    """A sheet of what the trial's model draws, or nothing where it has none."""
+    if not search.trains:
+        return None
+    drawn = first_drawn(Location.of(search.trial_config(trial.point).run_dir) / "drawn/finetune", 2 * COLUMNS)
+    return None if drawn is None else data_uri("image/png", sheet(tiles(drawn)))

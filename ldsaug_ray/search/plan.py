@@ -1,0 +1,149 @@
+"""A search as its settings ask for it: what is tried, each trial's run, and what is wrong before anything starts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.digest import fingerprint
+from ldsaug_ray.errors import ConfigError
+from ldsaug_ray.pipeline import identity
+from ldsaug_ray.search.objectives import MORE_IS_BETTER, needs_training, objective_values
+from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
+from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
+
+# the model before fine-tuning is evaluated once; whether LDS detects damaged images is the same in every trial
+_EVALUATION: Mapping[str, Any] = {"evaluate.detection.corruptions": [], "evaluate.detection.others": None}
+_OF_LABELS = ("attribute_gap", "a_attribute_gap")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings, space, and whether trials fine-tune; `one_gpu`: each on a GPU of its own."""
+
+    source: Source
+    config: Config
+    space: Space
+    trains: bool
+    one_gpu: bool = False
+
+    @property
+    def root(self) -> str:
+        """The run directory of the search."""
+        return self.config.run_dir.rstrip("/")
+
+    def trial_config(self, point: Point) -> Config:
+        """The settings of a trial's run.
+
+        Raises:
+            ConfigError: these values are not possible together.
+        """
+        return self._run(point, f"trials/{key_of(point)}", "finetune")
+
+    def baseline_config(self) -> Config:
+        """The settings of the run that evaluates the model before fine-tuning."""
+        return self._run({}, "baseline", "train")
+
+    def scoring_config(self, scoring: Point) -> Config:
+        """The settings that scores are made with."""
+        return self._run(scoring, f"scorings/{key_of(scoring)}", "finetune")
+
+    def scoring(self, point: Point) -> Point:
+        """What of a point changes the scores."""
+        return {name: value for name, value in point.items() if name.split(".")[0] == "score"}
+
+    def identity(self, point: Point, digests: Mapping[str, str]) -> str:
+        """Of all that a trial's numbers depend on.
+
+        Args:
+            point: the trial's.
+            digests: of the stages that all trials share.
+        """
+        asha = self.config.tune.asha
+        rungs = asha.model_dump() if asha and self.trains else None
+        return fingerprint([identity(self.trial_config(point)), digests, self.trains, rungs])
+
+    def rungs(self, steps: int) -> list[int]:
+        """Steps of fine-tuning, before the last of `steps`, at which a trial is evaluated."""
+        asha = self.config.tune.asha
+        found: list[int] = []
+        while asha is not None and (step := asha.grace_steps * asha.reduction_factor ** len(found)) < steps:
+            found.append(step)
+        return found
+
+    @property
+    def titles(self) -> list[str]:
+        """Of the objectives: `frechet`, `-coverage`, `frechet + 50 attribute_gap`."""
+        return [
+            " + ".join(
+                f"{'' if weight == 1 else f'{weight:g} '}{'-' if name in MORE_IS_BETTER else ''}{name}"
+                for name, weight in objective.items()
+            )
+            for objective in self.config.tune.objectives
+        ]
+
+    def told(self, trial: Trial) -> str:
+        """What a trial has come to so far."""
+        values = objective_values(self.config.tune.objectives, trial.measures)
+        return ", ".join(f"{title} = {value:.5g}" for title, value in zip(self.titles, values, strict=True))
+
+    def best(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The best trial; of two objectives the front."""
+        return front(trials, self.config.tune.objectives)
+
+    def command(self, trial: Trial) -> str:
+        """What makes the trial's run again, elsewhere."""
+        place = f"run_dir={self.root}-{trial.key}"
+        words = ["ldsaug", "run", self.source.path, *self.source.overrides, *as_overrides(trial.point), place]
+        return shlex.join(words)
+
+    def _run(self, point: Point, folder: str, model: str) -> Config:
+        fixed = {
+            **_EVALUATION,
+            "run_dir": f"{self.root}/{folder}",
+            "tracking.run_name": folder,
+            "evaluate.models": [model],
+            "tune": {},
+        }
+        if self.one_gpu and self.config.finetune.workers.count == "auto":
+            fixed["finetune.workers.count"] = 1
+        return self.source.config(point, fixed)
+
+
+def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
+    """Read a search: a file of settings with the section `tune`.
+
+    Raises:
+        ConfigError: there is no space, a value is not possible, or an objective cannot be measured.
+        UsageError: an override has no `=`.
+        StorageError: the file cannot be read.
+    """
+    source = Source.read(path, overrides)
+    config = source.config()
+    space = space_of(config)
+    asked = config.tune
+    check_values(source, space)
+    if asked.search == "grid":
+        space.grid()
+    trains = needs_training(asked.objectives)
+    if trains and config.evaluate.extractor is None:
+        names = ", ".join(name for objective in asked.objectives for name in objective)
+        raise ConfigError(
+            f"tune.objectives: {names} need evaluate.extractor; a search without training looks at a_likelihood, "
+            "a_attribute_gap or a_nearer"
+        )
+    for name in _OF_LABELS:
+        if any(name in objective for objective in asked.objectives) and not config.evaluate.attributes:
+            raise ConfigError(f"tune.objectives: {name} needs evaluate.attributes, such as [Male]")
+    if asked.asha is not None and not trains:
+        raise ConfigError("tune.asha stops fine-tunings, but these objectives need none; leave it out")
+    if asked.asha is not None and asked.asha.grace_steps >= config.finetune.steps:
+        raise ConfigError(
+            f"tune.asha.grace_steps = {asked.asha.grace_steps} is not below finetune.steps = {config.finetune.steps}"
+        )
+    if asked.register_as is not None and not trains:
+        raise ConfigError("tune.register_as: these objectives need no fine-tuning, so that there is no model")
+    return Search(source, config, space, trains)

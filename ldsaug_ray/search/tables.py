@@ -1,0 +1,85 @@
+"""Trials as tables: for the terminal and the page, and as CSV with everything."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.search.plan import Search
+from ldsaug_ray.search.trials import State, Trial
+
+STATES: Mapping[State, str] = {
+    "finished": "finished",
+    "stopped": "stopped on the way, by successive halving",
+    "failed": "cannot work with their settings",
+    "crashed": "crashed; the same command tries them again",
+    "running": "were begun; the same command goes on with them",
+}
+TITLES = {
+    **MEASURES,
+    "attribute_gap": "attribute gap",
+    "a_likelihood": "A: likelihood gain",
+    "a_attribute_gap": "A: attribute gap",
+    "a_nearer": "A: nearer",
+    "kept": "images of A",
+    "parent_share": "parents’ share",
+    "effective_neighbours": "effective neighbours",
+}
+_OF_THE_REGIME = ("kept", "parent_share", "effective_neighbours")
+
+
+def ranked(search: Search, trials: Sequence[Trial]) -> list[Trial]:
+    """Finished ones by the (first) objective, then those that were stopped."""
+    known = [(t.state != "finished", v, t.number, t) for t in trials if (v := t.values(search.config.tune.objectives))]
+    return [t for *_, t in sorted(known, key=lambda x: x[:3])]
+
+
+def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the ranked trials: number, point, objectives, what they are made of, the regime of A."""
+    objectives = search.config.tune.objectives
+    found = ranked(search, trials)[:most]
+    names = [d.name for d in search.space.dimensions]
+    parts = list(dict.fromkeys(n for objective in objectives for n in objective))
+    shown = [n for n in parts if search.titles != [n]] + list(_OF_THE_REGIME)
+    head = ["trial", *names, *search.titles, *(TITLES.get(n, n) for n in shown), "seconds"]
+    rows = []
+    for trial in found:
+        values = trial.values(objectives) or []
+        rows.append(
+            [
+                f"{trial.number}{'' if trial.state == 'finished' else f' (stopped at {trial.step:,})'}",
+                *(text_of(trial.point[n]) for n in names),
+                *(f"{v:.5g}" for v in values),
+                *("" if (v := trial.measures.get(n)) is None else f"{v:.4g}" for n in shown),
+                f"{trial.seconds:,.0f}",
+            ]
+        )
+    return head, rows
+
+
+def trials_csv(search: Search, trials: Sequence[Trial]) -> str:
+    """Every trial, in the order of starting, with all its measures."""
+    names = [d.name for d in search.space.dimensions]
+    measures = list(dict.fromkeys(n for t in trials for n in t.measures))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["trial", "key", "state", "step", *names, *search.titles, *measures, "seconds", "why"])
+    for t in trials:
+        values: Sequence[Any] = t.values(search.config.tune.objectives) or [""] * len(search.titles)
+        numbers = [t.measures.get(n) for n in measures]
+        point = [text_of(t.point[n]) for n in names]
+        writer.writerow([t.number, t.key, t.state, t.step, *point, *values, *numbers, t.seconds, t.why])
+    return out.getvalue()
+
+
+def text_of(value: Any) -> str:
+    """A value of a setting, short."""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{text_of(v)}" for v in value.values() if v is not None)
+    return value if isinstance(value, str) else json.dumps(value)

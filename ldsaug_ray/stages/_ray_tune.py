@@ -1,0 +1,163 @@
+"""Ray Tune around trials: which point is next comes from a sampler, what a trial does from `_trial`, what is kept of it
+goes to `Trials`. Of Tune's own state nothing is needed again. Imported where a search runs: Tune takes a second.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.search.sampler import Sampler
+from ldsaug_ray.search.space import Point
+from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.stages._trial import Shared, Work
+
+NEVER = 2**31  # steps: a trial says itself when it is over
+
+
+class Trials(Protocol):
+    """Where a search keeps its trials."""
+
+    def begin(self, point: Point) -> Trial:
+        """A trial starts, or is tried again."""
+
+    def told(self, key: str, found: Mapping[str, Any]) -> None:
+        """An evaluation of a running trial."""
+
+    def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:
+        """A trial is over; what it came to was told."""
+
+
+def run_trials(shared: Shared, asked: Tune, sampler: Sampler, trials: Trials, concurrent: int) -> None:
+    """Every point that the sampler gives, until it gives none or `asked.hours` are over."""
+    for name in ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER"):
+        os.environ.setdefault(name, "1")
+    points = _Points(sampler, trials, math.inf if asked.hours is None else time.monotonic() + 3600 * asked.hours)
+    with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder:
+        tune.Tuner(
+            # no CPU: the trial's stages ask for their own. Tune wants something to be asked for: a byte
+            tune.with_resources(tune.with_parameters(LdsTrial, shared=shared), {"CPU": 0, "memory": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=points,
+                scheduler=_scheduler(asked),
+                num_samples=-1,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=folder,
+                callbacks=[_Kept(points, trials, sampler, asked)],
+                failure_config=tune.FailureConfig(max_failures=asked.max_failures),
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _scheduler(asked: Tune) -> TrialScheduler:
+    if asked.asha is None:
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr="step",
+        metric="objective",
+        mode="min",
+        max_t=NEVER,
+        grace_period=asked.asha.grace_steps,
+        reduction_factor=asked.asha.reduction_factor,
+    )
+
+
+class LdsTrial(tune.Trainable):
+    """A trial, evaluation by evaluation. An actor serves many; only the settings change."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        """Called once by Tune."""
+        assert shared is not None
+        self._shared = shared
+        self._work: Work | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Turn to another trial."""
+        self.cleanup()
+        self._work = Work(self._shared, new_config["point"], new_config["number"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Go on to the next evaluation."""
+        assert self._work is not None
+        found = self._work.step()
+        return {"objective": found["values"][0], "step": found["step"], "done": found["over"], "found": found}
+
+    def cleanup(self) -> None:
+        """Called by Tune at the end, and where a trial was stopped on its way."""
+        if self._work is not None:
+            self._work.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """What there is to keep is in the run directory."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Likewise."""
+
+
+class _Points(Searcher):
+    """The sampler as Tune wants it; `keys` says which of Tune's trials is which."""
+
+    def __init__(self, sampler: Sampler, trials: Trials, deadline: float):
+        super().__init__(metric="objective", mode="min")
+        self._sampler, self._trials, self._deadline = sampler, trials, deadline
+        self.keys: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next point; FINISHED: there is none, or no time."""
+        point = self._sampler.ask() if time.monotonic() < self._deadline else None
+        if point is None:
+            return Searcher.FINISHED
+        trial = self._trials.begin(point)
+        self.keys[trial_id] = trial.key
+        return {"point": dict(point), "number": trial.number}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """`_Kept` tells the sampler."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing; but Tune moves the file."""
+        open(checkpoint_path, "wb").close()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was saved."""
+
+
+class _Kept(tune.Callback):
+    """Tells of trials as they go on and end."""
+
+    def __init__(self, points: _Points, trials: Trials, sampler: Sampler, asked: Tune):
+        self._points, self._trials, self._sampler, self._asked = points, trials, sampler, asked
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """An evaluation."""
+        self._trials.told(self._points.keys[trial.trial_id], result["found"])
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """It is over, or was stopped by the scheduler."""
+        self._end(trial, stopped=not trial.last_result["found"]["over"])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """It crashed once too often."""
+        text = str(trial.get_error() or "").strip().splitlines()
+        self._end(trial, crashed=text[-1] if text else "its process died")
+
+    def _end(self, trial: Any, **how: Any) -> None:
+        ended = self._trials.end(self._points.keys[trial.trial_id], **how)
+        self._sampler.tell(ended.point, ended.values(self._asked.objectives))

@@ -1,0 +1,171 @@
+"""A search in MLflow: a parent run, and a child run a trial, which a tag finds again. The driver owns them all.
+
+What a trial came to lies in the run directory, so that a server that goes away takes nothing with it: what it lacks is
+sent when it answers again, at the end of the search, or by the same command later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ldsaug_ray.digest import fingerprint
+from ldsaug_ray.experiment.results import first_drawn
+from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.report._scores import selected_csv
+from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.search.objectives import objective_values
+from ldsaug_ray.search.plan import Search
+from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.storage import Location
+from ldsaug_ray.tracking import Status, Tracker, first_line
+
+TRIAL, STATE, BEST = "ldsaug.trial", "ldsaug.state", "ldsaug.best"
+AGAIN_SECONDS = 30.0  # a server that did not answer is left alone so long
+_OBJECTIVES = ("objective", "second objective")
+_SENT = tuple(name for name in STAGES if name not in ("prepare", "train", "encode", "report"))
+
+
+class SearchLog:
+    """MLflow's runs of a search; a context, which ends them as what they were. Nothing where tracking is off."""
+
+    def __init__(self, job: Job, search: Search):
+        self._job, self._search = job, search
+        self._parent: Tracker | None = None
+        if search.config.tracking.enabled:
+            self._parent = Tracker.start(search.config, job.run, {"ldsaug.search": job.run.root.name})
+        self._children: dict[str, Tracker] = {}
+        self._running: dict[str, Trial] = {}
+        self._unsent: dict[str, Trial] = {}
+        self._not_before = 0.0
+        self._found_any = False
+
+    def __enter__(self) -> SearchLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._parent is None:
+            return
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
+        status: Status = "KILLED" if stopped else "FINISHED" if kind is None and self._found_any else "FAILED"
+        ends = [partial(self._children[key].end, status) for key in self._running if key in self._children]
+        self._not_before = 0.0
+        self._try(lambda: [end() for end in [*ends, partial(self._parent_run.end, status)]])
+
+    def send(self, trial: Trial) -> None:
+        """Bring MLflow's run of a trial to where the trial is."""
+        if self._parent is None:
+            return
+        (self._running.__setitem__ if trial.state == "running" else self._running.pop)(trial.key, trial)
+        self._unsent[trial.key] = trial
+        self._send_all()
+
+    def catch_up(self, trials: Sequence[Trial]) -> None:
+        """Send what an earlier attempt could not."""
+        if self._parent is None:
+            return
+
+        def compare() -> None:
+            there = {key: tags.get(STATE) for key, (_, tags) in self._parent_run.children(TRIAL).items()}
+            self._unsent |= {t.key: t for t in trials if t.state != "running" and there.get(t.key) != t.state}
+
+        self._try(compare)
+        self._send_all()
+
+    def finish(self, trials: Sequence[Trial]) -> None:
+        """Mark the best, log its model, and keep the page."""
+        best = self._search.best(trials)
+        self._found_any = bool(best)
+        if self._parent is None:
+            return
+        self._not_before = 0.0
+        self._send_all()
+        self._try(partial(self._send_best, best))
+
+    @property
+    def _parent_run(self) -> Tracker:
+        assert self._parent is not None
+        return self._parent
+
+    def _send_all(self) -> None:
+        for key, trial in list(self._unsent.items()):
+            if self._try(partial(self._send, trial)):
+                del self._unsent[key]
+
+    def _send(self, trial: Trial) -> None:
+        config = self._search.trial_config(trial.point)
+        if trial.key not in self._children or not trial.curve:
+            self._children[trial.key] = self._parent_run.child(config, f"trial {trial.number}", TRIAL, trial.key)
+        child = self._children[trial.key]
+        for step, measures in trial.curve:
+            values = objective_values(self._search.config.tune.objectives, measures)
+            points = [(name, value, step) for name, value in zip(_OBJECTIVES, values, strict=False)]
+            points += [(name, value, step) for name, value in measures.items() if value is not None]
+            child.once(f"step-{step}", fingerprint(measures), partial(child.log_metrics, points))
+        if trial.state == "running":
+            return
+        if trial.state == "finished" and self._search.trains:
+            run = RunDir(Location.of(config.run_dir))
+            child.send(config, run, _SENT, models=False)
+            child.once("files", run.require("evaluate", "digest"), partial(self._send_files, child, run))
+        if trial.why:
+            child.tag("ldsaug.why", trial.why[:5000])
+        child.tag(STATE, trial.state)
+        child.end("FINISHED" if trial.state in ("finished", "stopped") else "FAILED")
+
+    def _send_files(self, child: Tracker, run: RunDir) -> None:
+        """The selected candidates and a sheet of samples."""
+        with TemporaryDirectory() as folder:
+            files = {"selected.csv": (selected_csv(run) or "").encode()}
+            drawn = first_drawn(run.folder("drawn/finetune"), 4 * COLUMNS)
+            if drawn is not None:
+                files["samples.png"] = sheet(tiles(drawn))
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            child.log_files([Location.of(Path(folder) / name) for name, content in files.items() if content], "")
+
+    def _send_best(self, best: Sequence[Trial]) -> None:
+        parent = self._parent_run
+        parent.log_files(self._job.run.folder("search").files(recursive=False), "search")
+        children = parent.children(TRIAL)
+        for key, (child, tags) in children.items():
+            is_best = key in {trial.key for trial in best}
+            if is_best or BEST in tags:
+                child.tag(BEST, str(is_best).lower())
+        if not best:
+            return
+        first = best[0]
+        parent.tag("ldsaug.best_trial", first.key)
+        values = objective_values(self._search.config.tune.objectives, first.measures)
+        parent.log_metrics([("best objective", values[0], first.number)])
+        if self._search.trains:
+            config = self._search.trial_config(first.point)
+            run, name = RunDir(Location.of(config.run_dir)), self._search.config.tune.register_as
+            weights = run.folder("finetune/vae.safetensors")
+            child, _ = children[first.key]
+            child.once(
+                "vae",
+                f"{run.require('finetune', 'digest')} {name or ''}",
+                partial(child.log_vae, config, weights, "finetuned", name),
+            )
+
+    def _try(self, send: Callable[[], object]) -> bool:
+        """Whether MLflow took it. It must not end the search."""
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            send()
+        except Exception as e:
+            if not self._not_before:
+                self._job.console.print(
+                    f"MLflow does not answer ({first_line(e)}); the search goes on, what MLflow lacks is sent later",
+                    highlight=False,
+                )
+            self._not_before = time.monotonic() + AGAIN_SECONDS
+            return False
+        return True

@@ -1,0 +1,200 @@
+"""One trial of a search, in an actor of Ray Tune: A by scores that are there already, its measures, and, where the
+objectives need it, fine-tuning and evaluation in a run directory of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError
+from ldsaug_ray.lds import Candidates
+from ldsaug_ray.rundir import Counts, RunDir, open_run_dir
+from ldsaug_ray.search.objectives import measures_of_run, objective_values
+from ldsaug_ray.search.plan import Search
+from ldsaug_ray.search.proxies import Real
+from ldsaug_ray.search.space import Point
+from ldsaug_ray.search.trials import key_of
+from ldsaug_ray.stages import finetune
+from ldsaug_ray.stages._adopt import adopt
+from ldsaug_ray.stages._job import Job, quieten_data
+from ldsaug_ray.stages.runner import plan_steps, run_stages
+from ldsaug_ray.stages.select import choose
+from ldsaug_ray.stages.train import take_weights
+from ldsaug_ray.storage import Location
+
+OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
+# a trial that meets one of these has settings that cannot work; the search goes on
+_OF_ITS_SETTINGS = (NothingSelectedError, InputError, DivergedError, ConfigError)
+_COLUMNS = ["candidate", "parent_i", "parent_j", "alpha", "parent_share", "effective_neighbours"]
+
+Measures = dict[str, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all trials have in common.
+
+    Attributes:
+        search: settings and space.
+        donors: run directories that have the stages to take over.
+        scorings: key of what changes the scores -> the run directory that has them.
+        keys: string[N] of the training latents, in the order of `real.train`.
+        real: the real latents, measured.
+        board: a `Board` actor.
+        verbose: show Ray's own messages.
+    """
+
+    search: Search
+    donors: Sequence[Location]
+    scorings: Mapping[str, Location]
+    keys: pa.Array
+    real: Real
+    board: Any
+    verbose: bool = False
+
+
+class Board:
+    """A place where trials leave their progress lines for the driver."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Leave a line."""
+        self._lines = [*self._lines[-99:], line]
+
+    def take(self) -> list[str]:
+        """Lines that were left since the last time."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+class Work:
+    """A trial's work, evaluation by evaluation."""
+
+    def __init__(self, shared: Shared, point: Point, number: int):
+        self._shared = shared
+        self._work = _evaluations(shared, point, Console(file=_Said(shared.board, number), width=120))
+        self._started = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        """Go on to the next evaluation: `step` of fine-tuning, `measures`, `values` of the objectives, `over`, and
+        `failed`, why it cannot work."""
+        objectives = self._shared.search.config.tune.objectives
+        step, over, failed = 0, True, ""
+        measures: Measures = {}
+        try:
+            step, measures, over = next(self._work)
+            values = objective_values(objectives, measures)
+        except _OF_ITS_SETTINGS as e:
+            values, over, failed = [math.inf] * len(objectives), True, str(e)
+        seconds = round(time.monotonic() - self._started, 3)
+        return {
+            "step": step,
+            "measures": measures,
+            "values": values,
+            "over": over,
+            "failed": failed,
+            "seconds": seconds,
+        }
+
+    def close(self) -> None:
+        """Leave the run directory to others."""
+        self._work.close()
+
+
+def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tuple[int, Measures, bool]]:
+    """(step, measures, whether these are the last) of each evaluation of a trial.
+
+    Raises:
+        ConfigError, InputError, NothingSelectedError, DivergedError: its settings cannot work.
+    """
+    search = shared.search
+    config = search.trial_config(point)
+    scored = RunDir(shared.scorings[key_of(search.scoring(point))])
+    if not search.trains:
+        _, ids = choose(config, scored)
+        yield 0, _measures_of_a(shared, scored, scored.folder("scores"), ids, config), True
+        return
+    quieten_data(shared.verbose)
+    with ExitStack() as held:
+        run = open_run_dir(config, held=held)
+        job = Job(config, run, console, shared.verbose, alone=True)
+        adopt(job, OF_A, [*map(RunDir, shared.donors), scored])
+        run_stages(job, OF_A)
+        of_a = _measures_of_a(shared, scored, run.folder("selected"), None, config)
+        (left,) = plan_steps(config, run, ["finetune"])
+        for rung in search.rungs(config.finetune.steps) if left.state != "complete" else ():
+            step, measures = _at_rung(job, rung, str(left.fingerprint))
+            yield step, {**of_a, **measures}, False
+        run_stages(job, ["finetune", "evaluate"])
+        yield config.finetune.steps, {**of_a, **_measures(run)}, True
+
+
+def _at_rung(job: Job, rung: int, fingerprint: str) -> tuple[int, Measures]:
+    """Fine-tune so far and evaluate what there is, in a run directory below the trial's."""
+    run = RunDir(job.run.folder(f"rungs/{rung:06d}"))
+    run.create()
+    inner = replace(job, run=run)
+    identity = f"{fingerprint}@{rung}"
+    if not run.is_complete("finetune", identity):
+        finetune.check(job)
+        job.run.begin("finetune", fingerprint)
+        checkpoint = finetune.run_to(job, rung)
+        adopt(inner, OF_A, [job.run])
+        run.begin("finetune", identity)
+        take_weights(checkpoint, run.folder("finetune"))
+        facts = (checkpoint / "facts.json").read_json()["facts"]
+        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, steps=facts["steps"])
+    run_stages(inner, ["evaluate"])
+    return int(run.require("finetune", "steps")), _measures(run)
+
+
+def _measures(run: RunDir) -> Measures:
+    return measures_of_run((run.root / "evaluate/metrics.json").read_json())
+
+
+def _measures_of_a(shared: Shared, scored: RunDir, folder: Location, ids: np.ndarray | None, config: Any) -> Measures:
+    """Measures of A without training, and the regime that it was selected in; rows of `folder` with these `ids`."""
+    parts = []
+    for file in folder.files(".parquet"):
+        part = file.read_table(_COLUMNS)
+        parts.append(part if ids is None else part.filter(pa.array(np.isin(part["candidate"].to_numpy(), ids))))
+    rows = pa.concat_tables(parts) if parts else pa.table({name: [] for name in _COLUMNS})
+    sigma = scored.require("score", "sigma")
+    if not len(rows):
+        return {"kept": 0.0, "sigma": sigma}
+    i, j = (np.asarray(pc.index_in(rows[c], value_set=shared.keys), np.int64) for c in ("parent_i", "parent_j"))
+    chosen = Candidates(rows["candidate"].to_numpy(), i, j, rows["alpha"].to_numpy())
+    return {
+        **shared.real.measures_of(chosen, config.score.interpolation, config.seed),
+        "kept": float(len(rows)),
+        "sigma": sigma,
+        "parent_share": float(np.mean(rows["parent_share"].to_numpy())),
+        "effective_neighbours": float(np.median(rows["effective_neighbours"].to_numpy())),
+    }
+
+
+class _Said(io.StringIO):
+    """Sends whole lines to the board."""
+
+    def __init__(self, board: Any, number: int):
+        super().__init__()
+        self._board, self._number, self._rest = board, number, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(None, map(str.rstrip, lines)):
+            self._board.say.remote(f"trial {self._number}: {line}")
+        return len(text)

@@ -1,0 +1,303 @@
+"""`ldsaug tune`: a search over settings by Ray Tune. Images, model and latents are made once, scores of all bandwidths
+in one pass; a trial costs selection, fine-tuning and evaluation.
+
+What is known of a search is in its run directory (`search/trials/`, and a run directory a trial), not in Ray Tune's own
+state: the same command goes on with what is left, on whatever cluster, and unpickles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.report._latents import read_latents as read_training_latents
+from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.search.page import render
+from ldsaug_ray.search.plan import Search, plan_search
+from ldsaug_ray.search.proxies import Real
+from ldsaug_ray.search.sampler import open_sampler
+from ldsaug_ray.search.space import Point, shown
+from ldsaug_ray.search.tables import STATES, rows_of, trials_csv
+from ldsaug_ray.search.trials import Trial, key_of, read_trials
+from ldsaug_ray.stages._adopt import adopt
+from ldsaug_ray.stages._job import Job, cluster_resources, pool_of, ray_session
+from ldsaug_ray.stages._search_log import SearchLog
+from ldsaug_ray.stages._trial import Board, Shared
+from ldsaug_ray.stages.command import place_of, require_faiss, seen_by_all, try_extractor
+from ldsaug_ray.stages.encode import read_latents
+from ldsaug_ray.stages.evaluate import label_array, real_images
+from ldsaug_ray.stages.runner import run_stages
+from ldsaug_ray.stages.score import score_at
+from ldsaug_ray.storage import Location
+from ldsaug_ray.tracking import view_command
+
+_SHARED = ("prepare", "train", "encode")
+POLL_SECONDS = 1.0
+SHOWN = 10  # trials in the table at the end
+
+
+def tune_command(
+    path: str,
+    overrides: Sequence[str],
+    *,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Run a search, or what is left of it; returns the exit code, 1 where no trial came to a result.
+
+    Args:
+        path: of the settings.
+        overrides: `name=value`.
+        dry_run: say what would be done, and do nothing.
+        overwrite: discard a run directory of other data.
+        resume: there must be something to go on with.
+        verbose: show Ray's own messages.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    search = plan_search(path, overrides)
+    config = search.config
+    before = open_run_dir(config, overwrite=overwrite, create=False)
+    if resume and not read_trials(before.root):
+        raise InputError(
+            f"--resume: there is no search in {place_of(before.root)} to go on with; leave it out to begin"
+        )
+    if dry_run:
+        _print_plan(search, before)
+        return 0
+    if search.trains:
+        try_extractor(search.baseline_config(), open_run_dir(search.baseline_config(), create=False))
+    seen_by_all("run_dir", config.run_dir)
+    with ExitStack() as held:
+        run = open_run_dir(config, overwrite=overwrite, held=held)
+        job = Job(config, run, make_console(), verbose, alone=True)
+        log = held.enter_context(SearchLog(job, search))
+        held.enter_context(ray_session(config, verbose=verbose))
+        search = replace(search, one_gpu=cluster_resources().get("GPU", 0) > 0)
+        run_stages(job, _SHARED)
+        donors = [run]
+        if search.trains:
+            donors = [_baseline(job, search), run]
+        scorings = _scorings(job, search)
+        kept = _Kept(job, search, {name: run.require(name, "digest") for name in _SHARED}, log)
+        log.catch_up(kept.all())
+        _search(job, search, kept, donors, scorings)
+        trials = kept.all()
+        _write(run, search, trials)
+        log.finish(trials)
+    _print_results(search, run, trials)
+    if config.tracking.enabled:
+        print(f"MLflow  {view_command()}")
+    return 0 if search.best(trials) else 1
+
+
+def _search(job: Job, search: Search, kept: _Kept, donors: Sequence[RunDir], scorings: Mapping[str, RunDir]) -> None:
+    """Every trial that is left."""
+    import ray
+
+    sampler = open_sampler(search.config.tune, search.space, kept.all())
+    if not sampler.has_more:
+        job.console.print("every trial is over already", highlight=False)
+        return
+    from ldsaug_ray.stages._ray_tune import run_trials
+
+    board = ray.remote(num_cpus=0)(Board).remote()
+    shared = _shared(job, search, donors, scorings, board)
+    with _lines(board, job.console):
+        run_trials(shared, search.config.tune, sampler, kept, _at_once(search))
+
+
+def _baseline(job: Job, search: Search) -> RunDir:
+    """The model before fine-tuning, evaluated; its features of real images serve all trials."""
+    with ExitStack() as held:
+        config = search.baseline_config()
+        run = open_run_dir(config, held=held)
+        inner = replace(job, config=config, run=run)
+        adopt(inner, _SHARED, [job.run])
+        run_stages(inner, [*_SHARED, "evaluate"])
+        return run
+
+
+def _scorings(job: Job, search: Search) -> dict[str, RunDir]:
+    """Scores of every bandwidth in one pass over the latents, by the key of what changes them."""
+    runs: dict[str, RunDir] = {}
+    together: dict[str, list[tuple[Config, RunDir]]] = {}
+    for scoring in search.space.scorings():
+        config = search.scoring_config(scoring)
+        run = RunDir(Location.of(config.run_dir))
+        run.create()
+        runs[key_of(scoring)] = run
+        other = {name: value for name, value in scoring.items() if not name.startswith("score.sigma")}
+        together.setdefault(json.dumps(other, sort_keys=True), []).append((config, run))
+    for targets in together.values():
+        score_at(replace(job, config=targets[0][0]), targets)
+    return runs
+
+
+class _Kept:
+    """The trials on disk, and what is told of them while they run."""
+
+    def __init__(self, job: Job, search: Search, digests: Mapping[str, str], log: SearchLog):
+        self._job, self._search, self._digests, self._log = job, search, digests, log
+        kept = [t for t in read_trials(job.run.root) if search.space.holds(t.point)]
+        self._trials = {t.key: t for t in kept if t.identity == self._identity(t.point)}
+
+    def all(self) -> list[Trial]:
+        """As they are now, in the order of starting."""
+        return sorted(self._trials.values(), key=lambda t: t.number)
+
+    def begin(self, point: Point) -> Trial:
+        """A trial starts, or is tried again."""
+        before = self._trials.get(key_of(point))
+        number = before.number if before else max((t.number for t in self._trials.values()), default=0) + 1
+        trial = Trial(point, number, self._identity(point))
+        self._put(trial)
+        self._say(trial, shown(point))
+        self._log.send(trial)
+        return trial
+
+    def told(self, key: str, found: Mapping[str, Any]) -> None:
+        """An evaluation of a running trial."""
+        trial = replace(self._trials[key], why=found["failed"], seconds=found["seconds"])
+        if not trial.why:
+            curve = (*(point for point in trial.curve if point[0] < found["step"]), (found["step"], found["measures"]))
+            trial = replace(trial, curve=curve, measures=found["measures"], step=found["step"])
+        self._put(trial)
+        if not found["over"]:
+            self._say(trial, f"{self._search.told(trial)} at step {trial.step:,}")
+            self._log.send(trial)
+
+    def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:
+        """A trial is over."""
+        trial = self._trials[key]
+        trial = replace(
+            trial,
+            state="crashed" if crashed else "failed" if trial.why else "stopped" if stopped else "finished",
+            why=crashed or trial.why,
+        )
+        self._put(trial)
+        self._say(trial, f"{trial.state}: {trial.why or self._search.told(trial)}, {trial.seconds:,.0f} s")
+        self._log.send(trial)
+        return trial
+
+    def _identity(self, point: Point) -> str:
+        return self._search.identity(point, self._digests)
+
+    def _say(self, trial: Trial, text: str) -> None:
+        style = "red" if trial.why else None
+        self._job.console.print(f"trial {trial.number}: {text}", style=style, highlight=False)
+
+    def _put(self, trial: Trial) -> None:
+        self._trials[trial.key] = trial
+        trial.write(self._job.run.root)
+
+
+def _shared(job: Job, search: Search, donors: Sequence[RunDir], scorings: Mapping[str, RunDir], board: Any) -> Shared:
+    """What every trial needs, read and measured once."""
+    latents = read_training_latents(job.run)
+    names = search.config.evaluate.attributes
+    test = [label_array(real_images(job, "test"), name) for name in names]
+    columns = [latents.attribute_names.index(name) for name in names]
+    real = Real.of(
+        latents.z,
+        read_latents(job, "test")[1],
+        latents.attributes[:, columns],
+        np.stack(test, axis=1).astype(np.int8) if test else np.empty((0, 0), np.int8),
+        search.config.seed,
+    )
+    places = {key: run.root for key, run in scorings.items()}
+    return Shared(search, [donor.root for donor in donors], places, latents.keys, real, board, job.verbose)
+
+
+def _at_once(search: Search) -> int:
+    """Trials at once: as many as fine-tunings fit in the cluster, so that none waits for another's resources."""
+    asked, workers = search.config.tune.concurrent, search.config.finetune.workers
+    if asked != "auto":
+        return asked
+    if not search.trains:
+        return max(1, int(cluster_resources().get("CPU", 1)))
+    if workers.count == "auto" and not search.one_gpu:
+        return 1  # one process trains with all cores
+    one = pool_of(workers.model_copy(update={"count": "auto"}), "finetune", cluster_resources())
+    return max(1, one.count // (1 if workers.count == "auto" else workers.count))
+
+
+@contextmanager
+def _lines(board: Any, console: Console) -> Iterator[None]:
+    """Print what trials say of their stages."""
+    import ray
+
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(POLL_SECONDS):
+            with suppress(ray.exceptions.RayError):  # progress is a courtesy
+                for line in ray.get(board.take.remote(), timeout=10):
+                    console.print(line, highlight=False, soft_wrap=True, style="dim")
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _write(run: RunDir, search: Search, trials: Sequence[Trial]) -> None:
+    """`search/`: every trial as a table, and the page."""
+    folder = run.folder("search")
+    table = trials_csv(search, trials)
+    (folder / "trials.csv").write_bytes(table.encode())
+    (folder / "index.html").write_bytes(render(search, trials, table).encode())
+
+
+def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None:
+    console = Console(width=None if Console().is_terminal else 150)
+    head, rows = rows_of(search, trials, most=SHOWN)
+    table = Table(title=f"the best of {len(trials)} trials", title_justify="left")
+    for n, name in enumerate(head):
+        table.add_column(name, justify="right" if n else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for state in ("stopped", "failed", "crashed"):
+        if count := sum(t.state == state for t in trials):
+            print(f"{count} {STATES[state]}")
+    best = search.best(trials)
+    for trial in best:
+        print(f"trial {trial.number} again: {search.command(trial)}")
+    print(f"search  {place_of(run.folder('search') / 'index.html')}")
+
+
+def _print_plan(search: Search, run: RunDir) -> None:
+    """The table of `--dry-run`."""
+    asked = search.config.tune
+    table = Table(title=f"search {place_of(run.root)}", title_justify="left")
+    for column in ("setting", "values"):
+        table.add_column(column, overflow="fold")
+    for dimension in search.space.dimensions:
+        table.add_row(dimension.name, dimension.text)
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(table)
+    points = len(search.space.grid()) if asked.search == "grid" else asked.trials
+    print(f"{points:,} trials by {asked.search}, {len(search.space.scorings())} scorings of the candidates in one pass")
+    print(f"small is to be: {'; '.join(search.titles)}" + ("" if search.trains else " (no training is needed)"))
+    over = sum(t.is_over for t in read_trials(run.root))
+    if over:
+        print(f"{over} trials of searches here are over")

@@ -1,0 +1,83 @@
+"""Measures of A that need no training, against a few lines of NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds import Candidates, interpolate
+from ldsaug_ray.search import proxies
+from ldsaug_ray.search.proxies import Real, label_gap
+
+N, H, D = 40, 25, 3
+RNG = np.random.default_rng(0)
+TRAIN, HELD_OUT = (RNG.standard_normal((n, D)).astype(np.float32) for n in (N, H))
+LABELS = np.where(RNG.random((N, 1)) < 0.3, 1, -1).astype(np.int8)
+REAL_LABELS = np.where(RNG.random((H, 1)) < 0.6, 1, -1).astype(np.int8)
+
+
+def candidates(m: int) -> Candidates:
+    i, j = (RNG.integers(0, N, m) for _ in range(2))
+    return Candidates(np.arange(m), i, j, RNG.uniform(0, 1, m))
+
+
+def real() -> Real:
+    return Real.of(TRAIN, HELD_OUT, LABELS, REAL_LABELS, seed=0)
+
+
+def log_density(centres: np.ndarray, sigma: float) -> np.ndarray:
+    squared = ((HELD_OUT[:, None].astype(float) - centres[None]) ** 2).sum(-1)
+    return np.log(np.exp(-squared / (2 * sigma**2)).mean(1))
+
+
+def test_measures_of_a_small_a():
+    a, seen = candidates(15), real()
+    members = interpolate(TRAIN, a.i, a.j, a.alpha, "linear")
+    found = seen.measures_of(a, "linear", 0)
+    both = log_density(np.concatenate([TRAIN, members]), seen.sigma)
+    assert found["a_likelihood"] == pytest.approx((both - log_density(TRAIN, seen.sigma)).mean(), abs=1e-5)
+    share = ((1 - a.alpha) * (LABELS[a.i, 0] > 0) + a.alpha * (LABELS[a.j, 0] > 0)).mean()
+    assert found["a_attribute_gap"] == pytest.approx(abs(share - (REAL_LABELS > 0).mean()))
+    gaps = [np.linalg.norm(TRAIN[None] - x[:, None], axis=-1).min(1) for x in (members, HELD_OUT)]
+    assert found["a_nearer"] == pytest.approx((gaps[0][:, None] < gaps[1][None]).mean(), abs=1e-6)
+
+
+def test_of_a_large_a_a_sample_is_measured(monkeypatch):
+    a, seen = candidates(3000), real()
+    whole = seen.measures_of(a, "linear", 0)
+    monkeypatch.setattr(proxies, "COMPARED", 1000)
+    some = seen.measures_of(a, "linear", 0)
+    assert some == seen.measures_of(a, "linear", 0)
+    assert some != whole
+    for name, tolerance in (("a_likelihood", 0.05), ("a_attribute_gap", 0.05), ("a_nearer", 0.1)):
+        assert some[name] == pytest.approx(whole[name], abs=tolerance)
+
+
+def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():
+    seen = real()
+    copies = Candidates(np.arange(N), np.arange(N), np.roll(np.arange(N), 1), np.full(N, 1e-6))
+    found = seen.measures_of(copies, "linear", 0)
+    assert found["a_nearer"] == 1.0
+    assert found["a_likelihood"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_without_attributes_or_held_out_latents():
+    none = np.empty((N, 0), np.int8)
+    assert (
+        Real.of(TRAIN, HELD_OUT, none, np.empty((0, 0), np.int8), 0).measures_of(candidates(5), "linear", 0)[
+            "a_attribute_gap"
+        ]
+        is None
+    )
+    with pytest.raises(InputError, match=r"data\.test must not be 0"):
+        Real.of(TRAIN, HELD_OUT[:0], LABELS, REAL_LABELS, 0)
+
+
+def test_label_gap_weighs_parents_by_nearness():
+    parents = np.array([[1, -1], [1, 1], [0, 1], [-1, -1]], np.int8)  # the third has an unlabelled parent
+    alphas = np.array([0.25, 0.5, 0.5, 0.5])
+    of_real = np.array([1, -1, -1, -1, 0], np.int8)
+    assert label_gap(parents, alphas, of_real) == pytest.approx((0.75 + 1 + 0) / 3 - 0.25)
+    assert label_gap(parents * 0, alphas, of_real) is None
+    assert label_gap(parents, alphas, of_real * 0) is None
