@@ -289,6 +289,7 @@ class Tracker:
 def quieten() -> None:
     """MLflow's and its database migrations' remarks off, which would bury the progress lines."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow  # noqa: F401  (it sets its loggers' levels on import)
 
     for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):

@@ -804,7 +804,9 @@ Measure = Literal[
 class Asha(Section):
     """Asynchronous successive halving (Li et al. 2020): of the trials that reach a rung, the better ones go on."""
 
-    grace_steps: Positive = Field(description="fine-tuning steps before the first evaluation")
+    grace_steps: Positive | None = Field(
+        None, description="fine-tuning steps before the first evaluation; none: no trial is stopped"
+    )
     reduction_factor: Annotated[int, Field(ge=2)] = Field(
         3, description="one of so many goes on at each rung; rungs lie this factor apart"
     )
@@ -832,10 +834,7 @@ class Tune(Section):
         8, description="values of a range of score.sigma that has no `values`"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the search; a trial's own seed is the run's")
-    asha: Asha | None = Field(
-        None,
-        description="{grace_steps, reduction_factor}: stop fine-tunings that fall behind; none: each runs to its end",
-    )
+    asha: Asha = Asha()
     hours: float | None = Field(None, gt=0, description="no trial starts after this time; none: no limit")
     concurrent: Positive | Literal["auto"] = Field(
         "auto", description="trials at once; auto: as many as fine-tunings fit in the cluster, one GPU each"
@@ -848,8 +847,8 @@ class Tune(Section):
 
     @model_validator(mode="after")
     def _one_rung(self) -> Tune:
-        if self.asha is not None and len(self.objectives) > 1:
-            raise ValueError("asha ranks trials by one objective; give one, or leave asha out")
+        if self.asha.grace_steps is not None and len(self.objectives) > 1:
+            raise ValueError("asha.grace_steps: asha ranks trials by one objective; give one, or leave it out")
         return self
 
 

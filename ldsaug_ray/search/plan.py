@@ -63,14 +63,14 @@ class Search:
             digests: of the stages that all trials share.
         """
         asha = self.config.tune.asha
-        rungs = asha.model_dump() if asha and self.trains else None
+        rungs = asha.model_dump() if asha.grace_steps is not None else None
         return fingerprint([identity(self.trial_config(point)), digests, self.trains, rungs])
 
     def rungs(self, steps: int) -> list[int]:
         """Steps of fine-tuning, before the last of `steps`, at which a trial is evaluated."""
-        asha = self.config.tune.asha
+        first, factor = self.config.tune.asha.grace_steps, self.config.tune.asha.reduction_factor
         found: list[int] = []
-        while asha is not None and (step := asha.grace_steps * asha.reduction_factor ** len(found)) < steps:
+        while first is not None and (step := first * factor ** len(found)) < steps:
             found.append(step)
         return found
 
@@ -96,9 +96,9 @@ class Search:
 
     def command(self, trial: Trial) -> str:
         """What makes the trial's run again, elsewhere."""
+        given = [word for word in self.source.overrides if not word.startswith(("tune.", "run_dir="))]
         place = f"run_dir={self.root}-{trial.key}"
-        words = ["ldsaug", "run", self.source.path, *self.source.overrides, *as_overrides(trial.point), place]
-        return shlex.join(words)
+        return shlex.join(["ldsaug", "run", self.source.path, *given, *as_overrides(trial.point), place])
 
     def _run(self, point: Point, folder: str, model: str) -> Config:
         fixed = {
@@ -138,12 +138,11 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     for name in _OF_LABELS:
         if any(name in objective for objective in asked.objectives) and not config.evaluate.attributes:
             raise ConfigError(f"tune.objectives: {name} needs evaluate.attributes, such as [Male]")
-    if asked.asha is not None and not trains:
-        raise ConfigError("tune.asha stops fine-tunings, but these objectives need none; leave it out")
-    if asked.asha is not None and asked.asha.grace_steps >= config.finetune.steps:
-        raise ConfigError(
-            f"tune.asha.grace_steps = {asked.asha.grace_steps} is not below finetune.steps = {config.finetune.steps}"
-        )
+    grace = asked.asha.grace_steps
+    if grace is not None and not trains:
+        raise ConfigError("tune.asha.grace_steps: there is no fine-tuning to stop with these objectives; leave it out")
+    if grace is not None and grace >= config.finetune.steps:
+        raise ConfigError(f"tune.asha.grace_steps = {grace} is not below finetune.steps = {config.finetune.steps}")
     if asked.register_as is not None and not trains:
         raise ConfigError("tune.register_as: these objectives need no fine-tuning, so that there is no model")
     return Search(source, config, space, trains)

@@ -141,6 +141,7 @@ class _Code:
     """A dimension as one of Optuna's: listed values by their place, so that their order counts where they have one."""
 
     def __init__(self, dimension: Dimension):
+        self._dimension = dimension
         self._values: Sequence[Any] | None = dimension.values
         numbers = dimension.values is not None and all(
             isinstance(v, int | float) and not isinstance(v, bool) for v in dimension.values
@@ -163,4 +164,6 @@ class _Code:
         return value if self._values is None else list(self._values).index(value)
 
     def value(self, code: Any) -> Any:
-        return code if self._values is None else self._values[code]
+        if self._values is not None:
+            return self._values[code]
+        return code if self._dimension.whole else self._dimension.rounded(code)

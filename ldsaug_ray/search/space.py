@@ -62,7 +62,13 @@ class Dimension:
             if not self.log:
                 return int(self.low + int(u * span))
             return int(min(self.high, np.floor(self.low * ((self.high + 1) / self.low) ** u)))
-        return float(self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low))
+        return self.rounded(
+            self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low)
+        )
+
+    def rounded(self, value: float) -> float:
+        """Six digits, so that a value can be read, and typed again."""
+        return float(min(self.high, max(self.low, float(f"{value:.6g}"))))
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of it."""

@@ -44,8 +44,15 @@ def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) ->
     found = ranked(search, trials)[:most]
     names = [d.name for d in search.space.dimensions]
     parts = list(dict.fromkeys(n for objective in objectives for n in objective))
-    shown = [n for n in parts if search.titles != [n]] + list(_OF_THE_REGIME)
-    head = ["trial", *names, *search.titles, *(TITLES.get(n, n) for n in shown), "seconds"]
+    whole = [n for objective in objectives for n in objective if len(objective) == 1]  # told by the objective itself
+    shown = [n for n in parts if n not in whole] + list(_OF_THE_REGIME)
+    head = [
+        "trial",
+        *(n.partition(".")[2] for n in names),
+        *search.titles,
+        *(TITLES.get(n, n) for n in shown),
+        "seconds",
+    ]
     rows = []
     for trial in found:
         values = trial.values(objectives) or []

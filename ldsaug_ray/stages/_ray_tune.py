@@ -58,6 +58,7 @@ def run_trials(shared: Shared, asked: Tune, sampler: Sampler, trials: Trials, co
                 name="search",
                 storage_path=folder,
                 callbacks=[_Kept(points, trials, sampler, asked)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=asked.max_failures),
                 verbose=0,
             ),
@@ -65,7 +66,7 @@ def run_trials(shared: Shared, asked: Tune, sampler: Sampler, trials: Trials, co
 
 
 def _scheduler(asked: Tune) -> TrialScheduler:
-    if asked.asha is None:
+    if asked.asha.grace_steps is None:
         return FIFOScheduler()
     return AsyncHyperBandScheduler(
         time_attr="step",
@@ -111,7 +112,17 @@ class LdsTrial(tune.Trainable):
         """Likewise."""
 
 
-class _Points(Searcher):
+class _OfTheDriver:
+    """Tune pickles what it is given, to restore a search that we never restore so: nothing goes into the pickle."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (object, ())
+
+    def __deepcopy__(self, memo: object) -> _OfTheDriver:
+        return self
+
+
+class _Points(_OfTheDriver, Searcher):
     """The sampler as Tune wants it; `keys` says which of Tune's trials is which."""
 
     def __init__(self, sampler: Sampler, trials: Trials, deadline: float):
@@ -139,7 +150,7 @@ class _Points(Searcher):
         """Nothing was saved."""
 
 
-class _Kept(tune.Callback):
+class _Kept(_OfTheDriver, tune.Callback):
     """Tells of trials as they go on and end."""
 
     def __init__(self, points: _Points, trials: Trials, sampler: Sampler, asked: Tune):

@@ -43,6 +43,7 @@ class SearchLog:
         self._running: dict[str, Trial] = {}
         self._unsent: dict[str, Trial] = {}
         self._not_before = 0.0
+        self._told = False
         self._found_any = False
 
     def __enter__(self) -> SearchLog:
@@ -161,11 +162,12 @@ class SearchLog:
         try:
             send()
         except Exception as e:
-            if not self._not_before:
+            if not self._told:
                 self._job.console.print(
                     f"MLflow does not answer ({first_line(e)}); the search goes on, what MLflow lacks is sent later",
                     highlight=False,
                 )
+            self._told = True
             self._not_before = time.monotonic() + AGAIN_SECONDS
             return False
         return True

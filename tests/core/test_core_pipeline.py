@@ -80,6 +80,12 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "experiment.seeds": [5],
     "experiment.train": [50],
     "experiment.tables": {"Table 1": ["baseline"]},
+    "tune.space": {"select.tau": [0.1, 0.2]},
+    "tune.objectives": [{"coverage": 1.0}],
+    "tune.search": "grid",
+    "tune.asha.grace_steps": 3,
+    "tune.concurrent": 2,
+    "tune.hours": 1.5,
     "sample.model": "train",
     "sample.prior": "kde",
     "sample.covariance": "diag",
@@ -144,7 +150,7 @@ def test_a_setting_outdates_its_own_stage_or_none(name: str) -> None:
         expected = STOCHASTIC
     elif name in DRAWN:
         expected = {"evaluate"}
-    elif parts[0] in ("run_dir", "ray", "sample", "tracking", "experiment") or HOW & set(parts):
+    elif parts[0] in ("run_dir", "ray", "sample", "tracking", "experiment", "tune") or HOW & set(parts):
         expected = set()
     else:
         expected = {SECTION_OF.get(parts[0], parts[0])}

@@ -18,7 +18,7 @@ from ldsaug_ray.pipeline import COMMANDS, STAGES
 from ldsaug_ray.stages.command import require_faiss
 
 ROOT = Path(__file__).parents[2]
-JOBS = (*COMMANDS, "run", "experiment")
+JOBS = (*COMMANDS, "run", "experiment", "tune")
 
 
 @pytest.mark.slow
@@ -110,6 +110,14 @@ def test_the_papers_experiment_has_a_plan_and_writes_nothing(tmp_path, capsys):
     out = capsys.readouterr().out
     for arm in ("baseline", "continued", "random", "lds-stratified", "typical", "cycle", "prior"):
         assert arm in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_search_has_a_plan_and_writes_nothing(tmp_path, capsys):
+    assert main(["tune", str(ROOT / "configs/tune-demo.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for words in ("score.sigma.scale", "40 trials by tpe, 6 scorings", "no training is needed"):
+        assert words in out
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,166 @@
+"""A search in a real MLflow: a run a trial, found again, never a second one; a server that goes away and comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow_server import Server
+
+from ldsaug_ray.compare import compare_command
+from ldsaug_ray.errors import InputError, StorageError, UsageError
+from ldsaug_ray.progress import make_console
+from ldsaug_ray.rundir import open_run_dir
+from ldsaug_ray.search.plan import Search, plan_search
+from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.stages import _search_log
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._search_log import SearchLog
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    monkeypatch.chdir(tmp_path)
+    tree = {
+        "run_dir": str(tmp_path / "run"),
+        "data": {"source": "sklearn:digits"},
+        "tune": {
+            "space": {"score.sigma.scale": [0.1, 0.2], "select.tau": [0.3, 0.6, 0.9]},
+            "objectives": [{"a_nearer": 1.0}],
+        },
+    }
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump(tree))
+    return plan_search(str(tmp_path / "tune.yaml"))
+
+
+def log(search: Search) -> SearchLog:
+    return SearchLog(Job(search.config, open_run_dir(search.config), make_console()), search)
+
+
+def trial(number: int, state: str = "finished", value: float = 0.5) -> Trial:
+    point = {"score.sigma.scale": 0.1, "select.tau": [0.3, 0.6, 0.9][number - 1]}
+    if state in ("running", "failed"):
+        return Trial(point, number, "same", state, why="nothing was kept" if state == "failed" else "")
+    return Trial(point, number, "same", state, {"a_nearer": value}, ((0, {"a_nearer": value}),))
+
+
+def runs(uri: str) -> dict[str, list]:
+    """Runs by name."""
+    client = MlflowClient(uri)
+    found: dict[str, list] = {}
+    for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
+        found.setdefault(run.info.run_name, []).append(run)
+    return found
+
+
+def test_a_run_a_trial_and_never_a_second(search, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    first = log(search)
+    for state in (trial(1, "running"), trial(1), trial(2, "running")):
+        first.send(state)
+    first.__exit__(KeyboardInterrupt, None, None)
+    assert {n: r[0].info.status for n, r in runs(uri).items()} == {
+        "run": "KILLED",
+        "trial 1": "FINISHED",
+        "trial 2": "KILLED",
+    }
+    with log(search) as again:
+        again.catch_up([trial(1), trial(2, "running")])
+        again.send(trial(2, "running"))
+        assert runs(uri)["trial 2"][0].info.status == "RUNNING"
+        again.send(trial(2, value=0.25))
+        again.send(trial(3, "failed"))
+        again.finish([trial(1), trial(2, value=0.25), trial(3, "failed")])
+    found = runs(uri)
+    assert all(len(r) == 1 for r in found.values())
+    found = {name: r[0] for name, r in found.items()}
+    parent = found.pop("run")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["ldsaug.best_trial"] == trial(2).key
+    assert {n: r.info.status for n, r in found.items()} == {
+        "trial 1": "FINISHED",
+        "trial 2": "FINISHED",
+        "trial 3": "FAILED",
+    }
+    assert {r.data.tags["mlflow.parentRunId"] for r in found.values()} == {parent.info.run_id}
+    assert found["trial 2"].data.params["select.tau"] == "0.6"
+    assert found["trial 2"].data.metrics["objective"] == 0.25
+    assert found["trial 2"].data.tags["ldsaug.best"] == "true"
+    assert "ldsaug.best" not in found["trial 1"].data.tags
+    assert found["trial 3"].data.tags["ldsaug.why"] == "nothing was kept"
+    history = MlflowClient(uri).get_metric_history(found["trial 1"].info.run_id, "a_nearer")
+    assert len(history) == 1  # catching up sent nothing twice
+
+    with log(search) as better:  # more trials: another is the best
+        better.finish([trial(1, value=0.1), trial(2, value=0.25)])
+    found = {name: r[0] for name, r in runs(uri).items()}
+    assert (found["trial 1"].data.tags["ldsaug.best"], found["trial 2"].data.tags["ldsaug.best"]) == ("true", "false")
+
+
+def test_a_server_that_goes_away_loses_nothing(search: Search, server: Server, capsys, monkeypatch):
+    monkeypatch.setattr(_search_log, "AGAIN_SECONDS", 0.0)
+    with log(search) as tracked:
+        tracked.send(trial(1, "running"))
+        server.stop()
+        tracked.send(trial(1))
+        tracked.send(trial(2, "running"))
+        server.start()
+        tracked.send(trial(2))  # with it goes what the server missed
+        server.stop()
+        tracked.send(trial(3, "running"))
+        tracked.send(trial(3))
+        tracked.finish([trial(1), trial(2), trial(3)])
+    assert capsys.readouterr().err.count("MLflow does not answer") == 1
+    server.start()
+    found = {name: [r.info.status for r in some] for name, some in runs(server.uri).items()}
+    assert found == {"run": ["RUNNING"], "trial 1": ["FINISHED"], "trial 2": ["FINISHED"]}
+    with log(search) as later:  # the same command again
+        later.catch_up([trial(1), trial(2), trial(3)])
+        later.finish([trial(1), trial(2), trial(3)])
+    found = {name: [r.info.status for r in some] for name, some in runs(server.uri).items()}
+    assert found == {name: ["FINISHED"] for name in ("run", "trial 1", "trial 2", "trial 3")}
+
+
+def test_a_server_that_is_away_at_the_start_is_one_message(search, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StorageError, match=r"MLflow at http://[^ ]*127\.0\.0\.1:9 cannot be used") as caught:
+        log(search)
+    assert "secret" not in str(caught.value)
+
+
+def test_compare_shows_what_differs(search, capsys, tmp_path):
+    with log(search) as tracked:
+        for n, value in ((1, 0.5), (2, 0.125)):
+            tracked.send(trial(n, "running"))
+            tracked.send(trial(n, value=value))
+        tracked.finish([trial(1), trial(2, value=0.125)])
+    capsys.readouterr()
+    assert compare_command(["trial 1", "trial 2"]) == 0
+    output = capsys.readouterr().out
+    assert "0.125 (-0.375)" in output
+    (line,) = [x for x in output.splitlines() if "select.tau" in x]
+    assert "0.3" in line
+    assert "0.6" in line
+    assert "score.sigma.scale" not in output  # the same in both
+    assert "run_dir" not in output
+    (other,) = runs(f"sqlite:///{tmp_path / 'mlflow.db'}")["trial 2"]
+    assert compare_command(["trial 1", other.info.run_id[:8], str(tmp_path / "run")], as_csv=True) == 0
+    rows = [line.split(",") for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["", "trial 1", "trial 2", "run"]
+    assert ["a_nearer", "0.5", "0.125", ""] in rows
+
+    with pytest.raises(InputError, match="no such run is no run id, run name or run directory"):
+        compare_command(["trial 1", "no such run"])
+    with pytest.raises(UsageError, match="at least two"):
+        compare_command(["trial 1"])
+    with pytest.raises(InputError, match="named twice"):
+        compare_command(["trial 2", other.info.run_id])
+    with log(replace(search, config=search.config.model_copy(update={"run_dir": str(tmp_path / "second")}))) as second:
+        second.send(trial(1))
+        second.finish([trial(1)])
+    with pytest.raises(InputError, match="2 runs are named trial 1; give the id"):
+        compare_command(["trial 1", "trial 2"])

@@ -1,0 +1,225 @@
+"""Whole searches on the tiny run: without training over sigma and tau, and with it, killed in the middle."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+from stages_helpers import Tree, digests, merge, start
+from test_evaluate import script
+from test_kill import checkpoints, interrupt
+
+from ldsaug_ray.cli import main
+from ldsaug_ray.config import Config, load_config
+from ldsaug_ray.search.trials import read_trials
+from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.storage import Location
+from ldsaug_ray.tracking import tracking_uri
+
+pytestmark = pytest.mark.slow
+
+SPACE = {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": [0.1, 0.5]}
+
+
+@pytest.fixture
+def search(copied: Tree, tmp_path: Path) -> Callable[..., Path]:
+    """search(tune={...}, **changes) -> path of a file with a search that begins with the finished run's latents."""
+
+    def write(tune: Tree, **changes: Tree) -> Path:
+        tree = merge(
+            merge(copied, {"score": {"n_candidates": 450, "sigma": {}}, "tracking": {"enabled": True}}), changes
+        )
+        file = tmp_path / "tune.yaml"
+        file.write_text(yaml.safe_dump({**tree, "tune": tune}, sort_keys=False))
+        return file
+
+    return write
+
+
+def children() -> list[tuple[str, str, str]]:
+    """Name, status and state of each trial's MLflow run."""
+    client = MlflowClient(tracking_uri())
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.trial` != ''")
+    return sorted((r.info.run_name, r.info.status, r.data.tags.get("ldsaug.state", "")) for r in runs)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_search_without_training(search, copied, tmp_path, capsys):
+    objectives = [{"a_nearer": 1.0, "a_likelihood": 0.5}]
+    file = search({"space": SPACE, "objectives": objectives, "search": "grid"})
+    assert main(["tune", str(file), "--resume"]) == 1
+    assert "has no search to go on with" in capsys.readouterr().err
+    assert main(["tune", str(file), "--dry-run"]) == 0
+    assert "4 trials by grid, 2 scorings" in capsys.readouterr().out
+    assert not (tmp_path / "run/search").exists()
+    before = digests(copied)
+
+    assert main(["tune", str(file)]) == 0
+    output = capsys.readouterr()
+    assert "trial 1: score.sigma.scale=0.2, select.top_fraction=0.1" in output.err
+    assert "the best of 4 trials" in output.out
+    assert {k: digests(copied)[k] for k in ("prepare", "train", "encode")} == {
+        k: before[k] for k in ("prepare", "train", "encode")
+    }  # nothing that was there is done again
+    trials = read_trials(Location.of(tmp_path / "run"))
+    assert [t.state for t in trials] == ["finished"] * 4
+    assert [t.measures["kept"] for t in trials] == [45, 225, 45, 225]
+    assert all(0 <= t.measures["a_nearer"] <= 1 for t in trials)
+    low, high = (t.measures["effective_neighbours"] for t in (trials[0], trials[2]))
+    assert low < high  # with a wider kernel more neighbours count
+    rows = list(csv.DictReader((tmp_path / "run/search/trials.csv").read_text().splitlines()))
+    title = "a_nearer + 0.5 -a_likelihood"
+    for row, t in zip(rows, trials, strict=True):
+        assert float(row[title]) == pytest.approx(t.measures["a_nearer"] - 0.5 * t.measures["a_likelihood"])
+    assert children() == [(f"trial {n}", "FINISHED", "finished") for n in range(1, 5)]
+    page = (tmp_path / "run/search/index.html").read_text()
+    assert page.count("<figure") == 5
+    best = min(rows, key=lambda row: float(row[title]))
+    assert f"Trial {best['trial']} is the best of 4 finished ones" in page
+    assert f"select.top_fraction={best['select.top_fraction']} run_dir=" in page
+
+    # A of a trial is what an ordinary run with these settings selects
+    tree = load_config(str(file), ["score.sigma.scale=0.5", "select.top_fraction=0.5"])
+    assert run_command(tree, "score") == run_command(tree, "select") == 0
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
+    assert (
+        manifest["score"]["digest"]
+        == json.loads(
+            next(p for p in (tmp_path / "run/scorings").glob("*/manifest.json") if "0.5" in str(_scale(p))).read_text()
+        )["stages"]["score"]["digest"]
+    )
+    assert manifest["select"]["rows_out"] == trials[3].measures["kept"]
+
+    # again: nothing is left; a wider space: what is new, in the same MLflow search; a point that keeps nothing is told
+    capsys.readouterr()
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.parquet")}
+    assert main(["tune", str(file), "--resume"]) == 0
+    assert "every trial is over already" in capsys.readouterr().err
+    wider = "tune.space={score.sigma.scale: [0.2, 0.5], select.top_fraction: [0.1, 0.5], select.tau: [null, 0.999999]}"
+    assert main(["tune", str(file), wider]) == 0
+    output = capsys.readouterr()
+    assert "4 cannot work with their settings" in output.out
+    assert "failed: select.tau = 0.999999 keeps none" in output.err
+    assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
+    assert len(children()) == 12
+    assert sum(status == "FAILED" for _, status, _ in children()) == 4
+
+
+def _scale(manifest: Path) -> float:
+    return json.loads(manifest.read_text())["stages"]["score"]["sigma_numbers"]["scale"]
+
+
+@contextmanager
+def killed_trials(times: int) -> Iterator[list[int]]:
+    """Kill the first processes in which a trial of this session runs."""
+    found: list[int] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.02) and len(found) < times:
+            for process in psutil.process_iter(["name", "cmdline"]):
+                command = (process.info["cmdline"] or [""])[0]
+                if command.startswith("ray::LdsTrial") and process.pid not in found and len(found) < times:
+                    found.append(process.pid)
+                    os.kill(process.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_trial_that_crashes_is_tried_again_then_marked(search, tmp_path, capsys):
+    space = {"score.sigma.scale": [0.2], "select.top_fraction": [0.1, 0.5]}
+    file = search({"space": space, "objectives": [{"a_nearer": 1.0}], "search": "grid", "max_failures": 0})
+    with killed_trials(1) as killed:
+        assert main(["tune", str(file), "tune.concurrent=1"]) == 0
+    assert len(killed) == 1
+    assert [t.state for t in read_trials(Location.of(tmp_path / "run"))] == ["crashed", "finished"]
+    assert "1 crashed; the same command tries them again" in capsys.readouterr().out
+    assert [status for _, status, _ in children()] == ["FAILED", "FINISHED"]
+    with killed_trials(1) as killed:
+        assert main(["tune", str(file), "tune.max_failures=1"]) == 0
+    assert len(killed) == 1
+    assert [t.state for t in read_trials(Location.of(tmp_path / "run"))] == ["finished", "finished"]
+    assert [status for _, status, _ in children()] == ["FINISHED", "FINISHED"]
+
+
+def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
+    """Trials end as ordinary runs with their settings do; those that were over are not done again."""
+    network = script(tmp_path / "colours.pt")
+    tune = {
+        "space": {"select.top_fraction": [0.1, 0.3, 0.6]},
+        "search": "grid",
+        "asha": {"grace_steps": 10, "reduction_factor": 4},
+    }
+    file = search(
+        tune,
+        ray={"num_cpus": 2, "object_store_gb": 0.3},
+        evaluate={"extractor": network, "n": 20, "k": 3},
+        sample={"workers": {"cpus": 2}},
+    )
+    root = tmp_path / "run"
+
+    def over() -> list[Path]:
+        return [p for p in (root / "search/trials").glob("*.json") if '"running"' not in p.read_text()]
+
+    def second_trains() -> bool:
+        busy = [p for p in (root / "trials").glob("*") if (p / "finetune/ray").exists()]
+        return bool(over()) and any(checkpoints({"run_dir": str(p)}, "finetune") >= 5 for p in busy)
+
+    interrupt(start("tune", file, cwd=tmp_path), second_trains, signal.SIGKILL)
+    kept = {p: p.stat().st_mtime_ns for p in over()}
+    assert len(kept) == 1
+    last = start("tune", file, "--resume", cwd=tmp_path)
+    output = last.communicate()[0]
+    assert last.returncode == 0, output
+    assert kept == {p: p.stat().st_mtime_ns for p in kept}
+    trials = read_trials(Location.of(root))
+    assert [t.number for t in trials] == [1, 2, 3]
+    assert trials[0].state == "finished"
+    assert {t.state for t in trials} <= {"finished", "stopped"}
+    assert [step for step, _ in trials[0].curve] == [10, 30]
+    folders = {t.number: {"run_dir": str(root / f"trials/{t.key}")} for t in trials}
+    notes = json.loads((root / f"trials/{trials[1].key}/manifest.json").read_text())["stages"]
+    rung = json.loads((root / f"trials/{trials[1].key}/rungs/000010/manifest.json").read_text())["stages"]
+    assert rung["finetune"]["steps"] == 10
+    assert [name for name, *_ in children()] == ["trial 1", "trial 2", "trial 3"]
+    assert {status for _, status, _ in children()} == {"FINISHED"}
+
+    # paused at the rung and evaluated, the weights are those of a run that was not
+    alone = Config.model_validate(
+        merge(
+            load_config(str(root / f"trials/{trials[0].key}/config.yaml")).dump(),
+            {"run_dir": str(tmp_path / "alone"), "tracking": {"enabled": False}, "evaluate": {"extractor": None}},
+        )
+    )
+    file.write_text(yaml.safe_dump(alone.dump()))
+    again = start("run", file, cwd=tmp_path)
+    output = again.communicate()[0]
+    assert again.returncode == 0, output
+    for stage in ("score", "select", "decode", "finetune"):
+        assert digests({"run_dir": str(tmp_path / "alone")})[stage] == digests(folders[1])[stage]
+    if "finetune" in notes:
+        assert notes["finetune"]["resumed_from_step"] >= 10
+
+    client = MlflowClient(tracking_uri())
+    (best,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
+    assert [m.step for m in client.get_metric_history(best.info.run_id, "frechet")] == [10, 30]
+    names = {a.path for a in client.list_artifacts(best.info.run_id)}
+    assert {"selected.csv", "samples.png"} <= names
+    assert best.outputs.model_outputs
