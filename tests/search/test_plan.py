@@ -1,0 +1,92 @@
+"""What a search asks for, and what is said of it before work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ldsaug_ray.errors import ConfigError
+from ldsaug_ray.search.plan import Search, plan_search
+
+SPACE = {"score.sigma.scale": [0.1, 0.2], "select.tau": [0.3, 0.6]}
+POINT = {"score.sigma.scale": 0.2, "select.tau": 0.3}
+
+
+def plan(folder: Path, *overrides: str, evaluate: dict[str, Any] | None = None, **tune: Any) -> Search:
+    tree = {
+        "run_dir": str(folder / "run"),
+        "data": {"source": "sklearn:digits"},
+        "finetune": {"steps": 100},
+        "evaluate": evaluate or {},
+        "tune": {"space": SPACE, "objectives": [{"a_nearer": 1}], **tune},
+    }
+    file = folder / "tune.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return plan_search(str(file), overrides)
+
+
+EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
+
+
+@pytest.mark.parametrize(
+    ("tune", "evaluate", "message"),
+    [
+        ({"objectives": [{"frechet": 1}]}, {}, r"frechet need evaluate\.extractor"),
+        ({"objectives": [{"a_attribute_gap": 1}]}, {}, r"a_attribute_gap needs evaluate\.attributes"),
+        ({"objectives": [{"attribute_gap": 1}]}, {"extractor": "x.pt"}, r"attribute_gap needs evaluate\.attributes"),
+        ({"objectives": [{"fid": 1}]}, EXTRACTOR, r"tune\.objectives"),
+        ({"objectives": [{"frechet": 0}]}, EXTRACTOR, r"tune\.objectives"),
+        ({"objectives": []}, EXTRACTOR, r"tune\.objectives"),
+        ({"asha": {"grace_steps": 10}}, {}, "there is no fine-tuning to stop"),
+        ({"objectives": [{"frechet": 1}], "asha": {"grace_steps": 100}}, EXTRACTOR, "grace_steps = 100 is not below"),
+        (
+            {"objectives": [{"frechet": 1}, {"coverage": 1}], "asha": {"grace_steps": 10}},
+            EXTRACTOR,
+            "asha ranks trials by one objective",
+        ),
+        ({"register_as": "faces"}, {}, "there is no model"),
+        ({"search": "grid", "space": {"finetune.mixing": {"low": 0.1, "high": 1}}}, {}, "grid needs a list"),
+        ({"search": "anneal"}, {}, r"tune\.search must be"),
+        ({"trials": 0}, {}, r"tune\.trials must be at least 1"),
+        ({"space": {"evaluate.k": [3, 5]}}, {}, r"evaluate\.k cannot be searched"),
+    ],
+)
+def test_what_is_wrong_is_said_before_work_starts(tmp_path, tune, evaluate, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(tmp_path, evaluate=evaluate, **tune)
+
+
+def test_a_trial_is_a_run_with_the_points_settings(tmp_path):
+    search = plan(tmp_path, "seed=3", evaluate=EXTRACTOR, objectives=[{"frechet": 1, "attribute_gap": 50}])
+    assert search.trains
+    assert search.titles == ["frechet + 50 attribute_gap"]
+    config = search.trial_config(POINT)
+    assert (config.seed, config.select.tau, config.score.sigma.scale) == (3, 0.3, 0.2)
+    assert config.run_dir.startswith(f"{tmp_path}/run/trials/")
+    assert config.evaluate.models == ("finetune",)
+    assert not config.tune.space
+    assert search.scoring(POINT) == {"score.sigma.scale": 0.2}
+    assert search.scoring_config({"score.sigma.scale": 0.2}).score == config.score
+
+
+def test_identity_is_of_what_the_numbers_depend_on(tmp_path):
+    digests = {"encode": "a"}
+    same = plan(tmp_path).identity(POINT, digests)
+    assert plan(tmp_path, "tune.trials=99", "finetune.workers.count=2").identity(POINT, digests) == same
+    assert plan(tmp_path, objectives=[{"a_likelihood": 2}]).identity(POINT, digests) == same
+    assert plan(tmp_path).identity(POINT, {"encode": "b"}) != same
+    assert plan(tmp_path, "score.n_candidates=999").identity(POINT, digests) != same
+    assert plan(tmp_path, evaluate=EXTRACTOR, objectives=[{"frechet": 1}]).identity(POINT, digests) != same
+
+
+def test_rungs_and_gpus(tmp_path):
+    search = plan(
+        tmp_path, evaluate=EXTRACTOR, objectives=[{"frechet": 1}], asha={"grace_steps": 7, "reduction_factor": 3}
+    )
+    assert search.rungs(100) == [7, 21, 63]
+    assert search.rungs(63) == [7, 21]
+    assert plan(tmp_path).rungs(100) == []
+    assert search.trial_config(POINT).finetune.workers.count == "auto"
