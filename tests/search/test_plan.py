@@ -18,7 +18,7 @@ POINT = {"score.sigma.scale": 0.2, "select.tau": 0.3}
 def plan(folder: Path, *overrides: str, evaluate: dict[str, Any] | None = None, **tune: Any) -> Search:
     tree = {
         "run_dir": str(folder / "run"),
-        "data": {"source": "sklearn:digits"},
+        "data": {"source": "faces", "attributes": "columns"},
         "finetune": {"steps": 100},
         "evaluate": evaluate or {},
         "tune": {"space": SPACE, "objectives": [{"a_nearer": 1}], **tune},
