@@ -7,7 +7,7 @@ for unit in work.units:
     prepare_unit(source, unit, data, table)
 """
 
-from ldsaug_ray.images.attributes import AttributeTable, load_attributes, read_attribute_file
+from ldsaug_ray.images.attributes import AttributeTable, load_attributes, read_attribute_file, require_attribute
 from ldsaug_ray.images.base import IMAGE_EXTENSIONS, LISTING, Source
 from ldsaug_ray.images.decode import UnusableImage, decode_image
 from ldsaug_ray.images.prepare import PreparedUnit, PreparePlan, plan, prepare_unit
@@ -36,4 +36,5 @@ __all__ = [
     "plan",
     "prepare_unit",
     "read_attribute_file",
+    "require_attribute",
 ]

@@ -6,7 +6,7 @@ Read by hand and not by pandas, so that an error names its line, and 200,000 row
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -69,6 +69,16 @@ class AttributeTable:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+
+def require_attribute(name: str, known: Collection[str]) -> None:
+    """An attribute that is to be evaluated must be one of those that the images have.
+
+    Raises:
+        InputError: it is not.
+    """
+    if name not in known:
+        raise InputError(f"evaluate.attributes: {name} is not known of these images; known are: {', '.join(known)}")
 
 
 def load_attributes(data: Data) -> AttributeTable | None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.images import require_attribute
 from ldsaug_ray.images.stamp import source_stamp
 from ldsaug_ray.metrics import (
     Extractor,
@@ -233,8 +234,7 @@ def label_array(images: ImageSet, name: str) -> np.ndarray:
     for file, _ in images.parts:
         table = (images.root / file).read_table()
         names = [] if "attributes" not in table.column_names else [f.name for f in table["attributes"].type]
-        if name not in names:
-            raise InputError(f"evaluate.attributes: {name} is not known of these images; known are: {', '.join(names)}")
+        require_attribute(name, names)
         columns.append(pa.compute.struct_field(table["attributes"], name).fill_null(0).to_numpy())
     return np.concatenate(columns)
 

@@ -14,7 +14,15 @@ import pyarrow as pa
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import add_digests, table_digest
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.images import AttributeTable, Source, load_attributes, open_source, plan, prepare_unit
+from ldsaug_ray.images import (
+    AttributeTable,
+    Source,
+    load_attributes,
+    open_source,
+    plan,
+    prepare_unit,
+    require_attribute,
+)
 from ldsaug_ray.rundir import Counts, UnitResult, total
 from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
 from ldsaug_ray.stages._outcome import Outcome
@@ -33,12 +41,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     source, attributes = open_source(data), load_attributes(data)
     work = plan(source, data, job.config.seed, attributes)
     if data.attributes is not None and job.config.evaluate.extractor is not None:  # else told after hours of training
-        known = work.attribute_names or ()
         for name in job.config.evaluate.attributes:
-            if name not in known:
-                raise InputError(
-                    f"evaluate.attributes: {name} is not known of these images; known are: {', '.join(known)}"
-                )
+            require_attribute(name, work.attribute_names or ())
     if source.passed_over:
         listed = ", ".join(f"{n} {name}" for name, n in source.passed_over.items())
         job.console.print(f"prepare   passed over, by their names no images: {listed}", highlight=False)
