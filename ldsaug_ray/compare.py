@@ -131,9 +131,10 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
             raise InputError(f"compare: MLflow at {without_password(tracking_uri())} has no run {name}") from None
     manifest = Location.of(name) / "manifest.json"
     if manifest.exists():
-        noted = manifest.read_json().get("mlflow")
+        told = manifest.read_json()
+        noted = told.get("mlflow") or told.get("mlflow_search")
         if noted is None:
-            raise InputError(f"compare: {name} was never sent to MLflow (only `ldsaug run` is)")
+            raise InputError(f"compare: {name} was never sent to MLflow (`ldsaug run`, `experiment` and `tune` are)")
         if noted["tracking_uri"] != without_password(tracking_uri()):
             raise InputError(
                 f"compare: {name} was sent to {noted['tracking_uri']}, not to {without_password(tracking_uri())}; set "

@@ -62,13 +62,16 @@ class Tracker:
         self._client, self.run_id = client, run_id
 
     @classmethod
-    def start(cls, config: Config, run: RunDir, tags: Mapping[str, str] | None = None) -> Tracker:
+    def start(
+        cls, config: Config, run: RunDir, tags: Mapping[str, str] | None = None, *, noted_as: str = "mlflow"
+    ) -> Tracker:
         """Open the run of this run directory, or a new one, and log the settings.
 
         Args:
             config: the settings.
             run: where its id is kept.
             tags: further tags; `child_of` gives those of a child run.
+            noted_as: name of the note: what else than a run is kept in the directory has one of its own.
 
         Raises:
             StorageError: the tracking server or file does not answer.
@@ -81,13 +84,13 @@ class Tracker:
         try:
             client = MlflowClient(tracking_uri=uri)
             experiment = _experiment(client, config.tracking.experiment, uri)
-            run_id = _known_run(client, run.manifest.get("mlflow"), uri, identity(config))
+            run_id = _known_run(client, run.manifest.get(noted_as), uri, identity(config))
             if run_id is None:
                 name = config.tracking.run_name or run.root.name
                 own = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
                 run_id = client.create_run(experiment, run_name=name, tags={**own, **(tags or {})}).info.run_id
                 noted = {"tracking_uri": without_password(uri), "run_id": run_id, "settings": identity(config)}
-                run.note("mlflow", noted)
+                run.note(noted_as, noted)
             else:
                 client.update_run(run_id, status="RUNNING")
                 for key, value in (tags or {}).items():

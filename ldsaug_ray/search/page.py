@@ -20,7 +20,7 @@ from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
 from ldsaug_ray.search.objectives import OF_A
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
-from ldsaug_ray.search.tables import STATES, TITLES, rows_of, text_of
+from ldsaug_ray.search.tables import STATES, TITLES, ranked, rows_of, text_of
 from ldsaug_ray.search.trials import Trial
 from ldsaug_ray.secrets import without_passwords
 from ldsaug_ray.storage import Location
@@ -42,6 +42,7 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
         table: `trials.csv`, to be downloaded from the page.
     """
     best = search.best(trials)
+    shown = best if len(search.titles) > 1 else [t for t in ranked(search, trials) if t.state == "finished"]
     return (
         templates()
         .get_template("search/page.html.j2")
@@ -54,7 +55,7 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
             states=[(f"{n:,}", text) for s, text in STATES.items() if (n := sum(t.state == s for t in trials))],
             total=len(trials),
             charts=_charts(search, trials),
-            best=[(t.number, search.command(t), search.told(t), _samples(search, t)) for t in best[:SAMPLES_OF]],
+            best=[(t.number, search.command(t), search.told(t), _samples(search, t)) for t in shown[:SAMPLES_OF]],
             failures=[t for t in trials if t.why],
             space=[(d.name, d.text) for d in search.space.dimensions],
             pixels=search.config.data.resolution < 64,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ldsaug_ray.digest import fingerprint
-from ldsaug_ray.errors import StorageError
+from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.search.objectives import Objectives, objective_values
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.storage import Location
@@ -64,10 +64,13 @@ class Trial:
         return self.state in ("finished", "stopped", "failed")
 
     def values(self, objectives: Objectives) -> list[float] | None:
-        """What is made small; none where there are no numbers."""
+        """What is made small; none where there are no numbers, or not those that these objectives ask for."""
         if self.state not in ("finished", "stopped"):
             return None
-        return objective_values(objectives, self.measures)
+        try:
+            return objective_values(objectives, self.measures)
+        except InputError:
+            return None
 
     def write(self, root: Location) -> None:
         """Keep it below the search's folder."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,9 +39,11 @@ class SearchLog:
         self._job, self._search = job, search
         self._parent: Tracker | None = None
         if search.config.tracking.enabled:
-            self._parent = Tracker.start(search.config, job.run, {"ldsaug.search": job.run.root.name})
+            tags = {"ldsaug.search": job.run.root.name}
+            self._parent = Tracker.start(search.config, job.run, tags, noted_as="mlflow_search")
+        self._thread = ThreadPoolExecutor(1, "mlflow")  # a slow server must not hold up the trials
         self._children: dict[str, Tracker] = {}
-        self._running: dict[str, Trial] = {}
+        self._running: set[str] = set()
         self._unsent: dict[str, Trial] = {}
         self._not_before = 0.0
         self._told = False
@@ -52,6 +55,7 @@ class SearchLog:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._parent is None:
             return
+        self._thread.shutdown(cancel_futures=True)
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         status: Status = "KILLED" if stopped else "FINISHED" if kind is None and self._found_any else "FAILED"
         ends = [partial(self._children[key].end, status) for key in self._running if key in self._children]
@@ -62,9 +66,11 @@ class SearchLog:
         """Bring MLflow's run of a trial to where the trial is."""
         if self._parent is None:
             return
-        (self._running.__setitem__ if trial.state == "running" else self._running.pop)(trial.key, trial)
-        self._unsent[trial.key] = trial
-        self._send_all()
+        if trial.state == "running":
+            self._running.add(trial.key)
+        else:
+            self._running.discard(trial.key)
+        self._thread.submit(self._send_all, trial)
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Send what an earlier attempt could not."""
@@ -75,8 +81,8 @@ class SearchLog:
             there = {key: tags.get(STATE) for key, (_, tags) in self._parent_run.children(TRIAL).items()}
             self._unsent |= {t.key: t for t in trials if t.state != "running" and there.get(t.key) != t.state}
 
-        self._try(compare)
-        self._send_all()
+        self._thread.submit(self._try, compare).result()
+        self._thread.submit(self._send_all)
 
     def finish(self, trials: Sequence[Trial]) -> None:
         """Mark the best, log its model, and keep the page."""
@@ -84,16 +90,22 @@ class SearchLog:
         self._found_any = bool(best)
         if self._parent is None:
             return
-        self._not_before = 0.0
-        self._send_all()
-        self._try(partial(self._send_best, best))
+
+        def last() -> None:
+            self._not_before = 0.0
+            self._send_all()
+            self._try(partial(self._send_best, best))
+
+        self._thread.submit(last).result()
 
     @property
     def _parent_run(self) -> Tracker:
         assert self._parent is not None
         return self._parent
 
-    def _send_all(self) -> None:
+    def _send_all(self, news: Trial | None = None) -> None:
+        if news is not None:
+            self._unsent[news.key] = news
         for key, trial in list(self._unsent.items()):
             if self._try(partial(self._send, trial)):
                 del self._unsent[key]

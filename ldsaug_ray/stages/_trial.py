@@ -131,7 +131,7 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
     with ExitStack() as held:
         run = open_run_dir(config, held=held)
         job = Job(config, run, console, shared.verbose, alone=True)
-        adopt(job, OF_A, [*map(RunDir, shared.donors), scored])
+        adopt(job, OF_A, [*map(RunDir, shared.donors), scored, *_others(search)])
         run_stages(job, OF_A)
         of_a = _measures_of_a(shared, scored, run.folder("selected"), None, config)
         (left,) = plan_steps(config, run, ["finetune"])
@@ -140,6 +140,12 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
             yield step, {**of_a, **measures}, False
         run_stages(job, ["finetune", "evaluate"])
         yield config.finetune.steps, {**of_a, **_measures(run)}, True
+
+
+def _others(search: Search) -> list[RunDir]:
+    """Run directories of the trials so far: one of them may have selected the same A."""
+    folder = Location.of(search.root) / "trials"
+    return [RunDir(folder / name) for name in folder.names()]
 
 
 def _at_rung(job: Job, rung: int, fingerprint: str) -> tuple[int, Measures]:
