@@ -1,5 +1,5 @@
 """The command line: `ldsaug run CONFIG [name=value …]`, single stages, `sample`, `experiment`, `tune`,
-`compare`, `settings`, `doctor`.
+`status`, `compare`, `settings`, `doctor`.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
 """
@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands, "experiment", "arms from one baseline, over seeds and training-set sizes, compared in tables")
     tune = _add_run(commands, "tune", "search over settings, such as sigma and tau, by Ray Tune; a trial is a run")
     tune.add_argument("--resume", action="store_true", help="go on with a search, which must be there (else: or begin)")
+    status = commands.add_parser("status", help="what of a run is done, running or quarantined, and what comes next")
+    status.add_argument("run_dir", help="run directory: a path or URI")
+    status.add_argument("--verbose", action="store_true", help="show tracebacks")
     compare = commands.add_parser("compare", help="settings that differ between runs, and their metrics, from MLflow")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="MLflow run id, run name, or run directory")
     compare.add_argument("--csv", action="store_true", help="as CSV")
@@ -123,6 +126,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from ldsaug_ray.stages.doctor import examine
 
         return examine(verbose=arguments.verbose)
+    if arguments.command == "status":
+        from ldsaug_ray.stages.status import status_command
+
+        return status_command(arguments.run_dir)
     if arguments.command == "compare":
         from ldsaug_ray.compare import compare_command
 

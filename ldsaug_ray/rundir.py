@@ -402,6 +402,21 @@ def sole_driver(name: str, root: Location) -> Iterator[None]:
         yield
 
 
+def driver_at_work(root: Location) -> str | None:
+    """The process that holds a run directory, in words; none where there is none, or the file system cannot tell."""
+    lock = root / ".lock"
+    if not root.is_local or not lock.exists():
+        return None
+    with clear_errors("read", lock), open(lock.path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "a process"
+        except OSError:
+            return None
+    return None
+
+
 def _place(source: str) -> str:
     """One spelling of a local path, so that `./faces` and `faces` are the same data."""
     return source if "://" in source or source.startswith("sklearn:") else os.path.abspath(os.path.expanduser(source))
