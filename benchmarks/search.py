@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/search.py [--candidates 1000000] [--latents 20000] [--dim 512] [--bandwidths 4]
 
-The search's own path on made-up latents: `score_at` for one σ alone, then for all of the space, then every trial of the
-grid by Ray Tune (selection, and the measures of A), with MLflow. The question (issue "Search"): do 64 trials cost at most
-1.5 times the scoring of one? Starting Ray and writing the latents is not counted; starting pools and Tune is.
+The search's own path on made-up latents: `score_at` for one σ alone, then for all of the space, then every trial of
+the grid by Ray Tune (selection, and the measures of A), with MLflow. Asked is that 64 trials cost at most 1.5 times the
+scoring of one. Starting Ray and writing the latents is not counted; starting pools and Tune is.
 """
 
 from __future__ import annotations
