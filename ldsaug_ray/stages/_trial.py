@@ -162,7 +162,8 @@ def _at_rung(job: Job, rung: int, fingerprint: str) -> tuple[int, Measures]:
         run.begin("finetune", identity)
         take_weights(checkpoint, run.folder("finetune"))
         facts = (checkpoint / "facts.json").read_json()["facts"]
-        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, steps=facts["steps"])
+        told = {name: facts[name] for name in ("steps", "resumed_from_step")}
+        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, **told)
     run_stages(inner, ["evaluate"])
     return int(run.require("finetune", "steps")), _measures(run)
 

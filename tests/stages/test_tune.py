@@ -180,7 +180,7 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
 
     def second_trains() -> bool:
         busy = [p for p in (root / "trials").glob("*") if (p / "finetune/ray").exists()]
-        return bool(over()) and any(checkpoints({"run_dir": str(p)}, "finetune") >= 5 for p in busy)
+        return bool(over()) and any(checkpoints({"run_dir": str(p)}, "finetune") for p in busy)
 
     interrupt(start("tune", file, cwd=tmp_path), second_trains, signal.SIGKILL)
     kept = {p: p.stat().st_mtime_ns for p in over()}
@@ -195,9 +195,9 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
     assert {t.state for t in trials} <= {"finished", "stopped"}
     assert [step for step, _ in trials[0].curve] == [10, 30]
     folders = {t.number: {"run_dir": str(root / f"trials/{t.key}")} for t in trials}
-    notes = json.loads((root / f"trials/{trials[1].key}/manifest.json").read_text())["stages"]
     rung = json.loads((root / f"trials/{trials[1].key}/rungs/000010/manifest.json").read_text())["stages"]
     assert rung["finetune"]["steps"] == 10
+    assert rung["finetune"]["resumed_from_step"] >= 3  # the second trial was killed on its way to the rung
     assert [name for name, *_ in children()] == ["trial 1", "trial 2", "trial 3"]
     assert {status for _, status, _ in children()} == {"FINISHED"}
 
@@ -214,8 +214,6 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
     assert again.returncode == 0, output
     for stage in ("score", "select", "decode", "finetune"):
         assert digests({"run_dir": str(tmp_path / "alone")})[stage] == digests(folders[1])[stage]
-    if "finetune" in notes:
-        assert notes["finetune"]["resumed_from_step"] >= 10
 
     client = MlflowClient(tracking_uri())
     (best,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
