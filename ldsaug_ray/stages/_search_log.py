@@ -144,6 +144,7 @@ class SearchLog:
 
     def _send_best(self, best: Sequence[Trial]) -> None:
         parent = self._parent_run
+        parent.send(self._search.config, self._job.run, ["prepare"])
         parent.log_files(self._job.run.folder("search").files(recursive=False), "search")
         children = parent.children(TRIAL)
         for key, (child, tags) in children.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -44,6 +45,7 @@ from ldsaug_ray.tracking import view_command
 
 _SHARED = ("prepare", "train", "encode")
 POLL_SECONDS = 1.0
+WRITE_SECONDS = 60.0  # the page is renewed so often while trials run
 SHOWN = 10  # trials in the table at the end
 
 
@@ -97,8 +99,8 @@ def tune_command(
         kept = _Kept(job, search, {name: run.require(name, "digest") for name in _SHARED}, log)
         log.catch_up(kept.all())
         _search(job, search, kept, donors, scorings)
+        kept.write()
         trials = kept.all()
-        _write(run, search, trials)
         log.finish(trials)
     _print_results(search, run, trials)
     if config.tracking.enabled:
@@ -156,6 +158,7 @@ class _Kept:
         self._job, self._search, self._digests, self._log = job, search, digests, log
         kept = [t for t in read_trials(job.run.root) if search.space.holds(t.point)]
         self._trials = {t.key: t for t in kept if t.identity == self._identity(t.point)}
+        self._written = time.monotonic()
 
     def all(self) -> list[Trial]:
         """As they are now, in the order of starting."""
@@ -193,7 +196,17 @@ class _Kept:
         self._put(trial)
         self._say(trial, f"{trial.state}: {trial.why or self._search.told(trial)}, {trial.seconds:,.0f} s")
         self._log.send(trial)
+        if time.monotonic() > self._written + WRITE_SECONDS:
+            self.write()
         return trial
+
+    def write(self) -> None:
+        """`search/`: every trial so far as a table, and the page."""
+        folder = self._job.run.folder("search")
+        table = trials_csv(self._search, self.all())
+        (folder / "trials.csv").write_bytes(table.encode())
+        (folder / "index.html").write_bytes(render(self._search, self.all(), table).encode())
+        self._written = time.monotonic()
 
     def _identity(self, point: Point) -> str:
         return self._search.identity(point, self._digests)
@@ -257,14 +270,6 @@ def _lines(board: Any, console: Console) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _write(run: RunDir, search: Search, trials: Sequence[Trial]) -> None:
-    """`search/`: every trial as a table, and the page."""
-    folder = run.folder("search")
-    table = trials_csv(search, trials)
-    (folder / "trials.csv").write_bytes(table.encode())
-    (folder / "index.html").write_bytes(render(search, trials, table).encode())
 
 
 def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None:
