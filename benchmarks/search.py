@@ -44,7 +44,7 @@ def write_latents(run: RunDir, n: int, d: int) -> None:
         table = pa.table({"key": [f"{k:09d}" for k in rows], "split": split, "z": z})
         (run.root / f"latents/part-{start // 4096:06d}.parquet").write_table(table)
     for stage in ("prepare", "train", "encode"):
-        run.finish(stage, "benchmark", Counts(n, n), "0" * 64, 1.0, n)
+        run.finish(stage, "benchmark", Counts(n, n), "0" * 64, 1.0, n, train_images=n, test_images=HELD_OUT)
 
 
 def plan(folder: Path, arguments: argparse.Namespace) -> Search:
