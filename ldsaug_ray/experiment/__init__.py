@@ -5,10 +5,11 @@ results = [result for run in plan.runs if (result := read_result(run)) is not No
 text = markdown(plan, summarise(plan, results))
 """
 
+from ldsaug_ray.experiment.document import markdown
 from ldsaug_ray.experiment.plan import ArmRun, Cell, Plan, plan_experiment
 from ldsaug_ray.experiment.results import REAL, Result, read_result
 from ldsaug_ray.experiment.summary import Comparison, Failure, Group, Row, Summary, summarise
-from ldsaug_ray.experiment.tables import differences_csv, markdown, results_csv
+from ldsaug_ray.experiment.tables import differences_csv, results_csv
 
 __all__ = [
     "REAL",

@@ -17,6 +17,7 @@ from ldsaug_ray.experiment.tables import (
     comparisons_of,
     described,
     detection_of,
+    detection_words,
     rows_of,
     table_of,
 )
@@ -63,6 +64,7 @@ def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str, f
             summary=summary,
             arms=described(plan),
             how=HOW,
+            detection=detection_words(plan),
             groups=groups,
             done=len(results),
             planned=len(plan.runs),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
 from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.report._evaluation import held_out_authenticity
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.storage import Location
 
@@ -38,7 +39,8 @@ class Result:
     values: measure -> number; None where the images at hand do not allow it. Besides MEASURES there is `share of X`
     for each attribute X.
     n_of_a: images of A; none where there is no fine-tuning. train_images: those there were. detection: of the baseline,
-    AUROC of log LDS by (group, sigma over the mean norm, whether that is taken from the latents' mean).
+    AUROC of log LDS by (group, sigma over the mean norm, whether that is taken from the latents' mean). probes:
+    balanced accuracy on test images of what tells each attribute.
     """
 
     arm: str
@@ -49,6 +51,7 @@ class Result:
     notes: tuple[str, ...]
     train_images: int | None = None
     detection: Mapping[tuple[str, float, bool], float] = field(default_factory=dict)
+    probes: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_result(run: ArmRun, images: str = "") -> Result | None:
@@ -65,7 +68,12 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
     name = images or (BASELINE if run.arm == BASELINE else "finetuned")
     numbers = told["sets"][name]
     values = {measure: numbers.get(measure, {}).get("value") for measure in MEASURES}
-    values |= {f"share of {a}": found["shares"][name]["value"] for a, found in told["attributes"].items()}
+    if images:  # real images are as new as can be
+        values["authenticity"] = held_out_authenticity(told)
+    for attribute, found in told["attributes"].items():
+        values[f"share of {attribute}"] = found["shares"][name]["value"]
+        if "augmented" in found["shares"] and not images:
+            values[f"share of {attribute} in A"] = found["shares"]["augmented"]["value"]
     extractor = told["extractor"]
     setting = Setting(
         str(extractor["name"]).rsplit("/", 1)[-1],
@@ -85,6 +93,7 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
         () if images else tuple(told["notes"].get(name, ())),
         folder.require("prepare", "train_images"),
         {(d["group"], d["scale"], d["centred"]): d["auroc"]["value"] for d in told.get("detection", ())},
+        {name: found["probe"]["balanced_accuracy"]["value"] for name, found in told["attributes"].items()},
     )
 
 

@@ -88,15 +88,16 @@ def summarise(
         failures: of the runs that came to none.
     """
     shares = {f"share of {a}": f"share of {a}" for a in plan.config.evaluate.attributes}
+    in_a = {m: m for m in (f"{share} in A" for share in shares) if any(m in r.values for r in results)}
     groups = []
     for train in dict.fromkeys(cell.train for cell in plan.cells):
         found = [r for r in results if r.cell.train == train]
-        if found:
+        failed = [f for f in failures if f.cell.train == train]
+        if found or failed:
             of_real = [r for r in real if r.cell.train == train]
-            failed = [f for f in failures if f.cell.train == train]
-            groups.append(_group(plan, train, found, of_real, failed, shares))
+            groups.append(_group(plan, train, found, of_real, failed, [*shares, *in_a]))
     return Summary(
-        {**{m: MEASURES[m] for m in SHOWN}, **shares},
+        {**{m: MEASURES[m] for m in SHOWN}, **shares, **in_a},
         {**{m: MEASURES[m] for m in COMPARED}, **shares},
         tuple(groups),
         _caption(plan, results),
@@ -109,7 +110,7 @@ def _group(
     results: Sequence[Result],
     real: Sequence[Result],
     failures: Sequence[Failure],
-    shares: Iterable[str],
+    shares: Sequence[str],
 ) -> Group:
     asked, every = plan.config.experiment, [*SHOWN, *COMPARED, *shares]
     of = {name: [r for r in results if r.arm == name] for name in (BASELINE, *asked.arms)}
@@ -135,6 +136,14 @@ def _group(
         first, second = names if len(names) == 2 else ("", "")
         both = first and {r.cell for r in of[first]} & {r.cell for r in of[second]}
         tables[title] = (names, _comparison(second, first, of, every) if both else None)
+        if both:
+            notes += [f"{title}: {note}" for note in _not_matched(plan, second, first)]
+    for name in dict.fromkeys(name for r in results for name in r.probes):
+        found = [r.probes[name] for r in results if name in r.probes]
+        notes.append(
+            f"Shares of {name} are estimates by a probe, corrected by its errors on test images (balanced accuracy "
+            f"{min(found):.2f} to {max(found):.2f}). Where it plainly errs otherwise on generated images there is none."
+        )
     sizes = {r.train_images for r in results if r.train_images is not None}
     known = train if train is not None else sizes.pop() if len(sizes) == 1 else None
     detected = dict.fromkeys(key for r in of[BASELINE] for key in r.detection)
@@ -189,25 +198,30 @@ def _not_matched(plan: Plan, arm: str, control: str) -> list[str]:
 def _training(run: ArmRun) -> str:
     if run.arm == BASELINE:
         return "no further steps"
-    return f"{run.config.finetune.steps:,} further steps of {run.config.finetune.batch_size} training images"
+    tuned = run.config.finetune
+    more = ", with a discriminator" if tuned.objective.adversarial.weight else ""
+    return f"{tuned.steps:,} further steps of {tuned.batch_size} training images{more}"
 
 
 def _caption(plan: Plan, results: Sequence[Result]) -> str:
     config, seeds = plan.config, ", ".join(map(str, plan.config.experiment.seeds))
+    tuned = config.finetune
+    of_a = "" if not tuned.mixing else f", and {round(tuned.mixing * tuned.batch_size)} of A where an arm trains on A"
     parts = [
-        f"{config.data.resolution} px; baseline {config.train.steps:,} steps × {config.train.batch_size}, arms "
-        f"{config.finetune.steps:,} further steps × {config.finetune.batch_size}; seeds {seeds}; mean ± standard error"
+        f"{config.data.resolution} px; baseline {config.train.steps:,} steps × {config.train.batch_size} images, arms "
+        f"{tuned.steps:,} further steps × {tuned.batch_size} training images{of_a}; seeds {seeds} (each draws split, "
+        "weights and candidates anew, from the same images); mean ± standard error"
     ]
     for said in dict.fromkeys(replace(r.setting, prior="") for r in results):
         priors: dict[str, list[str]] = {}
         for result in results:
             if replace(result.setting, prior="") == said:
                 priors.setdefault(result.setting.prior, []).append(result.arm)
-        fewest = sorted(priors.items(), key=lambda item: -len(item[1]))
-        others = "".join(f"; {prior} in {', '.join(dict.fromkeys(arms))}" for prior, arms in fewest[1:])
+        most_first = sorted(priors.items(), key=lambda item: -len(item[1]))
+        others = "".join(f"; {prior} in {', '.join(dict.fromkeys(arms))}" for prior, arms in most_first[1:])
         parts.insert(
             0,
-            f"{said.n:,} images drawn from each model (prior {fewest[0][0]}{others}) against {said.n_test:,} test "
+            f"{said.n:,} images drawn from each model (prior {most_first[0][0]}{others}) against {said.n_test:,} test "
             f"images; features: {said.extractor}, {said.dimension:,} dimensions; k = {said.k}",
         )
     return "; ".join(parts) + "."

@@ -1,4 +1,4 @@
-"""The summary as Markdown, and every single result and difference as CSV."""
+"""The summary as rows of tables, and every single result and difference as CSV."""
 
 from __future__ import annotations
 
@@ -19,28 +19,15 @@ Lines = tuple[list[str], list[list[str]]]  # head and rows
 _BETTER = {"density": "↑", "coverage": "↑", "frechet": "↓", "kernel_distance": "↓"}
 _LIMITS = ("bootstrap_low", "bootstrap_high", "student_low", "student_high")
 HOW = (
-    "An arm and its control share split, baseline and number of further steps, but for what the notes say; an arm that "
-    "trains on A sees its images beside as many training images. Each training-set size has test images of its own."
+    "An arm and its control share split, baseline, number of further steps and the training images of each, but for "
+    "what the notes say; what an arm takes of A, and a discriminator, come on top. AuthPct in the row of training "
+    "images is that of held-out real ones. Each training-set size has test images of its own."
 )
-
-
-def markdown(plan: Plan, summary: Summary) -> str:
-    """A section a training-set size: the arms, what they differ by from their control, further tables, notes."""
-    parts = [f"{summary.caption}\n"]
-    for group in summary.groups:
-        parts.append(f"## {group.title[0].upper()}{group.title[1:]}\n")
-        parts.append(_table(*rows_of(summary, group)))
-        if group.comparisons:
-            parts.append("Arm minus its control, seed by seed: mean [95 % bootstrap interval].\n")
-            parts.append(_table(*comparisons_of(summary, group)))
-        for title in group.tables:
-            parts += [f"### {title}\n", _table(*table_of(summary, group, title))]
-        if group.detection:
-            parts += ["### AUROC of log LDS: test images against\n", _table(*detection_of(group))]
-        if group.notes:
-            parts.append("\n".join(f"- {note}" for note in group.notes) + "\n")
-    arms = [f"- **{name}**: {text}" for name, text in described(plan)]
-    return "\n".join([*parts, "## Arms\n", *arms, "", HOW, ""])
+_DETECTION = (
+    "Area under the ROC curve of log LDS, test images against each group, in the baselines’ latents: 1 is perfect, 0.5 "
+    "chance, and below that the damaged images are denser than the intact ones. LDS knows no offset: the norm’s origin "
+    "changes only what σ is a share of, and where the latents’ mean is 0 already, nothing."
+)
 
 
 def described(plan: Plan) -> list[tuple[str, str]]:
@@ -97,14 +84,22 @@ def detection_of(group: Group) -> Lines:
     return ["σ", *groups], rows
 
 
+def detection_words(plan: Plan) -> str:
+    """What the table of `detection_of` shows."""
+    others = plan.config.evaluate.detection.others
+    return f"{_DETECTION}{'' if others is None else f' The others are {others}.'}"
+
+
 def titled(measure: str, title: str) -> str:
     """With an arrow to what is better, where that is agreed."""
     return f"{title} {_BETTER[measure]}" if measure in _BETTER else title
 
 
-def mean_text(mean: Mean | None) -> str:
-    """12.3 ± 0.4."""
-    return "–" if mean is None else value(mean.mean, mean.standard_error)
+def mean_text(mean: Mean | None, seeds: int = 0) -> str:
+    """12.3 ± 0.4, and of how many seeds where that is not all of them."""
+    if mean is None:
+        return "–"
+    return f"{value(mean.mean, mean.standard_error)}{f' (n = {mean.n})' if mean.n < seeds else ''}"
 
 
 def difference_text(found: Difference | None) -> str:
@@ -117,6 +112,11 @@ def student_text(found: Difference | None) -> str:
     if found is None or found.t_low is None:
         return "–"
     return _interval(None, found.t_low, found.t_high)
+
+
+def signed(x: float) -> str:
+    """With its sign."""
+    return ("+" if x > 0 else "") + value(x)
 
 
 def results_csv(results: Sequence[Result]) -> str:
@@ -164,15 +164,11 @@ def _head(summary: Summary) -> list[str]:
 
 def _row(summary: Summary, row: Row) -> list[str]:
     of_a = count(None if row.n_of_a is None else round(row.n_of_a))
-    return [row.arm, str(row.seeds), of_a, count(row.n), *(mean_text(row.means.get(m)) for m in summary.measures)]
+    cells = [mean_text(row.means.get(m), row.seeds) for m in summary.measures]
+    return [row.arm, str(row.seeds), of_a, count(row.n), *cells]
 
 
 def _interval(mean: float | None, low: float | None, high: float | None) -> str:
-    signed = [None if x is None else ("+" if x > 0 else "") + value(x) for x in (mean, low, high)]
-    limits = "" if low is None else f"[{signed[1]}, {signed[2]}]"
-    return " ".join(x for x in (signed[0], limits) if x)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    texts = [None if x is None else signed(x) for x in (mean, low, high)]
+    limits = "" if low is None else f"[{texts[1]}, {texts[2]}]"
+    return " ".join(x for x in (texts[0], limits) if x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.results import REAL
 from ldsaug_ray.experiment.summary import Comparison, Group
-from ldsaug_ray.experiment.tables import difference_text
+from ldsaug_ray.experiment.tables import signed, student_text
 from ldsaug_ray.report.numbers import value
 
 _VERDICTS = {
@@ -25,8 +25,9 @@ def findings(group: Group) -> list[str]:
         best = min(measured, key=lambda arm: measured[arm].mean)
         mean = measured[best]
         text = f"Lowest Fréchet distance of {len(measured)} arms: {best}, {value(mean.mean, mean.standard_error)}."
+        # of another number of images it is another distance
         alike = (row.means.get("frechet") for row in group.rows if row.arm == REAL and row.n == whole[0].n)
-        if (real := next(alike, None)) is not None:  # of another number of images it is another distance
+        if (real := next(alike, None)) is not None:
             text += f" As many real training images have {value(real.mean, real.standard_error)}."
         sentences.append(text)
     if group.comparisons and len(group.seeds) == 1:
@@ -35,7 +36,7 @@ def findings(group: Group) -> list[str]:
     for sign, words in _VERDICTS.items():
         arms = [c for c in group.comparisons if _verdict(c) == sign]
         if arms:
-            told = ", ".join(f"{c.arm} ({difference_text(c.differences['frechet'])})" for c in arms)
+            told = ", ".join(f"{c.arm} ({_mean_and_student(c)})" for c in arms)
             sentences.append(f"{words}: {told}.")
     if len(group.comparisons) > 1:
         sentences.append(
@@ -43,6 +44,12 @@ def findings(group: Group) -> list[str]:
             "would be told apart by chance alone."
         )
     return sentences
+
+
+def _mean_and_student(found: Comparison) -> str:
+    """−1.2 [−2.0, −0.4]: the interval that the verdict goes by."""
+    difference = found.differences["frechet"]
+    return "" if difference is None else f"{signed(difference.mean)} {student_text(difference)}"
 
 
 def _verdict(found: Comparison) -> int | None:

@@ -25,6 +25,7 @@ Labels = NDArray[np.bool_]
 FORMAT, VERSION = "ldsaug_ray.probe", 1
 PENALTIES = tuple(10.0**p for p in (-5, -4, -3, -2, -1, 0))  # scikit-learn's C: what is tried
 FOLDS = 5
+PLAINLY = 3.2905  # standard normal quantile of 99.9 %, two-sided
 LEVEL = 0.95
 
 
@@ -180,11 +181,15 @@ class Share:
 def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = LEVEL) -> Share:
     """The true share from a probe's verdicts bool[M] and its counted quality.
 
+    The probe must err on these images as it does on held-out real ones. Where even the 99.9 % interval lies outside
+    0..1 it plainly does not: a share cut off at 0 or 1 would be a false certainty. Where only the interval of `level`
+    does, the wider one stands for it.
+
     corrected = (apparent + specificity − 1) / (sensitivity + specificity − 1) (Rogan & Gladen 1978). The limits are
     those of Lang & Reiczigel (2014), which cover although sensitivity and specificity are estimates from few images.
 
     Raises:
-        InputError: no image, or a probe that is no better than chance.
+        InputError: no image, a probe that is no better than chance, or one that errs otherwise on these images.
         ValueError: a level outside 0..1.
     """
     if not 0 < level < 1:
@@ -208,10 +213,21 @@ def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = L
     youden = se_ + sp_ - 1
     share = (p + sp_ - 1) / youden
     of_se, of_sp = se_ * (1 - se_) / se_n, sp_ * (1 - sp_) / sp_n
-    centre = share + 2 * z**2 * (share * of_se - (1 - share) * of_sp)
-    reach = z * (p * (1 - p) / n_ + share**2 * of_se + (1 - share) ** 2 * of_sp) ** 0.5 / youden
-    low, high = (float(np.clip(centre + side * reach, 0, 1)) for side in (-1, 1))
-    return Share(apparent, float(np.clip((apparent + sp - 1) / (se + sp - 1), 0, 1)), low, high, n, level)
+    for quantile in (z, max(z, PLAINLY)):
+        centre = share + 2 * quantile**2 * (share * of_se - (1 - share) * of_sp)
+        reach = quantile * (p * (1 - p) / n_ + share**2 * of_se + (1 - share) ** 2 * of_sp) ** 0.5 / youden
+        low, high = centre - reach, centre + reach
+        if low <= 1 and high >= 0:
+            break
+    else:
+        raise InputError(
+            f"the probe finds the attribute on {apparent:.1%} of {n:,} images, {'fewer' if high < 0 else 'more'} than "
+            f"its errors on held-out real images allow (sensitivity {se:.2f}, specificity {sp:.2f}): it errs otherwise "
+            "on these images, and no share can be estimated"
+        )
+    corrected = (apparent + sp - 1) / (se + sp - 1)
+    corrected, low, high = (float(np.clip(x, 0, 1)) for x in (corrected, low, high))
+    return Share(apparent, corrected, low, high, n, level)
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:

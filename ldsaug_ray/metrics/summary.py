@@ -63,7 +63,7 @@ def measure_set(
     for name in ("precision", "recall", "density", "coverage"):
         numbers[name] = _value(getattr(manifold, name), manifold.errors[name])
     sharp = np.asarray(sharpness, np.float64)
-    numbers["sharpness"] = _value(float(sharp.mean()), float(sharp.std() / max(1, len(sharp)) ** 0.5))
+    numbers["sharpness"] = _value(float(sharp.mean()), float(sharp.std(ddof=1) / len(sharp) ** 0.5))
     for found in (frechet.notes, kernel.notes if kernel else (f"kernel distance: {why}",), manifold.notes):
         notes += found
     return numbers, notes

@@ -42,9 +42,16 @@ def read_evaluation(run: RunDir) -> Evaluation | None:
         measures=tuple(_measure(name, told["sets"], sets) for name in MEASURES),
         balance=tuple(_balance(name, found, sets) for name, found in told["attributes"].items()),
         notes=tuple(dict.fromkeys(notes)),
+        authenticity_held_out=held_out_authenticity(told),
         galleries=tuple(g for name in sets[::-1] if name != "train" for g in _galleries(run, name)),
         detection=_detection(told.get("detection", ())),
     )
+
+
+def held_out_authenticity(told: Mapping[str, Any]) -> float | None:
+    """AuthPct of held-out real images, from `metrics.json`: what no new image can be expected to exceed by much."""
+    found = (numbers.get("authenticity", {}).get("held_out") for numbers in told["sets"].values())
+    return next((x for x in found if x is not None), None)
 
 
 def _measure(name: str, found: Mapping[str, Any], sets: list[str]) -> Measure:
@@ -76,7 +83,10 @@ def _detection(found: Sequence[Mapping[str, Any]]) -> DetectionTable | None:
 
 
 def _galleries(run: RunDir, name: str) -> list[Gallery]:
-    table = run.folder(f"evaluate/gallery-{name}.parquet").read_table()
+    file = run.folder(f"evaluate/gallery-{name}.parquet")
+    if not file.exists():  # too few images to measure
+        return []
+    table = file.read_table()
     found = []
     for kind in ("best", "worst", "copy"):
         rows = table.filter(pa.compute.equal(table["kind"], kind))

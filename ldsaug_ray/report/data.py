@@ -267,7 +267,7 @@ class DetectionTable:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What stage `evaluate` found of `sets`, of n images each."""
+    """What stage `evaluate` found of `sets`, of n images each; AuthPct of held-out real images, where that is known."""
 
     extractor: str
     dimension: int
@@ -279,6 +279,7 @@ class Evaluation:
     measures: tuple[Measure, ...]
     balance: tuple[Balance, ...]
     notes: tuple[str, ...]
+    authenticity_held_out: float | None
     galleries: tuple[Gallery, ...]
     detection: DetectionTable | None
 

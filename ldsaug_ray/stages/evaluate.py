@@ -103,9 +103,11 @@ def images_command(config: Config, source: str, *, verbose: bool = False) -> int
         held.enter_context(ray_session(config, verbose=verbose))
         job = Job(config, run, make_console(), verbose, alone=True)
         inner, images = prepared(job, source)
-        features = features_of(job, [real_images(job, split) for split in ("test", "train")], extractor.fingerprint)
+        real = [real_images(job, split) for split in ("test", "train")]
+        features = features_of(job, real, extractor.fingerprint)
         features |= features_of(inner, [images], extractor.fingerprint)
-    told, _ = _told(config, extractor, features, {})
+        labels = {name: {s.name: label_array(s, name) for s in real} for name in config.evaluate.attributes}
+    told, _ = _told(config, extractor, features, labels)
     file = inner.run.folder("metrics.json")
     file.write_json({"images": without_password(source), **told})
     print_measures(told)
@@ -206,14 +208,25 @@ def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str
 def _measured(
     config: Config, features: Mapping[str, SetFeatures]
 ) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Nearest]]:
-    """Numbers, notes, and nearest training images of each set."""
-    numbers, notes, nearest = {}, {}, {}
+    """Numbers, notes, and nearest training images of each set. Of the training images evaluate.n are drawn at random,
+    so that their distances can be set beside those of as many drawn images."""
+    numbers: dict[str, Any] = {}
+    notes: dict[str, list[str]] = {}
+    nearest: dict[str, Nearest] = {}
     test, train = features["test"].features, features["train"].features
     for name, found in features.items():
         if name == "test":
             continue
+        rows = np.arange(len(found.features))
+        if name == "train" and len(rows) > config.evaluate.n:
+            drawn = np.random.default_rng([config.seed, 2]).choice(len(rows), config.evaluate.n, replace=False)
+            rows = np.sort(drawn)
+        if name == "augmented" and len(rows) <= config.evaluate.k:  # after hours of training no error
+            numbers[name] = {"n": len(rows)}
+            notes[name] = [f"{len(rows)} images of A: too few for evaluate.k = {config.evaluate.k} neighbours"]
+            continue
         numbers[name], notes[name] = measure_set(
-            found.features, found.sharpness, test, config.evaluate.k, seed=config.seed
+            found.features[rows], found.sharpness[rows], test, config.evaluate.k, seed=config.seed
         )
         if name != "train":
             copies, more, near = measure_copying(train, found.features, test, seed=config.seed)

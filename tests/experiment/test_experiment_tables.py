@@ -180,9 +180,9 @@ def test_sentences_claim_no_more_than_the_interval(plan):
     told = " ".join(findings(summary.groups[0]))
     assert "Lowest Fréchet distance of 3 arms: typical" in told
     assert (
-        "Fréchet distance below the control’s, Student’s interval without zero: typical (−2.00 [−2.00, −2.00])" in told
+        "Fréchet distance below the control’s, Student’s interval without zero: typical (−2.00 [−2.01, −1.99])" in told
     )
-    assert "Not told apart from the control by Fréchet distance: lds (+2.00 [+1.00, +3.00])" in told
+    assert "Not told apart from the control by Fréchet distance: lds (+2.00 [−10.7, +14.7])" in told
     assert "2 comparisons at 95 % each, not corrected" in told
     one = summarise(plan, results_of(plan, {"continued": [20], "lds": [10]}))
     assert findings(one.groups[0])[1:] == ["One seed: no difference can be told from chance."]
@@ -216,9 +216,15 @@ def test_tables_and_csv_hold_every_result(plan):
 def test_what_failed_is_told(plan):
     found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21]})
     failed = [Failure("lds", Cell(50, 4), "nothing is left\nmore"), Failure("typical", Cell(90, 3), "other")]
-    (group,) = summarise(plan, found, (), failed).groups
+    failed.append(Failure("baseline", Cell(90, 3), "fewer images"))
+    summary = summarise(plan, found, (), failed)
+    group, without = summary.groups  # a size at which nothing has a result is not passed over
     assert "lds, seed 4, came to no result: nothing is left" in group.notes
     assert not any("typical" in note for note in group.notes)
+    assert not without.rows
+    assert "baseline, seed 3, came to no result: fewer images" in without.notes
+    assert "came to no result: fewer images" in markdown(plan, summary)
+    assert "came to no result: fewer images" in render(plan, summary, found, "name", {})
 
 
 def test_the_page_stands_alone_and_says_what_is_missing(plan):
@@ -244,7 +250,12 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
         "k": 5,
         "prior": "normal",
         "sets": {"finetuned": {"n": 100, "frechet": {"value": 12.5}, "c_t": {"value": None}}},
-        "attributes": {"Male": {"shares": {"finetuned": {"value": 0.4}}}},
+        "attributes": {
+            "Male": {
+                "probe": {"balanced_accuracy": {"value": 0.9}},
+                "shares": {"finetuned": {"value": 0.4}, "augmented": {"value": 0.3}},
+            }
+        },
         "notes": {"finetuned": ["few images"]},
     }
     folder = Path(arm.config.run_dir)
@@ -260,6 +271,8 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
     assert found.setting == HOW
     assert (found.values["frechet"], found.values["c_t"], found.values["share of Male"]) == (12.5, None, 0.4)
     assert (found.n_of_a, found.notes) == (77, ("few images",))
+    assert found.values["share of Male in A"] == 0.3
+    assert found.probes == {"Male": 0.9}
 
 
 def test_the_caption_names_the_arms_with_another_prior(plan):

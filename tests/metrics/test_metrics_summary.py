@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_the_single_measures():
     assert numbers["kernel_distance"] == {"value": kernel.distance, "standard_error": kernel.standard_error}
     for name in ("precision", "recall", "density", "coverage"):
         assert numbers[name] == {"value": getattr(manifold, name), "standard_error": manifold.errors[name]}
-    assert numbers["sharpness"] == {"value": 124.5, "standard_error": sharp.std() / 250**0.5}
+    assert numbers["sharpness"] == {"value": 124.5, "standard_error": sharp.std(ddof=1) / 250**0.5}
     assert any("below 1,000" in note for note in notes)
     assert json.loads(json.dumps(numbers)) == numbers
 
