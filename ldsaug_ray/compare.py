@@ -133,7 +133,11 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
     if manifest.exists():
         told = manifest.read_json()
         noted = told.get("mlflow") or told.get("mlflow_search")
-        if noted is None:
+        if noted is None:  # of a search's trial MLflow itself knows which it is
+            key = Location.of(name).name
+            of_trial = client.search_runs(experiments, f"tags.`ldsaug.trial` = '{key}'") if key.isalnum() else []
+            if len(of_trial) == 1:
+                return of_trial[0]
             raise InputError(f"compare: {name} was never sent to MLflow (`ldsaug run`, `experiment` and `tune` are)")
         if noted["tracking_uri"] != without_password(tracking_uri()):
             raise InputError(

@@ -143,6 +143,10 @@ class Tracker:
             page = runs.token or ""
         return found
 
+    def ping(self) -> None:
+        """Raises where the server does not answer."""
+        self._client.get_run(self.run_id)
+
     def tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
         self._client.set_tag(self.run_id, name, value)

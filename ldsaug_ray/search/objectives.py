@@ -39,13 +39,13 @@ def objective_values(objectives: Objectives, measures: Mapping[str, float | None
     return values
 
 
-def measures_of_run(told: Mapping[str, Any]) -> dict[str, float | None]:
-    """Measures of the fine-tuned model's images, from `metrics.json`; attribute_gap is the mean over the attributes."""
-    numbers = told["sets"]["finetuned"]
+def measures_of_run(told: Mapping[str, Any], name: str = "finetuned") -> dict[str, float | None]:
+    """Measures of the images of a set, from `metrics.json`; attribute_gap is the mean over the attributes."""
+    numbers = told["sets"][name]
     measures = {name: found.get("value") for name, found in numbers.items() if isinstance(found, Mapping)}
     gaps = []
     for found in told["attributes"].values():
-        here, real = (found["shares"][name]["value"] for name in ("finetuned", "test"))
+        here, real = (found["shares"][of]["value"] for of in (name, "test"))
         gaps.append(None if here is None or real is None else abs(here - real))
     known = [gap for gap in gaps if gap is not None]
     measures["attribute_gap"] = float(np.mean(known)) if known and len(known) == len(gaps) else None

@@ -17,7 +17,7 @@ from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.page import templates
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
-from ldsaug_ray.search.objectives import OF_A
+from ldsaug_ray.search.objectives import OF_A, Objectives, measures_of_run
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
 from ldsaug_ray.search.tables import STATES, TITLES, ranked, rows_of, text_of
@@ -82,6 +82,9 @@ def findings(search: Search, trials: Sequence[Trial]) -> list[str]:
     else:
         numbers = ", ".join(str(t.number) for t in best)
         told.append(f"No other trial beats {'these' if len(best) > 1 else 'this one'} in both objectives: {numbers}.")
+    before = _before(search)
+    if before:
+        told.append(f"The model before fine-tuning has {before}.")
     if search.trains and len(known) >= FEWEST:
         first = [v[0] for v, _ in known]
         for name in OF_A:
@@ -98,6 +101,16 @@ def findings(search: Search, trials: Sequence[Trial]) -> list[str]:
     return told
 
 
+def _before(search: Search) -> str:
+    """What the objectives are made of, of the model before fine-tuning."""
+    file = Location.of(search.root) / "baseline/evaluate/metrics.json"
+    if not search.trains or not file.exists():
+        return ""
+    measures = measures_of_run(file.read_json(), "baseline")
+    names = dict.fromkeys(n for objective in search.config.tune.objectives for n in objective)
+    return ", ".join(f"{n} {v:.5g}" for n in names if (v := measures.get(n)) is not None)
+
+
 def _charts(search: Search, trials: Sequence[Trial]) -> list[tuple[str, str, str]]:
     """Title, alt text and picture of each figure."""
     objectives = search.config.tune.objectives
@@ -105,19 +118,22 @@ def _charts(search: Search, trials: Sequence[Trial]) -> list[tuple[str, str, str
     plane = _plane(search)
     if plane is not None:
         across, up = plane
-        maps: list[tuple[str, Value, bool]] = [
-            (title, lambda t, n=n: None if (v := t.values(objectives)) is None else v[n], True)  # type: ignore[misc]
+        lowest = _lowest(across, up, trials, objectives)
+        maps: list[tuple[str, Value]] = [
+            (title, lambda t, n=n: (t.values(objectives) or [])[n])  # type: ignore[misc]
             for n, title in enumerate(search.titles)
         ]
-        maps += [(TITLES[n], lambda t, n=n: t.measures.get(n), False) for n in _REGIME]  # type: ignore[misc]
-        for title, value, least in maps:
-            cells = _cells(across, up, trials, value, least)
+        maps += [(TITLES[n], lambda t, n=n: t.measures.get(n)) for n in _REGIME]  # type: ignore[misc]
+        for title, value in maps:
+            cells = np.full((len(_names(up)), len(_names(across))), math.nan)
+            for place, trial in lowest.items():
+                if (found := value(trial)) is not None:
+                    cells[place] = found
             if not np.isfinite(cells).any():
                 continue
-            how = "the least of its trials" if least else "the mean of its trials"
             picture = figures.heat_map(cells, _names(across), _names(up), across.name, up.name, title)
             alt = f"{title} over {across.name} (across) and {up.name} (up); the table has the numbers."
-            charts.append((f"{title}: {how} in each cell", alt, data_uri("image/svg+xml", picture)))
+            charts.append((f"{title}, of the best trial in each cell", alt, data_uri("image/svg+xml", picture)))
     known = [(v, t) for t in trials if t.state == "finished" and (v := t.values(objectives))]
     best = {t.key for t in search.best(trials)}
     if len(objectives) == 2 and known:
@@ -160,16 +176,17 @@ def _place(d: Dimension, trial: Trial) -> int:
     return int(np.clip(np.searchsorted(_edges(d), value, side="right") - 1, 0, CELLS - 1))
 
 
-def _cells(across: Dimension, up: Dimension, trials: Sequence[Trial], value: Value, least: bool) -> NDArray[np.float64]:
-    """float64[up, across]: least or mean of the finished trials of each cell; NaN where there are none."""
-    found: dict[tuple[int, int], list[float]] = {}
+def _lowest(
+    across: Dimension, up: Dimension, trials: Sequence[Trial], objectives: Objectives
+) -> dict[tuple[int, int], Trial]:
+    """The finished trial with the least (first) objective in each cell, by row and column."""
+    found: dict[tuple[int, int], tuple[float, Trial]] = {}
     for trial in trials:
-        if trial.state == "finished" and (v := value(trial)) is not None:
-            found.setdefault((_place(up, trial), _place(across, trial)), []).append(v)
-    cells = np.full((len(_names(up)), len(_names(across))), math.nan)
-    for place, values in found.items():
-        cells[place] = min(values) if least else float(np.mean(values))
-    return cells
+        if trial.state == "finished" and (values := trial.values(objectives)) is not None:
+            place = (_place(up, trial), _place(across, trial))
+            if place not in found or values[0] < found[place][0]:
+                found[place] = (values[0], trial)
+    return {place: trial for place, (_, trial) in found.items()}
 
 
 def _samples(search: Search, trial: Trial) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.pipeline import identity
+from ldsaug_ray.metrics import extractor_stamp
+from ldsaug_ray.pipeline import STAGES, identity
 from ldsaug_ray.search.objectives import MORE_IS_BETTER, needs_training, objective_values
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
@@ -61,10 +62,16 @@ class Search:
         Args:
             point: the trial's.
             digests: of the stages that all trials share.
+
+        Raises:
+            ConfigError: these values are not possible together.
         """
-        asha = self.config.tune.asha
+        config, asha = self.trial_config(point), self.config.tune.asha
         rungs = asha.model_dump() if asha.grace_steps is not None else None
-        return fingerprint([identity(self.trial_config(point)), digests, self.trains, rungs])
+        measured = None
+        if self.trains and config.evaluate.extractor is not None:
+            measured = STAGES["evaluate"].fingerprint(config, {}, extractor_stamp(config.evaluate.extractor))
+        return fingerprint([identity(config), digests, rungs, measured])
 
     def rungs(self, steps: int) -> list[int]:
         """Steps of fine-tuning, before the last of `steps`, at which a trial is evaluated."""
@@ -97,6 +104,8 @@ class Search:
     def command(self, trial: Trial) -> str:
         """What makes the trial's run again, elsewhere."""
         given = [word for word in self.source.overrides if not word.startswith(("tune.", "run_dir="))]
+        if self.one_gpu and self.config.finetune.workers.count == "auto":
+            given.append("finetune.workers.count=1")
         place = f"run_dir={self.root}-{trial.key}"
         return shlex.join(["ldsaug", "run", self.source.path, *given, *as_overrides(trial.point), place])
 
@@ -135,6 +144,17 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
             f"tune.objectives: {names} need evaluate.extractor; a search without training looks at a_likelihood, "
             "a_attribute_gap or a_nearer"
         )
+    if config.data.test == 0:
+        raise ConfigError("data.test = 0: a search compares with held-out real images; set aside some")
+    if not trains:
+        idle = [d.name for d in space.dimensions if d.name.split(".")[0] not in ("score", "select")]
+        if idle:
+            raise ConfigError(f"tune.space: {', '.join(idle)}: changes nothing that these objectives look at (A alone)")
+        which = [config.select.which, *(v for d in space.dimensions if d.name == "select.which" for v in d.ends)]
+        if "lds+sharpness" in which:
+            raise ConfigError("select.which=lds+sharpness decodes first; these objectives look at A without decoding")
+    if asked.asha.grace_steps is not None and config.finetune.best_by is not None:
+        raise ConfigError("tune.asha.grace_steps pauses a fine-tuning, which finetune.best_by would notice; drop one")
     for name in _OF_LABELS:
         if any(name in objective for objective in asked.objectives) and not config.evaluate.attributes:
             raise ConfigError(f"tune.objectives: {name} needs evaluate.attributes, such as [Male]")

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from ldsaug_ray.lds import Candidates, interpolate, resolve_sigma, score_points
 from ldsaug_ray.metrics import nearest_training
 
 COMPARED = 10_000  # members of A that are measured
-NEAREST = 1_000  # of these, about as many are compared with the training latents
+NEAREST = 1_000  # of these, as many are compared with the training latents
 HELD_OUT = 2_000  # real latents that A is compared with
 
 
@@ -35,7 +36,7 @@ class Real:
         held_out: float32[H, d], of test images.
         labels: int8[N, C] of the training images, one column an attribute: 1, -1, or 0 where not known.
         real_labels: int8[T, C] of the test images.
-        sigma: bandwidth of a_likelihood.
+        sigma: bandwidth of a_likelihood; none where the training latents have no likeliest one.
         log_density: float64[H], log mean kernel of the held-out latents under the training latents.
         gaps: float64[H], distances of the held-out latents to the nearest training latent, ascending.
     """
@@ -44,7 +45,7 @@ class Real:
     held_out: NDArray[np.float32]
     labels: NDArray[np.int8]
     real_labels: NDArray[np.int8]
-    sigma: float
+    sigma: float | None
     log_density: NDArray[np.float64]
     gaps: NDArray[np.float64]
 
@@ -60,19 +61,21 @@ class Real:
         """Measure the real latents; of more than `HELD_OUT` held-out ones the first are taken.
 
         Raises:
-            InputError: there are no held-out latents, or the training latents have no likeliest bandwidth.
+            InputError: there are no held-out latents.
         """
         held_out = held_out[:HELD_OUT]
         if not len(held_out):
             raise InputError("a search compares with held-out real latents; data.test must not be 0")
-        sigma = resolve_sigma(train, Score(sigma=Sigma(rule="leave_one_out")), seed).sigma
+        sigma = None
+        with suppress(InputError):
+            sigma = resolve_sigma(train, Score(sigma=Sigma(rule="leave_one_out")), seed).sigma
         return cls(
             train,
             held_out,
             labels,
             real_labels,
             sigma,
-            score_points(train, held_out, [sigma])[:, 0],
+            np.empty(0) if sigma is None else score_points(train, held_out, [sigma])[:, 0],
             np.sort(nearest_training(train, held_out).distances),
         )
 
@@ -95,13 +98,15 @@ class Real:
             "a_nearer": self.nearer(members),
         }
 
-    def likelihood_gain(self, members: NDArray[np.float32], total: int) -> float:
+    def likelihood_gain(self, members: NDArray[np.float32], total: int) -> float | None:
         """Mean log density of the held-out latents with A beside the training latents, minus that without.
 
         Args:
             members: float32[M, d], of A or a sample of it.
             total: members that A has, K: the density of both is (N p_train + K p_A) / (N + K).
         """
+        if self.sigma is None:
+            return None
         n = len(self.train)
         of_a = score_points(members, self.held_out, [self.sigma])[:, 0]
         with_a = np.logaddexp(np.log(n) + self.log_density, np.log(total) + of_a) - np.log(n + total)
@@ -109,7 +114,9 @@ class Real:
 
     def nearer(self, members: NDArray[np.float32]) -> float:
         """P(a member's distance to its nearest training latent < a held-out latent's) + P(equal) / 2."""
-        mine = nearest_training(self.train, members[:: max(1, len(members) // NEAREST)]).distances
+        if len(members) > NEAREST:  # in the plan's order the alphas take turns: no stride
+            members = members[np.random.default_rng([len(members), 2]).choice(len(members), NEAREST, replace=False)]
+        mine = nearest_training(self.train, members).distances
         below, upto = (np.searchsorted(self.gaps, mine, side=side) for side in ("left", "right"))
         return float(1 - (below + upto).mean() / (2 * len(self.gaps)))
 

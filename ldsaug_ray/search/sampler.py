@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ldsaug_ray.config.settings import Tune
-from ldsaug_ray.search.space import Dimension, Point, Space
+from ldsaug_ray.search.space import MOST_POINTS, Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Sampler(Protocol):
     def ask(self) -> Point | None:
         """The next point; None: there is none left."""
 
-    def tell(self, point: Point, values: Sequence[float] | None) -> None:
-        """What a point came to; None: a failure."""
+    def tell(self, trial: Trial) -> None:
+        """What a point came to."""
 
 
 def open_sampler(asked: Tune, space: Space, known: Sequence[Trial]) -> Sampler:
@@ -64,7 +64,7 @@ class _Listed:
     def ask(self) -> Point | None:
         return self._left.pop() if self._left else None
 
-    def tell(self, point: Point, values: Sequence[float] | None) -> None:
+    def tell(self, trial: Trial) -> None:
         pass
 
 
@@ -83,9 +83,10 @@ class _Parzen:
         self._space, self._seed = space, seed
         self._left = asked.trials - len(over)
         self._known = {t.key for t in over}
-        self._asked: dict[str, int] = {}  # key -> Optuna's number
+        self._asked: dict[str, Any] = {}  # key -> Optuna's trial
+        self._objectives = asked.objectives
         for trial in over:
-            self._add(trial.point, trial.values(asked.objectives))
+            self._add(trial)
         self._begun = list(reversed(begun))
 
     @property
@@ -102,39 +103,56 @@ class _Parzen:
         self._known.add(key_of(point))
         return point
 
-    def tell(self, point: Point, values: Sequence[float] | None) -> None:
-        number = self._asked.pop(key_of(point), None)
-        if number is None:
-            self._add(point, values)
-        else:
-            self._study.tell(number, values, state=self._state(values))
+    def tell(self, trial: Trial) -> None:
+        asked = self._asked.pop(trial.key, None)
+        if asked is None:
+            self._add(trial)
+            return
+        values, state = self._outcome(trial)
+        if values is not None and trial.state == "stopped":
+            asked.report(values[0], trial.step)
+            values = None
+        self._study.tell(asked, values, state=state)
 
     def _new(self) -> Point | None:
         """A point that was not given yet: Optuna's, or, where it finds none, any."""
+        from optuna.trial import TrialState
+
         for _ in range(TRIES):
             trial = self._study.ask(fixed_distributions={n: c.distribution for n, c in self._codes.items()})
             point = {name: code.value(trial.params[name]) for name, code in self._codes.items()}
             if (key := key_of(point)) not in self._known:
-                self._asked[key] = trial.number
+                self._asked[key] = trial
                 return point
-            self._study.tell(trial.number, state=self._state(None))
+            self._study.tell(trial, state=TrialState.FAIL)
         rest = self._space.random(TRIES, self._seed)
-        if self._space.is_finite:
+        if self._space.size <= MOST_POINTS:
             rest += self._space.grid()
         return next((point for point in rest if key_of(point) not in self._known), None)
 
-    def _add(self, point: Point, values: Sequence[float] | None) -> None:
+    def _add(self, trial: Trial) -> None:
         from optuna.trial import create_trial
 
-        codes = {name: code.code(point[name]) for name, code in self._codes.items()}
-        distributions = {name: code.distribution for name, code in self._codes.items()}
-        state = self._state(values)
-        self._study.add_trial(create_trial(state=state, params=codes, distributions=distributions, values=values))
+        values, state = self._outcome(trial)
+        stopped = values is not None and trial.state == "stopped"
+        self._study.add_trial(
+            create_trial(
+                state=state,
+                params={name: code.code(trial.point[name]) for name, code in self._codes.items()},
+                distributions={name: code.distribution for name, code in self._codes.items()},
+                values=None if stopped else values,
+                intermediate_values={trial.step: values[0]} if stopped and values is not None else None,
+            )
+        )
 
-    def _state(self, values: Sequence[float] | None) -> Any:
+    def _outcome(self, trial: Trial) -> tuple[list[float] | None, Any]:
+        """Values, and in Optuna's words how it ended: a trial that was stopped stands behind those that were not."""
         from optuna.trial import TrialState
 
-        return TrialState.FAIL if values is None else TrialState.COMPLETE
+        values = trial.values(self._objectives)
+        if values is None:
+            return None, TrialState.FAIL
+        return values, TrialState.PRUNED if trial.state == "stopped" else TrialState.COMPLETE
 
 
 class _Code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from ldsaug_ray.errors import ConfigError
 Point = Mapping[str, Any]  # dotted name -> value
 
 MOST_POINTS = 100_000  # of a grid
+MOST_SCORINGS = 256
+TRIES = 64  # combinations with a value that is not possible by itself
 _SHARED = (
     "run_dir",
     "seed",
@@ -93,6 +96,11 @@ class Space:
         """Whether it has a grid."""
         return all(d.values is not None for d in self.dimensions)
 
+    @property
+    def size(self) -> float:
+        """How many points it has; infinite where a range has any values."""
+        return math.prod(math.inf if d.values is None else len(d.values) for d in self.dimensions)
+
     def holds(self, point: Point) -> bool:
         """Whether a point of this or another space lies in it."""
         return {d.name for d in self.dimensions} == set(point) and all(d.holds(point[d.name]) for d in self.dimensions)
@@ -106,9 +114,8 @@ class Space:
         for d in self.dimensions:
             if d.values is None:
                 raise ConfigError(f"tune.space.{d.name}: search: grid needs a list, or a range with `values`")
-        size = int(np.prod([len(d.values or ()) for d in self.dimensions], dtype=np.float64))
-        if size > MOST_POINTS:
-            raise ConfigError(f"tune.space: a grid of {size:,} points; the most is {MOST_POINTS:,}")
+        if self.size > MOST_POINTS:
+            raise ConfigError(f"tune.space: a grid of {self.size:,} points; the most is {MOST_POINTS:,}")
         names = [d.name for d in self.dimensions]
         points = itertools.product(*(d.values or () for d in self.dimensions))
         return [dict(zip(names, point, strict=True)) for point in points]
@@ -137,6 +144,9 @@ def space_of(config: Config) -> Space:
     if not asked.space:
         raise ConfigError("tune.space names no setting; configs/tune-demo.yaml is an example")
     dimensions = []
+    for name in asked.space:
+        if inside := next((other for other in asked.space if other.startswith(f"{name}.")), None):
+            raise ConfigError(f"tune.space: {inside} lies in {name}; search one of them")
     for name, given in asked.space.items():
         if name.split(".")[0] in _SHARED:
             raise ConfigError(
@@ -177,14 +187,33 @@ class Source:
 
 
 def check_values(source: Source, space: Space) -> None:
-    """Try every value, each with the others as they stand: what cannot be is said before work starts.
+    """Try every value: with the others as they stand, else with others of the space. A combination that is not possible
+    is a trial that fails; a value that never is, and scores that cannot be made, are said before work starts.
 
     Raises:
-        ConfigError: a name is unknown, or a value is not possible.
+        ConfigError: a name is unknown, a value is not possible, or a combination of `score`'s is not.
     """
+    others = space.random(TRIES, 0)
     for dimension in space.dimensions:
         for value in dimension.ends:
-            source.config({dimension.name: value})
+            try:
+                source.config({dimension.name: value})
+            except ConfigError as e:
+                if not any(_possible(source, {**other, dimension.name: value}) for other in others):
+                    raise e from None
+    scorings = space.scorings()
+    if len(scorings) > MOST_SCORINGS:
+        raise ConfigError(f"tune.space asks for {len(scorings):,} scorings of all candidates; {MOST_SCORINGS} at most")
+    for scoring in scorings:
+        source.config(scoring)
+
+
+def _possible(source: Source, point: Point) -> bool:
+    try:
+        source.config(point)
+    except ConfigError:
+        return False
+    return True
 
 
 def _dimension(name: str, given: Range | Sequence[Any], bandwidths: int) -> Dimension:

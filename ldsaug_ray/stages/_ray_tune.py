@@ -8,7 +8,10 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from ray import tune
@@ -16,6 +19,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.sampler import Sampler
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import Trial
@@ -37,18 +42,32 @@ class Trials(Protocol):
         """A trial is over; what it came to was told."""
 
 
-def run_trials(shared: Shared, asked: Tune, sampler: Sampler, trials: Trials, concurrent: int) -> None:
-    """Every point that the sampler gives, until it gives none or `asked.hours` are over."""
+def run_trials(
+    shared: Shared, sampler: Sampler, trials: Trials, known: Sequence[Trial], concurrent: int, deadline: float | None
+) -> None:
+    """Every point that the sampler gives, until it gives none.
+
+    Args:
+        shared: what the trials have in common.
+        sampler: gives the points.
+        trials: is told what happens.
+        known: trials of an earlier attempt.
+        concurrent: at once.
+        deadline: of time.monotonic(), after which no trial starts.
+    """
+    asked = shared.search.config.tune
     for name in ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER"):
         os.environ.setdefault(name, "1")
-    points = _Points(sampler, trials, math.inf if asked.hours is None else time.monotonic() + 3600 * asked.hours)
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the user's
+    points = _Points(sampler, trials, math.inf if deadline is None else deadline)
+    # A trial's stages ask for their own CPUs, so that it takes none itself. But Tune wants something: a byte
+    resources: dict[str, float] = {"CPU": 0, "memory": 1} if shared.search.trains else {"CPU": 1}
     with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder:
         tune.Tuner(
-            # no CPU: the trial's stages ask for their own. Tune wants something to be asked for: a byte
-            tune.with_resources(tune.with_parameters(LdsTrial, shared=shared), {"CPU": 0, "memory": 1}),
+            tune.with_resources(tune.with_parameters(LdsTrial, shared=shared), resources),
             tune_config=tune.TuneConfig(
                 search_alg=points,
-                scheduler=_scheduler(asked),
+                scheduler=_scheduler(asked, known),
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
@@ -57,7 +76,7 @@ def run_trials(shared: Shared, asked: Tune, sampler: Sampler, trials: Trials, co
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=folder,
-                callbacks=[_Kept(points, trials, sampler, asked)],
+                callbacks=[_Kept(points, trials, sampler)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=asked.max_failures),
                 verbose=0,
@@ -65,10 +84,11 @@ def run_trials(shared: Shared, asked: Tune, sampler: Sampler, trials: Trials, co
         ).fit()
 
 
-def _scheduler(asked: Tune) -> TrialScheduler:
+def _scheduler(asked: Tune, known: Sequence[Trial]) -> TrialScheduler:
+    """Successive halving, with the rungs that trials of an earlier attempt have reached; or none."""
     if asked.asha.grace_steps is None:
         return FIFOScheduler()
-    return AsyncHyperBandScheduler(
+    scheduler = AsyncHyperBandScheduler(
         time_attr="step",
         metric="objective",
         mode="min",
@@ -76,6 +96,15 @@ def _scheduler(asked: Tune) -> TrialScheduler:
         grace_period=asked.asha.grace_steps,
         reduction_factor=asked.asha.reduction_factor,
     )
+    controller: Any = None  # which it does not ask
+    for trial in known:
+        as_tune_has_it: Any = SimpleNamespace(trial_id=trial.key)
+        scheduler.on_trial_add(controller, as_tune_has_it)
+        for step, measures in trial.curve:
+            with suppress(InputError):  # of these objectives it has no value
+                value = objective_values(asked.objectives, measures)[0]
+                scheduler.on_trial_result(controller, as_tune_has_it, {"step": step, "objective": value})
+    return scheduler
 
 
 class LdsTrial(tune.Trainable):
@@ -85,6 +114,8 @@ class LdsTrial(tune.Trainable):
         """Called once by Tune."""
         assert shared is not None
         self._shared = shared
+        with suppress(OSError):  # another machine may not have it
+            os.chdir(shared.folder)
         self._work: Work | None = None
         self.reset_config(config)
 
@@ -132,10 +163,14 @@ class _Points(_OfTheDriver, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next point; FINISHED: there is none, or no time."""
-        point = self._sampler.ask() if time.monotonic() < self._deadline else None
-        if point is None:
-            return Searcher.FINISHED
-        trial = self._trials.begin(point)
+        while True:
+            point = self._sampler.ask() if time.monotonic() < self._deadline else None
+            if point is None:
+                return Searcher.FINISHED
+            trial = self._trials.begin(point)
+            if trial.state == "running":
+                break
+            self._sampler.tell(trial)  # these values are not possible together
         self.keys[trial_id] = trial.key
         return {"point": dict(point), "number": trial.number}
 
@@ -153,8 +188,8 @@ class _Points(_OfTheDriver, Searcher):
 class _Kept(_OfTheDriver, tune.Callback):
     """Tells of trials as they go on and end."""
 
-    def __init__(self, points: _Points, trials: Trials, sampler: Sampler, asked: Tune):
-        self._points, self._trials, self._sampler, self._asked = points, trials, sampler, asked
+    def __init__(self, points: _Points, trials: Trials, sampler: Sampler):
+        self._points, self._trials, self._sampler = points, trials, sampler
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """An evaluation."""
@@ -166,9 +201,10 @@ class _Kept(_OfTheDriver, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """It crashed once too often."""
-        text = str(trial.get_error() or "").strip().splitlines()
+        text: list[str] = []
+        with suppress(OSError, TypeError):  # not trial.get_error(): that reads a copy which is not there yet
+            text = Path(trial.error_file).read_text().strip().splitlines()
         self._end(trial, crashed=text[-1] if text else "its process died")
 
     def _end(self, trial: Any, **how: Any) -> None:
-        ended = self._trials.end(self._points.keys[trial.trial_id], **how)
-        self._sampler.tell(ended.point, ended.values(self._asked.objectives))
+        self._sampler.tell(self._trials.end(self._points.keys[trial.trial_id], **how))

@@ -46,7 +46,7 @@ class SearchLog:
         self._running: set[str] = set()
         self._unsent: dict[str, Trial] = {}
         self._not_before = 0.0
-        self._told = False
+        self._told: set[str] = set()
         self._found_any = False
 
     def __enter__(self) -> SearchLog:
@@ -55,22 +55,34 @@ class SearchLog:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._parent is None:
             return
-        self._thread.shutdown(cancel_futures=True)
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         status: Status = "KILLED" if stopped else "FINISHED" if kind is None and self._found_any else "FAILED"
-        ends = [partial(self._children[key].end, status) for key in self._running if key in self._children]
-        self._not_before = 0.0
-        self._try(lambda: [end() for end in [*ends, partial(self._parent_run.end, status)]])
+
+        def end() -> None:
+            for key in self._running & self._children.keys():
+                self._children[key].end(status)
+            self._parent_run.end(status)
+
+        self.flush()
+        self._thread.submit(self._try, end).result()
+        self._thread.shutdown()
+        if self._unsent:
+            self._say(f"{len(self._unsent)} trials could not be sent to MLflow; the same command again tries it")
 
     def send(self, trial: Trial) -> None:
-        """Bring MLflow's run of a trial to where the trial is."""
+        """Bring MLflow's run of a trial to where the trial is, soon."""
         if self._parent is None:
             return
         if trial.state == "running":
             self._running.add(trial.key)
         else:
             self._running.discard(trial.key)
-        self._thread.submit(self._send_all, trial)
+        self._unsent[trial.key] = trial
+        self._thread.submit(self._send_all)
+
+    def flush(self) -> None:
+        """Wait until what was given has been sent, or could not be."""
+        self._thread.submit(self._send_all).result()
 
     def catch_up(self, trials: Sequence[Trial]) -> None:
         """Send what an earlier attempt could not."""
@@ -79,7 +91,8 @@ class SearchLog:
 
         def compare() -> None:
             there = {key: tags.get(STATE) for key, (_, tags) in self._parent_run.children(TRIAL).items()}
-            self._unsent |= {t.key: t for t in trials if t.state != "running" and there.get(t.key) != t.state}
+            over = (t for t in trials if t.state != "running" and t.identity)  # without one it never had a run
+            self._unsent |= {t.key: t for t in over if there.get(t.key) != t.state}
 
         self._thread.submit(self._try, compare).result()
         self._thread.submit(self._send_all)
@@ -103,11 +116,9 @@ class SearchLog:
         assert self._parent is not None
         return self._parent
 
-    def _send_all(self, news: Trial | None = None) -> None:
-        if news is not None:
-            self._unsent[news.key] = news
+    def _send_all(self) -> None:
         for key, trial in list(self._unsent.items()):
-            if self._try(partial(self._send, trial)):
+            if self._try(partial(self._send, trial)) and self._unsent.get(key) is trial:
                 del self._unsent[key]
 
     def _send(self, trial: Trial) -> None:
@@ -128,8 +139,8 @@ class SearchLog:
             child.once("files", run.require("evaluate", "digest"), partial(self._send_files, child, run))
         if trial.why:
             child.tag("ldsaug.why", trial.why[:5000])
-        child.tag(STATE, trial.state)
         child.end("FINISHED" if trial.state in ("finished", "stopped") else "FAILED")
+        child.tag(STATE, trial.state)  # last: it says that all was sent
 
     def _send_files(self, child: Tracker, run: RunDir) -> None:
         """The selected candidates and a sheet of samples."""
@@ -175,12 +186,16 @@ class SearchLog:
         try:
             send()
         except Exception as e:
-            if not self._told:
-                self._job.console.print(
-                    f"MLflow does not answer ({first_line(e)}); the search goes on, what MLflow lacks is sent later",
-                    highlight=False,
-                )
-            self._told = True
-            self._not_before = time.monotonic() + AGAIN_SECONDS
+            self._say(f"MLflow does not take all ({first_line(e)}); the search goes on, what it lacks is sent later")
+            try:
+                self._parent_run.ping()
+            except Exception:  # it is away: not every trial shall wait for it
+                self._not_before = time.monotonic() + AGAIN_SECONDS
             return False
         return True
+
+    def _say(self, text: str) -> None:
+        """Each thing once."""
+        if text not in self._told:
+            self._job.console.print(text, highlight=False)
+        self._told.add(text)

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError, StorageError
 from ldsaug_ray.lds import Candidates
 from ldsaug_ray.rundir import Counts, RunDir, open_run_dir
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
@@ -52,6 +53,7 @@ class Shared:
         keys: string[N] of the training latents, in the order of `real.train`.
         real: the real latents, measured.
         board: a `Board` actor.
+        folder: the driver's working folder, which relative paths in the settings start from.
         verbose: show Ray's own messages.
     """
 
@@ -61,6 +63,7 @@ class Shared:
     keys: pa.Array
     real: Real
     board: Any
+    folder: str
     verbose: bool = False
 
 
@@ -124,7 +127,9 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
     config = search.trial_config(point)
     scored = RunDir(shared.scorings[key_of(search.scoring(point))])
     if not search.trains:
-        _, ids = choose(config, scored)
+        ids = np.empty(0, np.int64)
+        if config.select.which != "none":
+            _, ids = choose(config, scored)
         yield 0, _measures_of_a(shared, scored, scored.folder("scores"), ids, config), True
         return
     quieten_data(shared.verbose)
@@ -132,8 +137,11 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
         run = open_run_dir(config, held=held)
         job = Job(config, run, console, shared.verbose, alone=True)
         adopt(job, OF_A, [*map(RunDir, shared.donors), scored, *_others(search)])
+        for step in plan_steps(config, run, OF_A[:4]):
+            if step.state != "complete":  # by no fault of the trial's settings
+                raise StorageError(f"{run.root.uri}: {step.stage} could not be taken over ({step.why})")
         run_stages(job, OF_A)
-        of_a = _measures_of_a(shared, scored, run.folder("selected"), None, config)
+        of_a = _measures_of_a(shared, scored, run.folder("selected"), _decoded(run), config)
         (left,) = plan_steps(config, run, ["finetune"])
         for rung in search.rungs(config.finetune.steps) if left.state != "complete" else ():
             step, measures = _at_rung(job, rung, str(left.fingerprint))
@@ -146,6 +154,12 @@ def _others(search: Search) -> list[RunDir]:
     """Run directories of the trials so far: one of them may have selected the same A."""
     folder = Location.of(search.root) / "trials"
     return [RunDir(folder / name) for name in folder.names()]
+
+
+def _decoded(run: RunDir) -> np.ndarray:
+    """Candidates that became A: of those that were selected perhaps the sharpest alone."""
+    files = [(run.root / file).read_table(["candidate"]) for file, _ in run.finished_parts("decode")]
+    return np.concatenate([np.empty(0, np.int64), *(table["candidate"].to_numpy() for table in files)])
 
 
 def _at_rung(job: Job, rung: int, fingerprint: str) -> tuple[int, Measures]:
@@ -172,12 +186,12 @@ def _measures(run: RunDir) -> Measures:
     return measures_of_run((run.root / "evaluate/metrics.json").read_json())
 
 
-def _measures_of_a(shared: Shared, scored: RunDir, folder: Location, ids: np.ndarray | None, config: Any) -> Measures:
+def _measures_of_a(shared: Shared, scored: RunDir, folder: Location, ids: np.ndarray, config: Config) -> Measures:
     """Measures of A without training, and the regime that it was selected in; rows of `folder` with these `ids`."""
     parts = []
     for file in folder.files(".parquet"):
         part = file.read_table(_COLUMNS)
-        parts.append(part if ids is None else part.filter(pa.array(np.isin(part["candidate"].to_numpy(), ids))))
+        parts.append(part.filter(pa.array(np.isin(part["candidate"].to_numpy(), ids))))
     rows = pa.concat_tables(parts) if parts else pa.table({name: [] for name in _COLUMNS})
     sigma = scored.require("score", "sigma")
     if not len(rows):

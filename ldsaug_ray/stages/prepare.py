@@ -40,7 +40,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     data = job.config.data
     source, attributes = open_source(data), load_attributes(data)
     work = plan(source, data, job.config.seed, attributes)
-    if data.attributes is not None and job.config.evaluate.extractor is not None:  # else told after hours of training
+    if data.attributes is not None:  # else told after hours of training
         for name in job.config.evaluate.attributes:
             require_attribute(name, work.attribute_names or ())
     if source.passed_over:

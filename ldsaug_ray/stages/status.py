@@ -63,6 +63,8 @@ def status_command(place: str) -> int:
 
 def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     names = stages_of("run", config)
+    if (run.root / "scorings").names() and run.entry("score") is None:  # of a search, which has no more of its own
+        names = ["prepare", "train", "encode"]
     steps = plan_steps(config, run, names)
     table = Table()
     for title in ("stage", "state"):

@@ -8,6 +8,7 @@ state: the same command goes on with what is left, on whatever cluster, and unpi
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.report._latents import read_latents as read_training_latents
 from ldsaug_ray.rundir import RunDir, open_run_dir
@@ -73,7 +74,8 @@ def tune_command(
     """
     require_faiss()
     search = plan_search(path, overrides)
-    config = search.config
+    config, hours = search.config, search.config.tune.hours
+    deadline = None if hours is None else time.monotonic() + 3600 * hours
     before = open_run_dir(config, overwrite=overwrite, create=False)
     if resume and not read_trials(before.root):
         raise InputError(
@@ -97,8 +99,10 @@ def tune_command(
             donors = [_baseline(job, search), run]
         scorings = _scorings(job, search)
         kept = _Kept(job, search, {name: run.require(name, "digest") for name in _SHARED}, log)
+        if kept.others:
+            job.console.print(f"{kept.others} trials of other settings or another space are left out", highlight=False)
         log.catch_up(kept.all())
-        _search(job, search, kept, donors, scorings)
+        _search(job, search, kept, donors, scorings, deadline)
         kept.write()
         trials = kept.all()
         log.finish(trials)
@@ -108,7 +112,14 @@ def tune_command(
     return 0 if search.best(trials) else 1
 
 
-def _search(job: Job, search: Search, kept: _Kept, donors: Sequence[RunDir], scorings: Mapping[str, RunDir]) -> None:
+def _search(
+    job: Job,
+    search: Search,
+    kept: _Kept,
+    donors: Sequence[RunDir],
+    scorings: Mapping[str, RunDir],
+    deadline: float | None = None,
+) -> None:
     """Every trial that is left."""
     import ray
 
@@ -121,7 +132,7 @@ def _search(job: Job, search: Search, kept: _Kept, donors: Sequence[RunDir], sco
     board = ray.remote(num_cpus=0)(Board).remote()
     shared = _shared(job, search, donors, scorings, board)
     with _lines(board, job.console):
-        run_trials(shared, search.config.tune, sampler, kept, _at_once(search))
+        run_trials(shared, sampler, kept, kept.all(), _at_once(search), deadline)
 
 
 def _baseline(job: Job, search: Search) -> RunDir:
@@ -156,8 +167,11 @@ class _Kept:
 
     def __init__(self, job: Job, search: Search, digests: Mapping[str, str], log: SearchLog):
         self._job, self._search, self._digests, self._log = job, search, digests, log
-        kept = [t for t in read_trials(job.run.root) if search.space.holds(t.point)]
-        self._trials = {t.key: t for t in kept if t.identity == self._identity(t.point)}
+        there = read_trials(job.run.root)
+        kept = [t for t in there if search.space.holds(t.point)]
+        self._trials = {t.key: t for t in kept if t.identity == self._identity(t.point)[0]}
+        self._last = max((t.number for t in there), default=0)
+        self.others = len(there) - len(self._trials)
         self._written = time.monotonic()
 
     def all(self) -> list[Trial]:
@@ -165,13 +179,18 @@ class _Kept:
         return sorted(self._trials.values(), key=lambda t: t.number)
 
     def begin(self, point: Point) -> Trial:
-        """A trial starts, or is tried again."""
+        """A trial starts, or is tried again; it has failed where these values are not possible together."""
         before = self._trials.get(key_of(point))
-        number = before.number if before else max((t.number for t in self._trials.values()), default=0) + 1
-        trial = Trial(point, number, self._identity(point))
+        if before is None:
+            self._last += 1
+        identity, why = self._identity(point)
+        trial = Trial(point, self._last, identity) if before is None else replace(before, state="running", why="")
+        if why:
+            trial = replace(trial, state="failed", why=why)
         self._put(trial)
-        self._say(trial, shown(point))
-        self._log.send(trial)
+        self._say(trial, f"{shown(point)}{f': {why}' if why else ''}")
+        if not why:
+            self._log.send(trial)
         return trial
 
     def told(self, key: str, found: Mapping[str, Any]) -> None:
@@ -208,8 +227,12 @@ class _Kept:
         (folder / "index.html").write_bytes(render(self._search, self.all(), table).encode())
         self._written = time.monotonic()
 
-    def _identity(self, point: Point) -> str:
-        return self._search.identity(point, self._digests)
+    def _identity(self, point: Point) -> tuple[str, str]:
+        """The trial's identity; or nothing, and why its values are not possible together."""
+        try:
+            return self._search.identity(point, self._digests), ""
+        except ConfigError as e:
+            return "", str(e)
 
     def _say(self, trial: Trial, text: str) -> None:
         style = "red" if trial.why else None
@@ -234,7 +257,8 @@ def _shared(job: Job, search: Search, donors: Sequence[RunDir], scorings: Mappin
         search.config.seed,
     )
     places = {key: run.root for key, run in scorings.items()}
-    return Shared(search, [donor.root for donor in donors], places, latents.keys, real, board, job.verbose)
+    donated = [donor.root for donor in donors]
+    return Shared(search, donated, places, latents.keys, real, board, os.getcwd(), job.verbose)
 
 
 def _at_once(search: Search) -> int:
@@ -300,8 +324,11 @@ def _print_plan(search: Search, run: RunDir) -> None:
         table.add_row(dimension.name, dimension.text)
     console = Console(width=None if Console().is_terminal else 150)
     console.print(table)
-    points = len(search.space.grid()) if asked.search == "grid" else asked.trials
-    print(f"{points:,} trials by {asked.search}, {len(search.space.scorings())} scorings of the candidates in one pass")
+    size = search.space.size
+    points = size if asked.search == "grid" else min(asked.trials, size)
+    print(
+        f"{points:,.0f} trials by {asked.search}, {len(search.space.scorings())} scorings of the candidates in one pass"
+    )
     print(f"small is to be: {'; '.join(search.titles)}" + ("" if search.trains else " (no training is needed)"))
     over = sum(t.is_over for t in read_trials(run.root))
     if over:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ import yaml
 
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.search.plan import Search, plan_search
+from ldsaug_ray.search.trials import Trial
 
 SPACE = {"score.sigma.scale": [0.1, 0.2], "select.tau": [0.3, 0.6]}
 POINT = {"score.sigma.scale": 0.2, "select.tau": 0.3}
 
 
 def plan(folder: Path, *overrides: str, evaluate: dict[str, Any] | None = None, **tune: Any) -> Search:
+    network = folder / "network.pt"
+    network.write_bytes(b"whose stamp counts")
     tree = {
         "run_dir": str(folder / "run"),
         "data": {"source": "faces", "attributes": "columns"},
         "finetune": {"steps": 100},
-        "evaluate": evaluate or {},
+        "evaluate": {**(evaluate or {}), **({"extractor": str(network)} if "extractor" in (evaluate or {}) else {})},
         "tune": {"space": SPACE, "objectives": [{"a_nearer": 1}], **tune},
     }
     file = folder / "tune.yaml"
@@ -51,6 +55,14 @@ EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
         ({"search": "grid", "space": {"finetune.mixing": {"low": 0.1, "high": 1}}}, {}, "grid needs a list"),
         ({"search": "anneal"}, {}, r"tune\.search must be"),
         ({"trials": 0}, {}, r"tune\.trials must be at least 1"),
+        ({"space": {"finetune.mixing": [0.5, 1.0]}}, {}, "changes nothing that these objectives look at"),
+        ({"space": {"select.which": ["lds", "lds+sharpness"]}}, {}, r"which=lds\+sharpness decodes first"),
+        ({"space": {"score.sigma": [{"scale": 0.3}], "score.sigma.scale": [0.1]}}, {}, r"scale lies in score\.sigma"),
+        (
+            {"space": {"score.sigma.rule": ["norm_fraction", "leave_one_out"], "score.sigma.scale": [0.1, 0.2]}},
+            {},
+            "at score.sigma.rule=leave_one_out, score.sigma.scale=0.1: .*scale belongs to",
+        ),
         ({"space": {"evaluate.k": [3, 5]}}, {}, r"evaluate\.k cannot be searched"),
     ],
 )
@@ -82,6 +94,23 @@ def test_identity_is_of_what_the_numbers_depend_on(tmp_path):
     assert plan(tmp_path, evaluate=EXTRACTOR, objectives=[{"frechet": 1}]).identity(POINT, digests) != same
 
 
+def test_values_that_are_possible_together_alone(tmp_path):
+    rules = {"score.sigma.rule": ["fixed"], "score.sigma.value": [1.0, 2.0]}
+    assert len(plan(tmp_path, space=rules).space.grid()) == 2
+    either = {"select.tau": [None, 0.3], "select.top_fraction": [None, 0.2]}
+    search = plan(tmp_path, "select.tau=0.28", space=either)  # neither is an impossible trial, not an impossible search
+    with pytest.raises(ConfigError, match=r"at select\.tau=None, select\.top_fraction=None"):
+        search.identity(search.space.grid()[0], {})
+
+
+def test_what_evaluation_draws_counts(tmp_path):
+    digests = {"encode": "a"}
+    made = {"evaluate": EXTRACTOR, "objectives": [{"frechet": 1}]}
+    same = plan(tmp_path, **made).identity(POINT, digests)
+    assert plan(tmp_path, "sample.n=9", **made).identity(POINT, digests) == same
+    assert plan(tmp_path, "sample.prior=kde", **made).identity(POINT, digests) != same
+
+
 def test_rungs_and_gpus(tmp_path):
     search = plan(
         tmp_path, evaluate=EXTRACTOR, objectives=[{"frechet": 1}], asha={"grace_steps": 7, "reduction_factor": 3}
@@ -89,4 +118,7 @@ def test_rungs_and_gpus(tmp_path):
     assert search.rungs(100) == [7, 21, 63]
     assert search.rungs(63) == [7, 21]
     assert plan(tmp_path).rungs(100) == []
+    on_gpus = replace(search, one_gpu=True)
+    assert on_gpus.trial_config(POINT).finetune.workers.count == 1
+    assert "finetune.workers.count=1" in on_gpus.command(Trial(POINT, 1, "same"))
     assert search.trial_config(POINT).finetune.workers.count == "auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,10 @@ def all_points(sampler: Sampler, values=lambda point: [0.0]) -> list[Point]:
     found = []
     while (point := sampler.ask()) is not None:
         found.append(point)
-        sampler.tell(point, values(point))
+        told = values(point)
+        measures = {} if told is None else dict(zip(("frechet", "nearer"), told, strict=False))
+        state = "failed" if told is None else "stopped" if point.get("b") == "y" else "finished"
+        sampler.tell(Trial(point, len(found), "same", state, measures, step=5))
     return found
 
 
@@ -44,7 +49,11 @@ def test_a_search_goes_on_where_it_was(search):
 
 def test_failed_trials_are_not_tried_again_and_count():
     points = SMALL.grid()
-    known = [trial(points[0], "failed"), trial(points[1], "stopped"), trial({"a": 7, "b": "x"})]  # one of another space
+    known = [
+        trial(points[0], "failed"),
+        replace(trial(points[1], "stopped"), step=5),
+        trial({"a": 7, "b": "x"}),
+    ]  # one of another space
     for search in ("grid", "tpe"):
         left = all_points(open_sampler(Tune(search=search, trials=4), SMALL, known))
         assert len(left) == (4 if search == "grid" else 2)
@@ -83,8 +92,8 @@ def test_tpe_learns_from_an_earlier_attempt():
 
 
 def test_two_objectives_and_failures():
-    asked = Tune(search="tpe", trials=25, objectives=({"frechet": 1}, {"coverage": 1}))
+    asked = Tune(search="tpe", trials=25, objectives=({"frechet": 1}, {"nearer": 1}))
     points = all_points(open_sampler(asked, WIDE, []), lambda p: None if p["a"] == 0.1 else [p["b"], -p["a"]])
     assert len(points) == 25
-    known = [Trial(p, 1, "same", "finished", {"frechet": p["b"], "coverage": p["a"]}) for p in points]
+    known = [Trial(p, 1, "same", "finished", {"frechet": p["b"], "nearer": -p["a"]}) for p in points]
     assert len(all_points(open_sampler(asked.model_copy(update={"trials": 28}), WIDE, known), lambda p: [1, 2])) == 3

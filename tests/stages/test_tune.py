@@ -118,6 +118,12 @@ def _scale(manifest: Path) -> float:
     return json.loads(manifest.read_text())["stages"]["score"]["sigma_numbers"]["scale"]
 
 
+def _descends(pid: int, ancestor: int) -> bool:
+    while pid > 1 and pid != ancestor:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid == ancestor
+
+
 @contextmanager
 def killed_trials(times: int) -> Iterator[list[int]]:
     """Kill the first processes in which a trial of this session runs."""
@@ -129,7 +135,9 @@ def killed_trials(times: int) -> Iterator[list[int]]:
             for pid in (int(p.name) for p in Path("/proc").glob("[0-9]*")):
                 with suppress(OSError):  # it has ended
                     name = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    if name.startswith(b"ray::LdsTrial") and pid not in found and len(found) < times:
+                    if not name.startswith(b"ray::LdsTrial") or not _descends(pid, os.getpid()):
+                        continue
+                    if pid not in found and len(found) < times:
                         os.kill(pid, signal.SIGKILL)
                         found.append(pid)
 
@@ -192,7 +200,7 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
     trials = read_trials(Location.of(root))
     assert [t.number for t in trials] == [1, 2, 3]
     assert trials[0].state == "finished"
-    assert {t.state for t in trials} <= {"finished", "stopped"}
+    assert "stopped" in {t.state for t in trials}  # one of four goes on; the first is never behind
     assert [step for step, _ in trials[0].curve] == [10, 30]
     folders = {t.number: {"run_dir": str(root / f"trials/{t.key}")} for t in trials}
     rung = json.loads((root / f"trials/{trials[1].key}/rungs/000010/manifest.json").read_text())["stages"]
