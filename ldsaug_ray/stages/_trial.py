@@ -137,9 +137,9 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
         run = open_run_dir(config, held=held)
         job = Job(config, run, console, shared.verbose, alone=True)
         adopt(job, OF_A, [*map(RunDir, shared.donors), scored, *_others(search)])
-        for step in plan_steps(config, run, OF_A[:4]):
-            if step.state != "complete":  # by no fault of the trial's settings
-                raise StorageError(f"{run.root.uri}: {step.stage} could not be taken over ({step.why})")
+        for planned in plan_steps(config, run, OF_A[:4]):
+            if planned.state != "complete":  # by no fault of the trial's settings
+                raise StorageError(f"{run.root.uri}: {planned.stage} could not be taken over ({planned.why})")
         run_stages(job, OF_A)
         of_a = _measures_of_a(shared, scored, run.folder("selected"), _decoded(run), config)
         (left,) = plan_steps(config, run, ["finetune"])
