@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
 from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import MEASURES
 from ldsaug_ray.report._evaluation import held_out_authenticity
+from ldsaug_ray.report._latents import read_latents
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.storage import Location
 
@@ -70,10 +71,9 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
     values = {measure: numbers.get(measure, {}).get("value") for measure in MEASURES}
     if images:  # real images are as new as can be
         values["authenticity"] = held_out_authenticity(told)
-    for attribute, found in told["attributes"].items():
-        values[f"share of {attribute}"] = found["shares"][name]["value"]
-        if "augmented" in found["shares"] and not images:
-            values[f"share of {attribute} in A"] = found["shares"]["augmented"]["value"]
+    values |= {f"share of {a}": found["shares"][name]["value"] for a, found in told["attributes"].items()}
+    if not images and run.arm != BASELINE and folder.require("decode", "rows_out"):
+        values |= shares_by_parents(folder, list(told["attributes"]))
     extractor = told["extractor"]
     setting = Setting(
         str(extractor["name"]).rsplit("/", 1)[-1],
@@ -95,6 +95,26 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
         {(d["group"], d["scale"], d["centred"]): d["auroc"]["value"] for d in told.get("detection", ())},
         {name: found["probe"]["balanced_accuracy"]["value"] for name, found in told["attributes"].items()},
     )
+
+
+def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float | None]:
+    """`share of X in A` of each attribute, from the labels of A's parents i and j, weighted by 1 − α and α: no probe
+    need guess it. None where no member has two labelled parents."""
+    if not attributes:
+        return {}
+    latents = read_latents(run)
+    columns = ["parent_i", "parent_j", "alpha"]
+    tables = [(run.root / file).read_table(columns) for file, _ in run.finished_parts("decode")]
+    rows = [np.concatenate([latents.rows(t[c]) for t in tables]) for c in columns[:2]]
+    weight = np.clip(np.concatenate([t["alpha"].to_numpy() for t in tables]), 0, 1)
+    shares: dict[str, float | None] = {}
+    for name in attributes:
+        labels = latents.attributes[:, latents.attribute_names.index(name)]
+        i, j = labels[rows[0]], labels[rows[1]]
+        known = (i != 0) & (j != 0)
+        mixed = ((1 - weight) * (i > 0) + weight * (j > 0))[known]
+        shares[f"share of {name} in A"] = float(mixed.mean()) if known.any() else None
+    return shares
 
 
 def read_samples(run: ArmRun, n: int) -> NDArray[np.uint8] | None:

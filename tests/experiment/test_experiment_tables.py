@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
+from ldsaug_ray.columns import vectors
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.experiment import (
     REAL,
@@ -31,6 +33,8 @@ from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.results import Setting
 from ldsaug_ray.experiment.words import findings
 from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.rundir import Counts, UnitResult, mark
+from ldsaug_ray.storage import Location
 
 HOW = Setting("net.pt", 8, 5, 100, 50, "normal")
 
@@ -253,7 +257,7 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
         "attributes": {
             "Male": {
                 "probe": {"balanced_accuracy": {"value": 0.9}},
-                "shares": {"finetuned": {"value": 0.4}, "augmented": {"value": 0.3}},
+                "shares": {"finetuned": {"value": 0.4}},
             }
         },
         "notes": {"finetuned": ["few images"]},
@@ -263,6 +267,13 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
     (folder / "evaluate/metrics.json").write_text(json.dumps(told))
     names = ("fingerprint", "digest", "rows_in", "rows_dropped", "rows_quarantined", "seconds")
     entry = {**dict.fromkeys(names, 0), "rows_out": 77, "train_images": 50}
+    root = Location.of(folder)
+    labels = pa.array([{"Male": x} for x in (1, -1, 0)], pa.struct([("Male", pa.int8())]))
+    latents = {"key": ["a", "b", "c"], "split": ["train"] * 3, "z": vectors(np.eye(3, dtype=np.float32))}
+    (root / "latents/part-000000.parquet").write_table(pa.table({**latents, "attributes": labels}))
+    parents = {"parent_i": ["a", "b", "c"], "parent_j": ["b", "a", "a"], "alpha": [0.1, 0.5, 0.5]}
+    (root / "augmented/part-000000.parquet").write_table(pa.table(parents))
+    mark(root, "decode", UnitResult(0, Counts(3, 3), 1, ("augmented/part-000000.parquet",), (3,)))
     (folder / "manifest.json").write_text(
         json.dumps({"format": 1, "stages": {"prepare": entry, "evaluate": entry, "decode": entry}})
     )
@@ -271,7 +282,7 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
     assert found.setting == HOW
     assert (found.values["frechet"], found.values["c_t"], found.values["share of Male"]) == (12.5, None, 0.4)
     assert (found.n_of_a, found.notes) == (77, ("few images",))
-    assert found.values["share of Male in A"] == 0.3
+    assert found.values["share of Male in A"] == pytest.approx((0.9 + 0.5) / 2)  # the third has an unlabelled parent
     assert found.probes == {"Male": 0.9}
 
 
