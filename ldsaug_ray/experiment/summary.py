@@ -142,7 +142,7 @@ def _group(
         found = [r.probes[name] for r in results if name in r.probes]
         notes.append(
             f"Shares of {name} are estimates by a probe, corrected by its errors on test images (balanced accuracy "
-            f"{min(found):.2f} to {max(found):.2f}). Where it plainly errs otherwise on generated images there is none. "
+            f"{min(found):.2f} to {max(found):.2f}). Where it plainly errs otherwise on generated images, none. "
             "Shares in A are those of its parents’ labels."
         )
     sizes = {r.train_images for r in results if r.train_images is not None}
