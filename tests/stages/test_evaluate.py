@@ -136,7 +136,7 @@ def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
     for n in range(3):
         Image.new("RGB", (16, 16), (n, n, n)).save(three / f"{n}.png")
     assert main(["evaluate", str(config), f"--images={three}"]) == 1
-    assert "3" in capsys.readouterr().err
+    assert re.search(r"3 images; k = 3 neighbours", capsys.readouterr().err)
     assert main(["evaluate", str(config), "--images", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err
 
@@ -166,9 +166,13 @@ def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
     for split in ("train", "test"):
         of = np.array(table["split"].to_pylist()) == split
         assert found["shares"][split]["value"] == pytest.approx(red[of].mean())
+    told = 0
     for name in ("augmented", "baseline", "finetuned"):
         share = found["shares"][name]
-        assert share["value"] is None or 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+        if share["value"] is not None:  # else the probe plainly errs otherwise on these images, which a note says
+            told += 1
+            assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+    assert told
     assert "evaluate" in capsys.readouterr().out
     page = (Path(settings["run_dir"]) / "report/index.html").read_text()
     section = page[page.index('<section id="evaluation"') : page.index('<section id="settings"')]
