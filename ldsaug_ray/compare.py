@@ -129,15 +129,15 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
             return client.get_run(name)
         except MlflowException:
             raise InputError(f"compare: MLflow at {without_password(tracking_uri())} has no run {name}") from None
+    if key := re.search(r"(?:^|/)([0-9a-f]{12})/?$", name):  # a search's trial, or its folder
+        of_trial = client.search_runs(experiments, f"tags.`ldsaug.trial` = '{key[1]}'")
+        if len(of_trial) == 1:
+            return of_trial[0]
     manifest = Location.of(name) / "manifest.json"
     if manifest.exists():
         told = manifest.read_json()
         noted = told.get("mlflow") or told.get("mlflow_search")
-        if noted is None:  # of a search's trial MLflow itself knows which it is
-            key = Location.of(name).name
-            of_trial = client.search_runs(experiments, f"tags.`ldsaug.trial` = '{key}'") if key.isalnum() else []
-            if len(of_trial) == 1:
-                return of_trial[0]
+        if noted is None:
             raise InputError(f"compare: {name} was never sent to MLflow (`ldsaug run`, `experiment` and `tune` are)")
         if noted["tracking_uri"] != without_password(tracking_uri()):
             raise InputError(
