@@ -58,6 +58,7 @@ def run_trials(
     asked = shared.search.config.tune
     for name in ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER"):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner, however silent it shall be
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the user's
     points = _Points(sampler, trials, math.inf if deadline is None else deadline)
     # A trial's stages ask for their own CPUs, so that it takes none itself. But Tune wants something: a byte

@@ -162,22 +162,31 @@ def _decoded(run: RunDir) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *(table["candidate"].to_numpy() for table in files)])
 
 
-def _at_rung(job: Job, rung: int, fingerprint: str) -> tuple[int, Measures]:
-    """Fine-tune so far and evaluate what there is, in a run directory below the trial's."""
+def _at_rung(job: Job, rung: int, of: str) -> tuple[int, Measures]:
+    """Fine-tune so far and evaluate what there is, in a run directory below the trial's: a run of so many steps.
+
+    Args:
+        job: of the trial.
+        rung: step to pause at.
+        of: fingerprint of the whole fine-tuning.
+    """
+    tuned = job.config.finetune.model_copy(update={"steps": rung})
+    config = job.config.model_copy(update={"finetune": tuned})
     run = RunDir(job.run.folder(f"rungs/{rung:06d}"))
     run.create()
-    inner = replace(job, run=run)
-    identity = f"{fingerprint}@{rung}"
-    if not run.is_complete("finetune", identity):
+    inner = replace(job, run=run, config=config)
+    known = run.entry("finetune")
+    if known is None or known["of"] != of:
         finetune.check(job)
-        job.run.begin("finetune", fingerprint)
+        job.run.begin("finetune", of)
         checkpoint = finetune.run_to(job, rung)
         adopt(inner, OF_A, [job.run])
+        identity = str(plan_steps(config, run, ["finetune"])[0].fingerprint)
         run.begin("finetune", identity)
         take_weights(checkpoint, run.folder("finetune"))
         facts = (checkpoint / "facts.json").read_json()["facts"]
         told = {name: facts[name] for name in ("steps", "resumed_from_step")}
-        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, **told)
+        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, of=of, **told)
     run_stages(inner, ["evaluate"])
     return int(run.require("finetune", "steps")), _measures(run)
 
