@@ -278,7 +278,8 @@ def heat_map(
             if np.isfinite(value):
                 red, green, blue, _ = scale((value - low) / (1.25 * (high - low or 1.0)))
                 ink = "#101418" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "#fdfdfd"
-                axes.text(column + 0.5, row + 0.5, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
+                short = f"{value / 1000:.3g}k" if abs(value) >= 1000 else f"{value:.3g}"
+                axes.text(column + 0.5, row + 0.5, short, ha="center", va="center", color=ink, fontsize=8)
         axes.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
         axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
         for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):

@@ -165,7 +165,7 @@ def _edges(d: Dimension) -> NDArray[np.float64]:
 
 def _names(d: Dimension) -> list[str]:
     if d.values is not None:
-        return [text_of(v) for v in d.values]
+        return [f"{v:.3g}" if isinstance(v, float) else text_of(v) for v in d.values]
     return [f"{a:.3g}–{b:.3g}" for a, b in pairwise(_edges(d))]
 
 

@@ -48,6 +48,7 @@ _SHARED = ("prepare", "train", "encode")
 POLL_SECONDS = 1.0
 WRITE_SECONDS = 60.0  # the page is renewed so often while trials run
 SHOWN = 10  # trials in the table at the end
+COMMANDS = 3  # of a front's trials; the page has more
 
 
 def tune_command(
@@ -309,7 +310,7 @@ def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None
         if count := sum(t.state == state for t in trials):
             print(f"{count} {STATES[state]}")
     best = search.best(trials)
-    for trial in best:
+    for trial in best[:COMMANDS]:
         print(f"trial {trial.number} again: {search.command(trial)}")
     print(f"search  {place_of(run.folder('search') / 'index.html')}")
 
