@@ -92,11 +92,6 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     @property
-    def is_finite(self) -> bool:
-        """Whether it has a grid."""
-        return all(d.values is not None for d in self.dimensions)
-
-    @property
     def size(self) -> float:
         """How many points it has; infinite where a range has any values."""
         return math.prod(math.inf if d.values is None else len(d.values) for d in self.dimensions)

@@ -40,7 +40,7 @@ def test_a_range_of_bandwidths_becomes_few_values(tmp_path):
     _, found = space(tmp_path, asked, bandwidths=4)
     values = [p["score.sigma.scale"] for p in found.scorings()]
     np.testing.assert_allclose(values, np.geomspace(0.1, 1, 4), rtol=1e-5)
-    assert not found.is_finite
+    assert found.size == np.inf
     with pytest.raises(ConfigError, match=r"finetune\.mixing: search: grid needs a list, or a range with `values`"):
         found.grid()
 
