@@ -137,50 +137,27 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ldsaug_ray.config import load_config
     from ldsaug_ray.stages.command import run_command
 
+    how = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "verbose")}
     if arguments.command == "experiment":
         from ldsaug_ray.stages.experiment import experiment_command
 
-        return experiment_command(
-            arguments.config,
-            arguments.overrides,
-            dry_run=arguments.dry_run,
-            overwrite=arguments.overwrite,
-            verbose=arguments.verbose,
-        )
+        return experiment_command(arguments.config, arguments.overrides, **how)
     if arguments.command == "tune":
         from ldsaug_ray.stages.tune import tune_command
 
-        return tune_command(
-            arguments.config,
-            arguments.overrides,
-            dry_run=arguments.dry_run,
-            overwrite=arguments.overwrite,
-            resume=arguments.resume,
-            verbose=arguments.verbose,
-        )
+        return tune_command(arguments.config, arguments.overrides, resume=arguments.resume, **how)
     if arguments.command == "sample":
         from ldsaug_ray.stages.sample import sample_command
 
         given = [f"sample.n={arguments.n}"] if arguments.n is not None else []
         given += [f"sample.out={json.dumps(arguments.out)}"] if arguments.out is not None else []
-        return sample_command(
-            load_config(arguments.config, [*arguments.overrides, *given]),
-            dry_run=arguments.dry_run,
-            overwrite=arguments.overwrite,
-            verbose=arguments.verbose,
-        )
+        return sample_command(load_config(arguments.config, [*arguments.overrides, *given]), **how)
     config = load_config(arguments.config, arguments.overrides)
     if getattr(arguments, "images", None) is not None:
         from ldsaug_ray.stages.evaluate import images_command
 
         return images_command(config, arguments.images, verbose=arguments.verbose)
-    return run_command(
-        config,
-        arguments.command,
-        dry_run=arguments.dry_run,
-        overwrite=arguments.overwrite,
-        verbose=arguments.verbose,
-    )
+    return run_command(config, arguments.command, **how)
 
 
 def _settings(pattern: str) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
 from ldsaug_ray.images.stream import images_of
-from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.metrics import MEASURES, share_by_parents
 from ldsaug_ray.report._evaluation import held_out_authenticity
 from ldsaug_ray.report._latents import read_latents
 from ldsaug_ray.rundir import RunDir
@@ -98,22 +98,18 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
 
 
 def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float | None]:
-    """`share of X in A` of each attribute, from the labels of A's parents i and j, weighted by 1 − α and α: no probe
-    need guess it. None where no member has two labelled parents."""
+    """`share of X in A` of each attribute, from the labels of A's parents: no probe need guess it."""
     if not attributes:
         return {}
     latents = read_latents(run)
     columns = ["parent_i", "parent_j", "alpha"]
     tables = [(run.root / file).read_table(columns) for file, _ in run.finished_parts("decode")]
     rows = [np.concatenate([latents.rows(t[c]) for t in tables]) for c in columns[:2]]
-    weight = np.clip(np.concatenate([t["alpha"].to_numpy() for t in tables]), 0, 1)
+    alphas = np.concatenate([t["alpha"].to_numpy() for t in tables])
     shares: dict[str, float | None] = {}
     for name in attributes:
         labels = latents.attributes[:, latents.attribute_names.index(name)]
-        i, j = labels[rows[0]], labels[rows[1]]
-        known = (i != 0) & (j != 0)
-        mixed = ((1 - weight) * (i > 0) + weight * (j > 0))[known]
-        shares[f"share of {name} in A"] = float(mixed.mean()) if known.any() else None
+        shares[f"share of {name} in A"] = share_by_parents(labels[np.stack(rows, axis=1)], alphas)
     return shares
 
 

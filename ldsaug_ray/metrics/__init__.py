@@ -7,6 +7,7 @@ from ldsaug_ray.metrics.balance import (
     attribute_share,
     fit_probe,
     measure_probe,
+    share_by_parents,
 )
 from ldsaug_ray.metrics.bootstrap import Difference, Mean, mean_and_error, paired_difference
 from ldsaug_ray.metrics.copies import (
@@ -87,6 +88,7 @@ __all__ = [
     "open_extractor",
     "paired_difference",
     "prdc",
+    "share_by_parents",
     "sharpness",
     "weights_folder",
 ]

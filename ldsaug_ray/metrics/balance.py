@@ -230,6 +230,24 @@ def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = L
     return Share(apparent, corrected, low, high, n, level)
 
 
+def share_by_parents(labels: ArrayLike, alphas: ArrayLike) -> float | None:
+    """The share of an attribute among interpolants by the labels of their parents, weighted by nearness: no probe.
+
+    Args:
+        labels: int8[K, 2], of the parents i and j: 1, -1, or 0 where not known.
+        alphas: float64[K]; a member is (1 − α) i + α j.
+
+    Returns: None where no member has two labelled parents.
+    """
+    parents = np.asarray(labels)
+    known = (parents != 0).all(axis=1)
+    if not known.any():
+        return None
+    i, j = (parents[known] > 0).T
+    weight = np.clip(np.asarray(alphas)[known], 0, 1)
+    return float(((1 - weight) * i + weight * j).mean())
+
+
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """A share and Wilson's (1927) interval."""
     z = float(ndtri((1 + level) / 2))

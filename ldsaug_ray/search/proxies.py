@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ldsaug_ray.config.settings import Interpolation, Score, Sigma
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import Candidates, interpolate, resolve_sigma, score_points
-from ldsaug_ray.metrics import nearest_training
+from ldsaug_ray.metrics import nearest_training, share_by_parents
 
 COMPARED = 10_000  # members of A that are measured
 NEAREST = 1_000  # of these, as many are compared with the training latents
@@ -131,9 +131,7 @@ def label_gap(parents: NDArray[np.int8], alphas: NDArray[np.float64], real: NDAr
 
     Returns: None where no member has two labelled parents, or no test image a label.
     """
-    known, labelled = (parents != 0).all(axis=1), real != 0
-    if not known.any() or not labelled.any():
+    share, labelled = share_by_parents(parents, alphas), real != 0
+    if share is None or not labelled.any():
         return None
-    i, j = (parents[known] > 0).T
-    weight = np.clip(alphas[known], 0, 1)
-    return float(abs(((1 - weight) * i + weight * j).mean() - (real[labelled] > 0).mean()))
+    return float(abs(share - (real[labelled] > 0).mean()))
