@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -83,6 +84,24 @@ def bar(console: Console, name: str, total: int, unit: str, done: int = 0) -> It
         )
         yield shown
         console.print(shown.line(), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def repeated(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` again and again, in a thread of its own, while the block runs."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def make_console() -> Console:

@@ -6,7 +6,6 @@ To resume, run the same command again. `fit` is shared with `finetune`; what a w
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.errors import InputError, StorageError, error_named
-from ldsaug_ray.progress import Bar, bar
+from ldsaug_ray.progress import Bar, bar, repeated
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job, Pool, cluster_resources, pool_of
@@ -257,26 +256,20 @@ class _Monitor:
 def _watch(monitor: Any, shown: Bar, batch_size: int) -> Iterator[None]:
     import ray
 
-    stop = threading.Event()
+    begun = False
 
-    def poll() -> None:
-        begun = False
-        while not stop.wait(PROGRESS_SECONDS):
-            try:
-                state = ray.get(monitor.get.remote(), timeout=10)
-            except ray.exceptions.RayError:
-                continue  # progress is a courtesy: training goes on without it
-            if state is None:
-                continue
-            if not begun:
-                shown.begin_at(state[0] * batch_size)
-                begun = True
-            shown.set(state[0] * batch_size, state[1])
+    def look() -> None:
+        nonlocal begun
+        try:
+            state = ray.get(monitor.get.remote(), timeout=10)
+        except ray.exceptions.RayError:
+            return  # progress is a courtesy: training goes on without it
+        if state is None:
+            return
+        if not begun:
+            shown.begin_at(state[0] * batch_size)
+            begun = True
+        shown.set(state[0] * batch_size, state[1])
 
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
+    with repeated(PROGRESS_SECONDS, look):
         yield
-    finally:
-        stop.set()
-        thread.join()

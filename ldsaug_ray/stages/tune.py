@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.progress import make_console
+from ldsaug_ray.progress import make_console, repeated
 from ldsaug_ray.report._latents import read_latents as read_training_latents
 from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.search.page import render
@@ -280,21 +279,13 @@ def _lines(board: Any, console: Console) -> Iterator[None]:
     """Print what trials say of their stages."""
     import ray
 
-    stop = threading.Event()
+    def look() -> None:
+        with suppress(ray.exceptions.RayError):  # progress is a courtesy
+            for line in ray.get(board.take.remote(), timeout=10):
+                console.print(line, highlight=False, soft_wrap=True, style="dim")
 
-    def poll() -> None:
-        while not stop.wait(POLL_SECONDS):
-            with suppress(ray.exceptions.RayError):  # progress is a courtesy
-                for line in ray.get(board.take.remote(), timeout=10):
-                    console.print(line, highlight=False, soft_wrap=True, style="dim")
-
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
+    with repeated(POLL_SECONDS, look):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None:
