@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +61,7 @@ def run_trials(
         os.environ.setdefault(name, "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner, however silent it shall be
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the user's
-    points = _Points(sampler, trials, math.inf if deadline is None else deadline)
+    points = _Points(sampler, trials, math.inf if deadline is None else deadline, asked.max_failures)
     # A trial's stages ask for their own CPUs, so that it takes none itself. But Tune wants something: a byte
     resources: dict[str, float] = {"CPU": 0, "memory": 1} if shared.search.trains else {"CPU": 1}
     with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder:
@@ -77,9 +78,9 @@ def run_trials(
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=folder,
-                callbacks=[_Kept(points, trials, sampler)],
+                callbacks=[_Kept(points)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=asked.max_failures),
+                failure_config=tune.FailureConfig(max_failures=0),  # `_Points` gives a crashed trial's point again
                 verbose=0,
             ),
         ).fit()
@@ -155,28 +156,46 @@ class _OfTheDriver:
 
 
 class _Points(_OfTheDriver, Searcher):
-    """The sampler as Tune wants it; `keys` says which of Tune's trials is which."""
+    """The sampler as Tune wants it, and the points of trials that crashed, again: Tune's own way of trying again counts
+    a death twice, and gives up at once, where an actor dies on its way from one trial to the next."""
 
-    def __init__(self, sampler: Sampler, trials: Trials, deadline: float):
+    def __init__(self, sampler: Sampler, trials: Trials, deadline: float, max_failures: int):
         super().__init__(metric="objective", mode="min")
-        self._sampler, self._trials, self._deadline = sampler, trials, deadline
-        self.keys: dict[str, str] = {}
+        self._sampler, self._trials, self._deadline, self._max_failures = sampler, trials, deadline, max_failures
+        self._again: list[Point] = []
+        self._crashes: Counter[str] = Counter()
+        self._running: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next point; FINISHED: there is none, or no time."""
-        while True:
-            point = self._sampler.ask() if time.monotonic() < self._deadline else None
+        """The next point; None: none as long as no trial crashes; FINISHED: there is none, or no time."""
+        while time.monotonic() < self._deadline:
+            point = self._again.pop() if self._again else self._sampler.ask()
             if point is None:
-                return Searcher.FINISHED
+                return None if self._running else Searcher.FINISHED
             trial = self._trials.begin(point)
             if trial.state == "running":
-                break
+                self._running[trial_id] = trial.key
+                return {"point": dict(point), "number": trial.number}
             self._sampler.tell(trial)  # these values are not possible together
-        self.keys[trial_id] = trial.key
-        return {"point": dict(point), "number": trial.number}
+        return Searcher.FINISHED
+
+    def told(self, trial_id: str, found: Mapping[str, Any]) -> None:
+        """An evaluation of a running trial."""
+        self._trials.told(self._running[trial_id], found)
+
+    def end(self, trial_id: str, **how: Any) -> None:
+        """A trial is over, or crashed; Tune says so twice where its actor died between two trials."""
+        if trial_id not in self._running:
+            return
+        trial = self._trials.end(self._running.pop(trial_id), **how)
+        if trial.state == "crashed" and self._crashes[trial.key] < self._max_failures:
+            self._crashes[trial.key] += 1
+            self._again.append(trial.point)
+        else:
+            self._sampler.tell(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """`_Kept` tells the sampler."""
+        """`_Kept` says how it ended."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing; but Tune moves the file."""
@@ -189,23 +208,20 @@ class _Points(_OfTheDriver, Searcher):
 class _Kept(_OfTheDriver, tune.Callback):
     """Tells of trials as they go on and end."""
 
-    def __init__(self, points: _Points, trials: Trials, sampler: Sampler):
-        self._points, self._trials, self._sampler = points, trials, sampler
+    def __init__(self, points: _Points):
+        self._points = points
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """An evaluation."""
-        self._trials.told(self._points.keys[trial.trial_id], result["found"])
+        self._points.told(trial.trial_id, result["found"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """It is over, or was stopped by the scheduler."""
-        self._end(trial, stopped=not trial.last_result["found"]["over"])
+        self._points.end(trial.trial_id, stopped=not trial.last_result["found"]["over"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It crashed once too often."""
+        """Its process died, or what it ran failed."""
         text: list[str] = []
         with suppress(OSError, TypeError):  # not trial.get_error(): that reads a copy which is not there yet
             text = Path(trial.error_file).read_text().strip().splitlines()
-        self._end(trial, crashed=text[-1] if text else "its process died")
-
-    def _end(self, trial: Any, **how: Any) -> None:
-        self._sampler.tell(self._trials.end(self._points.keys[trial.trial_id], **how))
+        self._points.end(trial.trial_id, crashed=text[-1] if text else "its process died")

@@ -9,18 +9,24 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from mlflow import MlflowClient
+from ray.tune.search import Searcher
 from stages_helpers import Tree, digests, merge, start
 from test_evaluate import script
 from test_kill import checkpoints, interrupt
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.search.trials import read_trials
+from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.search.sampler import open_sampler
+from ldsaug_ray.search.space import Dimension, Point, Space
+from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import tracking_uri
@@ -169,6 +175,45 @@ def test_a_trial_that_crashes_is_tried_again_then_marked(search, tmp_path, capsy
         assert main(["tune", str(file), "tune.max_failures=1", "seed=1", "run_dir=second"]) == 0
     assert len(killed) == 1
     assert {t.state for t in read_trials(Location.of(tmp_path / "second"))} == {"finished"}
+
+
+class _Told:
+    """Trials as they were told of."""
+
+    def __init__(self) -> None:
+        self.trials: dict[str, Trial] = {}
+
+    def begin(self, point: Point) -> Trial:
+        trial = self.trials.setdefault(key_of(point), Trial(point, len(self.trials) + 1, ""))
+        self.trials[trial.key] = replace(trial, state="running")
+        return self.trials[trial.key]
+
+    def told(self, key: str, found: Any) -> None:
+        pass
+
+    def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:
+        self.trials[key] = replace(self.trials[key], state="crashed" if crashed else "finished")
+        return self.trials[key]
+
+
+def test_a_crashed_trial_is_given_again_however_often_tune_says_so():
+    """Tune says twice that an actor died where it died between two trials."""
+    from ldsaug_ray.stages._ray_tune import _Points
+
+    kept = _Told()
+    sampler = open_sampler(Tune(search="grid"), Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
+    points = _Points(sampler, kept, float("inf"), max_failures=1)
+    first = points.suggest("a")
+    points.end("a", crashed="died")
+    points.end("a", crashed="died")
+    assert points.suggest("b") == first
+    points.end("b", crashed="died")
+    assert kept.trials[key_of(first["point"])].state == "crashed"
+    second = points.suggest("c")
+    assert second["point"] != first["point"]
+    assert points.suggest("d") is None  # the one that runs may crash
+    points.end("c")
+    assert points.suggest("e") == Searcher.FINISHED
 
 
 def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
