@@ -169,6 +169,7 @@ def _row(summary: Summary, row: Row) -> list[str]:
 
 
 def _interval(mean: float | None, low: float | None, high: float | None) -> str:
-    texts = [None if x is None else signed(x) for x in (mean, low, high)]
+    rounding = 1e-9 * max(abs(x or 0.0) for x in (mean, low, high))  # seeds that cancel leave that much
+    texts = [None if x is None else signed(x if abs(x) > rounding else 0.0) for x in (mean, low, high)]
     limits = "" if low is None else f"[{texts[1]}, {texts[2]}]"
     return " ".join(x for x in (texts[0], limits) if x)

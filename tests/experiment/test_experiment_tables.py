@@ -31,8 +31,9 @@ from ldsaug_ray.experiment import (
 )
 from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.results import Setting
+from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.experiment.words import findings
-from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.metrics import MEASURES, paired_difference
 from ldsaug_ray.rundir import Counts, UnitResult, mark
 from ldsaug_ray.storage import Location
 
@@ -292,3 +293,9 @@ def test_the_caption_names_the_arms_with_another_prior(plan):
     caption = summarise(plan, found).caption
     assert caption.count("images drawn") == 1
     assert "(prior normal; kde in lds)" in caption
+
+
+def test_seeds_that_cancel_are_a_difference_of_nothing():
+    found = paired_difference([0.3, 0.6, 0.1], [0.1, 0.5, 0.4])
+    assert 0 < abs(found.mean) < 1e-15
+    assert difference_text(found).startswith("0 [−0.3")
