@@ -25,7 +25,8 @@ from rich.console import Console
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.images import image_table
 from ldsaug_ray.rundir import RunDir, UnitResult
-from ldsaug_ray.stages._job import Job, Pool, ray_session
+from ldsaug_ray.stages._job import Job, Pool
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import EncodeWorker, ReadPart
 from ldsaug_ray.storage import Location

@@ -21,7 +21,8 @@ from rich.console import Console
 from ldsaug_ray.config import Config
 from ldsaug_ray.rundir import Counts, RunDir
 from ldsaug_ray.stages import score
-from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.encode import vectors
 from ldsaug_ray.storage import Location
 

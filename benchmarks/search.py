@@ -25,8 +25,9 @@ from ldsaug_ray.rundir import Counts, RunDir
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages import tune
-from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._search_log import SearchLog
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.score import score_at
 from ldsaug_ray.storage import Location
 

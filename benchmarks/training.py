@@ -28,7 +28,8 @@ from rich.console import Console
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.images import image_table
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, mark
-from ldsaug_ray.stages._job import Job, keep_freed_memory, ray_session
+from ldsaug_ray.stages._job import Job, keep_freed_memory
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._train_worker import WARM_STEPS
 from ldsaug_ray.storage import Location
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from ldsaug_ray.pipeline import FORMAT, KEPT, STAGES
 from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location, clear_errors
 
+_READERS = 32
 _ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
 
 
@@ -153,8 +155,10 @@ class RunDir:
     def finished_units(self, stage: str) -> dict[int, UnitResult]:
         """Units with a marker, by number."""
         markers = (self.root / f"_progress/{stage}").files(".unit.json")
-        units = (_read_marker(m) for m in markers)
-        return {u.unit: u for u in units}
+        if self.root.is_local:
+            return {u.unit: u for u in map(_read_marker, markers)}
+        with ThreadPoolExecutor(_READERS) as pool:  # each waits for its answer, not for a processor
+            return {u.unit: u for u in pool.map(_read_marker, markers)}
 
     def finished_parts(self, stage: str) -> list[tuple[str, int]]:
         """Files of the finished units and their rows, in order."""
@@ -259,7 +263,12 @@ class RunDir:
 def mark(run: Location, stage: str, result: UnitResult) -> None:
     """Leave the marker of a finished unit; its files must be whole by now."""
     result.counts.check(f"stage {stage}, unit {result.unit}")
-    (run / f"_progress/{stage}/{result.unit:06d}.unit.json").write_json(result.to_json())
+    (run / marker_of(stage, result.unit)).write_json(result.to_json())
+
+
+def marker_of(stage: str, unit: int) -> str:
+    """Its file, below the run directory."""
+    return f"_progress/{stage}/{unit:06d}.unit.json"
 
 
 def _read_marker(marker: Location) -> UnitResult:

@@ -199,6 +199,15 @@ class Location:
                 raise
 
 
+def folder_is_temporary() -> bool:
+    """Whether the working folder is a Ray job's copy of what was submitted, which goes with the job."""
+    try:
+        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    except json.JSONDecodeError:
+        return False
+    return bool((job.get("runtime_env") or {}).get("working_dir"))
+
+
 def _absolute(path: str, uri: str) -> str:
     if not path or "\0" in path:
         raise StorageError(f"{uri!r}: not a path")
@@ -248,6 +257,13 @@ _ADVICE = {
     errno.ENOENT: "no such file or folder",
     errno.ENAMETOOLONG: "a name in the path is too long",
 }
+_REFUSALS = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY_ID",
+    "INVALID_CLIENT_TOKEN_ID",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "HTTP status 403",
+)
 _WITHOUT_NUMBER = {  # fsspec raises these without an errno
     FileNotFoundError: errno.ENOENT,
     PermissionError: errno.EACCES,
@@ -262,6 +278,16 @@ def advice(number: int) -> str:
     return _ADVICE.get(number) or (os.strerror(number) if number else "")
 
 
+def _cloud_advice(reason: str) -> str:
+    """What to look at after an object store's refusal."""
+    if any(word in reason for word in _REFUSALS):
+        return (
+            "; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or the machine's "
+            "role) and their rights to list, read, write and delete there"
+        )
+    return ""
+
+
 @contextmanager
 def clear_errors(verb: str, location: Location) -> Iterator[None]:
     """Turn what the file system raises in the block into a StorageError with advice."""
@@ -269,7 +295,8 @@ def clear_errors(verb: str, location: Location) -> Iterator[None]:
         yield
     except OSError as e:
         number = e.errno or _WITHOUT_NUMBER.get(type(e), 0)
-        raise StorageError(f"cannot {verb} {location.uri}: {advice(number) or _reason(e)}") from e
+        why = advice(number) or f"{_reason(e)}{_cloud_advice(_reason(e))}"
+        raise StorageError(f"cannot {verb} {location.uri}: {why}") from e
     except pa.ArrowInvalid as e:
         raise StorageError(f"cannot {verb} {location.uri}: {_reason(e)}") from e
 

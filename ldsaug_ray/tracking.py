@@ -30,7 +30,7 @@ from ldsaug_ray.errors import StorageError
 from ldsaug_ray.pipeline import identity
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.secrets import without_password, without_passwords
-from ldsaug_ray.storage import Location
+from ldsaug_ray.storage import Location, folder_is_temporary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,8 +42,18 @@ _RUNS_PER_CALL = 500
 
 
 def tracking_uri() -> str:
-    """Where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file in the working folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    """Where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file in the working folder.
+
+    Raises:
+        StorageError: that folder will not be kept.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and folder_is_temporary():
+        raise StorageError(
+            "MLFLOW_TRACKING_URI is not set, and a file in a job's working folder goes with the job; set it on the "
+            "head or for the job (ray job submit --runtime-env-json), or give tracking.enabled=false"
+        )
+    return uri or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
 def view_command() -> str:
@@ -97,6 +107,8 @@ class Tracker:
                     client.set_tag(run_id, key, value)
             tracker = cls(client, run_id)
             tracker._log_parameters(config)
+        except StorageError:
+            raise
         except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
             raise StorageError(
                 f"MLflow at {without_password(uri)} cannot be used ({first_line(e)}); start it, change "
@@ -125,8 +137,11 @@ class Tracker:
             child = Tracker(self._client, str(found[0].info.run_id))
             self._client.update_run(child.run_id, status="RUNNING")
         else:
-            child = Tracker(self._client, str(self._client.create_run(experiment, run_name=name, tags=own).info.run_id))
-        child._log_parameters(config)
+            tags = {**own, "ldsaug.run_dir": without_password(config.run_dir)}
+            child = Tracker(
+                self._client, str(self._client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+            )
+        child._log_parameters(config, apart_from=("run_dir",))  # a tag has it: plots by parameters shall not
         return child
 
     def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
@@ -270,11 +285,12 @@ class Tracker:
         """Close the run as what it was."""
         self._client.set_terminated(self.run_id, status)
 
-    def _log_parameters(self, config: Config) -> None:
+    def _log_parameters(self, config: Config, apart_from: Sequence[str] = ()) -> None:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id).data.params
-        values = {allowed_name(k): str(v)[:6000] for k, v in _leaves(without_passwords(config.dump())).items()}
+        leaves = _leaves(without_passwords(config.dump()))
+        values = {allowed_name(k): str(v)[:6000] for k, v in leaves.items() if k not in apart_from}
         # parameters are immutable in MLflow: a setting that changes no result (workers) is kept as a tag beside it
         for key, value in values.items():
             if key in known and known[key] != value:
@@ -312,6 +328,11 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
+    if folder_is_temporary() and not uri.startswith("http"):
+        raise StorageError(
+            f"MLFLOW_TRACKING_URI={without_password(uri)}: artifacts would be lost with the job's working folder; give "
+            f"a server (http://...), or make its experiment {name} first, with an artifact location"
+        )
     artifacts = None if uri.startswith("http") else (Path.cwd() / "mlartifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=artifacts))
 

@@ -73,6 +73,14 @@ class Ray(Section):
     object_store_gb: float | None = Field(
         None, ge=0.1, description="object store of the local Ray, GB; none: Ray's rule"
     )
+    wait_minutes: float = Field(
+        10, ge=0, description="on a cluster: how long to wait for the nodes that a stage asks for, before giving up"
+    )
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Names of those that are given of the limits of a local Ray."""
+        return tuple(n for n in ("num_cpus", "num_gpus", "object_store_gb") if getattr(self, n) is not None)
 
 
 class Data(Section):

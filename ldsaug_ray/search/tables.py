@@ -61,11 +61,18 @@ def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) ->
                 f"{trial.number}{'' if trial.state == 'finished' else f' (stopped at {trial.step:,})'}",
                 *(text_of(trial.point[n]) for n in names),
                 *(f"{v:.5g}" for v in values),
-                *("" if (v := trial.measures.get(n)) is None else f"{v:.4g}" for n in shown),
+                *(_measured(trial.measures.get(n)) for n in shown),
                 f"{trial.seconds:,.0f}",
             ]
         )
     return head, rows
+
+
+def _measured(value: float | None) -> str:
+    """Four digits, and every one of a count."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def trials_csv(search: Search, trials: Sequence[Trial]) -> str:

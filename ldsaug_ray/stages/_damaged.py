@@ -17,7 +17,7 @@ from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Kind, corrupt
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
 from ldsaug_ray.stages._features import ImageSet
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import ReadPart
@@ -56,7 +56,7 @@ def latents_of(
 def _compute(
     job: Job, images: ImageSet, kinds: Sequence[Damage], weights: Location, done: Mapping[int, UnitResult]
 ) -> Outcome:
-    pool = pool_of(job.config.encode.workers, "encode", cluster_resources(), limit=len(images.parts))
+    pool = pool_for(job, job.config.encode.workers, "encode", limit=len(images.parts))
     rows = [n for _, n in images.parts]
     results = run_units(
         job,

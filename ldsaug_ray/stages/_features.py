@@ -21,7 +21,7 @@ from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.storage import Location
 
@@ -112,7 +112,7 @@ def _compute(job: Job, left: Sequence[tuple[ImageSet, RunDir, str]]) -> None:
     for images, run, identity in left:
         done |= {first + n: result for n, result in run.begin("features", identity).items()}
         first += len(images.parts)
-    pool = pool_of(settings.workers, "evaluate", cluster_resources(), limit=len(parts))
+    pool = pool_for(job, settings.workers, "evaluate", limit=len(parts))
     started = time.monotonic()
     run_units(
         job,

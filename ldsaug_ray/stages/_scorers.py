@@ -22,7 +22,7 @@ from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
 from ldsaug_ray.rundir import Counts, UnitResult, mark
 from ldsaug_ray.stages._index import approximation
-from ldsaug_ray.stages._job import cluster_resources, limit_threads, pool_of
+from ldsaug_ray.stages._job import Job, limit_threads, pool_for
 from ldsaug_ray.storage import Location
 
 
@@ -227,14 +227,14 @@ class _Holder:
         return part(self.frame, work, self.shard, self.start, **self.how)
 
 
-def holders(config: Config, shards: Sequence[Any], frame: Frame) -> list[Any]:
+def holders(job: Job, shards: Sequence[Any], frame: Frame) -> list[Any]:
     """An actor for each shard, spread over the nodes; one that dies with its node is started again on another."""
     import ray
 
-    settings, resources = config.score, cluster_resources()
+    config, settings = job.config, job.config.score
     # A trace of a CPU keeps them off nodes that offer none. With more, those of a lost node might find no place.
     asked = settings.workers.model_copy(update={"count": len(shards), "cpus": 0.01})
-    pool = pool_of(asked, "score", resources)
+    pool = pool_for(job, asked, "score")
     options: dict[str, Any] = {
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus or None,

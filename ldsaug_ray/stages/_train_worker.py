@@ -23,7 +23,8 @@ from ldsaug_ray.config.settings import Uses, Vae
 from ldsaug_ray.errors import DivergedError, InputError, LdsaugError
 from ldsaug_ray.images.stream import read_images
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
-from ldsaug_ray.stages._job import keep_freed_memory, limit_threads, quieten_data
+from ldsaug_ray.stages._job import keep_freed_memory, limit_threads
+from ldsaug_ray.stages._session import quieten_data
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.curve import LossCurve, Means
 

@@ -28,7 +28,8 @@ from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
 from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job, quieten_data
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._session import quieten_data
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.stages.select import choose
 from ldsaug_ray.stages.train import take_weights

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ldsaug_ray.errors import LdsaugError, error_named
+from ldsaug_ray.errors import LdsaugError, StorageError, error_named
 from ldsaug_ray.progress import bar
-from ldsaug_ray.rundir import UnitResult, mark
+from ldsaug_ray.rundir import UnitResult, mark, marker_of
 from ldsaug_ray.stages._job import Job, Pool, limit_threads
 from ldsaug_ray.storage import Location
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 Worker = Callable[[int, pa.Table], UnitResult]
 Places = Callable[[int], tuple[Location, int]]  # unit -> the run directory that it belongs to, and its number there
 
+LISTING_SECONDS = 60.0  # NFS by default takes half of this
+
 
 class _UnitActor:
     """An actor of the pool: builds the stage's worker once, then handles one unit a call."""
 
     def __init__(self, make: Callable[..., Worker], args: Sequence[Any], places: Places, stage: str, threads: int):
-        self._places, self._stage = places, stage
+        self._places, self._stage, self._meters = places, stage, _Meters(stage)
         self._error: LdsaugError | None = None
         try:
             self._worker = make(*(_fetched(a) for a in args))
@@ -40,7 +42,7 @@ class _UnitActor:
         limit_threads(threads)  # after the worker has imported what it computes with
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        started = time.monotonic()
+        started, cpu = time.monotonic(), time.process_time()
         try:
             if self._error is not None:
                 raise self._error
@@ -49,11 +51,39 @@ class _UnitActor:
             unit = table["unit"][0].as_py()
             given = _unpacked(table) if table.column_names == ["unit", "table"] else table.drop_columns(["unit"])
             result = self._worker(unit, given)
+            spent = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
+            result = replace(result, extra={**result.extra, **{k: round(v, 4) for k, v in spent.items()}})
+            self._meters.count(result)
             run, number = self._places(unit)
             mark(run, self._stage, replace(result, unit=number))
         except LdsaugError as e:
             return _answer(None, e)
         return _answer(json.dumps(result.to_json()), seconds=time.monotonic() - started)
+
+
+class _Meters:
+    """Ray metrics of an actor: what Prometheus finds on each node beside Ray's own of CPUs, GPUs and memory."""
+
+    def __init__(self, stage: str):
+        from ray.util.metrics import Counter
+
+        told = {
+            "rows": "rows that a stage has dealt with",
+            "seconds": "seconds that a stage's actors were at work; per second: how many are",
+            "cpu_seconds": "CPU seconds of a stage's actors at work",
+        }
+        self._counters = {
+            name: Counter(f"ldsaug_{name}", description=text, tag_keys=("stage",)) for name, text in told.items()
+        }
+        for counter in self._counters.values():
+            counter.set_default_tags({"stage": stage})
+
+    def count(self, result: UnitResult) -> None:
+        """A unit is done."""
+        for name, counter in self._counters.items():
+            value = result.counts.rows_in if name == "rows" else result.extra[name]
+            if value > 0:  # Ray refuses 0
+                counter.inc(value)
 
 
 def run_units(
@@ -110,7 +140,7 @@ def run_units(
             )
         data = data.map_batches(
             _UnitActor,
-            fn_constructor_args=(make, tuple(args), places or _In(job.run.root), stage, pool.threads),
+            fn_constructor_args=(make, tuple(args), places or In(job.run.root), stage, pool.threads),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=pool.cpus,
@@ -127,7 +157,32 @@ def run_units(
             results[result.unit] = result
             shown.advance(rows[result.unit])
             check(results)
+    until_listed(stage, results, places or In(job.run.root))
     return results
+
+
+def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places) -> None:
+    """Wait until listings show every file of the units: a shared file system may show late what another machine wrote,
+    and what comes next goes by listings.
+
+    Raises:
+        StorageError: some are still not there after a minute.
+    """
+    wanted: dict[str, tuple[Location, set[str]]] = {}
+    for unit, result in results.items():
+        run, number = places(unit)
+        for file in (*result.files, marker_of(stage, number)):
+            folder, _, name = file.rpartition("/")
+            wanted.setdefault((run / folder).path, (run / folder, set()))[1].add(name)
+    until = time.monotonic() + LISTING_SECONDS
+    for place, names in wanted.values():
+        while absent := names - set(place.names()):
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"{place.uri}: {len(absent):,} of {len(names):,} files that were written are not listed, such as "
+                    f"{min(absent)}; were they deleted, or is the folder not the same on every node?"
+                )
+            time.sleep(0.5)
 
 
 def _fetched(argument: Any) -> Any:
@@ -138,7 +193,7 @@ def _fetched(argument: Any) -> Any:
     return ray.get(argument) if refs and all(isinstance(ref, ray.ObjectRef) for ref in refs) else argument
 
 
-class _In:
+class In:
     """Every unit belongs to one run directory, under its own number."""
 
     def __init__(self, run: Location):

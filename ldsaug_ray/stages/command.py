@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,9 +17,10 @@ from ldsaug_ray.pipeline import COMMANDS, STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.secrets import without_password
-from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.runner import plan_steps, run_stages
-from ldsaug_ray.storage import Location
+from ldsaug_ray.storage import Location, folder_is_temporary
 from ldsaug_ray.tracking import Status, Tracker, first_line, view_command
 
 _WITHOUT_RAY = {"select", "report"}  # work on the driver
@@ -92,6 +94,11 @@ def seen_by_all(name: str, uri: str) -> None:
     """
     if uri.startswith("memory:"):
         raise InputError(f"{name} {uri}: memory:// is seen by one process alone, and Ray has several")
+    if folder_is_temporary() and "://" not in uri and not Path(uri).expanduser().is_absolute():
+        raise InputError(
+            f"{name} {uri}: a job's working folder goes with the job; give a whole path on storage that every node "
+            "reaches, or a URI such as s3://bucket/run"
+        )
 
 
 def nothing() -> None:

@@ -23,7 +23,7 @@ from ldsaug_ray.digest import digest_text, table_digest
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
-from ldsaug_ray.stages._job import Job, Pool, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, Pool, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import read_latents
@@ -47,7 +47,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         pieces += [table.slice(a, rows).combine_chunks() for a in range(0, len(table), rows)]
     if not pieces:  # select.which: none
         return Outcome(Counts(), digest_text(0))
-    pool = pool_of(config.decode.workers, "decode", cluster_resources(), limit=len(pieces))
+    pool = pool_for(job, config.decode.workers, "decode", limit=len(pieces))
     augmented, decoded = job.run.folder("augmented"), job.run.folder("decoded")
     if config.select.which != "lds+sharpness":
         counts, digest = total(_decode(job, pieces, done, pool, "augmented", job))

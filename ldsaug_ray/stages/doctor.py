@@ -96,7 +96,7 @@ def _ray() -> Finding:
     import ray
 
     from ldsaug_ray.config import Config
-    from ldsaug_ray.stages._job import ray_session
+    from ldsaug_ray.stages._session import ray_session
 
     config = Config.model_validate({"run_dir": "unused", "data": {"source": "sklearn:digits"}})
     address = os.environ.get("RAY_ADDRESS")

@@ -13,7 +13,7 @@ from ldsaug_ray.digest import table_digest
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.images import image_array
 from ldsaug_ray.rundir import Counts, UnitResult, total
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.storage import Location
@@ -39,7 +39,7 @@ def encode_parts(
         done: finished by an earlier attempt.
     """
     settings = job.config.encode
-    pool = pool_of(settings.workers, "encode", cluster_resources(), limit=len(parts))
+    pool = pool_for(job, settings.workers, "encode", limit=len(parts))
     return run_units(
         job,
         "encode",

@@ -41,8 +41,9 @@ from ldsaug_ray.secrets import without_password
 from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages._damaged import AS_IS, latents_of
 from ldsaug_ray.stages._features import ImageSet, SetFeatures, features_of, opened
-from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.command import print_measures, require_faiss
 from ldsaug_ray.stages.decode import image_column
 from ldsaug_ray.stages.encode import image_parts, read_latents

@@ -35,7 +35,8 @@ from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import RunDir, open_run_dir
 from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job, ray_session
+from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.command import nothing, place_of, require_faiss, seen_by_all, tracked_run, try_extractor
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.storage import Location

@@ -24,7 +24,7 @@ from ldsaug_ray.images import (
     require_attribute,
 )
 from ldsaug_ray.rundir import Counts, UnitResult, total
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.storage import Location
@@ -58,7 +58,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             _check_bad(job, reasons.total(), work.n_listed, reasons)
 
     units = dict(enumerate(work.units))
-    pool = pool_of(data.workers, "data", cluster_resources(), limit=len(units))
+    pool = pool_for(job, data.workers, "data", limit=len(units))
     results = run_units(
         job,
         "prepare",

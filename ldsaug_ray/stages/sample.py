@@ -27,8 +27,9 @@ from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
 from ldsaug_ray.pipeline import SAMPLE, STAGES
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver, total
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of, ray_session
+from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_faiss, seen_by_all
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
@@ -132,7 +133,7 @@ def _draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult
     prior, facts = _prior(job, out, request)
     step = settings.part_rows
     ranges = [(a, min(a + step, settings.n)) for a in range(0, settings.n, step)]
-    pool = pool_of(settings.workers, "sample", cluster_resources(), limit=len(ranges))
+    pool = pool_for(job, settings.workers, "sample", limit=len(ranges))
     results = run_units(
         replace(job, run=out),
         "sample",

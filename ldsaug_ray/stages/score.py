@@ -27,10 +27,10 @@ from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.rundir import RunDir, UnitResult, total
 from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._index import choice, open_index
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._scorers import ApproximateScoreWorker, Scorer, ScoreWorker, ShardedScoreWorker, holders
-from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages._units import In, run_units, until_listed
 from ldsaug_ray.stages.encode import in_memory, read_latents
 
 SENDERS = 4  # units in flight where the latents are sharded: one is gathered or written while others are summed
@@ -116,7 +116,7 @@ def _score(
     frame, step = Frame.over(train), settings.unit_candidates
     ranges = [(a, min(a + step, settings.n_candidates)) for a in range(0, settings.n_candidates, step)]
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
-    pool = pool_of(settings.workers, "score", cluster_resources(), limit=len(units))
+    pool = pool_for(job, settings.workers, "score", limit=len(units))
     shards = [ray.put(np.array(train[rows])) for rows in cut(len(train), settings.shard_latents)]
     backend = choice(job.config, *train.shape).backend if settings.backend == "auto" else settings.backend
     if placement == "sharded":
@@ -132,7 +132,7 @@ def _score(
         worker = ApproximateScoreWorker
         source = (ray.put(train), ray.put(index.data()), index.structure)
     if placement == "sharded":
-        actors = holders(job.config, shards, frame)
+        actors = holders(job, shards, frame)
         pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
         worker, source = ShardedScoreWorker, (actors, *train.shape)
     try:
@@ -153,6 +153,8 @@ def _score(
     real = score_held_out(job, train, sigmas, runs)
     outcomes = []
     for bandwidth, run, (held_out, digest_held_out) in zip(chosen, runs, real, strict=True):
+        if run is not runs[0]:  # the same units, whose files the workers wrote there too
+            until_listed("score", carrier, In(run.root))
         results = carrier if run is runs[0] else run.finished_units("score")
         counts, digest = total(results.values())
         facts: dict[str, Any] = {

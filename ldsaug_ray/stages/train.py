@@ -16,7 +16,7 @@ from ldsaug_ray.errors import InputError, StorageError, error_named
 from ldsaug_ray.progress import Bar, bar, repeated
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
-from ldsaug_ray.stages._job import Job, Pool, cluster_resources, pool_of
+from ldsaug_ray.stages._job import Job, Pool, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._pretrained import take_pretrained
 from ldsaug_ray.stages._train_worker import NOT_RESULTS, PROGRESS_SECONDS, Task, work
@@ -55,7 +55,7 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
     rows = sum(n for _, n in image_parts(job, "train"))
     if settings.batch_size > rows:
         raise InputError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
-    _workers(settings, stage)
+    _workers(job, settings, stage)
     if settings.objective.perceptual.network is not None:
         from ldsaug_ray.vae.perceptual import load_perceptual
 
@@ -135,7 +135,7 @@ def train_on(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    pool, world = _workers(settings, stage)
+    pool, world = _workers(job, settings, stage)
     if augmented is not None and augmented.per_step % world:  # as many of A to each worker
         augmented = replace(augmented, per_step=max(1, round(augmented.per_step / world)) * world)
     alone = settings.workers.count == "auto" and not pool.gpus
@@ -210,8 +210,8 @@ def _checkpoints(result: Result, settings: Optimisation, storage: Location) -> t
     return Location(best.filesystem, best.path, storage.uri), Location(last.filesystem, last.path, storage.uri)
 
 
-def _workers(settings: Optimisation, stage: str) -> tuple[Pool, int]:
-    pool = pool_of(settings.workers, stage, cluster_resources())
+def _workers(job: Job, settings: Optimisation, stage: str) -> tuple[Pool, int]:
+    pool = pool_for(job, settings.workers, stage)
     return pool, _world(settings, pool, stage)
 
 

@@ -32,8 +32,9 @@ from ldsaug_ray.search.space import Point, shown
 from ldsaug_ray.search.tables import STATES, rows_of, trials_csv
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job, cluster_resources, pool_of, ray_session
+from ldsaug_ray.stages._job import Job, node_resources, pool_for, pool_of
 from ldsaug_ray.stages._search_log import SearchLog
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._trial import Board, Shared
 from ldsaug_ray.stages.command import place_of, require_faiss, seen_by_all, try_extractor
 from ldsaug_ray.stages.encode import read_latents
@@ -92,7 +93,9 @@ def tune_command(
         job = Job(config, run, make_console(), verbose, alone=True)
         log = held.enter_context(SearchLog(job, search))
         held.enter_context(ray_session(config, verbose=verbose))
-        search = replace(search, one_gpu=cluster_resources().get("GPU", 0) > 0)
+        if search.trains:  # an autoscaler's first GPU is to be there before trials are laid out
+            pool_for(job, config.finetune.workers, "finetune")
+        search = replace(search, one_gpu=any(node.get("GPU") for node in node_resources()))
         run_stages(job, _SHARED)
         donors = [run]
         if search.trains:
@@ -267,10 +270,10 @@ def _at_once(search: Search) -> int:
     if asked != "auto":
         return asked
     if not search.trains:
-        return max(1, int(cluster_resources().get("CPU", 1)))
+        return max(1, int(sum(node.get("CPU", 0.0) for node in node_resources())))
     if workers.count == "auto" and not search.one_gpu:
         return 1  # one process trains with all cores
-    one = pool_of(workers.model_copy(update={"count": "auto"}), "finetune", cluster_resources())
+    one = pool_of(workers.model_copy(update={"count": "auto"}), "finetune", node_resources())
     return max(1, one.count // (1 if workers.count == "auto" else workers.count))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from stages_helpers import Finished, Tree
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.stages._job import ray_session
+from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.command import run_command
 
 

@@ -1,4 +1,4 @@
-"""Stage `score` on several nodes (each a Ray node of its own on this machine), latents replicated and sharded."""
+"""Several Ray nodes on this machine: latents replicated and sharded; nodes that are lost in the middle of a stage."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from heads import Hosts
 from ray.cluster_utils import Cluster
 from stages_helpers import Tree, manifest, merge, start
+from test_kill import checkpoints, markers
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.rundir import RunDir
@@ -57,6 +59,55 @@ def test_latents_replicated_or_sharded_or_a_node_lost_the_scores_are_the_same(co
     assert replicated["shards"] == sharded["shards"] == 5
     assert sharded["digest"] == replicated["digest"]
     assert scored(settings, "sharded", save, tmp_path, lose_a_node)["digest"] == replicated["digest"]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    """A head and two hosts with addresses of their own; commands of this test attach to them."""
+    if not Hosts.possible():
+        pytest.skip("network namespaces cannot be made here: that takes root, and the command ip")
+    made = Hosts(tmp_path)
+    try:
+        for _ in range(2):
+            made.add()
+        monkeypatch.setenv("RAY_ADDRESS", made.head.address)
+        yield made
+    finally:
+        made.stop()
+
+
+def test_a_host_dies_in_encode_score_and_finetune(copied, finished, hosts, save, tmp_path):
+    run = RunDir(Location.of(copied["run_dir"]))
+    for stage in ("encode", "score", "select", "decode", "finetune", "report"):
+        run.reset(stage)
+    settings = merge(copied, {"finetune": {"max_failures": 5}})
+    command = start("run", save(settings), cwd=tmp_path)
+    reached: dict[str, tuple[str, Callable[[], bool]]] = {
+        "encode": ("_UnitActor", (run.root / "_progress/encode/started.json").exists),  # its few units are done at once
+        "score": ("_UnitActor", lambda: markers(settings, "score") >= 20),
+        "finetune": ("RayTrainWorker", lambda: checkpoints(settings, "finetune") >= 2),
+    }
+    tick = threading.Event()
+    done: dict[str, int] = {}
+    for stage, (actor, when) in reached.items():
+        while not (when() and hosts.where(actor)):
+            assert command.poll() is None, command.communicate()[0]
+            assert stage not in manifest(settings), f"{stage} was over before a host could be lost"
+            tick.wait(0.01)
+        hosts.lose(hosts.where(actor)[0])
+        done[stage] = markers(settings, stage)
+        assert stage not in manifest(settings)
+        hosts.add()
+    output = command.communicate()[0]
+    assert command.returncode == 0, output
+    assert done["encode"] < len(RunDir(run.root).finished_units("encode"))
+    assert 20 <= done["score"] < 250
+    calm = manifest(finished.settings)
+    assert manifest(settings)["finetune"]["resumed_from_step"] >= 3
+    for stage, entry in manifest(settings).items():
+        for count in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined"):
+            assert entry[count] == calm[stage][count], (stage, count)
+        assert entry["digest"] == calm[stage]["digest"] or stage == "report", stage
 
 
 def test_blocks_and_a_budget(copied):

@@ -1,0 +1,134 @@
+"""Run directory and images on S3: a real server on localhost, which now and then breaks off uploads, shows what was
+written late, or refuses the credentials.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.core.authorization import enable_iam_authentication
+from moto.server import DomainDispatcherApplication, create_backend_app
+from stages_helpers import Tree, merge, start
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from ldsaug_ray.config import Config
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.storage import Location
+
+pytestmark = pytest.mark.slow
+
+
+class Unsteady:
+    """An S3 server's application, with what can happen on the way to it."""
+
+    def __init__(self) -> None:
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._lists: dict[str, tuple[float, str, list[tuple[str, str]], bytes]] = {}
+        self.break_off, self.after = "", 0  # uploads to such a key, from this one on, lose their connection
+        self.stale_seconds = 0.0  # a list shows what it showed so long ago
+        self.broken = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
+        if environ["REQUEST_METHOD"] in ("PUT", "POST") and self.break_off and self.break_off in path:
+            self.after -= 1
+            if self.after < 0:
+                self.broken += 1
+                environ["werkzeug.socket"].close()
+                raise ConnectionAbortedError(path)
+        if environ["REQUEST_METHOD"] == "GET" and "list-type" in query and self.stale_seconds:
+            then, status, headers, body = self._lists.get(query, (0.0, "", [], b""))
+            if time.monotonic() > then + self.stale_seconds:
+                told: list[Any] = []
+                body = b"".join(self._app(environ, lambda *words: told.extend(words)))
+                status, headers = told[0], told[1]
+                self._lists[query] = (time.monotonic(), status, headers, body)
+            start_response(status, headers)
+            return [body]
+        return self._app(environ, start_response)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def unsteady(monkeypatch: pytest.MonkeyPatch) -> Iterator[Unsteady]:
+    """The server; the bucket `bucket` is there, and commands find it by their environment."""
+    app = Unsteady()
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    yield app
+    server.shutdown()
+    thread.join()
+
+
+def uploaded(settings: Tree, name: str) -> Tree:
+    """Settings of a copy of the run below the bucket."""
+    place = f"s3://bucket/{name}"
+    Location.of(settings["run_dir"]).copy_to(Location.of(place))
+    return {**settings, "run_dir": place}
+
+
+def ended(settings: Tree, save: Any, command: str, folder: Path) -> tuple[int, str]:
+    process = start(command, save(settings), cwd=folder)
+    output = process.communicate()[0]
+    return process.returncode, output
+
+
+def test_uploads_that_break_off_and_lists_that_lag(unsteady, copied, save, tmp_path):
+    copied = merge(copied, {"score": {"part_candidates": 180}})  # a part takes three requests
+    assert run_command(Config.model_validate(copied), "score") == 0
+    calm = RunDir(Location.of(copied["run_dir"])).require("score", "digest")
+    settings = merge(uploaded(copied, "run"), {"ray": {"num_cpus": 1}})
+    RunDir(Location.of(settings["run_dir"])).reset("score")
+    unsteady.break_off, unsteady.after = "/scores/part-", 30
+    code, output = ended(settings, save, "score", tmp_path)
+    assert code == 1, output
+    assert "error: cannot write s3://bucket/run/scores/part-0000" in output
+    assert "Traceback" not in output
+    assert unsteady.broken > 3  # it was tried again
+    run = RunDir(Location.of(settings["run_dir"]))
+    assert run.entry("score") is None
+    done = len(run.finished_units("score"))
+    assert 5 <= done < 25
+
+    unsteady.break_off, unsteady.stale_seconds = "", 1.5
+    code, output = ended(settings, save, "score", tmp_path)
+    assert code == 0, output
+    entry = RunDir(Location.of(settings["run_dir"])).require("score")
+    assert (entry["digest"], entry["rows_out"], entry["rows_resumed"]) == (calm, 4500, done * 180)
+    code, output = ended(settings, save, "select", tmp_path)
+    assert code == 0, output
+
+
+def test_credentials_that_are_refused(unsteady, copied, save, tmp_path):
+    settings = merge(uploaded(copied, "other"), {"ray": {"num_cpus": 1}})
+    with enable_iam_authentication():
+        code, output = ended(settings, save, "score", tmp_path)
+    assert code == 1, output
+    assert "error: cannot " in output
+    assert "s3://bucket/other" in output
+    assert "AWS_ACCESS_KEY_ID" in output  # what to look at
+    assert "Traceback" not in output
+    code, output = ended(merge(settings, {"run_dir": "s3://no-such-bucket/run"}), save, "score", tmp_path)
+    assert code == 1, output
+    assert "no-such-bucket" in output
+    assert "Traceback" not in output
