@@ -78,14 +78,15 @@ def _measured(value: float | None) -> str:
 def trials_csv(search: Search, trials: Sequence[Trial]) -> str:
     """Every trial, in the order of starting, with all its measures."""
     names = [d.name for d in search.space.dimensions]
-    measures = list(dict.fromkeys(n for t in trials for n in t.measures))
+    # an objective that is one measure, as it is, has that measure's name
+    measures = [n for n in dict.fromkeys(n for t in trials for n in t.measures) if n not in search.titles]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["trial", "key", "state", "step", *names, *search.titles, *measures, "seconds", "why"])
     for t in trials:
         values: Sequence[Any] = t.values(search.config.tune.objectives) or [""] * len(search.titles)
         numbers = [t.measures.get(n) for n in measures]
-        point = [text_of(t.point[n]) for n in names]
+        point = [v if isinstance(v := t.point[n], str | float) else json.dumps(v) for n in names]  # every digit
         writer.writerow([t.number, t.key, t.state, t.step, *point, *values, *numbers, t.seconds, t.why])
     return out.getvalue()
 
