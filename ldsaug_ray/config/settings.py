@@ -843,7 +843,7 @@ class Tune(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the search; a trial's own seed is the run's")
     asha: Asha = Asha()
-    hours: float | None = Field(None, gt=0, description="no trial starts after this time; none: no limit")
+    hours: float | None = Field(None, gt=0, description="no trial starts so long after the command; none: no limit")
     concurrent: Positive | Literal["auto"] = Field(
         "auto", description="trials at once; auto: as many as fine-tunings fit in the cluster, one GPU each"
     )

@@ -16,8 +16,12 @@ from ldsaug_ray.search.objectives import MORE_IS_BETTER, needs_training, objecti
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
 
-# the model before fine-tuning is evaluated once; whether LDS detects damaged images is the same in every trial
-_EVALUATION: Mapping[str, Any] = {"evaluate.detection.corruptions": [], "evaluate.detection.others": None}
+# the model before fine-tuning is evaluated once; no objective needs A's features, or whether LDS detects damage
+_EVALUATION: Mapping[str, Any] = {
+    "evaluate.augmented": False,
+    "evaluate.detection.corruptions": [],
+    "evaluate.detection.others": None,
+}
 _OF_LABELS = ("attribute_gap", "a_attribute_gap")
 
 

@@ -12,6 +12,7 @@ from ldsaug_ray.search.trials import Trial, key_of
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+WORST = 1e300
 TRIES = 100  # for a point that is new, where values are few
 
 
@@ -48,7 +49,8 @@ def open_sampler(asked: Tune, space: Space, known: Sequence[Trial]) -> Sampler:
     done = {t.key for t in over}
     rank = {key_of(point): n for n, point in reversed(list(enumerate(begun)))}
     points.sort(key=lambda point: rank.get(key_of(point), len(begun)))
-    return _Listed(list({key: p for p in points if (key := key_of(p)) not in done}.values()))
+    left = {key: p for p in (*begun, *points) if (key := key_of(p)) not in done}
+    return _Listed(list(left.values()))
 
 
 class _Listed:
@@ -91,10 +93,10 @@ class _Parzen:
 
     @property
     def has_more(self) -> bool:
-        return self._left > 0
+        return self._left > 0 or bool(self._begun)
 
     def ask(self) -> Point | None:
-        if self._left <= 0:
+        if not self.has_more:
             return None
         point = self._begun.pop() if self._begun else self._new()
         if point is None:
@@ -150,6 +152,8 @@ class _Parzen:
         from optuna.trial import TrialState
 
         values = trial.values(self._objectives)
+        if values is None and trial.state == "failed" and len(self._objectives) == 1:
+            return [WORST], TrialState.COMPLETE  # TPE ranks values: it shall keep away from where nothing is selected
         if values is None:
             return None, TrialState.FAIL
         return values, TrialState.PRUNED if trial.state == "stopped" else TrialState.COMPLETE

@@ -33,9 +33,14 @@ _OF_THE_REGIME = ("kept", "parent_share", "effective_neighbours")
 
 
 def ranked(search: Search, trials: Sequence[Trial]) -> list[Trial]:
-    """Finished ones by the (first) objective, then those that were stopped."""
-    known = [(t.state != "finished", v, t.number, t) for t in trials if (v := t.values(search.config.tune.objectives))]
-    return [t for *_, t in sorted(known, key=lambda x: x[:3])]
+    """Of two objectives the front; finished ones by the (first) objective; then those that were stopped."""
+    front = {t.key for t in search.best(trials)} if len(search.titles) > 1 else set()
+    known = [
+        (t.key not in front, t.state != "finished", v, t.number, t)
+        for t in trials
+        if (v := t.values(search.config.tune.objectives))
+    ]
+    return [t for *_, t in sorted(known, key=lambda x: x[:4])]
 
 
 def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) -> tuple[list[str], list[list[str]]]:
@@ -87,7 +92,9 @@ def trials_csv(search: Search, trials: Sequence[Trial]) -> str:
         values: Sequence[Any] = t.values(search.config.tune.objectives) or [""] * len(search.titles)
         numbers = [t.measures.get(n) for n in measures]
         point = [v if isinstance(v := t.point[n], str | float) else json.dumps(v) for n in names]  # every digit
-        writer.writerow([t.number, t.key, t.state, t.step, *point, *values, *numbers, t.seconds, t.why])
+        writer.writerow(
+            [t.number, t.key, t.state, t.step, *point, *values, *numbers, t.seconds, " ".join(t.why.split())]
+        )
     return out.getvalue()
 
 

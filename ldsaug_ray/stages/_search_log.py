@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ldsaug_ray.digest import fingerprint
+from ldsaug_ray.errors import InputError
 from ldsaug_ray.experiment.results import first_drawn
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.report._scores import selected_csv
@@ -27,6 +29,7 @@ from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import Status, Tracker, first_line
 
 TRIAL, STATE, BEST = "ldsaug.trial", "ldsaug.state", "ldsaug.best"
+SOUGHT = "ldsaug.sought"  # by which objectives: those of a later search may be others
 AGAIN_SECONDS = 30.0  # a server that did not answer is left alone so long
 _OBJECTIVES = ("objective", "second objective")
 _SENT = tuple(name for name in STAGES if name not in ("prepare", "train", "encode", "report"))
@@ -44,6 +47,8 @@ class SearchLog:
         self._thread = ThreadPoolExecutor(1, "mlflow")  # a slow server must not hold up the trials
         self._children: dict[str, Tracker] = {}
         self._running: set[str] = set()
+        self._ended: set[str] = set()
+        self._sought = "; ".join(search.titles)
         self._unsent: dict[str, Trial] = {}
         self._not_before = 0.0
         self._told: set[str] = set()
@@ -90,9 +95,11 @@ class SearchLog:
             return
 
         def compare() -> None:
-            there = {key: tags.get(STATE) for key, (_, tags) in self._parent_run.children(TRIAL).items()}
+            there = {
+                key: (tags.get(STATE), tags.get(SOUGHT)) for key, (_, tags) in self._parent_run.children(TRIAL).items()
+            }
             over = (t for t in trials if t.state != "running" and t.identity)  # without one it never had a run
-            self._unsent |= {t.key: t for t in over if there.get(t.key) != t.state}
+            self._unsent |= {t.key: t for t in over if there.get(t.key) != (t.state, self._sought)}
 
         self._thread.submit(self._try, compare).result()
         self._thread.submit(self._send_all)
@@ -123,22 +130,26 @@ class SearchLog:
 
     def _send(self, trial: Trial) -> None:
         config = self._search.trial_config(trial.point)
-        if trial.key not in self._children or not trial.curve:
+        if trial.key not in self._children or trial.key in self._ended:
+            self._ended.discard(trial.key)
             self._children[trial.key] = self._parent_run.child(config, f"trial {trial.number}", TRIAL, trial.key)
         child = self._children[trial.key]
         for step, measures in trial.curve:
-            values = objective_values(self._search.config.tune.objectives, measures)
-            points = [(name, value, step) for name, value in zip(_OBJECTIVES, values, strict=False)]
+            points: list[tuple[str, float, int]] = []
+            with suppress(InputError):  # measured for other objectives
+                values = objective_values(self._search.config.tune.objectives, measures)
+                points = [(name, value, step) for name, value in zip(_OBJECTIVES, values, strict=False)]
             points += [(name, value, step) for name, value in measures.items() if value is not None]
-            child.once(f"step-{step}", fingerprint(measures), partial(child.log_metrics, points))
+            child.once(f"step-{step}", fingerprint([measures, self._sought]), partial(child.log_metrics, points))
         if trial.state == "running":
             return
         if trial.state == "finished" and self._search.trains:
             run = RunDir(Location.of(config.run_dir))
             child.send(config, run, _SENT, models=False)
             child.once("files", run.require("evaluate", "digest"), partial(self._send_files, child, run))
-        if trial.why:
-            child.tag("ldsaug.why", trial.why[:5000])
+        child.tag("ldsaug.why", trial.why[:5000])
+        child.tag(SOUGHT, self._sought)
+        self._ended.add(trial.key)
         child.end("FINISHED" if trial.state in ("finished", "stopped") else "FAILED")
         child.tag(STATE, trial.state)  # last: it says that all was sent
 

@@ -105,8 +105,10 @@ def tune_command(
         if kept.others:
             job.console.print(f"{kept.others} trials of other settings or another space are left out", highlight=False)
         log.catch_up(kept.all())
-        _search(job, search, kept, donors, scorings, deadline)
-        kept.write()
+        try:
+            _search(job, search, kept, donors, scorings, deadline)
+        finally:  # stopped from outside, too, there is a page of what there is
+            kept.write()
         trials = kept.all()
         log.finish(trials)
     _print_results(search, run, trials)
@@ -216,7 +218,8 @@ class _Kept:
             why=crashed or trial.why,
         )
         self._put(trial)
-        self._say(trial, f"{trial.state}: {trial.why or self._search.told(trial)}, {trial.seconds:,.0f} s")
+        told = f"{trial.why.splitlines()[0]} …" if "\n" in trial.why else trial.why or self._search.told(trial)
+        self._say(trial, f"{trial.state}: {told}, {trial.seconds:,.0f} s")
         self._log.send(trial)
         if time.monotonic() > self._written + WRITE_SECONDS:
             self.write()
@@ -304,6 +307,9 @@ def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None
         if count := sum(t.state == state for t in trials):
             print(f"{count} {STATES[state]}")
     best = search.best(trials)
+    if len(best) > 1:
+        numbers = ", ".join(str(t.number) for t in best)
+        print(f"the front: trials {numbers}; MLflow's best is {best[0].number}, which is first in {search.titles[0]}")
     for trial in best[:COMMANDS]:
         print(f"trial {trial.number} again: {search.command(trial)}")
     print(f"search  {place_of(run.folder('search') / 'index.html')}")

@@ -20,6 +20,8 @@ from ldsaug_ray.stages import _search_log
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._search_log import SearchLog
 
+MEASURED = {"a_nearer": 0.5, "a_likelihood": 3.0}
+
 
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
@@ -99,6 +101,22 @@ def test_a_run_a_trial_and_never_a_second(search, tmp_path):
         better.finish([trial(1, value=0.1), trial(2, value=0.25)])
     found = {name: r[0] for name, r in runs(uri).items()}
     assert (found["trial 1"].data.tags["ldsaug.best"], found["trial 2"].data.tags["ldsaug.best"]) == ("true", "false")
+
+
+def test_other_objectives_of_the_same_trials(search, tmp_path):
+    """What is sought next is what MLflow's plots show; no trial is done again for it."""
+    both = [replace(t, measures=m, curve=((0, m),)) for t, m in ((trial(1), MEASURED), (trial(2), MEASURED))]
+    with log(search) as first:
+        for each in both:
+            first.send(each)
+        first.finish(both)
+    tune = search.config.tune.model_copy(update={"objectives": ({"a_likelihood": 2.0},)})
+    with log(replace(search, config=search.config.model_copy(update={"tune": tune}))) as second:
+        second.catch_up([*both, trial(3)])  # the third was not measured so
+        second.finish([*both, trial(3)])
+    found = {name: r[0].data.metrics for name, r in runs(f"sqlite:///{tmp_path / 'mlflow.db'}").items()}
+    assert found["trial 1"]["objective"] == found["trial 2"]["objective"] == -6.0
+    assert "objective" not in found["trial 3"]
 
 
 def test_a_server_that_goes_away_loses_nothing(search: Search, server: Server, capsys, monkeypatch):
