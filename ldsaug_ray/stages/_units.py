@@ -99,6 +99,7 @@ def run_units(
     read: Callable[[pa.Table], pa.Table] | None = None,
     unit_name: str = "rows",
     places: Places | None = None,
+    root: Location | None = None,
     check: Callable[[Mapping[int, UnitResult]], None] = lambda results: None,
 ) -> dict[int, UnitResult]:
     """Do the units that are not done; returns the results of all.
@@ -115,6 +116,7 @@ def run_units(
         read: turns a unit's table into the table the worker gets, ahead of it, in actors of its own.
         unit_name: what the rows are, for the progress line.
         places: where each unit leaves its marker, and under which number; none: in the job's run directory, its own.
+        root: what the units' files are named from; none: the run directory of their markers.
         check: called with all results so far, after each; may raise to stop early.
     """
     import ray.data
@@ -157,11 +159,11 @@ def run_units(
             results[result.unit] = result
             shown.advance(rows[result.unit])
             check(results)
-    until_listed(stage, results, places or In(job.run.root))
+    until_listed(stage, results, places or In(job.run.root), root)
     return results
 
 
-def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places) -> None:
+def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places, root: Location | None = None) -> None:
     """Wait until listings show every file of the units: a shared file system may show late what another machine wrote,
     and what comes next goes by listings.
 
@@ -171,15 +173,15 @@ def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places) 
     wanted: dict[str, tuple[Location, set[str]]] = {}
     for unit, result in results.items():
         run, number = places(unit)
-        for file in (*result.files, marker_of(stage, number)):
+        for place, file in (*((root or run, f) for f in result.files), (run, marker_of(stage, number))):
             folder, _, name = file.rpartition("/")
-            wanted.setdefault((run / folder).path, (run / folder, set()))[1].add(name)
+            wanted.setdefault((place / folder).path, (place / folder, set()))[1].add(name)
     until = time.monotonic() + LISTING_SECONDS
-    for place, names in wanted.values():
-        while absent := names - set(place.names()):
+    for listed, names in wanted.values():
+        while absent := names - set(listed.names()):
             if time.monotonic() > until:
                 raise StorageError(
-                    f"{place.uri}: {len(absent):,} of {len(names):,} files that were written are not listed, such as "
+                    f"{listed.uri}: {len(absent):,} of {len(names):,} files that were written are not listed, such as "
                     f"{min(absent)}; were they deleted, or is the folder not the same on every node?"
                 )
             time.sleep(0.5)

@@ -108,6 +108,7 @@ def _decode(
             folder,
         ),
         unit_name="images",
+        root=job.run.root,
     )
     return [results[n] for n in sorted(results)]
 

@@ -16,7 +16,7 @@ from ldsaug_ray.errors import InputError, StorageError, error_named
 from ldsaug_ray.progress import Bar, bar, repeated
 from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
-from ldsaug_ray.stages._job import Job, Pool, pool_for
+from ldsaug_ray.stages._job import Job, Pool, beside_driver, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._pretrained import take_pretrained
 from ldsaug_ray.stages._train_worker import NOT_RESULTS, PROGRESS_SECONDS, Task, work
@@ -142,7 +142,7 @@ def train_on(
     root = job.run.root
     storage = _storage(job, stage)
     storage.make_folder()
-    monitor: Any = ray.remote(num_cpus=0)(_Monitor).remote()
+    monitor: Any = beside_driver(_Monitor)
     task = Task(
         root=root,
         storage=storage,

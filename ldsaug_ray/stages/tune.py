@@ -32,7 +32,7 @@ from ldsaug_ray.search.space import Point, shown
 from ldsaug_ray.search.tables import STATES, rows_of, trials_csv
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job, node_resources, pool_for, pool_of
+from ldsaug_ray.stages._job import Job, beside_driver, node_resources, pool_for, pool_of
 from ldsaug_ray.stages._search_log import SearchLog
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._trial import Board, Shared
@@ -126,7 +126,6 @@ def _search(
     deadline: float | None = None,
 ) -> None:
     """Every trial that is left."""
-    import ray
 
     sampler = open_sampler(search.config.tune, search.space, kept.all())
     if not sampler.has_more:
@@ -134,7 +133,7 @@ def _search(
         return
     from ldsaug_ray.stages._ray_tune import run_trials
 
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = beside_driver(Board)
     shared = _shared(job, search, donors, scorings, board)
     with _lines(board, job.console):
         run_trials(shared, sampler, kept, kept.all(), _at_once(search), deadline)

@@ -221,6 +221,6 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
 
 def test_a_cluster_that_does_not_have_it(tree, fails):
     message = fails(merge(tree, {"data": {"workers": {"count": 64}}}), command="prepare")
-    assert "data.workers asks for 64" in message
+    assert "data.workers asks for 4 × (1 CPU), but the cluster has 2 CPUs" in message  # there are four parts
     assert "2 CPUs" in message
     assert "data.workers" in fails(merge(tree, {"data": {"workers": {"gpus": 1}}}), command="prepare")
