@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import ray
 import yaml
 from ray.cluster_utils import Cluster
@@ -150,7 +149,7 @@ def disturbed(calm: Run, run: Run, cluster: Cluster, kind: str, stage: str) -> l
         driver.wait()
         driver = run.start(stage)
     elif kind == "actor":
-        os.kill(workers(cluster, stage)[0][1].pid, signal.SIGKILL)
+        os.kill(workers(cluster, stage)[0][1], signal.SIGKILL)
     elif kind == "node":
         cluster.remove_node(workers(cluster, stage)[0][0], allow_graceful=False)
         cluster.add_node(num_cpus=1, object_store_memory=STORE)
@@ -170,16 +169,23 @@ def disturbed(calm: Run, run: Run, cluster: Cluster, kind: str, stage: str) -> l
     return [by_then, twice, ("identical" if same else "DIFFERENT") + spilled]
 
 
-def workers(cluster: Cluster, stage: str) -> list[tuple[Any, psutil.Process]]:
+def workers(cluster: Cluster, stage: str) -> list[tuple[Any, int]]:
     """(node, process) of the actors that do the stage's work."""
     name = "RayTrainWorker" if stage == "finetune" else "_UnitActor"
+    parents, commands = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[int(process.name)] = (process / "cmdline").read_text()
     found = []
     for node in cluster.list_all_nodes():
         (raylet,) = node.all_processes["raylet"]
-        for process in psutil.Process(raylet.process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if any(name in word for word in process.cmdline()):
-                    found.append((node, process))
+        for pid, command in commands.items():
+            above = pid
+            while above > 1 and above != raylet.process.pid:
+                above = parents.get(above, 0)
+            if above == raylet.process.pid and name in command:
+                found.append((node, pid))
     assert found, f"no process of {name}"
     return found
 
