@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.lds.threshold import SLACK, _Best, _hash
+from ldsaug_ray.lds.threshold import SLACK, _Best, id_hash
 
 
 def random_candidates(n_total: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -21,10 +21,10 @@ def random_candidates(n_total: int, count: int, seed: int) -> NDArray[np.int64]:
         raise ConfigError(f"between 0 and {n_total} of {n_total} candidates can be drawn; found {count}")
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed must be within 0..2**64-1; found {seed}")
-    shift = _hash(np.array([seed], np.uint64))
+    shift = id_hash(np.array([seed], np.uint64))
     first = _Best(count, SLACK)
     for start in range(0, n_total, SLACK):
         ids = np.arange(start, min(start + SLACK, n_total), dtype=np.int64)
-        hashed = _hash(ids.astype(np.uint64) + shift)  # wraps around
+        hashed = id_hash(ids.astype(np.uint64) + shift)  # wraps around
         first.add(ids, -(hashed >> np.uint64(11)).astype(np.float64))  # 53 bits: exact; ties by lower id
     return first.cut()[0]

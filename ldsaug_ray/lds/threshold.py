@@ -226,7 +226,7 @@ class _Sample:
 
     def add(self, ids: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
         self.largest = max(self.largest, float(scores.max(initial=-math.inf)))
-        self.scores.append(scores if self.exact else scores[_hash(ids) < self.below])
+        self.scores.append(scores if self.exact else scores[id_hash(ids) < self.below])
 
     def quantiles(self) -> list[float]:
         """Actual scores, not between two, at LEVELS."""
@@ -234,7 +234,7 @@ class _Sample:
         return [float(scores[int(level * (len(scores) - 1))]) for level in LEVELS] if len(scores) else []
 
 
-def _hash(ids: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.uint64]:
+def id_hash(ids: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser: spreads neighbouring ids over all 64-bit numbers."""
     x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

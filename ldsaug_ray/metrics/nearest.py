@@ -19,15 +19,23 @@ Array = NDArray[np.float64]
 SPARE = 8  # neighbours found beyond k, so that a near tie at the k-th is no reason for brute force
 
 
-def nearest_neighbours(points: Features, queries: Features, k: int, own: Index | None = None) -> tuple[Index, Array]:
+def flat_index(points: Features) -> LatentIndex:
+    """An exhaustive index over points [N, C]."""
+    return LatentIndex.build(points, Approximation(index="flat"))
+
+
+def nearest_neighbours(
+    points: Features, queries: Features, k: int, own: Index | None = None, index: LatentIndex | None = None
+) -> tuple[Index, Array]:
     """The k nearest points of each query: numbers int64[Q, k] and squared distances float64[Q, k], nearest first.
 
     Of points at equal distance the lower number comes first. points [N, C], queries [Q, C]: validated, of one type;
-    own: int64[Q], the point that a query is and that does not count, -1 for none. Needs k <= N, or N - 1 with `own`.
+    own: int64[Q], the point that a query is and that does not count, -1 for none; index: `flat_index(points)`, where
+    they are searched more than once. Needs k <= N, or N - 1 with `own`.
     """
     left_out = np.full(len(queries), -1, np.int64) if own is None else own
     settings = Approximation(neighbours=min(k + SPARE, len(points)), index="flat")
-    found = LatentIndex.build(points, settings).search(points, queries, left_out, settings)
+    found = (index or flat_index(points)).search(points, queries, left_out, settings)
     squares = np.empty(found.ids.shape)
     in_threads(_compiled.squares, len(queries), points, queries, found.ids, squares)
     order = np.lexsort((found.ids, squares), axis=1)[:, :k]

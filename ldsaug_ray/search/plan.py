@@ -12,7 +12,7 @@ from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import extractor_stamp
 from ldsaug_ray.pipeline import STAGES, identity
-from ldsaug_ray.search.objectives import MORE_IS_BETTER, needs_training, objective_values
+from ldsaug_ray.search.objectives import MORE_IS_BETTER, OF_A, needs_training, objective_values
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
 
@@ -75,7 +75,13 @@ class Search:
         measured = None
         if self.trains and config.evaluate.extractor is not None:
             measured = STAGES["evaluate"].fingerprint(config, {}, extractor_stamp(config.evaluate.extractor))
-        return fingerprint([identity(config), digests, rungs, measured])
+        return fingerprint([identity(config), digests, rungs, measured, self.measures_of_a])
+
+    @property
+    def measures_of_a(self) -> list[str]:
+        """What trials measure of A: where they cost little besides, what the objectives ask for; else all."""
+        asked = {name for objective in self.config.tune.objectives for name in objective}
+        return [name for name in OF_A if self.trains or name in asked]
 
     def rungs(self, steps: int) -> list[int]:
         """Steps of fine-tuning, before the last of `steps`, at which a trial is evaluated."""

@@ -11,16 +11,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.config.settings import Interpolation, Score, Sigma
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds import Candidates, interpolate, resolve_sigma, score_points
+from ldsaug_ray.lds import Candidates, LatentIndex, interpolate, resolve_sigma, score_points
+from ldsaug_ray.lds.threshold import id_hash
 from ldsaug_ray.metrics import nearest_training, share_by_parents
+from ldsaug_ray.metrics.nearest import flat_index, nearest_neighbours
+from ldsaug_ray.search.objectives import OF_A
 
 COMPARED = 10_000  # members of A that are measured
 NEAREST = 1_000  # of these, as many are compared with the training latents
@@ -36,9 +41,9 @@ class Real:
         held_out: float32[H, d], of test images.
         labels: int8[N, C] of the training images, one column an attribute: 1, -1, or 0 where not known.
         real_labels: int8[T, C] of the test images.
-        sigma: bandwidth of a_likelihood; none where the training latents have no likeliest one.
-        log_density: float64[H], log mean kernel of the held-out latents under the training latents.
-        gaps: float64[H], distances of the held-out latents to the nearest training latent, ascending.
+        sigma: bandwidth of a_likelihood; none where the training latents have no likeliest one, or it is not asked for.
+        log_density: float64[H], log mean kernel of the held-out latents under the training latents; for a_likelihood.
+        gaps: float64[H], distances of the held-out latents to the nearest training latent, ascending; for a_nearer.
     """
 
     train: NDArray[np.float32]
@@ -57,8 +62,10 @@ class Real:
         labels: NDArray[np.int8],
         real_labels: NDArray[np.int8],
         seed: int,
+        names: Collection[str] = OF_A,
     ) -> Real:
-        """Measure the real latents; of more than `HELD_OUT` held-out ones the first are taken.
+        """Measure of the real latents what the measures `names` of A need; of more than `HELD_OUT` held-out latents the
+        first are taken.
 
         Raises:
             InputError: there are no held-out latents.
@@ -66,37 +73,48 @@ class Real:
         held_out = held_out[:HELD_OUT]
         if not len(held_out):
             raise InputError("a search compares with held-out real latents; data.test must not be 0")
-        sigma = None
-        with suppress(InputError):
-            sigma = resolve_sigma(train, Score(sigma=Sigma(rule="leave_one_out")), seed).sigma
-        return cls(
-            train,
-            held_out,
-            labels,
-            real_labels,
-            sigma,
-            np.empty(0) if sigma is None else score_points(train, held_out, [sigma])[:, 0],
-            np.sort(nearest_training(train, held_out).distances),
-        )
+        sigma, log_density, gaps = None, np.empty(0), np.empty(0)
+        if "a_likelihood" in names:
+            with suppress(InputError):
+                sigma = resolve_sigma(train, Score(sigma=Sigma(rule="leave_one_out")), seed).sigma
+                log_density = score_points(train, held_out, [sigma])[:, 0]
+        if "a_nearer" in names:
+            gaps = np.sort(nearest_training(train, held_out).distances)
+        return cls(train, held_out, labels, real_labels, sigma, log_density, gaps)
 
-    def measures_of(self, chosen: Candidates, interpolation: Interpolation, seed: int) -> dict[str, float | None]:
-        """a_likelihood, a_attribute_gap and a_nearer of some candidates; of more than `COMPARED` a random sample."""
-        total = len(chosen)
-        taken = np.arange(total)
-        if total > COMPARED:
-            taken = np.sort(np.random.default_rng([seed, 1]).choice(total, COMPARED, replace=False))
-        i, j, alpha = chosen.i[taken], chosen.j[taken], chosen.alpha[taken]
-        members = interpolate(self.train, i, j, alpha, interpolation)
+    @cached_property
+    def _index(self) -> LatentIndex:
+        """Made once in each process that measures."""
+        return flat_index(self.train)
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, int, float, str], float]:
+        """Distances to the nearest training latent that were asked for: trials have many candidates in common."""
+        return {}
+
+    def measures_of(
+        self, chosen: Candidates, interpolation: Interpolation, names: Collection[str] = OF_A
+    ) -> dict[str, float | None]:
+        """Those of `names` for some candidates; of more than `COMPARED` a sample is measured, by a hash of the id."""
+        first = np.argsort(id_hash(chosen.id))[:COMPARED]
+        i, j, alpha = chosen.i[first], chosen.j[first], chosen.alpha[first]
+        measure: dict[str, Callable[[], float | None]] = {
+            "a_likelihood": lambda: self.likelihood_gain(
+                interpolate(self.train, i, j, alpha, interpolation), len(chosen)
+            ),
+            "a_attribute_gap": lambda: self.attribute_gap(i, j, alpha),
+            "a_nearer": lambda: self.nearer(i[:NEAREST], j[:NEAREST], alpha[:NEAREST], interpolation),
+        }
+        return {name: measure[name]() for name in names}
+
+    def attribute_gap(self, i: NDArray[np.int64], j: NDArray[np.int64], alphas: NDArray[np.float64]) -> float | None:
+        """Mean of `label_gap` over the attributes, of members with these parents; none where one is not known."""
         gaps = [
-            label_gap(np.stack([of_train[i], of_train[j]], axis=1), alpha, of_test)
+            label_gap(np.stack([of_train[i], of_train[j]], axis=1), alphas, of_test)
             for of_train, of_test in zip(self.labels.T, self.real_labels.T, strict=True)
         ]
         known = [gap for gap in gaps if gap is not None]
-        return {
-            "a_likelihood": self.likelihood_gain(members, total),
-            "a_attribute_gap": float(np.mean(known)) if known and len(known) == len(gaps) else None,
-            "a_nearer": self.nearer(members),
-        }
+        return float(np.mean(known)) if known and len(known) == len(gaps) else None
 
     def likelihood_gain(self, members: NDArray[np.float32], total: int) -> float | None:
         """Mean log density of the held-out latents with A beside the training latents, minus that without.
@@ -112,11 +130,17 @@ class Real:
         with_a = np.logaddexp(np.log(n) + self.log_density, np.log(total) + of_a) - np.log(n + total)
         return float((with_a - self.log_density).mean())
 
-    def nearer(self, members: NDArray[np.float32]) -> float:
+    def nearer(
+        self, i: NDArray[np.int64], j: NDArray[np.int64], alphas: NDArray[np.float64], interpolation: Interpolation
+    ) -> float:
         """P(a member's distance to its nearest training latent < a held-out latent's) + P(equal) / 2."""
-        if len(members) > NEAREST:  # in the plan's order the alphas take turns: no stride
-            members = members[np.random.default_rng([len(members), 2]).choice(len(members), NEAREST, replace=False)]
-        mine = nearest_training(self.train, members).distances
+        keys = [(*key, interpolation) for key in zip(i.tolist(), j.tolist(), alphas.tolist(), strict=True)]
+        new = [row for row, key in enumerate(keys) if key not in self._known]
+        if new:
+            members = interpolate(self.train, i[new], j[new], alphas[new], interpolation)
+            distances = nearest_neighbours(self.train, members, 1, index=self._index)[1][:, 0] ** 0.5
+            self._known.update(zip((keys[row] for row in new), distances.tolist(), strict=True))
+        mine = np.array([self._known[key] for key in keys])
         below, upto = (np.searchsorted(self.gaps, mine, side=side) for side in ("left", "right"))
         return float(1 - (below + upto).mean() / (2 * len(self.gaps)))
 

@@ -15,7 +15,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint, table_digest
 from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Kind, corrupt
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._features import ImageSet
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
@@ -70,7 +70,7 @@ def _compute(
         read=ReadPart(images.root),
         unit_name="images to damage" if kinds != (AS_IS,) else "images of something else",
     )
-    return Outcome(*total(results.values()))
+    return Outcome.of(results.values())
 
 
 class DamageWorker:

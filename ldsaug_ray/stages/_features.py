@@ -20,8 +20,9 @@ from ldsaug_ray.digest import fingerprint, table_digest
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._job import Job, pool_for
+from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.storage import Location
 
@@ -129,8 +130,8 @@ def _compute(job: Job, left: Sequence[tuple[ImageSet, RunDir, str]]) -> None:
     )
     seconds = time.monotonic() - started
     for _, run, identity in left:
-        counts, digest = total(run.finished_units("features").values())
-        run.finish("features", identity, counts, digest, seconds, counts.rows_in)
+        found = Outcome.of(run.finished_units("features").values())
+        run.finish("features", identity, found.counts, found.digest, seconds, found.counts.rows_in, **found.facts)
 
 
 class _Places:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldsaug_ray.rundir import Counts
+from ldsaug_ray.rundir import Counts, UnitResult, total
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,19 @@ class Outcome:
     digest: str
     facts: dict[str, Any] = field(default_factory=dict)
     processed: int | None = None
+
+    @classmethod
+    def of(cls, results: Iterable[UnitResult], facts: Mapping[str, Any] = {}, processed: int | None = None) -> Outcome:
+        """Of all units together."""
+        units = list(results)
+        return cls(*total(units), {**worker_seconds(units), **facts}, processed)
+
+
+def worker_seconds(units: Iterable[UnitResult]) -> dict[str, float]:
+    """Seconds of all their actors at work, and of these actors' CPUs; interrupted attempts too."""
+    extra = [unit.extra for unit in units]
+    return {
+        f"worker_{name}": round(sum(e[name] for e in extra), 3)
+        for name in ("seconds", "cpu_seconds")
+        if extra and all(name in e for e in extra)
+    }

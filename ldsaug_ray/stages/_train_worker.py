@@ -24,6 +24,7 @@ from ldsaug_ray.errors import DivergedError, InputError, LdsaugError
 from ldsaug_ray.images.stream import read_images
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
 from ldsaug_ray.stages._job import keep_freed_memory, limit_threads
+from ldsaug_ray.stages._meters import Meters
 from ldsaug_ray.stages._session import quieten_data
 from ldsaug_ray.storage import Location
 from ldsaug_ray.vae.curve import LossCurve, Means
@@ -42,6 +43,7 @@ class Task:
     """What every rank is told.
 
     Attributes:
+        stage: which training this is.
         root: the run directory.
         storage: Ray Train's own folder, with the checkpoints.
         real: training images.
@@ -57,6 +59,7 @@ class Task:
         pause_at: step after which to stop, with a checkpoint; none: the last one.
     """
 
+    stage: str
     root: Location
     storage: Location
     settings: Optimisation
@@ -169,6 +172,7 @@ class _Rank:
             shuffle_parts=settings.shuffle_parts,
             resolution=task.resolution,
         )
+        meters, counted, cpu, images = Meters(task.stage), time.monotonic(), time.process_time(), 0
         told = -PROGRESS_SECONDS
         for batch in self.clock.timed(batches):
             try:
@@ -180,9 +184,15 @@ class _Rank:
             self.since_checkpoint.add(terms)
             if step == 1 or step % settings.log_every == 0 or step == settings.steps:
                 self.curve.close_point(step)
-            if self.rank == 0 and time.monotonic() > told + PROGRESS_SECONDS:
-                told = time.monotonic()
+            images += len(batch.images) + (0 if batch.augmented is None else len(batch.augmented["weight"]))
+            now = time.monotonic()
+            if self.rank == 0 and now > told + PROGRESS_SECONDS:
+                told = now
                 task.monitor.set.remote(step, f"loss {terms['loss']:.4f}")
+            if now > counted + PROGRESS_SECONDS or step == last:
+                spent = time.process_time()
+                meters.count(rows=images, seconds=now - counted, cpu_seconds=spent - cpu)
+                counted, cpu, images = now, spent, 0
             if step % settings.checkpoint_every == 0 or step == last:
                 with self.clock.paused():
                     self.checkpoint(None)

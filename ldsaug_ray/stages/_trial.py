@@ -7,19 +7,18 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError, StorageError
-from ldsaug_ray.lds import Candidates
+from ldsaug_ray.lds import Candidates, candidates
 from ldsaug_ray.rundir import Counts, RunDir, open_run_dir
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
 from ldsaug_ray.search.plan import Search
@@ -31,16 +30,39 @@ from ldsaug_ray.stages._adopt import adopt
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._session import quieten_data
 from ldsaug_ray.stages.runner import plan_steps, run_stages
-from ldsaug_ray.stages.select import choose
+from ldsaug_ray.stages.select import among, choose
 from ldsaug_ray.stages.train import take_weights
 from ldsaug_ray.storage import Location
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 # a trial that meets one of these has settings that cannot work; the search goes on
 _OF_ITS_SETTINGS = (NothingSelectedError, InputError, DivergedError, ConfigError)
-_COLUMNS = ["candidate", "parent_i", "parent_j", "alpha", "parent_share", "effective_neighbours"]
+_COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
+KEPT_ROWS = 2**22  # of scores that an actor keeps in memory, 40 bytes each
+PLANNED = 2**20  # candidates planned at a time
 
 Measures = dict[str, float | None]
+
+
+class Tables:
+    """Scores, kept in memory as far as they are few: an actor's trials look at the same ones again and again."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, list[pa.Table]] = {}
+        self._left = KEPT_ROWS
+
+    def of(self, scored: RunDir) -> Iterable[pa.Table]:
+        """The columns that trials look at, file by file."""
+        rows = scored.require("score", "rows_out")
+        if scored.root.path not in self._kept and rows <= self._left:
+            self._kept[scored.root.path] = list(_rows(scored.folder("scores")))
+            self._left -= rows
+        return self._kept.get(scored.root.path) or _rows(scored.folder("scores"))
+
+
+def _rows(folder: Location) -> Iterator[pa.Table]:
+    for file in folder.files(".parquet"):
+        yield file.read_table(_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +73,21 @@ class Shared:
         search: settings and space.
         donors: run directories that have the stages to take over.
         scorings: key of what changes the scores -> the run directory that has them.
-        keys: string[N] of the training latents, in the order of `real.train`.
         real: the real latents, measured.
         board: a `Board` actor.
         folder: the driver's working folder, which relative paths in the settings start from.
         verbose: show Ray's own messages.
+        tables: of the scores, for each actor its own.
     """
 
     search: Search
     donors: Sequence[Location]
     scorings: Mapping[str, Location]
-    keys: pa.Array
     real: Real
     board: Any
     folder: str
     verbose: bool = False
+    tables: Tables = field(default_factory=Tables)
 
 
 class Board:
@@ -130,8 +152,8 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
     if not search.trains:
         ids = np.empty(0, np.int64)
         if config.select.which != "none":
-            _, ids = choose(config, scored)
-        yield 0, _measures_of_a(shared, scored, scored.folder("scores"), ids, config), True
+            _, ids = choose(config, scored, shared.tables.of(scored))
+        yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
     quieten_data(shared.verbose)
     with ExitStack() as held:
@@ -142,7 +164,7 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
             if planned.state != "complete":  # by no fault of the trial's settings
                 raise StorageError(f"{run.root.uri}: {planned.stage} could not be taken over ({planned.why})")
         run_stages(job, OF_A)
-        of_a = _measures_of_a(shared, scored, run.folder("selected"), _decoded(run), config)
+        of_a = _measures_of_a(shared, scored, _rows(run.folder("selected")), _decoded(run), config)
         (left,) = plan_steps(config, run, ["finetune"])
         for rung in search.rungs(config.finetune.steps) if left.state != "complete" else ():
             step, measures = _at_rung(job, rung, str(left.fingerprint))
@@ -158,9 +180,9 @@ def _others(search: Search) -> list[RunDir]:
 
 
 def _decoded(run: RunDir) -> np.ndarray:
-    """Candidates that became A: of those that were selected perhaps the sharpest alone."""
+    """Candidates that became A, ascending: of those that were selected perhaps the sharpest alone."""
     files = [(run.root / file).read_table(["candidate"]) for file, _ in run.finished_parts("decode")]
-    return np.concatenate([np.empty(0, np.int64), *(table["candidate"].to_numpy() for table in files)])
+    return np.sort(np.concatenate([np.empty(0, np.int64), *(table["candidate"].to_numpy() for table in files)]))
 
 
 def _at_rung(job: Job, rung: int, of: str) -> tuple[int, Measures]:
@@ -196,25 +218,37 @@ def _measures(run: RunDir) -> Measures:
     return measures_of_run((run.root / "evaluate/metrics.json").read_json())
 
 
-def _measures_of_a(shared: Shared, scored: RunDir, folder: Location, ids: np.ndarray, config: Config) -> Measures:
-    """Measures of A without training, and the regime that it was selected in; rows of `folder` with these `ids`."""
-    parts = []
-    for file in folder.files(".parquet"):
-        part = file.read_table(_COLUMNS)
-        parts.append(part.filter(pa.array(np.isin(part["candidate"].to_numpy(), ids))))
-    rows = pa.concat_tables(parts) if parts else pa.table({name: [] for name in _COLUMNS})
+def _measures_of_a(
+    shared: Shared, scored: RunDir, tables: Iterable[pa.Table], ids: np.ndarray, config: Config
+) -> Measures:
+    """Measures of A without training, and the regime that it was selected in; rows of the tables with these `ids`."""
     sigma = scored.require("score", "sigma")
-    if not len(rows):
+    if not len(ids):
         return {"kept": 0.0, "sigma": sigma}
-    i, j = (np.asarray(pc.index_in(rows[c], value_set=shared.keys), np.int64) for c in ("parent_i", "parent_j"))
-    chosen = Candidates(rows["candidate"].to_numpy(), i, j, rows["alpha"].to_numpy())
+    parts = []
+    for part in tables:
+        parts.append(part.filter(pa.array(among(ids, part["candidate"].to_numpy()))))
+    regime = pa.concat_tables(parts)
+    chosen = _planned(ids, len(shared.real.train), config)
     return {
-        **shared.real.measures_of(chosen, config.score.interpolation, config.seed),
-        "kept": float(len(rows)),
+        **shared.real.measures_of(chosen, config.score.interpolation, shared.search.measures_of_a),
+        "kept": float(len(ids)),
         "sigma": sigma,
-        "parent_share": float(np.mean(rows["parent_share"].to_numpy())),
-        "effective_neighbours": float(np.median(rows["effective_neighbours"].to_numpy())),
+        "parent_share": float(np.mean(regime["parent_share"].to_numpy())),
+        "effective_neighbours": float(np.median(regime["effective_neighbours"].to_numpy())),
     }
+
+
+def _planned(ids: np.ndarray, n: int, config: Config) -> Candidates:
+    """Parents and alpha of some candidates, ascending, over n latents."""
+    score, parts = config.score, []
+    for start in range(0, score.n_candidates, PLANNED):
+        stop = min(start + PLANNED, score.n_candidates)
+        inside = ids[slice(*np.searchsorted(ids, [start, stop]))] - start
+        if len(inside):
+            plan = candidates(n, score.alphas, start, stop, config.seed, score.block_shape)
+            parts.append([plan.id[inside], plan.i[inside], plan.j[inside], plan.alpha[inside]])
+    return Candidates(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Said(io.StringIO):

@@ -18,6 +18,7 @@ from ldsaug_ray.errors import LdsaugError, StorageError, error_named
 from ldsaug_ray.progress import bar
 from ldsaug_ray.rundir import UnitResult, mark, marker_of
 from ldsaug_ray.stages._job import Job, Pool, limit_threads
+from ldsaug_ray.stages._meters import Meters
 from ldsaug_ray.storage import Location
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _UnitActor:
     """An actor of the pool: builds the stage's worker once, then handles one unit a call."""
 
     def __init__(self, make: Callable[..., Worker], args: Sequence[Any], places: Places, stage: str, threads: int):
-        self._places, self._stage, self._meters = places, stage, _Meters(stage)
+        self._places, self._stage, self._meters = places, stage, Meters(stage)
         self._error: LdsaugError | None = None
         try:
             self._worker = make(*(_fetched(a) for a in args))
@@ -53,37 +54,12 @@ class _UnitActor:
             result = self._worker(unit, given)
             spent = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
             result = replace(result, extra={**result.extra, **{k: round(v, 4) for k, v in spent.items()}})
-            self._meters.count(result)
+            self._meters.count(rows=result.counts.rows_in, **spent)
             run, number = self._places(unit)
             mark(run, self._stage, replace(result, unit=number))
         except LdsaugError as e:
             return _answer(None, e)
         return _answer(json.dumps(result.to_json()), seconds=time.monotonic() - started)
-
-
-class _Meters:
-    """Ray metrics of an actor: what Prometheus finds on each node beside Ray's own of CPUs, GPUs and memory."""
-
-    def __init__(self, stage: str):
-        from ray.util.metrics import Counter
-
-        told = {
-            "rows": "rows that a stage has dealt with",
-            "seconds": "seconds that a stage's actors were at work; per second: how many are",
-            "cpu_seconds": "CPU seconds of a stage's actors at work",
-        }
-        self._counters = {
-            name: Counter(f"ldsaug_{name}", description=text, tag_keys=("stage",)) for name, text in told.items()
-        }
-        for counter in self._counters.values():
-            counter.set_default_tags({"stage": stage})
-
-    def count(self, result: UnitResult) -> None:
-        """A unit is done."""
-        for name, counter in self._counters.items():
-            value = result.counts.rows_in if name == "rows" else result.extra[name]
-            if value > 0:  # Ray refuses 0
-                counter.inc(value)
 
 
 def run_units(
@@ -99,7 +75,6 @@ def run_units(
     read: Callable[[pa.Table], pa.Table] | None = None,
     unit_name: str = "rows",
     places: Places | None = None,
-    root: Location | None = None,
     check: Callable[[Mapping[int, UnitResult]], None] = lambda results: None,
 ) -> dict[int, UnitResult]:
     """Do the units that are not done; returns the results of all.
@@ -116,11 +91,11 @@ def run_units(
         read: turns a unit's table into the table the worker gets, ahead of it, in actors of its own.
         unit_name: what the rows are, for the progress line.
         places: where each unit leaves its marker, and under which number; none: in the job's run directory, its own.
-        root: what the units' files are named from; none: the run directory of their markers.
         check: called with all results so far, after each; may raise to stop early.
     """
     import ray.data
 
+    places = places or In(job.run.root)
     results = {n: r for n, r in done.items() if n in units}
     todo = [n for n in sorted(units) if n not in results]
     finished = sum(rows[n] for n in results)
@@ -142,7 +117,7 @@ def run_units(
             )
         data = data.map_batches(
             _UnitActor,
-            fn_constructor_args=(make, tuple(args), places or In(job.run.root), stage, pool.threads),
+            fn_constructor_args=(make, tuple(args), places, stage, pool.threads),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=pool.cpus,
@@ -159,11 +134,11 @@ def run_units(
             results[result.unit] = result
             shown.advance(rows[result.unit])
             check(results)
-    until_listed(stage, results, places or In(job.run.root), root)
+    until_listed(stage, results, places)
     return results
 
 
-def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places, root: Location | None = None) -> None:
+def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places) -> None:
     """Wait until listings show every file of the units: a shared file system may show late what another machine wrote,
     and what comes next goes by listings.
 
@@ -173,9 +148,10 @@ def until_listed(stage: str, results: Mapping[int, UnitResult], places: Places, 
     wanted: dict[str, tuple[Location, set[str]]] = {}
     for unit, result in results.items():
         run, number = places(unit)
-        for place, file in (*((root or run, f) for f in result.files), (run, marker_of(stage, number))):
+        for file in (*result.files, marker_of(stage, number)):
             folder, _, name = file.rpartition("/")
-            wanted.setdefault((place / folder).path, (place / folder, set()))[1].add(name)
+            listed = run / folder if folder else run
+            wanted.setdefault(listed.path, (listed, set()))[1].add(name)
     until = time.monotonic() + LISTING_SECONDS
     for listed, names in wanted.values():
         while absent := names - set(listed.names()):

@@ -22,9 +22,9 @@ from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.digest import digest_text, table_digest
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.metrics import sharpness
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, total
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._job import Job, Pool, pool_for
-from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages._outcome import Outcome, worker_seconds
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.storage import Location
@@ -50,13 +50,14 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     pool = pool_for(job, config.decode.workers, "decode", limit=len(pieces))
     augmented, decoded = job.run.folder("augmented"), job.run.folder("decoded")
     if config.select.which != "lds+sharpness":
-        counts, digest = total(_decode(job, pieces, done, pool, "augmented", job))
-        return Outcome(counts, digest, {"sharpness": _quartiles(augmented)})
+        all_decoded = _decode(job, pieces, done, pool, job.run, "augmented/")
+        return Outcome.of(all_decoded, {"sharpness": _quartiles(augmented)})
 
     # A run directory of its own for the first half: its markers lie beside its files, and are deleted with them
-    first = replace(job, run=RunDir(decoded))
-    before = first.run.finished_units("decode")
-    parts = [(u.files[0], u.file_rows[0]) for u in _decode(job, pieces, before, pool, "decoded", first)]
+    first = RunDir(decoded)
+    before = first.finished_units("decode")
+    all_decoded = _decode(job, pieces, before, pool, first, "")
+    parts = [(u.files[0], u.file_rows[0]) for u in all_decoded]
     bound = sharpest(decoded, config.decode.sharpest)
     results = run_units(
         job,
@@ -66,10 +67,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         done,
         replace(pool, gpus=0.0),
         SharpestWorker,
-        (bound, job.run.root),
+        (bound, decoded, job.run.root),
         unit_name="images",
     )
-    counts, digest = total(results.values())
     resumed = sum(unit.counts.rows_in for unit in before.values())
     facts = {
         "rows_resumed": resumed,
@@ -77,20 +77,21 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         "least_sharpness": bound[0],
         "sharpness_before": _quartiles(decoded),
         "sharpness": _quartiles(augmented),
+        **worker_seconds([*all_decoded, *results.values()]),
     }
-    return Outcome(counts, digest, facts, processed=counts.rows_in - resumed)
+    return Outcome.of(results.values(), facts, processed=sum(rows for _, rows in parts) - resumed)
 
 
 def _decode(
-    job: Job, pieces: list[pa.Table], done: Mapping[int, UnitResult], pool: Pool, folder: str, marked: Job
+    job: Job, pieces: list[pa.Table], done: Mapping[int, UnitResult], pool: Pool, out: RunDir, folder: str
 ) -> list[UnitResult]:
-    """Decode slices of the selected candidates to `folder` of the run; the markers go where `marked` runs."""
+    """Decode slices of the selected candidates to a folder, "" or ending in /, of the run directory `out`."""
     import ray
 
     config = job.config
     keys, train = read_latents(job, "train")
     results = run_units(
-        marked,
+        replace(job, run=out),
         "decode",
         dict(enumerate(pieces)),
         {n: len(t) for n, t in enumerate(pieces)},
@@ -103,12 +104,11 @@ def _decode(
             job.run.folder("train/vae.safetensors"),
             config.decode.batch_size,
             config.score.interpolation,
-            job.run.root,
+            out.root,
             pool.gpus > 0,
             folder,
         ),
         unit_name="images",
-        root=job.run.root,
     )
     return [results[n] for n in sorted(results)]
 
@@ -125,7 +125,7 @@ class DecodeWorker:
         interpolation: Interpolation,
         run: Location,
         gpu: bool,
-        folder: str = "augmented",
+        folder: str = "augmented/",
     ):
         from ldsaug_ray.vae import load_vae
 
@@ -150,19 +150,19 @@ class DecodeWorker:
                 "sharpness": sharpness(images),
             }
         )
-        file = f"{self.folder}/part-{unit:06d}.parquet"
+        file = f"{self.folder}part-{unit:06d}.parquet"
         (self.run / file).write_table(table.replace_schema_metadata(HUGGING_FACE))
         return UnitResult(unit, Counts(len(selected), len(table)), table_digest(table), (file,), (len(table),))
 
 
 class SharpestWorker:
-    """Passes on what is sharp enough; one part of `decoded/` a call."""
+    """Passes on what is sharp enough; one part of `decoded` a call."""
 
-    def __init__(self, bound: Bound, run: Location):
-        self.bound, self.run = bound, run
+    def __init__(self, bound: Bound, decoded: Location, run: Location):
+        self.bound, self.decoded, self.run = bound, decoded, run
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
-        decoded = (self.run / part["file"][0].as_py()).read_table()
+        decoded = (self.decoded / part["file"][0].as_py()).read_table()
         least, last = self.bound
         sharp, candidate = decoded["sharpness"].to_numpy(), decoded["candidate"].to_numpy()
         kept = decoded.filter(pa.array((sharp > least) | ((sharp == least) & (candidate <= last))))

@@ -12,7 +12,7 @@ from ldsaug_ray.columns import matrix, vectors
 from ldsaug_ray.digest import table_digest
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.images import image_array
-from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.rundir import Counts, UnitResult
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
@@ -22,8 +22,7 @@ from ldsaug_ray.storage import Location
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """Encode every prepared image."""
     results = encode_parts(job, image_parts(job), job.run.root, job.run.folder("train/vae.safetensors"), done)
-    counts, digest = total(results.values())
-    return Outcome(counts, digest, {"latent_dim": int(next(iter(results.values())).extra["latent_dim"])})
+    return Outcome.of(results.values(), {"latent_dim": int(next(iter(results.values())).extra["latent_dim"])})
 
 
 def encode_parts(

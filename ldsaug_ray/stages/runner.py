@@ -158,18 +158,8 @@ def _work(job: Job, stage: str, fingerprint: str, function: StageFunction) -> No
         outcome.digest,
         seconds,
         processed,
-        **{"rows_resumed": resumed, **_spent(job.run, stage), **outcome.facts},
+        **{"rows_resumed": resumed, **outcome.facts},
     )
-
-
-def _spent(run: RunDir, stage: str) -> dict[str, float]:
-    """Seconds of all its actors at work, and of their CPUs; interrupted attempts too."""
-    extra = [unit.extra for unit in run.finished_units(stage).values()]
-    return {
-        f"worker_{name}": round(sum(e[name] for e in extra), 3)
-        for name in ("seconds", "cpu_seconds")
-        if extra and all(name in e for e in extra)
-    }
 
 
 def _check_current(job: Job, names: Sequence[str]) -> None:

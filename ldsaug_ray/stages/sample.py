@@ -26,7 +26,7 @@ from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
 from ldsaug_ray.pipeline import SAMPLE, STAGES
 from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver, total
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._session import ray_session
@@ -153,9 +153,8 @@ def _draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult
         ),
         unit_name="images",
     )
-    counts, digest = total(results.values())
     known = {"model": request.model, "weights": job.run.require(request.model, "digest"), "seed": request.seed}
-    return Outcome(counts, digest, {**known, "format": settings.format, "prior": settings.prior, **facts})
+    return Outcome.of(results.values(), {**known, "format": settings.format, "prior": settings.prior, **facts})
 
 
 class SampleWorker:
@@ -298,4 +297,4 @@ def _encoded_again(job: Job, request: Request) -> Job:
 
 def _encode(inner: Job, job: Job, request: Request, done: Mapping[int, UnitResult]) -> Outcome:
     parts = image_parts(job, "train")
-    return Outcome(*total(encode_parts(inner, parts, job.run.root, request.weights, done).values()))
+    return Outcome.of(encode_parts(inner, parts, job.run.root, request.weights, done).values())

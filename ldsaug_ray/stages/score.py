@@ -24,7 +24,7 @@ from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
 from ldsaug_ray.lds.shards import Frame, cut
 from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import RunDir, UnitResult, total
+from ldsaug_ray.rundir import RunDir, UnitResult
 from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._index import choice, open_index
 from ldsaug_ray.stages._job import Job, pool_for
@@ -156,7 +156,7 @@ def _score(
         if run is not runs[0]:  # the same units, whose files the workers wrote there too
             until_listed("score", carrier, In(run.root))
         results = carrier if run is runs[0] else run.finished_units("score")
-        counts, digest = total(results.values())
+        found = Outcome.of(results.values())
         facts: dict[str, Any] = {
             "sigma": bandwidth.sigma,
             "sigma_rule": bandwidth.rule,
@@ -171,7 +171,8 @@ def _score(
         if kind:
             widths = [result.extra["interval"] for result in results.values()]
             facts |= {"index": kind, "interval_width": float(np.median(widths))}
-        outcomes.append(Outcome(counts, digest_text(add_digests([int(digest, 16), digest_held_out])), facts))
+        both = digest_text(add_digests([int(found.digest, 16), digest_held_out]))
+        outcomes.append(replace(found, digest=both, facts={**found.facts, **facts}))
     return outcomes
 
 

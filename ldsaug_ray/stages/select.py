@@ -7,7 +7,7 @@ With `select.which: random` the rules say how many, and chance which; with `none
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,18 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         return Outcome(Counts(n, 0, n), digest_text(0), {**facts, **dict.fromkeys(_OF_THE_RULES), "rules": {}})
     files = job.run.folder("scores").files(".parquet")
     with bar(job.console, "select", n, "candidates") as shown:
-        selection, ids = choose(job.config, job.run, shown.advance)
+
+        def tables() -> Iterator[pa.Table]:
+            for file in files:
+                table = file.read_table(["candidate", _score(settings)])
+                yield table
+                shown.advance(len(table))
+
+        selection, ids = choose(job.config, job.run, tables())
         digests = []
         for k, file in enumerate(files):
             table = file.read_table()
-            keep = np.isin(table["candidate"].to_numpy(), ids, assume_unique=True)
+            keep = among(ids, table["candidate"].to_numpy())
             if keep.any():
                 kept = table.filter(pa.array(keep)).sort_by("candidate")
                 (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
@@ -65,33 +72,29 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     return Outcome(Counts(n, len(ids), n - len(ids)), digest_text(add_digests(digests)), facts)
 
 
-def choose(
-    config: Config, scored: RunDir, seen: Callable[[int], None] = lambda rows: None
-) -> tuple[Selection, NDArray[np.int64]]:
+def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> tuple[Selection, NDArray[np.int64]]:
     """What the rules keep, and the candidates, ascending, that become A: the same, or as many drawn at random.
 
     Args:
         config: the settings.
         scored: has `scores/` and `held_out/`.
-        seen: called with the rows of each file that was read.
+        tables: all of `scores/`, with the candidate and the score that they are ranked by.
 
     Raises:
         NothingSelectedError, InputError: as `run`.
     """
     settings, n = config.select, scored.require("score", "rows_out")
-    score = _score(settings)
-
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for file in scored.folder("scores").files(".parquet"):
-            table = file.read_table(["candidate", score])
-            yield table["candidate"].to_numpy(), table[score].to_numpy()
-            seen(len(table))
-
-    alphas = len(config.score.alphas)
-    selection = select(chunks(), n, settings, n_alphas=alphas, held_out=held_out_scores(scored))
+    score, alphas = _score(settings), len(config.score.alphas)
+    chunks = ((table["candidate"].to_numpy(), table[score].to_numpy()) for table in tables)
+    selection = select(chunks, n, settings, n_alphas=alphas, held_out=held_out_scores(scored))
     if settings.which == "random":
         return selection, random_candidates(n, len(selection.ids), config.seed)
     return selection, selection.ids
+
+
+def among(ids: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some candidates are among `ids`, ascending. (`numpy.isin` would sort all ids for every file.)"""
+    return np.searchsorted(ids, candidates, "right") > np.searchsorted(ids, candidates)
 
 
 def _score(settings: Select) -> str:

@@ -144,6 +144,7 @@ def train_on(
     storage.make_folder()
     monitor: Any = beside_driver(_Monitor)
     task = Task(
+        stage=stage,
         root=root,
         storage=storage,
         settings=settings,

@@ -260,10 +260,11 @@ def _shared(job: Job, search: Search, donors: Sequence[RunDir], scorings: Mappin
         latents.attributes[:, columns],
         np.stack(test, axis=1).astype(np.int8) if test else np.empty((0, 0), np.int8),
         search.config.seed,
+        search.measures_of_a,
     )
     places = {key: run.root for key, run in scorings.items()}
     donated = [donor.root for donor in donors]
-    return Shared(search, donated, places, latents.keys, real, board, os.getcwd(), job.verbose)
+    return Shared(search, donated, places, real, board, os.getcwd(), job.verbose)
 
 
 def _at_once(search: Search) -> int:

@@ -88,7 +88,8 @@ def test_identity_is_of_what_the_numbers_depend_on(tmp_path):
     digests = {"encode": "a"}
     same = plan(tmp_path).identity(POINT, digests)
     assert plan(tmp_path, "tune.trials=99", "finetune.workers.count=2").identity(POINT, digests) == same
-    assert plan(tmp_path, objectives=[{"a_likelihood": 2}]).identity(POINT, digests) == same
+    assert plan(tmp_path, objectives=[{"a_nearer": 2}]).identity(POINT, digests) == same
+    assert plan(tmp_path, objectives=[{"a_likelihood": 1}]).identity(POINT, digests) != same  # it was not measured
     assert plan(tmp_path).identity(POINT, {"encode": "b"}) != same
     assert plan(tmp_path, "score.n_candidates=999").identity(POINT, digests) != same
     assert plan(tmp_path, evaluate=EXTRACTOR, objectives=[{"frechet": 1}]).identity(POINT, digests) != same
@@ -108,6 +109,7 @@ def test_what_evaluation_draws_counts(tmp_path):
     made = {"evaluate": EXTRACTOR, "objectives": [{"frechet": 1}]}
     same = plan(tmp_path, **made).identity(POINT, digests)
     assert plan(tmp_path, "sample.n=9", **made).identity(POINT, digests) == same
+    assert plan(tmp_path, **{**made, "objectives": [{"coverage": 1}]}).identity(POINT, digests) == same
     assert plan(tmp_path, "sample.prior=kde", **made).identity(POINT, digests) != same
 
 

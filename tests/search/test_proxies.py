@@ -34,7 +34,7 @@ def log_density(centres: np.ndarray, sigma: float) -> np.ndarray:
 def test_measures_of_a_small_a():
     a, seen = candidates(15), real()
     members = interpolate(TRAIN, a.i, a.j, a.alpha, "linear")
-    found = seen.measures_of(a, "linear", 0)
+    found = seen.measures_of(a, "linear")
     both = log_density(np.concatenate([TRAIN, members]), seen.sigma)
     assert found["a_likelihood"] == pytest.approx((both - log_density(TRAIN, seen.sigma)).mean(), abs=1e-5)
     share = ((1 - a.alpha) * (LABELS[a.i, 0] > 0) + a.alpha * (LABELS[a.j, 0] > 0)).mean()
@@ -45,19 +45,27 @@ def test_measures_of_a_small_a():
 
 def test_of_a_large_a_a_sample_is_measured(monkeypatch):
     a, seen = candidates(3000), real()
-    whole = seen.measures_of(a, "linear", 0)
+    whole = seen.measures_of(a, "linear")
     monkeypatch.setattr(proxies, "COMPARED", 1000)
-    some = seen.measures_of(a, "linear", 0)
-    assert some == seen.measures_of(a, "linear", 0)
+    some = seen.measures_of(a, "linear")
+    assert some == seen.measures_of(a, "linear")
     assert some != whole
     for name, tolerance in (("a_likelihood", 0.05), ("a_attribute_gap", 0.05), ("a_nearer", 0.1)):
         assert some[name] == pytest.approx(whole[name], abs=tolerance)
 
 
+def test_what_is_not_asked_for_is_not_measured(monkeypatch):
+    a, seen = candidates(30), real()
+    whole = seen.measures_of(a, "linear")
+    monkeypatch.setattr(Real, "nearer", lambda *_: pytest.fail("not asked for"))
+    for name in ("a_likelihood", "a_attribute_gap"):
+        assert seen.measures_of(a, "linear", [name]) == {name: whole[name]}
+
+
 def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():
     seen = real()
     copies = Candidates(np.arange(N), np.arange(N), np.roll(np.arange(N), 1), np.full(N, 1e-6))
-    found = seen.measures_of(copies, "linear", 0)
+    found = seen.measures_of(copies, "linear")
     assert found["a_nearer"] == 1.0
     assert found["a_likelihood"] == pytest.approx(0.0, abs=1e-4)
 
@@ -65,7 +73,7 @@ def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():
 def test_without_attributes_or_held_out_latents():
     none = np.empty((N, 0), np.int8)
     assert (
-        Real.of(TRAIN, HELD_OUT, none, np.empty((0, 0), np.int8), 0).measures_of(candidates(5), "linear", 0)[
+        Real.of(TRAIN, HELD_OUT, none, np.empty((0, 0), np.int8), 0).measures_of(candidates(5), "linear")[
             "a_attribute_gap"
         ]
         is None

@@ -35,16 +35,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base(pictures: Path) -> Tree:
-    """Settings of a pipeline that runs in seconds; many small units give it a middle to be killed in."""
+    """Settings of a pipeline that runs in seconds; many small units give it a middle to be killed in. One actor each:
+    to start another costs more than the work; tests where the number matters ask for theirs."""
+    one = {"workers": {"count": 1}}
     optimisation = {"batch_size": 8, "checkpoint_every": 3, "log_every": 3}
     return {
-        "data": {"source": str(pictures), "resolution": 16, "train": 44, "test": 16, "part_rows": 16},
+        "data": {"source": str(pictures), "resolution": 16, "train": 44, "test": 16, "part_rows": 16, **one},
         "vae": {"latent_dim": 6, "channel_base": 128, "channel_max": 8, "mapping_layers": 1},
         "train": {"steps": 6, **optimisation},
         "finetune": {"steps": 30, "mixing": 1.0, **optimisation},
-        "encode": {"batch_size": 8},
-        "score": {"n_candidates": 4500, "part_candidates": 18},
-        "decode": {"part_rows": 32},
+        "encode": {"batch_size": 8, **one},
+        "score": {"n_candidates": 4500, "part_candidates": 18, **one},
+        "decode": {"part_rows": 32, **one},
+        "sample": one,
+        "evaluate": one,
         "report": {"samples": 4, "bands": 3},
     }
 

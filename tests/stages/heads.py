@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 RAY = str(Path(sys.executable).with_name("ray"))
+TOKEN = "0123456789abcdef0123456789abcdef"  # Ray wants 32 hexadecimal digits
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from heads import RAY, Head, free_port
+from heads import RAY, TOKEN, Head, free_port
 from mlflow import MlflowClient
 from ray._private.runtime_env.packaging import create_package
 from stages_helpers import Finished
@@ -23,7 +23,6 @@ from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.storage import Location
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "0123456789abcdef0123456789abcdef"
 METRICS = free_port()
 RUN = "s3://bucket/runs/celebahq"
 
@@ -122,8 +121,9 @@ def test_the_commands_of_the_readme(cluster, finished, server):
 
     begun = jobs.run(*where, "--no-wait", "--submission-id", "first", *entry, *small(finished))
     assert begun.returncode == 0, begun.stdout
+    for stage in ("train", "score"):
+        until(lambda stage=stage: re.search(rf'ray_ldsaug_rows_total\{{[^}}]*stage="{stage}"', metrics()) is not None)
     until(lambda: len(Location.of(f"{RUN}/_progress/score").files(".unit.json")) >= 20)
-    until(lambda: re.search(r'ray_ldsaug_rows_total\{[^}]*stage="\w+"', metrics()) is not None)
     stopped = jobs.run("ray", "job", "stop", *address, "first")
     assert stopped.returncode == 0, stopped.stdout
     assert "score" not in RunDir(Location.of(RUN)).manifest["stages"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from heads import Head, autoscaled, is_free
+from heads import TOKEN, Head, autoscaled, is_free
 from stages_helpers import manifest, merge, start
 
 from ldsaug_ray.config import Workers
@@ -17,7 +18,6 @@ from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.stages._job import pool_of
 
 FAKE_PORT = 6379
-TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 LAPTOP = {"CPU": 8, "memory": 1e10}
@@ -72,7 +72,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
 
 @pytest.mark.slow
 def test_a_cluster_that_will_not_do(head, copied, save, tmp_path, monkeypatch):
-    """GPUs that it has not, after the set time; a folder that one of its nodes does not see; a wrong token."""
+    """GPUs that it has not, after the set time; a wrong token; another Ray; a folder that one node does not see."""
     wanting = merge(copied, {"encode": {"workers": {"gpus": 1}}, "ray": {"wait_minutes": 0.01}})
     process = start("encode", save(merge(wanting, {"encode": {"batch_size": 7}})), cwd=tmp_path)
     output = process.communicate()[0]
@@ -90,6 +90,14 @@ def test_a_cluster_that_will_not_do(head, copied, save, tmp_path, monkeypatch):
     assert TOKEN[::-1] not in output
     assert "Traceback" not in output
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+
+    other = "import ray, sys; ray.__version__ = '2.59.0'; from ldsaug_ray.cli import main; sys.exit(main())"
+    settings = save(merge(copied, {"encode": {"batch_size": 7}}))
+    refused = subprocess.run([sys.executable, "-c", other, "encode", settings], capture_output=True, text=True)
+    assert refused.returncode == 1, refused.stderr
+    assert f"error: RAY_ADDRESS={head.address}: this Python is not the cluster's: Version mismatch" in refused.stderr
+    assert "Ray: 2.59.0" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
     hidden = f'mount -t tmpfs none {tmp_path / "run"} && exec "$@"'
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:

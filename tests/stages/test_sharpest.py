@@ -21,9 +21,9 @@ def test_exactly_the_sharpest_by_sharpness_then_candidate(tmp_path: Path, share:
     sharp = rng.integers(values, size=n).astype(np.float64)
     files = []
     for k, rows in enumerate(np.array_split(np.arange(n), 4)):
-        files.append(f"decoded/part-{k:06d}.parquet")
-        (run / files[-1]).write_table(pa.table({"candidate": candidate[rows], "sharpness": sharp[rows]}))
-    worker = SharpestWorker(sharpest(run / "decoded", share), run)
+        files.append(f"part-{k:06d}.parquet")
+        (run / "decoded" / files[-1]).write_table(pa.table({"candidate": candidate[rows], "sharpness": sharp[rows]}))
+    worker = SharpestWorker(sharpest(run / "decoded", share), run / "decoded", run)
     results = [worker(k, pa.table({"file": [file]})) for k, file in enumerate(files)]
     for result in results:
         result.counts.check("a unit")
