@@ -86,18 +86,20 @@ class Location:
 
     def files(self, suffix: str = "", *, recursive: bool = True) -> list[Location]:
         """Files below this folder whose name ends in `suffix`, sorted by path; none where there is no folder."""
-        with clear_errors("list", self):
-            selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
-            infos = self.fs.get_file_info(selector)
+        infos = self._listed(recursive)
         skip = len(self.path.rstrip("/")) + 1
         paths = sorted(i.path for i in infos if i.type == pafs.FileType.File and i.path.endswith(suffix))
         return [self / p[skip:] for p in paths]
 
     def names(self) -> list[str]:
         """What lies directly in this folder, files and folders, sorted; none where there is no folder."""
+        return sorted(i.base_name for i in self._listed(False))
+
+    def _listed(self, recursive: bool) -> list[pafs.FileInfo]:
         with clear_errors("list", self):
-            infos = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
-        return sorted(i.base_name for i in infos)
+            if isinstance(self.fs, pafs.PyFileSystem):  # fsspec may remember lists, but other machines write here too
+                self.fs.handler.fs.invalidate_cache()
+            return self.fs.get_file_info(pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True))
 
     def read_bytes(self) -> bytes:
         """The whole file."""

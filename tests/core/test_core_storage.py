@@ -84,6 +84,28 @@ def test_awkward_names(folder: Location, name: str) -> None:
         assert not file.exists()
 
 
+def test_lists_that_fsspec_remembers_are_asked_for_again() -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Remembering(MemoryFileSystem):
+        """As those of web services do."""
+
+        def find(self, path: str, *rest: object, **options: object) -> object:
+            if path not in self.dircache:
+                self.dircache[path] = super().find(path, *rest, **options)
+            return self.dircache[path]
+
+        def invalidate_cache(self, path: str | None = None) -> None:
+            self.dircache.clear()
+
+    here = Location(pafs.PyFileSystem(pafs.FSSpecHandler(Remembering(skip_instance_cache=True))), "/r", "remembering")
+    other = Location.of("memory:///r")  # on another machine
+    for name in ("a", "b"):
+        (other / name).write_bytes(b"")
+        assert here.names()[-1] == here.files()[-1].name == name
+    other.delete()
+
+
 def test_a_name_that_fsspec_takes_for_a_pattern_is_not_deleted() -> None:
     """It would delete `run1` where `run[1]` was meant."""
     root = Location.of(f"memory://{uuid.uuid4().hex}")
