@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import ray
 import yaml
+from ray._private.internal_api import memory_summary
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
@@ -72,6 +73,7 @@ def main() -> None:
                 table.add_row(kind, stage, *disturbed(calm, Run(Path(folder) / "run", calm), cluster, kind, stage))
                 Console(width=120).print(table)
     finally:
+        ray.shutdown()
         cluster.shutdown()
 
 
@@ -203,7 +205,7 @@ def fill_the_stores(cluster: Cluster) -> list[Any]:
 def spilled_bytes(held: list[Any]) -> float:
     """How much went to disk, of all nodes, while these were held."""
     del held
-    text = str(ray._private.internal_api.memory_summary(stats_only=True))
+    text = str(memory_summary(stats_only=True))
     ray.shutdown()
     spilled = sum(float(mib) * 2**20 for mib in re.findall(r"Spilled (\d+) MiB", text))
     assert spilled > 0, text

@@ -14,8 +14,9 @@ A stage of n rows in units of u rows on W workers is taken to last
 rate, bytes, driver, listing and start come from one worker a stage; two are then predicted and measured. u is what the
 settings make it for n. An exact score costs a candidate as much as there are latents: its rate is that measured, times
 the latents measured over n; and the n latents are read by the driver and sent to every worker's machine, which is added
-to start. select reads all scores on the driver. What is assumed: that workers do not disturb each other, and storage
-gives each its bandwidth.
+to start. select reads all scores on the driver; decode makes images of the share of candidates that it keeps. What is
+assumed: that workers do not disturb each other, storage gives each its bandwidth, and lists and markers as fast as the
+disk here; the source's own reading in prepare is not counted. Trainings take steps times what a step takes, whatever n.
 
 Last, all candidates of 10^8 are planned (parents and alpha, no scores), and the memory that this takes is printed.
 """
@@ -24,13 +25,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
@@ -47,7 +49,7 @@ from ldsaug_ray.stages.runner import run_stages
 
 STAGES = {"prepare": prepare, "encode": encode, "score": score, "decode": decode}
 FOLDERS = {"prepare": ("images",), "encode": ("images", "latents"), "score": ("scores",), "decode": ("augmented",)}
-SIZES = (10**6, 10**8, 10**9)
+SIZES = (30_000, 10**6, 10**8, 10**9)
 EMPTY_UNITS = 300
 CPUS = 8  # of a machine; they share its network
 PLANNED, LATENTS = 10**8, 10**8
@@ -69,7 +71,9 @@ class Measured:
         """Seconds that neither rows nor units account for, where one worker did it."""
         return max(0.0, self.seconds - self.rows / self.rate - self.units * self.listing)
 
-    def predicted(self, rows: int, unit: float, workers: int, driver: float, bandwidth: float, slower: float) -> float:
+    def predicted(
+        self, rows: float, unit: float, workers: int, driver: float, bandwidth: float, slower: float
+    ) -> float:
         """Seconds on so many workers, of rows that take `slower` times as long, in units of `unit` rows."""
         compute = rows * slower / (workers * self.rate)
         traffic = rows * self.bytes_a_row / (workers * bandwidth)
@@ -92,7 +96,9 @@ def measured(config: Config, run: RunDir, name: str, workers: int) -> Measured:
     run.finished_units(name), run.file_count(name)
     listing = time.perf_counter() - started
     rows, units = outcome.counts.rows_in, len(marks)
-    warm = units // 4
+    if units < 2:
+        raise SystemExit(f"{name} has one unit with these settings: there is no rate to measure; take more rows")
+    warm = max(1, units // 4)
     rate = (units - warm) * (rows / units) / (marks[-1] - marks[warm - 1])
     size = sum(f.info().size for folder in FOLDERS[name] for f in (run.root / folder).files())
     return Measured(rows, units, seconds, rate, size / rows, listing / units)
@@ -133,7 +139,9 @@ def plan(config: Config) -> None:
     for first in range(0, PLANNED, step):
         total += len(candidates(LATENTS, score.alphas, first, min(first + step, PLANNED), config.seed).id)
     assert total == PLANNED
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not ru_maxrss, which begins with that of the process that started this one
+    (peak_kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    peak = int(peak_kib) * 1024
     print(
         f"{total:,} candidates of {LATENTS:,} latents planned in units of {step:,} in "
         f"{time.perf_counter() - started:.1f} s; peak memory of the process {peak / 2**20:,.0f} MiB"
@@ -202,12 +210,20 @@ def report(
         table.add_column(f"n = {n:,}", justify="right")
     d = int(run.require("encode", "latent_dim"))
     select = run.require("select")
+    kept = select["rows_out"] / select["rows_in"]
     rows: dict[str, list[float]] = {}
     for name, m in one.items():
         exact = name == "score"
         title = "score, exact" if exact else name
         rows[title] = [
-            m.predicted(n, unit_of(config, name, n), asked.workers, driver, bandwidth, n / latents if exact else 1.0)
+            m.predicted(
+                n * (kept if name == "decode" else 1.0),
+                unit_of(config, name, n),
+                asked.workers,
+                driver,
+                bandwidth,
+                n / latents if exact else 1.0,
+            )
             + (2 * 4 * n * d / (CPUS * bandwidth) if exact else 0.0)
             for n in SIZES
         ]

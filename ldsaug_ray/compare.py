@@ -130,9 +130,12 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
         except MlflowException:
             raise InputError(f"compare: MLflow at {without_password(tracking_uri())} has no run {name}") from None
     if key := re.search(r"(?:^|/)([0-9a-f]{12})/?$", name):  # a search's trial, or its folder
-        of_trial = client.search_runs(experiments, f"tags.`ldsaug.trial` = '{key[1]}'")
-        if len(of_trial) == 1:
-            return of_trial[0]
+        of_trial = list(client.search_runs(experiments, f"tags.`ldsaug.trial` = '{key[1]}'"))
+        if "/" in name and len(of_trial) > 1:  # searches in other run directories had the same point
+            here = [run for run in of_trial if _same_place(run.data.tags.get("ldsaug.run_dir", ""), name)]
+            of_trial = here or of_trial
+        if of_trial:
+            return _sole(of_trial, name)
     manifest = Location.of(name) / "manifest.json"
     if manifest.exists():
         told = manifest.read_json()
@@ -155,10 +158,23 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
             f"compare: {name} is no run id, run name or run directory that MLflow at "
             f"{without_password(tracking_uri())} knows"
         )
+    return _sole(found, name)
+
+
+def _sole(found: Sequence[Run], name: str) -> Run:
+    """The one run that was found; raises InputError where there are several."""
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found[:5])
         raise InputError(f"compare: {len(found)} runs are named {name}; give the id: {ids}{', …' * (len(found) > 5)}")
     return found[0]
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two run directories are one; not where no installed library opens one of them."""
+    try:
+        return Location.of(one).path.rstrip("/") == Location.of(other).path.rstrip("/")
+    except StorageError:
+        return False
 
 
 def _as_compared(run: Run) -> Compared:

@@ -23,7 +23,7 @@ class InputError(LdsaugError):
 
 
 class StorageError(LdsaugError):
-    """The run directory cannot be read or written."""
+    """The run directory cannot be read or written, or what a stage reads from elsewhere cannot be looked at."""
 
 
 class NothingSelectedError(LdsaugError):

@@ -26,6 +26,8 @@ from ldsaug_ray.secrets import without_password, without_passwords
 from ldsaug_ray.storage import Location, clear_errors
 
 _READERS = 32
+_OF_SEARCHES = ("search", "trials", "scorings", "baseline")
+CHECKPOINTS = "ray"  # folder of Ray Train in that of a stage
 _ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
 
 
@@ -199,8 +201,11 @@ class RunDir:
         self._write_manifest()
 
     def file_count(self, stage: str) -> int:
-        """Files of a stage and its markers: fewer than when it was completed means that some were deleted since."""
-        return sum(len((self.root / folder).files()) for folder in (*KEPT[stage].writes, f"_progress/{stage}"))
+        """Files of a stage and its markers, without checkpoints, which go once it is complete: fewer than it had then
+        means that some were deleted since."""
+        folders = [self.root / folder for folder in (*KEPT[stage].writes, f"_progress/{stage}")]
+        apart = {folder.path: f"{folder.path}/{CHECKPOINTS}/" for folder in folders}
+        return sum(not file.path.startswith(apart[f.path]) for f in folders for file in f.files())
 
     def create(self) -> None:
         """Make the folder and its manifest, where they are not there yet.
@@ -321,6 +326,8 @@ def open_run_dir(
         if other and create:
             for stage in reversed(STAGES):
                 run.reset(stage)
+            for folder in _OF_SEARCHES:
+                (root / folder).delete()
             run.manifest = {"format": FORMAT, "stages": {}}
             run._write_manifest()
     if create:

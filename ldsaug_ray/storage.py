@@ -11,6 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +138,16 @@ class Location:
 
     def write_bytes(self, data: bytes | pa.Buffer) -> None:
         """Replace the file, atomically."""
-        with self._replacing() as path, self.fs.open_output_stream(path) as f:
-            f.write(data)
+
+        def write() -> None:
+            with self._replacing() as path, self.fs.open_output_stream(path) as f:
+                f.write(data)
+
+        if self.is_local:
+            write()
+        else:  # An object is replaced when its stream is closed, by Arrow too where a signal ends the writer half-way.
+            with ThreadPoolExecutor(1) as thread:  # Signals go to the main thread, which waits for this one
+                thread.submit(write).result()
 
     def write_json(self, value: Any) -> None:
         """Replace the file by indented JSON, atomically."""

@@ -33,7 +33,8 @@ def objective_values(objectives: Objectives, measures: Mapping[str, float | None
         for measure, weight in objective.items():
             value = measures.get(measure)
             if value is None:
-                raise InputError(f"tune.objectives: {measure} has no value for these images; see the trial's notes")
+                where = "" if measure in OF_A else "; evaluate/metrics.json of the trial tells why"
+                raise InputError(f"tune.objectives: {measure} has no value for these images{where}")
             total += weight * (-value if measure in MORE_IS_BETTER else value)
         values.append(total)
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ldsaug_ray.config import Config
@@ -74,8 +75,14 @@ class Search:
         rungs = asha.model_dump() if asha.grace_steps is not None else None
         measured = None
         if self.trains and config.evaluate.extractor is not None:
-            measured = STAGES["evaluate"].fingerprint(config, {}, extractor_stamp(config.evaluate.extractor))
+            measured = STAGES["evaluate"].fingerprint(config, {}, self._extractor)
         return fingerprint([identity(config), digests, rungs, measured, self.measures_of_a])
+
+    @cached_property
+    def _extractor(self) -> str:
+        """Looked at once: where the file goes away later, that is no matter of a trial's settings."""
+        assert self.config.evaluate.extractor is not None
+        return extractor_stamp(self.config.evaluate.extractor)
 
     @property
     def measures_of_a(self) -> list[str]:

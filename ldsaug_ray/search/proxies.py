@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,7 +28,7 @@ from ldsaug_ray.search.objectives import OF_A
 
 COMPARED = 10_000  # members of A that are measured
 NEAREST = 1_000  # of these, as many are compared with the training latents
-HELD_OUT = 2_000  # real latents that A is compared with
+HELD_OUT = 2_000  # real latents that A is compared with, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +37,13 @@ class Real:
 
     Attributes:
         train: float32[N, d], training latents, which parents are rows of.
-        held_out: float32[H, d], of test images.
+        held_out: float32[H, d], of test images, or of a random sample of `HELD_OUT` of them.
         labels: int8[N, C] of the training images, one column an attribute: 1, -1, or 0 where not known.
         real_labels: int8[T, C] of the test images.
         sigma: bandwidth of a_likelihood; none where the training latents have no likeliest one, or it is not asked for.
         log_density: float64[H], log mean kernel of the held-out latents under the training latents; for a_likelihood.
         gaps: float64[H], distances of the held-out latents to the nearest training latent, ascending; for a_nearer.
+        lacks: measure -> why it has no value for any A, of the measures that are asked for.
     """
 
     train: NDArray[np.float32]
@@ -53,6 +53,7 @@ class Real:
     sigma: float | None
     log_density: NDArray[np.float64]
     gaps: NDArray[np.float64]
+    lacks: Mapping[str, str]
 
     @classmethod
     def of(
@@ -64,23 +65,35 @@ class Real:
         seed: int,
         names: Collection[str] = OF_A,
     ) -> Real:
-        """Measure of the real latents what the measures `names` of A need; of more than `HELD_OUT` held-out latents the
-        first are taken.
+        """Measure of the real latents what the measures `names` of A need; of more than `HELD_OUT` held-out latents a
+        random sample is taken, by the seed.
+
+        Args:
+            train, held_out, labels, real_labels: as the attributes, `held_out` of all test images, in any order.
+            seed: of the sample, and of the latents that a bandwidth is sought with.
+            names: of the measures that will be asked for.
 
         Raises:
             InputError: there are no held-out latents.
         """
-        held_out = held_out[:HELD_OUT]
         if not len(held_out):
             raise InputError("a search compares with held-out real latents; data.test must not be 0")
+        # not the first: images are in the order of their keys, which begin with folders or classes
+        held_out = held_out[np.sort(np.random.default_rng([seed, 1]).permutation(len(held_out))[:HELD_OUT])]
         sigma, log_density, gaps = None, np.empty(0), np.empty(0)
+        lacks: dict[str, str] = {}
         if "a_likelihood" in names:
-            with suppress(InputError):
+            try:
                 sigma = resolve_sigma(train, Score(sigma=Sigma(rule="leave_one_out")), seed).sigma
                 log_density = score_points(train, held_out, [sigma])[:, 0]
+            except InputError as e:
+                sigma = None
+                lacks["a_likelihood"] = f"its bandwidth is that of leave_one_out, whatever score.sigma.rule: {e}"
+        if "a_attribute_gap" in names and (why := _unlabelled(labels, real_labels)):
+            lacks["a_attribute_gap"] = why
         if "a_nearer" in names:
             gaps = np.sort(nearest_training(train, held_out).distances)
-        return cls(train, held_out, labels, real_labels, sigma, log_density, gaps)
+        return cls(train, held_out, labels, real_labels, sigma, log_density, gaps, lacks)
 
     @cached_property
     def _index(self) -> LatentIndex:
@@ -143,6 +156,18 @@ class Real:
         mine = np.array([self._known[key] for key in keys])
         below, upto = (np.searchsorted(self.gaps, mine, side=side) for side in ("left", "right"))
         return float(1 - (below + upto).mean() / (2 * len(self.gaps)))
+
+
+def _unlabelled(labels: NDArray[np.int8], real_labels: NDArray[np.int8]) -> str:
+    """Why no A has an attribute gap, of labels int8[N, C] and int8[T, C]; nothing where one may have."""
+    if not labels.shape[1]:
+        return "evaluate.attributes names none"
+    for column, (of_train, of_test) in enumerate(zip(labels.T, real_labels.T, strict=True)):
+        if not of_test.any():
+            return f"no test image has a label of evaluate.attributes[{column}]"
+        if np.count_nonzero(of_train) < 2:
+            return f"no two training images have a label of evaluate.attributes[{column}]"
+    return ""
 
 
 def label_gap(parents: NDArray[np.int8], alphas: NDArray[np.float64], real: NDArray[np.int8]) -> float | None:

@@ -21,6 +21,8 @@ Point = Mapping[str, Any]  # dotted name -> value
 MOST_POINTS = 100_000  # of a grid
 MOST_SCORINGS = 256
 TRIES = 64  # combinations with a value that is not possible by itself
+DRAWS = 1000  # in a row without a new point: hardly any are left
+INSIDE = (3 - 5**0.5) / 2  # of a range; irrational, so that between whole ends it is no whole number
 _SHARED = (
     "run_dir",
     "seed",
@@ -81,8 +83,10 @@ class Dimension:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """What a check must try: every value, or both ends."""
-        return self.values if self.values is not None else (self.at(0.0), int(self.high) if self.whole else self.high)
+        """What a check must try: every value; or both ends, and last, where any number is meant, one between them."""
+        if self.values is not None:
+            return self.values
+        return (self.at(0.0), int(self.high)) if self.whole else (self.at(0.0), self.high, self.at(INSIDE))
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,20 @@ class Space:
         return [dict(zip(names, point, strict=True)) for point in points]
 
     def random(self, n: int, seed: int) -> list[Point]:
-        """n points; the k-th depends on the seed and k alone."""
-        points: list[Point] = []
-        for k in range(n):
+        """n different points, or as many as there are: the k-th draw depends on the seed and k alone, and of equal
+        ones the first counts, so that more points begin with the same ones."""
+        found: dict[str, Point] = {}
+        k = last = 0
+        while len(found) < min(n, self.size) and k - last < DRAWS:
             u = np.random.default_rng([seed, k]).random(len(self.dimensions))
-            points.append({d.name: d.at(float(x)) for d, x in zip(self.dimensions, u, strict=True)})
-        return points
+            point = {d.name: d.at(float(x)) for d, x in zip(self.dimensions, u, strict=True)}
+            k += 1
+            if (text := json.dumps(point)) not in found:
+                found[text], last = point, k
+        if len(found) < n and self.size <= MOST_POINTS:  # the few that are hard to meet by chance
+            for other in self.grid():
+                found.setdefault(json.dumps(other), other)
+        return list(found.values())[:n]
 
     def scorings(self) -> list[Point]:
         """Every combination of what changes the scores: each is scored once, whatever trials take it."""
@@ -182,25 +194,37 @@ class Source:
 
 
 def check_values(source: Source, space: Space) -> None:
-    """Try every value: with the others as they stand, else with others of the space. A combination that is not possible
-    is a trial that fails; a value that never is, and scores that cannot be made, are said before work starts.
+    """Try every value, of a range some: with the others as they stand, else with others of the space. A combination
+    that is not possible is a trial that fails; a value that never is, and scores that cannot be made, are said before
+    work starts.
 
     Raises:
         ConfigError: a name is unknown, a value is not possible, or a combination of `score`'s is not.
     """
     others = space.random(TRIES, 0)
-    for dimension in space.dimensions:
-        for value in dimension.ends:
-            try:
-                source.config({dimension.name: value})
-            except ConfigError as e:
-                if not any(_possible(source, {**other, dimension.name: value}) for other in others):
-                    raise e from None
+    for d in space.dimensions:
+        for value in d.ends:
+            wrong = _wrong(source, d.name, value, others)
+            if wrong is None:
+                continue
+            between = d.values is None and d.low < value < d.high  # both ends are possible, then: they come first
+            if between and _wrong(source, d.name, round(value), others) is None:
+                raise ConfigError(f"{wrong}; a range of whole numbers needs `whole: true`")
+            raise wrong
     scorings = space.scorings()
     if len(scorings) > MOST_SCORINGS:
         raise ConfigError(f"tune.space asks for {len(scorings):,} scorings of all candidates; {MOST_SCORINGS} at most")
     for scoring in scorings:
         source.config(scoring)
+
+
+def _wrong(source: Source, name: str, value: Any, others: Sequence[Point]) -> ConfigError | None:
+    """Why a value is possible neither by itself nor with any of the `others`; none where it is."""
+    try:
+        source.config({name: value})
+    except ConfigError as e:
+        return None if any(_possible(source, {**other, name: value}) for other in others) else e
+    return None
 
 
 def _possible(source: Source, point: Point) -> bool:

@@ -1,7 +1,8 @@
 """Trials of a search as they are kept: `search/trials/KEY.json`, written when a trial starts and again when it ends.
 
 A trial is known by its point alone, so that a search that goes on, or one with more trials, finds what was done. What
-is made small is worked out from the measures when it is asked for: other objectives need no other trials.
+is made small is worked out from the measures when it is asked for. Trials that train have every measure: other
+objectives need no other trials. Those without training have only what their objectives ask for.
 """
 
 from __future__ import annotations

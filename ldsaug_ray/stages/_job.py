@@ -72,15 +72,18 @@ def pool_for(job: Job, workers: Workers, stage: str, *, limit: int | None = None
     """
     minutes = job.config.ray.wait_minutes if "RAY_ADDRESS" in os.environ else 0
     until = time.monotonic() + 60 * minutes
-    waited = False
+    waited, most = False, 0
     while True:
+        nodes = node_resources()
+        if len(nodes) > most:  # they come: the limit is on waiting for the next
+            most, until = len(nodes), time.monotonic() + 60 * minutes
         try:
-            pool = pool_of(workers, stage, node_resources(), limit=limit)
+            pool = pool_of(workers, stage, nodes, limit=limit)
         except ResourceError as e:
             if not minutes:
                 raise
             if time.monotonic() > until:
-                raise ResourceError(f"{e} (waited {minutes:g} minutes for nodes: ray.wait_minutes)") from None
+                raise ResourceError(f"{e} (waited {minutes:g} minutes for more nodes: ray.wait_minutes)") from None
             if not waited:
                 text = f"{e}; waiting for nodes, {minutes:g} minutes at most (ray.wait_minutes)"
                 job.console.print(text, highlight=False)

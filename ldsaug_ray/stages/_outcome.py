@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,14 @@ class Outcome:
 
     Attributes:
         processed: rows worked on, where that differs from rows_in (training sees an image many times).
+        cleanup: called once the manifest has the stage: what serves resuming alone must not go before.
     """
 
     counts: Counts
     digest: str
     facts: dict[str, Any] = field(default_factory=dict)
     processed: int | None = None
+    cleanup: Callable[[], None] = lambda: None
 
     @classmethod
     def of(cls, results: Iterable[UnitResult], facts: Mapping[str, Any] = {}, processed: int | None = None) -> Outcome:

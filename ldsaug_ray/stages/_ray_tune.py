@@ -24,7 +24,7 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.sampler import Sampler
 from ldsaug_ray.search.space import Point
-from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.search.trials import Trial, key_of
 from ldsaug_ray.stages._trial import Shared, Work
 
 NEVER = 2**31  # steps: a trial says itself when it is over
@@ -90,7 +90,7 @@ def _scheduler(asked: Tune, known: Sequence[Trial]) -> TrialScheduler:
     """Successive halving, with the rungs that trials of an earlier attempt have reached; or none."""
     if asked.asha.grace_steps is None:
         return FIFOScheduler()
-    scheduler = AsyncHyperBandScheduler(
+    scheduler = _Halving(
         time_attr="step",
         metric="objective",
         mode="min",
@@ -100,13 +100,39 @@ def _scheduler(asked: Tune, known: Sequence[Trial]) -> TrialScheduler:
     )
     controller: Any = None  # which it does not ask
     for trial in known:
-        as_tune_has_it: Any = SimpleNamespace(trial_id=trial.key)
+        as_tune_has_it: Any = SimpleNamespace(config={"point": trial.point})
         scheduler.on_trial_add(controller, as_tune_has_it)
         for step, measures in trial.curve:
             with suppress(InputError):  # of these objectives it has no value
                 value = objective_values(asked.objectives, measures)[0]
                 scheduler.on_trial_result(controller, as_tune_has_it, {"step": step, "objective": value})
     return scheduler
+
+
+class _Halving(AsyncHyperBandScheduler):
+    """Knows trials by their point: one that is tried again, or goes on with another attempt, is not judged once more,
+    and by itself, at the rungs that it has passed.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Called by Tune, as the others."""
+        super().on_trial_add(tune_controller, _by_point(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether it goes on."""
+        return str(super().on_trial_result(tune_controller, _by_point(trial), result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """It is over."""
+        super().on_trial_complete(tune_controller, _by_point(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """It is taken out."""
+        super().on_trial_remove(tune_controller, _by_point(trial))
+
+
+def _by_point(trial: Any) -> Any:
+    return SimpleNamespace(trial_id=key_of(trial.config["point"]))
 
 
 class LdsTrial(tune.Trainable):

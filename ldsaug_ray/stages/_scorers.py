@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import table_digest
+from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
 from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
@@ -234,7 +235,13 @@ def holders(job: Job, shards: Sequence[Any], frame: Frame) -> list[Any]:
     config, settings = job.config, job.config.score
     # A trace of a CPU keeps them off nodes that offer none. With more, those of a lost node might find no place.
     asked = settings.workers.model_copy(update={"count": len(shards), "cpus": 0.01})
-    pool = pool_for(job, asked, "score")
+    try:
+        pool = pool_for(job, asked, "score")
+    except ResourceError as e:
+        raise ResourceError(
+            f"{e}. {len(shards)} shards of the latents are {len(shards)} actors: a larger score.shard_latents makes "
+            "fewer, a fraction as score.workers.gpus lets some share a GPU"
+        ) from None
     options: dict[str, Any] = {
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus or None,

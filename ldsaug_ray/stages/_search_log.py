@@ -29,6 +29,7 @@ from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import Status, Tracker, first_line
 
 TRIAL, STATE, BEST = "ldsaug.trial", "ldsaug.state", "ldsaug.best"
+IDENTITY = "ldsaug.identity"  # of what the numbers depend on
 SOUGHT = "ldsaug.sought"  # by which objectives: those of a later search may be others
 AGAIN_SECONDS = 30.0  # a server that did not answer is left alone so long
 _OBJECTIVES = ("objective", "second objective")
@@ -39,7 +40,7 @@ class SearchLog:
     """MLflow's runs of a search; a context, which ends them as what they were. Nothing where tracking is off."""
 
     def __init__(self, job: Job, search: Search):
-        self._job, self._search = job, search
+        self._job, self.search = job, search
         self._parent: Tracker | None = None
         if search.config.tracking.enabled:
             tags = {"ldsaug.search": job.run.root.name}
@@ -96,17 +97,18 @@ class SearchLog:
 
         def compare() -> None:
             there = {
-                key: (tags.get(STATE), tags.get(SOUGHT)) for key, (_, tags) in self._parent_run.children(TRIAL).items()
+                key: tuple(map(tags.get, (STATE, SOUGHT, IDENTITY)))
+                for key, (_, tags) in self._parent_run.children(TRIAL).items()
             }
             over = (t for t in trials if t.state != "running" and t.identity)  # without one it never had a run
-            self._unsent |= {t.key: t for t in over if there.get(t.key) != (t.state, self._sought)}
+            self._unsent |= {t.key: t for t in over if there.get(t.key) != (t.state, self._sought, t.identity)}
 
         self._thread.submit(self._try, compare).result()
         self._thread.submit(self._send_all)
 
     def finish(self, trials: Sequence[Trial]) -> None:
         """Mark the best, log its model, and keep the page."""
-        best = self._search.best(trials)
+        best = self.search.best(trials)
         self._found_any = bool(best)
         if self._parent is None:
             return
@@ -129,7 +131,7 @@ class SearchLog:
                 del self._unsent[key]
 
     def _send(self, trial: Trial) -> None:
-        config = self._search.trial_config(trial.point)
+        config = self.search.trial_config(trial.point)
         if trial.key not in self._children or trial.key in self._ended:
             self._ended.discard(trial.key)
             self._children[trial.key] = self._parent_run.child(config, f"trial {trial.number}", TRIAL, trial.key)
@@ -137,18 +139,20 @@ class SearchLog:
         for step, measures in trial.curve:
             points: list[tuple[str, float, int]] = []
             with suppress(InputError):  # measured for other objectives
-                values = objective_values(self._search.config.tune.objectives, measures)
+                values = objective_values(self.search.config.tune.objectives, measures)
                 points = [(name, value, step) for name, value in zip(_OBJECTIVES, values, strict=False)]
             points += [(name, value, step) for name, value in measures.items() if value is not None]
             child.once(f"step-{step}", fingerprint([measures, self._sought]), partial(child.log_metrics, points))
         if trial.state == "running":
             return
-        if trial.state == "finished" and self._search.trains:
+        if trial.state in ("finished", "stopped") and self.search.trains:
             run = RunDir(Location.of(config.run_dir))
             child.send(config, run, _SENT, models=False)
-            child.once("files", run.require("evaluate", "digest"), partial(self._send_files, child, run))
+            last = "evaluate" if trial.state == "finished" else "select"
+            child.once("files", run.require(last, "digest"), partial(self._send_files, child, run))
         child.tag("ldsaug.why", trial.why[:5000])
         child.tag(SOUGHT, self._sought)
+        child.tag(IDENTITY, trial.identity)
         self._ended.add(trial.key)
         child.end("FINISHED" if trial.state in ("finished", "stopped") else "FAILED")
         child.tag(STATE, trial.state)  # last: it says that all was sent
@@ -166,7 +170,7 @@ class SearchLog:
 
     def _send_best(self, best: Sequence[Trial]) -> None:
         parent = self._parent_run
-        parent.send(self._search.config, self._job.run, ["prepare"])
+        parent.send(self.search.config, self._job.run, ["prepare"])
         parent.log_files(self._job.run.folder("search").files(recursive=False), "search")
         children = parent.children(TRIAL)
         for key, (child, tags) in children.items():
@@ -177,11 +181,11 @@ class SearchLog:
             return
         first = best[0]
         parent.tag("ldsaug.best_trial", first.key)
-        values = objective_values(self._search.config.tune.objectives, first.measures)
+        values = objective_values(self.search.config.tune.objectives, first.measures)
         parent.log_metrics([("best objective", values[0], first.number)])
-        if self._search.trains:
-            config = self._search.trial_config(first.point)
-            run, name = RunDir(Location.of(config.run_dir)), self._search.config.tune.register_as
+        if self.search.trains:
+            config = self.search.trial_config(first.point)
+            run, name = RunDir(Location.of(config.run_dir)), self.search.config.tune.register_as
             weights = run.folder("finetune/vae.safetensors")
             child, _ = children[first.key]
             child.once(

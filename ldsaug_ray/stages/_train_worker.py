@@ -80,14 +80,19 @@ class Task:
 
 
 def work(config: dict[str, Task]) -> None:
-    """A rank's whole life. An error meant for the user ends it: trying again would only meet it again."""
+    """A rank's whole life. An error meant for the user ends all: trying again would only meet it again."""
     import ray
+    import ray.train
 
     task = config["task"]
+    if ray.get(task.monitor.failure.remote()) is not None:  # of another rank, in the attempt before
+        return
     try:
         _Rank(task).train()
     except LdsaugError as e:
         ray.get(task.monitor.fail.remote(type(e).__name__, str(e)))
+        if ray.train.get_context().get_world_size() > 1:
+            raise  # or the other ranks would wait for this one
 
 
 def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None) -> DivergedError:

@@ -38,7 +38,7 @@ OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages tha
 # a trial that meets one of these has settings that cannot work; the search goes on
 _OF_ITS_SETTINGS = (NothingSelectedError, InputError, DivergedError, ConfigError)
 _COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
-KEPT_ROWS = 2**22  # of scores that an actor keeps in memory, 40 bytes each
+KEPT_BYTES, ROW_BYTES = 160 * 2**20, 40  # of the scores that an actor keeps in memory, and of one
 PLANNED = 2**20  # candidates planned at a time
 
 Measures = dict[str, float | None]
@@ -49,14 +49,14 @@ class Tables:
 
     def __init__(self) -> None:
         self._kept: dict[str, list[pa.Table]] = {}
-        self._left = KEPT_ROWS
+        self._left = KEPT_BYTES
 
     def of(self, scored: RunDir) -> Iterable[pa.Table]:
         """The columns that trials look at, file by file."""
-        rows = scored.require("score", "rows_out")
-        if scored.root.path not in self._kept and rows <= self._left:
+        size = ROW_BYTES * scored.require("score", "rows_out")
+        if scored.root.path not in self._kept and size <= self._left:
             self._kept[scored.root.path] = list(_rows(scored.folder("scores")))
-            self._left -= rows
+            self._left -= size
         return self._kept.get(scored.root.path) or _rows(scored.folder("scores"))
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ldsaug_ray.errors import LdsaugError, StorageError, error_named
+from ldsaug_ray.errors import LdsaugError, ResourceError, StorageError, error_named
 from ldsaug_ray.progress import bar
 from ldsaug_ray.rundir import UnitResult, mark, marker_of
 from ldsaug_ray.stages._job import Job, Pool, limit_threads
 from ldsaug_ray.stages._meters import Meters
 from ldsaug_ray.storage import Location
+from ldsaug_ray.tracking import first_line
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 Worker = Callable[[int, pa.Table], UnitResult]
 Places = Callable[[int], tuple[Location, int]]  # unit -> the run directory that it belongs to, and its number there
 
+DEATHS = 10  # of actors at work on one unit, after which that unit is to blame
 LISTING_SECONDS = 60.0  # NFS by default takes half of this
 
 
@@ -92,8 +95,13 @@ def run_units(
         unit_name: what the rows are, for the progress line.
         places: where each unit leaves its marker, and under which number; none: in the job's run directory, its own.
         check: called with all results so far, after each; may raise to stop early.
+
+    Raises:
+        ResourceError: whoever works on a certain unit dies.
+        StorageError: files that were written are not listed.
     """
     import ray.data
+    from ray.util.annotations import RayDeprecationWarning
 
     places = places or In(job.run.root)
     results = {n: r for n, r in done.items() if n in units}
@@ -115,25 +123,38 @@ def run_units(
                 num_cpus=0,
                 compute=ray.data.ActorPoolStrategy(size=(actors + 1) // 2),
             )
-        data = data.map_batches(
-            _UnitActor,
-            fn_constructor_args=(make, tuple(args), places, stage, pool.threads),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus or None,
-            memory=pool.memory,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-        )
-        for row in data.iter_rows():
-            if row["error"] is not None:
-                raise error_named(row["kind"], row["error"])
-            result = UnitResult.from_json(json.loads(row["result"]))
-            if len(results) == len(units) - len(todo):
-                shown.begin_at(shown.done, ago=row["seconds"])  # the rate leaves out the wait for the first worker
-            results[result.unit] = result
-            shown.advance(rows[result.unit])
-            check(results)
+        with warnings.catch_warnings():
+            # Ray 2.60 has no other way to say max_task_retries. Without a limit it tries a unit that kills its actor
+            # for ever
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            data = data.map_batches(
+                _UnitActor,
+                fn_constructor_args=(make, tuple(args), places, stage, pool.threads),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
+                memory=pool.memory,
+                compute=ray.data.ActorPoolStrategy(size=actors),
+                max_task_retries=DEATHS,
+            )
+        try:
+            for row in data.iter_rows():
+                if row["error"] is not None:
+                    raise error_named(row["kind"], row["error"])
+                result = UnitResult.from_json(json.loads(row["result"]))
+                if len(results) == len(units) - len(todo):
+                    shown.begin_at(shown.done, ago=row["seconds"])  # the rate leaves out the wait for the first worker
+                results[result.unit] = result
+                shown.advance(rows[result.unit])
+                check(results)
+        except ray.exceptions.RayActorError as e:
+            left = [n for n in todo if n not in results]
+            raise ResourceError(
+                f"{stage}: who was at work on a certain unit died, {DEATHS + 1} times over ({first_line(e)}). Of "
+                f"{len(units):,} units not done are {', '.join(map(str, left[:5]))}{', …' * (len(left) > 5)}. If "
+                f"memory is short, {stage}.workers.memory_gb reserves more; the same command goes on"
+            ) from None
     until_listed(stage, results, places)
     return results
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, LdsaugError
+from ldsaug_ray.errors import InputError, LdsaugError, StorageError
 from ldsaug_ray.images.stamp import source_stamp
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.rundir import RunDir, UnitResult
@@ -122,7 +122,7 @@ def run_stages(
     for name in names:
         (step,) = plan_steps(job.config, job.run, [name])
         if step.fingerprint is None:  # nothing is missing any more: it is the source
-            raise InputError(step.why)
+            raise StorageError(step.why)  # not InputError, which a search takes for settings that cannot work
         happened[name] = step.state
         if step.state == "complete":
             job.console.print(f"{name:<9} already complete", highlight=False)
@@ -160,6 +160,7 @@ def _work(job: Job, stage: str, fingerprint: str, function: StageFunction) -> No
         processed,
         **{"rows_resumed": resumed, **outcome.facts},
     )
+    outcome.cleanup()
 
 
 def _check_current(job: Job, names: Sequence[str]) -> None:

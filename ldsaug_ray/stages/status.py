@@ -110,7 +110,10 @@ def _progress(run: RunDir, stage: str) -> str:
     snapshot = run.folder(f"{stage}/ray/run/checkpoint_manager_snapshot.json")
     if not snapshot.exists():
         return "nothing is kept of it yet"
-    found = json.loads(snapshot.read_text())["checkpoint_results"]
+    try:
+        found = json.loads(snapshot.read_text())["checkpoint_results"]
+    except json.JSONDecodeError:  # Ray Train replaces it in place
+        return "a checkpoint is being saved"
     steps = [result["metrics"]["step"] for result in found if "step" in result.get("metrics", {})]
     seen = snapshot.info().mtime_ns
     ago = "" if seen is None else f", {max(0.0, time.time() - seen / 1e9):,.0f} s ago"

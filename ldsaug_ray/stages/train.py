@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.errors import InputError, StorageError, error_named
 from ldsaug_ray.progress import Bar, bar, repeated
-from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.rundir import CHECKPOINTS, Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job, Pool, beside_driver, pool_for
 from ldsaug_ray.stages._outcome import Outcome
@@ -91,7 +91,6 @@ def fit(
     take_weights(done.final, root / stage)
     (root / f"{stage}/curve.json").write_bytes((done.last / "curve.json").read_bytes())
     resumed = (done.last / "facts.json").read_json()["facts"]["resumed_from_step"]
-    _storage(job, stage).delete()  # the optimisers' state is of no use once the stage is complete
     rows = real.rows + (augmented.rows if augmented is not None else 0)
     facts = {**told["facts"], "resumed_from_step": resumed, "final": told["metrics"], "workers": done.world}
     if augmented is not None:
@@ -101,6 +100,7 @@ def fit(
         facts.pop("digest"),
         {"images_seen": settings.steps * settings.batch_size, **facts},
         (settings.steps - resumed) * settings.batch_size,
+        cleanup=_storage(job, stage).delete,  # the optimisers' state is of no use once the stage is complete
     )
 
 
@@ -124,7 +124,7 @@ class Trained:
 
 def _storage(job: Job, stage: str) -> Location:
     """Ray Train's own folder, with the checkpoints."""
-    return job.run.root / f"{stage}/ray"
+    return job.run.root / f"{stage}/{CHECKPOINTS}"
 
 
 def train_on(
@@ -187,7 +187,10 @@ def train_on(
     with bar(job.console, stage, images_seen, "images") as shown, _watch(monitor, shown, settings.batch_size):
         try:
             result = trainer.fit()
-        except Exception as e:  # Ray Train wraps what its own copying of checkpoints met
+        except Exception as e:
+            if (failure := ray.get(monitor.failure.remote())) is not None:
+                raise error_named(*failure) from None
+            # Ray Train wraps what its own copying of checkpoints met
             number = re.search(r"\[Errno (\d+)\]", str(e))
             if number is None:
                 raise

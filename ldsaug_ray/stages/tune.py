@@ -35,7 +35,7 @@ from ldsaug_ray.stages._adopt import adopt
 from ldsaug_ray.stages._job import Job, beside_driver, node_resources, pool_for, pool_of
 from ldsaug_ray.stages._search_log import SearchLog
 from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages._trial import Board, Shared
+from ldsaug_ray.stages._trial import KEPT_BYTES, Board, Shared
 from ldsaug_ray.stages.command import place_of, require_faiss, seen_by_all, try_extractor
 from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.stages.evaluate import label_array, real_images
@@ -47,6 +47,7 @@ from ldsaug_ray.tracking import view_command
 _SHARED = ("prepare", "train", "encode")
 POLL_SECONDS = 1.0
 WRITE_SECONDS = 60.0  # the page is renewed so often while trials run
+PROCESS_BYTES = 10**9  # of a trial's process, besides latents and scores
 SHOWN = 10  # trials in the table at the end
 COMMANDS = 3  # of a front's trials; the page has more
 
@@ -96,6 +97,7 @@ def tune_command(
         if search.trains:  # an autoscaler's first GPU is to be there before trials are laid out
             pool_for(job, config.finetune.workers, "finetune")
         search = replace(search, one_gpu=any(node.get("GPU") for node in node_resources()))
+        log.search = search
         run_stages(job, _SHARED)
         donors = [run]
         if search.trains:
@@ -136,7 +138,7 @@ def _search(
     board = beside_driver(Board)
     shared = _shared(job, search, donors, scorings, board)
     with _lines(board, job.console):
-        run_trials(shared, sampler, kept, kept.all(), _at_once(search), deadline)
+        run_trials(shared, sampler, kept, kept.all(), _at_once(search, shared.real), deadline)
 
 
 def _baseline(job: Job, search: Search) -> RunDir:
@@ -174,7 +176,8 @@ class _Kept:
         there = read_trials(job.run.root)
         kept = [t for t in there if search.space.holds(t.point)]
         self._trials = {t.key: t for t in kept if t.identity == self._identity(t.point)[0]}
-        self._last = max((t.number for t in there), default=0)
+        self._numbers = {t.key: t.number for t in there}  # a trial that is done again keeps its own: MLflow has it
+        self._spent: dict[str, float] = {}  # in attempts before
         self.others = len(there) - len(self._trials)
         self._written = time.monotonic()
 
@@ -184,11 +187,12 @@ class _Kept:
 
     def begin(self, point: Point) -> Trial:
         """A trial starts, or is tried again; it has failed where these values are not possible together."""
-        before = self._trials.get(key_of(point))
-        if before is None:
-            self._last += 1
+        key = key_of(point)
+        before = self._trials.get(key)
+        number = self._numbers.setdefault(key, max(self._numbers.values(), default=0) + 1)
         identity, why = self._identity(point)
-        trial = Trial(point, self._last, identity) if before is None else replace(before, state="running", why="")
+        trial = Trial(point, number, identity) if before is None else replace(before, state="running", why="")
+        self._spent[key] = trial.seconds
         if why:
             trial = replace(trial, state="failed", why=why)
         self._put(trial)
@@ -199,7 +203,8 @@ class _Kept:
 
     def told(self, key: str, found: Mapping[str, Any]) -> None:
         """An evaluation of a running trial."""
-        trial = replace(self._trials[key], why=found["failed"], seconds=found["seconds"])
+        seconds = self._spent[key] + found["seconds"]
+        trial = replace(self._trials[key], why=found["failed"], seconds=round(seconds, 3))
         if not trial.why:
             curve = (*(point for point in trial.curve if point[0] < found["step"]), (found["step"], found["measures"]))
             trial = replace(trial, curve=curve, measures=found["measures"], step=found["step"])
@@ -262,18 +267,23 @@ def _shared(job: Job, search: Search, donors: Sequence[RunDir], scorings: Mappin
         search.config.seed,
         search.measures_of_a,
     )
+    for name in (name for objective in search.config.tune.objectives for name in objective):
+        if name in real.lacks:  # else each trial would find out by itself
+            raise InputError(f"tune.objectives: {name} has no value for these images: {real.lacks[name]}")
     places = {key: run.root for key, run in scorings.items()}
     donated = [donor.root for donor in donors]
     return Shared(search, donated, places, real, board, os.getcwd(), job.verbose)
 
 
-def _at_once(search: Search) -> int:
-    """Trials at once: as many as fine-tunings fit in the cluster, so that none waits for another's resources."""
+def _at_once(search: Search, real: Real) -> int:
+    """Trials at once: as many as fine-tunings fit in the cluster, so that none waits for another's resources; without
+    training as many as there are CPUs, and memory for what each holds."""
     asked, workers = search.config.tune.concurrent, search.config.finetune.workers
     if asked != "auto":
         return asked
     if not search.trains:
-        return max(1, int(sum(node.get("CPU", 0.0) for node in node_resources())))
+        each = {"CPU": 1, "memory": real.train.nbytes + KEPT_BYTES + PROCESS_BYTES}
+        return max(1, sum(int(min(node.get(r, 0.0) / x for r, x in each.items())) for node in node_resources()))
     if workers.count == "auto" and not search.one_gpu:
         return 1  # one process trains with all cores
     one = pool_of(workers.model_copy(update={"count": "auto"}), "finetune", node_resources())

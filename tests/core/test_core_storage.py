@@ -6,6 +6,8 @@ import errno
 import os
 import pickle
 import resource
+import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +84,29 @@ def test_awkward_names(folder: Location, name: str) -> None:
     if folder.is_local or not any(c in name for c in "*?["):
         file.delete()
         assert not file.exists()
+
+
+def test_a_signal_does_not_end_a_write_half_way() -> None:
+    """Arrow closes, and so publishes, the object of a writer that a signal ends."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Slow(MemoryFileSystem):
+        def open(self, *words: object, **options: object) -> object:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            time.sleep(0.3)
+            return super().open(*words, **options)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file = Location(pafs.PyFileSystem(pafs.FSSpecHandler(Slow(skip_instance_cache=True))), "/s/manifest.json", "slow")
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            file.write_bytes(b"{}")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert Location.of("memory:///s/manifest.json").read_bytes() == b"{}"
 
 
 def test_lists_that_fsspec_remembers_are_asked_for_again() -> None:

@@ -13,8 +13,11 @@ def test_less_is_better_and_weights_count():
     assert objective_values([{"frechet": 1, "coverage": 8}, {"a_nearer": 2}], measures) == [10.0, 1.2]
     assert needs_training([{"a_nearer": 1.0}, {"frechet": 1.0}])
     assert not needs_training([{"a_nearer": 1.0, "a_likelihood": 1.0}])
-    with pytest.raises(InputError, match="recall has no value"):
+    told = r"recall has no value for these images; evaluate/metrics\.json of the trial tells why$"
+    with pytest.raises(InputError, match=told):
         objective_values([{"recall": 1.0}], measures)
+    with pytest.raises(InputError, match=r"a_likelihood has no value for these images$"):  # no file tells why
+        objective_values([{"a_likelihood": 1.0}], {"a_likelihood": None})
 
 
 def test_measures_of_a_run():

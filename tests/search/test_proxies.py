@@ -54,6 +54,54 @@ def test_of_a_large_a_a_sample_is_measured(monkeypatch):
         assert some[name] == pytest.approx(whole[name], abs=tolerance)
 
 
+def test_of_many_held_out_latents_a_random_sample_is_taken(monkeypatch):
+    """Their keys begin with a class: the first ones would be of one class alone."""
+    monkeypatch.setattr(proxies, "HELD_OUT", 100)
+    many = np.repeat([0.0, 1.0], 200)[:, None] + np.linspace(0, 0.1, 400)[:, None] * np.ones(D)
+    many = many.astype(np.float32)
+
+    def held_out(seed: int) -> np.ndarray:
+        return Real.of(TRAIN, many, LABELS, REAL_LABELS, seed, ["a_nearer"]).held_out
+
+    found = held_out(0)
+    assert len(found) == 100
+    assert len(np.unique(found[:, 0])) == 100
+    assert 0.3 < (found[:, 0] > 0.5).mean() < 0.7
+    np.testing.assert_array_equal(found, held_out(0))
+    assert not np.array_equal(found, held_out(1))
+
+
+def test_why_a_measure_has_no_value():
+    none = LABELS * 0
+    one = none.copy()
+    one[3] = 1
+    train = np.repeat(TRAIN[:4], 10, axis=0)  # duplicates: no bandwidth is the likeliest
+    seen = Real.of(train, HELD_OUT, LABELS, REAL_LABELS * 0, 0)
+    assert list(seen.lacks) == ["a_likelihood", "a_attribute_gap"]
+    assert "leave_one_out finds no best sigma" in seen.lacks["a_likelihood"]
+    assert "no test image has a label of evaluate.attributes[0]" in seen.lacks["a_attribute_gap"]
+    found = seen.measures_of(candidates(9), "linear")
+    assert {name for name, value in found.items() if value is None} == set(seen.lacks)
+
+    assert real().lacks == {}
+    assert Real.of(train, HELD_OUT, none, REAL_LABELS, 0, ["a_nearer"]).lacks == {}  # nobody asked
+    for labels in (none, one):
+        two = np.concatenate([LABELS, labels], axis=1), np.concatenate([REAL_LABELS, REAL_LABELS], axis=1)
+        lacks = Real.of(TRAIN, HELD_OUT, *two, 0, ["a_attribute_gap"]).lacks
+        assert lacks == {"a_attribute_gap": "no two training images have a label of evaluate.attributes[1]"}
+    empty = np.empty((N, 0), np.int8), np.empty((H, 0), np.int8)
+    assert "names none" in Real.of(TRAIN, HELD_OUT, *empty, 0).lacks["a_attribute_gap"]
+
+
+def test_held_out_latents_that_cannot_be_scored():
+    """The training latents have a bandwidth all the same; were it kept, every trial would end in an error."""
+    broken = HELD_OUT.copy()
+    broken[0] = np.nan
+    seen = Real.of(TRAIN, broken, LABELS, REAL_LABELS, 0, ["a_likelihood"])
+    assert "NaN" in seen.lacks["a_likelihood"]
+    assert seen.measures_of(candidates(9), "linear", ["a_likelihood"]) == {"a_likelihood": None}
+
+
 def test_what_is_not_asked_for_is_not_measured(monkeypatch):
     a, seen = candidates(30), real()
     whole = seen.measures_of(a, "linear")

@@ -67,6 +67,18 @@ def test_random_points_do_not_depend_on_what_was_done():
     assert all_points(open_sampler(asked, WIDE, [trial(p) for p in points[:3]])) == points[3:]
 
 
+def test_random_trials_are_as_many_as_are_asked_for():
+    """Listed values are met again: twelve draws of these sixteen points gave nine or ten different ones."""
+    listed = Space(tuple(Dimension(name, (1, 2, 3, 4)) for name in "ab"))
+    for seed in range(5):
+        asked = Tune(search="random", trials=12, seed=seed)
+        points = all_points(open_sampler(asked, listed, []))
+        assert len({key_of(p) for p in points}) == len(points) == 12
+        more = asked.model_copy(update={"trials": 15})
+        assert all_points(open_sampler(more, listed, []))[:12] == points
+        assert len(all_points(open_sampler(more, listed, [trial(p) for p in points]))) == 3
+
+
 def loss(point: Point) -> float:
     return abs(np.log(point["a"] / 0.4)) + abs(np.log(point["b"] / 0.03))
 

@@ -10,7 +10,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow_server import Server
 
-from ldsaug_ray.compare import compare_command
+from ldsaug_ray.compare import compare_command, find_runs
 from ldsaug_ray.errors import InputError, StorageError, UsageError
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import open_run_dir
@@ -200,3 +200,14 @@ def test_compare_shows_what_differs(search, capsys, tmp_path):
         second.finish([trial(1)])
     with pytest.raises(InputError, match="2 runs are named trial 1; give the id"):
         compare_command(["trial 1", "trial 2"])
+
+    key = trial(1).key  # now of two runs: the folder tells which
+    places = [f"{tmp_path}/run/trials/{key}", f"second/trials/{key}/"]
+    first, other = find_runs(places)
+    assert first.run_id != other.run_id
+    assert [x.run_id for x in find_runs(places[::-1])] == [other.run_id, first.run_id]
+    tag = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(other.run_id).data.tags["ldsaug.run_dir"]
+    assert tag == f"{tmp_path}/second/trials/{key}"
+    for name in (key, f"elsewhere/trials/{key}"):
+        with pytest.raises(InputError, match=f"2 runs are named {name}; give the id"):
+            find_runs([name])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.search.space import Source, Space, check_values, space_of
+from ldsaug_ray.search.space import Dimension, Source, Space, check_values, space_of
 
 GRID = {
     "score.sigma.scale": [0.1, 0.2, 0.5],
@@ -48,6 +48,49 @@ def test_a_range_of_bandwidths_becomes_few_values(tmp_path):
 def test_without_settings_of_score_there_is_one_scoring(tmp_path):
     _, found = space(tmp_path, {"select.top_fraction": [0.1, 0.2]})
     assert found.scorings() == [{}]
+
+
+def test_random_points_are_as_many_as_are_asked_for():
+    """Of forty draws from forty points about a third would be equal to others."""
+    found = Space((Dimension("a", tuple(range(10))), Dimension("b", ({"x": 1}, "y", None, True))))
+    points = found.random(40, 3)
+    assert sorted(map(str, points)) == sorted(map(str, found.grid()))
+    assert found.random(41, 3) == points
+    for n in (1, 10, 39):  # more are the same ones and others
+        assert found.random(n, 3) == points[:n]
+    assert found.random(40, 4) != points
+
+
+def test_random_points_end_where_there_are_no_more(monkeypatch):
+    whole = Space((Dimension("a", None, 3, 5, whole=True),))
+    assert sorted(p["a"] for p in whole.random(24, 0)) == [3, 4, 5]
+    few = Space((Dimension("a", None, 1.0, 1.00002),))  # six digits leave three numbers
+    assert len(few.random(24, 0)) == 3
+    monkeypatch.setattr("ldsaug_ray.search.space.DRAWS", 2)  # what draws do not meet comes from the grid
+    listed = Space((Dimension("a", tuple(range(30))),))
+    points = listed.random(30, 0)
+    assert sorted(p["a"] for p in points) == list(range(30))
+    assert listed.random(20, 0) == points[:20]
+
+
+def test_dimensions_for_people_and_what_they_hold():
+    listed = Dimension("a", (0.1, "x", None, {"rule": "fixed"}))
+    assert listed.text == '0.1, "x", null, {"rule": "fixed"}'
+    assert listed.holds({"rule": "fixed"})
+    assert not listed.holds(0.2)
+    ratios = Dimension("a", None, 1e-4, 0.01, log=True)
+    assert ratios.text == "0.0001 to 0.01, by ratios"
+    assert Dimension("a", None, 3, 5, whole=True).text == "whole numbers 3 to 5"
+    assert ratios.holds(0.01)
+    assert not ratios.holds(0.02)
+    assert not ratios.holds("x")
+    assert not Space((listed, Dimension("b", (1, 2)))).holds({"a": "x"})
+
+
+def test_a_file_that_changes_later_changes_no_trial(tmp_path):
+    source, _ = space(tmp_path, GRID)
+    Path(source.path).write_text("run_dir: elsewhere")
+    assert source.config({"select.top_fraction": 0.3}).run_dir == "r"
 
 
 def test_random_points_lie_inside_and_depend_on_their_number_alone(tmp_path):
@@ -89,6 +132,12 @@ def test_random_points_lie_inside_and_depend_on_their_number_alone(tmp_path):
         ({"data.train": [1, 2]}, r"data\.train cannot be searched"),
         ({"score.n_candidates": {"low": 10, "high": 20, "whole": True}}, "each value is scored anew"),
         ({"select.top_count": {"low": 1.5, "high": 4, "whole": True}}, "whole needs whole ends"),
+        (
+            {"select.top_count": {"low": 100, "high": 1000}},
+            r"a whole number.* \(found 443\.769\); .*needs `whole: true`",
+        ),
+        ({"finetune.batch_size": {"low": 8, "high": 64, "log": True}}, "a whole number .*needs `whole: true`"),
+        ({"finetune.steps": {"low": 1000, "high": 2000}}, "a whole number .*needs `whole: true`"),
     ],
 )
 def test_what_is_wrong_with_a_space_is_said_before_work_starts(tmp_path, asked, message):

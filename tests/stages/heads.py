@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -163,11 +165,13 @@ class Hosts:
         """Hosts with an actor of that class."""
         return [name for name in self.names if any(actor in _command(pid) for pid in _pids(name))]
 
+    def kill(self, name: str, actor: str) -> int:
+        """The host's actors of that class die; how many these were."""
+        return _kill([pid for pid in _pids(name) if actor in _command(pid)])
+
     def lose(self, name: str) -> None:
         """Everything on this host is gone at once."""
-        for pid in _pids(name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(_pids(name))
 
     def stop(self) -> None:
         """Take it all down."""
@@ -177,6 +181,51 @@ class Hosts:
             if Path(f"/run/netns/{name}").exists():
                 _ip("netns", "del", name)
         _ip("link", "del", "ldsaug", check=False)
+
+
+@contextmanager
+def full_stores(address: str) -> Iterator[Callable[[], float]]:
+    """While the block lasts, objects that take more than every node's object store has; says what was spilled, MiB."""
+    program = """if True:
+        import sys
+        import numpy as np, ray
+        from ray._private.internal_api import memory_summary
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+        fill = ray.remote(num_cpus=0)(lambda size: np.ones(size // 8))
+        held = []
+        for node in (n for n in ray.nodes() if n["Alive"]):
+            there = fill.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            held += [there.remote(int(node["Resources"]["object_store_memory"] / 10)) for _ in range(11)]
+        ray.wait(held, num_returns=len(held), fetch_local=False)
+        for _ in sys.stdin:
+            print(memory_summary(stats_only=True), "END", sep="\\n", flush=True)
+    """
+    words = [sys.executable, "-c", program, address]
+    process = subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def spilled() -> float:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        text = "".join(takewhile(lambda line: line != "END\n", process.stdout))
+        assert process.poll() is None, "it ended"
+        return sum(float(mib) for mib in re.findall(r"Spilled (\d+) MiB", text))
+
+    try:
+        spilled()  # they are there
+        yield spilled
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def _kill(processes: Sequence[int]) -> int:
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(processes)
 
 
 def _ip(*words: str, check: bool = True) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from heads import Hosts
+from heads import Hosts, full_stores
 from ray.cluster_utils import Cluster
 from stages_helpers import Tree, manifest, merge, start
 from test_kill import checkpoints, markers
@@ -43,7 +43,8 @@ def scored(settings: Tree, placement: str, save, tmp_path: Path, meanwhile: Call
 
 
 def test_latents_replicated_or_sharded_or_a_node_lost_the_scores_are_the_same(copied, cluster, save, tmp_path):
-    settings = merge(copied, {"score": {"n_candidates": 3600, "part_candidates": 36, "shard_latents": 10}})
+    score = {"n_candidates": 3600, "part_candidates": 36, "shard_latents": 10, "workers": {"count": "auto"}}
+    settings = merge(copied, {"score": score})
     progress = Path(copied["run_dir"]) / "_progress/score"
 
     def lose_a_node() -> None:
@@ -59,6 +60,9 @@ def test_latents_replicated_or_sharded_or_a_node_lost_the_scores_are_the_same(co
     assert replicated["shards"] == sharded["shards"] == 5
     assert sharded["digest"] == replicated["digest"]
     assert scored(settings, "sharded", save, tmp_path, lose_a_node)["digest"] == replicated["digest"]
+    with full_stores(cluster.address) as spilled:
+        assert scored(settings, "replicated", save, tmp_path)["digest"] == replicated["digest"]
+        assert spilled() > 0
 
 
 @pytest.fixture
@@ -76,11 +80,12 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
         made.stop()
 
 
-def test_a_host_dies_in_encode_score_and_finetune(copied, finished, hosts, save, tmp_path):
+def test_an_actor_dies_then_a_host_in_encode_score_and_finetune(copied, finished, hosts, save, tmp_path):
     run = RunDir(Location.of(copied["run_dir"]))
     for stage in ("encode", "score", "select", "decode", "finetune", "report"):
         run.reset(stage)
-    settings = merge(copied, {"finetune": {"max_failures": 5}})
+    both = {"workers": {"count": 2}}
+    settings = merge(copied, {"encode": both, "score": both, "finetune": {"max_failures": 5}})
     command = start("run", save(settings), cwd=tmp_path)
     reached: dict[str, tuple[str, Callable[[], bool]]] = {
         "encode": ("_UnitActor", (run.root / "_progress/encode/started.json").exists),  # its few units are done at once
@@ -89,10 +94,13 @@ def test_a_host_dies_in_encode_score_and_finetune(copied, finished, hosts, save,
     }
     tick = threading.Event()
     done: dict[str, int] = {}
+    actors = 0
     for stage, (actor, when) in reached.items():
         while not (when() and hosts.where(actor)):
             assert command.poll() is None, command.communicate()[0]
             assert stage not in manifest(settings), f"{stage} was over before a host could be lost"
+            if stage == "score" and not actors and markers(settings, "score") >= 5:
+                actors = hosts.kill(hosts.where(actor)[0], actor)
             tick.wait(0.01)
         hosts.lose(hosts.where(actor)[0])
         done[stage] = markers(settings, stage)
@@ -100,6 +108,7 @@ def test_a_host_dies_in_encode_score_and_finetune(copied, finished, hosts, save,
         hosts.add()
     output = command.communicate()[0]
     assert command.returncode == 0, output
+    assert actors == 1
     assert done["encode"] < len(RunDir(run.root).finished_units("encode"))
     assert 20 <= done["score"] < 250
     calm = manifest(finished.settings)

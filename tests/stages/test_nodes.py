@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 from heads import TOKEN, Head, autoscaled, is_free
+from rich.console import Console
 from stages_helpers import manifest, merge, start
 
-from ldsaug_ray.config import Workers
+from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.stages._job import pool_of
+from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.stages import _job
+from ldsaug_ray.stages._job import Job, pool_for, pool_of
+from ldsaug_ray.storage import Location
 
 FAKE_PORT = 6379
 
@@ -57,6 +61,20 @@ def test_a_pool_is_what_fits(workers, nodes, limit, found):
 def test_what_no_node_has_is_said(workers, nodes, words):
     with pytest.raises(ResourceError, match=words):
         pool_of(Workers(**workers), "encode", nodes)
+
+
+def test_the_limit_on_waiting_begins_anew_with_each_node_that_comes(copied, monkeypatch):
+    now, nodes = [0.0], [[], [{"CPU": 1}], [{"CPU": 1}] * 2, [{"CPU": 1}] * 2]
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(_job.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_job, "node_resources", lambda: nodes.pop(0) if len(nodes) > 1 else nodes[0])
+    monkeypatch.setattr(_job, "_ask_for", lambda *_: now.__setitem__(0, now[0] + 8 * 60))
+    monkeypatch.setattr(_job, "check_nodes", lambda config: None)
+    job = Job(Config.model_validate(copied), RunDir(Location.of(copied["run_dir"])), Console(quiet=True))
+    assert pool_for(job, Workers(count=2), "encode").count == 2
+    with pytest.raises(ResourceError, match=r"count=2 fits.*waited 10 minutes for more nodes"):
+        pool_for(job, Workers(count=3), "encode")
+    assert now[0] > 16 * 60
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from rich.console import Console
 from stages_helpers import Tree, digests, manifest, merge
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError
+from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
 from ldsaug_ray.lds import score_points, select
 from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir
+from ldsaug_ray.stages import _units
+from ldsaug_ray.stages._job import Job, Pool
 from ldsaug_ray.stages._train_worker import of_the_checkpoints
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.stages.runner import plan_steps
@@ -135,9 +139,25 @@ def test_a_changed_setting_recomputes_what_depends_on_it(copied):
     assert states(merge(changed, {"encode": {"workers": {"count": 1}}}))["encode"] == "complete"
 
 
+def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
+    """As one that needs more memory than there is; Ray Data by itself would try it for ever."""
+
+    class Worker:
+        def __call__(self, unit: int, given: pa.Table) -> UnitResult:
+            if unit == 2:
+                os._exit(1)
+            return UnitResult(unit, Counts(1, 1), 0)
+
+    monkeypatch.setattr(_units, "DEATHS", 1)
+    units = {n: pa.table({"n": [n]}) for n in range(4)}
+    job = Job(Config.model_validate(copied), RunDir(Location.of(copied["run_dir"])), Console(quiet=True))
+    with pytest.raises(ResourceError, match=r"nothing: .* died, 2 times over.* Of 4 units not done are .*2"):
+        _units.run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
+
+
 def test_same_result_with_one_worker_as_with_two(copied, finished):
-    one = {"workers": {"count": 1}}
-    settings = merge(copied, dict.fromkeys(("data", "encode", "score", "decode"), one))
+    two = {"workers": {"count": 2}}
+    settings = merge(copied, dict.fromkeys(("data", "encode", "score", "decode"), two))
     again = ("prepare", "encode", "score", "select", "decode")
     stages = RunDir(Location.of(settings["run_dir"]))
     for stage in again:

@@ -52,6 +52,13 @@ def test_status_of_a_run(copied, capsys, tmp_path):
     assert "process " in output
     assert " running " in lines["score"]
 
+    run.reset("finetune")
+    run.begin("finetune", "x")
+    snapshot = run.folder("finetune/ray/run/checkpoint_manager_snapshot.json")
+    snapshot.write_bytes(b'{"checkpoint_results": [{"met')  # Ray Train replaces it in place
+    _, lines = status(str(root), capsys)
+    assert "a checkpoint is being saved" in lines["finetune"]
+
     changed = Config.model_validate(merge(copied, {"select": {"tau": 0.5}}))
     open_run_dir(changed)
     Trial({"select.tau": 0.1}, 1, "same", "crashed").write(Location.of(root))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from stages_helpers import Tree, manifest, merge
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, LdsaugError
 from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
 from ldsaug_ray.stages.command import run_command
@@ -145,6 +146,28 @@ def test_the_best_checkpoint_is_what_the_stage_gives(copied):
 def test_too_little_of_a_for_a_batch(copied):
     with pytest.raises(InputError, match=r"finetune.mixing.*at least 0.125"):
         run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
+
+
+def test_what_one_worker_cannot_read_ends_all(copied):
+    """The first reads the held-out images; the second must not wait for it."""
+    test = min((Path(copied["run_dir"]) / "images").glob("test-*.parquet"))
+    test.write_bytes(test.read_bytes()[:-50])
+    settings = merge(copied, {"finetune": {"workers": {"count": 2, "cpus": 1}, "max_failures": 1}})
+    with pytest.raises(LdsaugError, match=re.escape(test.name)):
+        run(settings, "finetune")
+
+
+def test_a_training_keeps_its_last_checkpoint_until_the_manifest_has_it(copied, monkeypatch):
+    run_dir = Path(copied["run_dir"])
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "finish", lambda *_, **__: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            run(merge(copied, {"finetune": {"steps": 6}}), "finetune")
+    assert (run_dir / "finetune/ray").exists()
+    run(merge(copied, {"finetune": {"steps": 6}}), "finetune")
+    assert manifest(copied)["finetune"]["resumed_from_step"] == 6
+    assert not (run_dir / "finetune/ray").exists()
+    assert RunDir(Location.of(run_dir)).is_complete("finetune", manifest(copied)["finetune"]["fingerprint"])
 
 
 def test_frozen_parts_stay_as_they_were(copied):

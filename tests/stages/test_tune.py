@@ -7,12 +7,17 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -24,9 +29,11 @@ from test_kill import checkpoints, interrupt
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
+from ldsaug_ray.stages import _trial
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import tracking_uri
@@ -214,6 +221,72 @@ def test_a_crashed_trial_is_given_again_however_often_tune_says_so():
     assert points.suggest("d") is None  # the one that runs may crash
     points.end("c")
     assert points.suggest("e") == Searcher.FINISHED
+
+
+def test_no_trial_starts_when_time_is_over():
+    from ldsaug_ray.stages._ray_tune import _Points
+
+    kept = _Told()
+    sampler = open_sampler(Tune(search="grid"), Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
+    assert _Points(sampler, kept, time.monotonic(), max_failures=1).suggest("a") == Searcher.FINISHED
+    assert not kept.trials
+
+
+def test_a_trial_that_goes_on_is_judged_once_at_a_rung():
+    """By itself, with what it came to there before, it would be stopped."""
+    from ldsaug_ray.stages._ray_tune import _scheduler
+
+    asked = Tune(objectives=[{"frechet": 1}], asha={"grace_steps": 10, "reduction_factor": 3})
+    known = [
+        Trial({"select.tau": tau}, 1, "", state, curve=((10, {"frechet": value}),))
+        for tau, value, state in ((0.1, 10.0, "finished"), (0.2, 4.0, "finished"), (0.3, 5.0, "running"))
+    ]
+    scheduler = _scheduler(asked, known)
+    for tau, value, action in ((0.3, 5.0, "CONTINUE"), (0.4, 5.5, "STOP"), (0.5, 3.0, "CONTINUE")):
+        trial = SimpleNamespace(trial_id="as Tune has it", config={"point": {"select.tau": tau}})
+        scheduler.on_trial_add(None, trial)
+        assert scheduler.on_trial_result(None, trial, {"step": 10, "objective": value}) == action
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_two_objectives_by_tpe(search, copied, capsys):
+    tune = {
+        "space": {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": {"low": 0.05, "high": 0.9}},
+        "objectives": [{"a_nearer": 1}, {"a_likelihood": 1}],
+        "trials": 5,
+    }
+    assert main(["tune", str(search(tune))]) == 0
+    assert "the front: trials" in capsys.readouterr().out
+    trials = read_trials(Location.of(copied["run_dir"]))
+    assert [t.state for t in trials] == ["finished"] * 5
+    assert len({t.key for t in trials}) == 5
+    assert all(t.measures.keys() >= {"a_nearer", "a_likelihood", "kept"} for t in trials)
+    page = (Path(copied["run_dir"]) / "search/index.html").read_text()
+    assert "No other trial beats" in page
+
+
+@pytest.mark.usefixtures("finished")
+def test_scores_are_read_alike_from_memory_and_from_files(copied, monkeypatch):
+    """And parents that are planned again are those that were scored."""
+    config, run = Config.model_validate(copied), RunDir(Location.of(copied["run_dir"]))
+    kept = _trial.Tables()
+    first, again = (pa.concat_tables(kept.of(run)) for _ in range(2))
+    assert kept.of(run) is kept.of(run)
+    monkeypatch.setattr(_trial, "KEPT_BYTES", 100)
+    few = _trial.Tables()
+    assert few.of(run) is not few.of(run)
+    assert pa.concat_tables(few.of(run)).equals(first)
+    assert again.equals(first)
+
+    monkeypatch.setattr(_trial, "PLANNED", 7)
+    scores = pq.read_table(Path(copied["run_dir"]) / "scores").take(pa.array([0, 6, 7, 500, 4499])).to_pydict()
+    keys = sorted(
+        pq.read_table(Path(copied["run_dir"]) / "latents", filters=[("split", "=", "train")])["key"].to_pylist()
+    )
+    planned = _trial._planned(np.array(scores["candidate"]), len(keys), config)
+    assert [keys[i] for i in planned.i] == scores["parent_i"]
+    assert [keys[j] for j in planned.j] == scores["parent_j"]
+    assert planned.alpha.tolist() == scores["alpha"]
 
 
 def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
