@@ -106,10 +106,10 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as e:
-        raise ResourceError(
-            f"RAY_ADDRESS={address}: the cluster does not answer ({e.strerror or e}); check the address, or unset "
-            "RAY_ADDRESS to start a local Ray"
-        ) from e
+        advice = "check the address, or unset RAY_ADDRESS to start a local Ray"
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+            advice = "Ray gave the job this address; where several heads run on a machine, it may be another's"
+        raise ResourceError(f"RAY_ADDRESS={address}: the cluster does not answer ({e.strerror or e}); {advice}") from e
 
 
 def _why_not(error: BaseException, said: str) -> str:

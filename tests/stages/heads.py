@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -45,7 +46,9 @@ class Head:
         self.jobs = f"http://127.0.0.1:{self.dashboard}"
         of_a_driver = ("RAY_ADDRESS", "RAY_JOB_ID", "RAY_JOB_CONFIG_JSON_ENV_VAR")
         self.environment = {k: v for k, v in os.environ.items() if k not in of_a_driver}
-        self.environment["RAY_TMPDIR"] = "/tmp"  # sockets have short names
+        # a short name, for its sockets; of its own, since Ray notes the last head there, and jobs go by that note
+        self._ray_folder = tempfile.mkdtemp(prefix="ldsaug-", dir="/tmp")
+        self.environment["RAY_TMPDIR"] = self._ray_folder
         if token is not None:
             self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         self._folder = folder
@@ -86,6 +89,7 @@ class Head:
         for _ in range(50):
             left = self.processes()
             if not left:
+                shutil.rmtree(self._ray_folder, ignore_errors=True)
                 return
             for pid in left:
                 try:
@@ -219,6 +223,7 @@ def full_stores(address: str) -> Iterator[Callable[[], float]]:
     finally:
         process.stdin.close()
         process.wait()
+        process.stdout.close()
 
 
 def _kill(processes: Sequence[int]) -> int:
