@@ -28,6 +28,7 @@ from ldsaug_ray.storage import Location, clear_errors
 _READERS = 32
 _OF_SEARCHES = ("search", "trials", "scorings", "baseline")
 CHECKPOINTS = "ray"  # folder of Ray Train in that of a stage
+SNAPSHOT = "run/checkpoint_manager_snapshot.json"  # its list of checkpoints there, which it replaces in place
 _ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
 
 

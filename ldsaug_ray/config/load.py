@@ -36,9 +36,11 @@ def read_tree(path: str) -> dict[str, Any]:
         StorageError: it cannot be read.
     """
     try:
-        tree = yaml.load(Location.of(path).read_text(), _Loader)
+        tree = _apart(yaml.load(Location.of(path).read_text(), _Loader))
     except yaml.YAMLError as e:
         raise ConfigError(f"{path}: not valid YAML: {e}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: an alias (*name) lies within what it stands for") from None
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected settings as `name: value` lines, found {_shown(tree)}")
@@ -93,6 +95,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {'.'.join(parents[: depth + 1])} is a value, not a section")
         tree = below
     tree[last] = value
+
+
+def _apart(tree: Any) -> Any:
+    """A copy in which what aliases (*name) stand for is there anew: an override of one must not change the others."""
+    if isinstance(tree, dict):
+        return {name: _apart(value) for name, value in tree.items()}
+    return [_apart(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:

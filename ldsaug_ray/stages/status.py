@@ -17,7 +17,7 @@ from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.pipeline import STAGES
 from ldsaug_ray.report.gather import read_quarantine
-from ldsaug_ray.rundir import RunDir, driver_at_work
+from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir, driver_at_work
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages.command import place_of, stages_of
@@ -107,7 +107,7 @@ def _progress(run: RunDir, stage: str) -> str:
     units = run.finished_units(stage).values()
     if units:
         return f"{len(units):,} units, {sum(u.counts.rows_in for u in units):,} rows so far"
-    snapshot = run.folder(f"{stage}/ray/run/checkpoint_manager_snapshot.json")
+    snapshot = run.folder(f"{stage}/{CHECKPOINTS}/{SNAPSHOT}")
     if not snapshot.exists():
         return "nothing is kept of it yet"
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.errors import InputError, StorageError, error_named
 from ldsaug_ray.progress import Bar, bar, repeated
-from ldsaug_ray.rundir import CHECKPOINTS, Counts, UnitResult
+from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job, Pool, beside_driver, pool_for
 from ldsaug_ray.stages._outcome import Outcome
@@ -142,6 +142,14 @@ def train_on(
     root = job.run.root
     storage = _storage(job, stage)
     storage.make_folder()
+    snapshot = storage / SNAPSHOT
+    try:
+        _ = snapshot.read_json() if snapshot.exists() else None
+    except StorageError as e:
+        raise StorageError(
+            f"{e}: Ray Train's list of checkpoints was cut off, as when a driver dies while it is saved. Delete "
+            f"{storage.uri} to train from the beginning"
+        ) from None
     monitor: Any = beside_driver(_Monitor)
     task = Task(
         stage=stage,

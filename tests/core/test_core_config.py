@@ -380,3 +380,15 @@ def test_the_best_checkpoint_needs_its_term(changes: dict[str, Any], message: st
     tree = {"run_dir": "r", **changes, "data": {"source": "d", **changes.get("data", {})}}
     with pytest.raises(ValueError, match=message):
         Config.model_validate(tree)
+
+
+def test_an_override_changes_one_of_the_sections_that_an_alias_gives(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    text = "run_dir: r\ndata: {source: x}\nencode: &one {batch_size: 5, workers: {count: 1}}\ndecode: *one\n"
+    file.write_text(text)
+    config = load_config(str(file), ["encode.workers.count=2", "encode.batch_size=7"])
+    assert (config.encode.batch_size, config.encode.workers.count) == (7, 2)
+    assert (config.decode.batch_size, config.decode.workers.count) == (5, 1)
+    file.write_text("data: &all {source: *all}")
+    with pytest.raises(ConfigError, match="an alias"):
+        load_config(str(file))
