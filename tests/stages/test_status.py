@@ -38,6 +38,13 @@ def test_status_of_a_run(copied, capsys, tmp_path):
     assert stamps == {p: p.stat().st_mtime_ns for p in root.rglob("*")}
 
     run = RunDir(Location.of(root))
+    fingerprint = run.require("finetune", "fingerprint")
+    run.reset("finetune")
+    run.begin("finetune", fingerprint)
+    snapshot = run.folder("finetune/ray/run/checkpoint_manager_snapshot.json")
+    snapshot.write_bytes(b'{"checkpoint_results": [{"met')  # Ray Train replaces it in place
+    assert "a checkpoint is being saved" in status(str(root), capsys)[1]["finetune"]
+
     run.manifest["stages"].pop("score")
     run.note("format", 1)
     for marker in sorted((root / "_progress/score").glob("*.unit.json"))[100:]:
@@ -51,13 +58,6 @@ def test_status_of_a_run(copied, capsys, tmp_path):
         output, lines = status(str(root), capsys)
     assert "process " in output
     assert " running " in lines["score"]
-
-    run.reset("finetune")
-    run.begin("finetune", "x")
-    snapshot = run.folder("finetune/ray/run/checkpoint_manager_snapshot.json")
-    snapshot.write_bytes(b'{"checkpoint_results": [{"met')  # Ray Train replaces it in place
-    _, lines = status(str(root), capsys)
-    assert "a checkpoint is being saved" in lines["finetune"]
 
     changed = Config.model_validate(merge(copied, {"select": {"tau": 0.5}}))
     open_run_dir(changed)

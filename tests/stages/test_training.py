@@ -152,7 +152,7 @@ def test_what_one_worker_cannot_read_ends_all(copied):
     """The first reads the held-out images; the second must not wait for it."""
     test = min((Path(copied["run_dir"]) / "images").glob("test-*.parquet"))
     test.write_bytes(test.read_bytes()[:-50])
-    settings = merge(copied, {"finetune": {"workers": {"count": 2, "cpus": 1}, "max_failures": 1}})
+    settings = merge(copied, {"finetune": {"steps": 5, "workers": {"count": 2, "cpus": 1}, "max_failures": 1}})
     with pytest.raises(LdsaugError, match=re.escape(test.name)):
         run(settings, "finetune")
 
