@@ -7,7 +7,7 @@ import os
 import pickle
 import resource
 import signal
-import time
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_a_signal_does_not_end_a_write_half_way() -> None:
     class Slow(MemoryFileSystem):
         def open(self, *words: object, **options: object) -> object:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
-            time.sleep(0.3)
+            threading.Event().wait(0.3)
             return super().open(*words, **options)
 
     def stop(*_: object) -> None:
