@@ -31,7 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.table import Table
 
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir
 from ldsaug_ray.storage import Location
 
 ONE_EACH: dict[str, Any] = {"count": 3, "cpus": 1}
@@ -119,7 +119,7 @@ class Run:
         """Units that have left their marker; of training the step of the last checkpoint."""
         if stage != "finetune":
             return len(self.units(stage))
-        snapshot = self.place / "finetune/ray/run/checkpoint_manager_snapshot.json"
+        snapshot = self.place / f"finetune/{CHECKPOINTS}/{SNAPSHOT}"
         try:
             found = json.loads(snapshot.read_text())["checkpoint_results"]
         except (FileNotFoundError, json.JSONDecodeError):

@@ -16,9 +16,14 @@ MORE_IS_BETTER = {"precision", "recall", "density", "coverage", "sharpness", "a_
 OF_A = ("a_likelihood", "a_attribute_gap", "a_nearer")
 
 
+def measures_in(objectives: Objectives) -> list[Measure]:
+    """What the objectives are made of, each once, in their order."""
+    return list(dict.fromkeys(measure for objective in objectives for measure in objective))
+
+
 def needs_training(objectives: Objectives) -> bool:
     """Whether a trial must fine-tune and evaluate."""
-    return any(measure not in OF_A for objective in objectives for measure in objective)
+    return any(measure not in OF_A for measure in measures_in(objectives))
 
 
 def objective_values(objectives: Objectives, measures: Mapping[str, float | None]) -> list[float]:

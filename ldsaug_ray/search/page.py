@@ -17,7 +17,7 @@ from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.page import templates
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
-from ldsaug_ray.search.objectives import OF_A, Objectives, measures_of_run
+from ldsaug_ray.search.objectives import OF_A, Objectives, measures_in, measures_of_run
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
 from ldsaug_ray.search.tables import STATES, TITLES, ranked, rows_of, text_of
@@ -107,7 +107,7 @@ def _before(search: Search) -> str:
     if not search.trains or not file.exists():
         return ""
     measures = measures_of_run(file.read_json(), "baseline")
-    names = dict.fromkeys(n for objective in search.config.tune.objectives for n in objective)
+    names = measures_in(search.config.tune.objectives)
     return ", ".join(f"{n} {v:.5g}" for n in names if (v := measures.get(n)) is not None)
 
 

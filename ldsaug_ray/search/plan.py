@@ -13,7 +13,7 @@ from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import extractor_stamp
 from ldsaug_ray.pipeline import STAGES, identity
-from ldsaug_ray.search.objectives import MORE_IS_BETTER, OF_A, needs_training, objective_values
+from ldsaug_ray.search.objectives import MORE_IS_BETTER, OF_A, measures_in, needs_training, objective_values
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
 
@@ -87,7 +87,7 @@ class Search:
     @property
     def measures_of_a(self) -> list[str]:
         """What trials measure of A: where they cost little besides, what the objectives ask for; else all."""
-        asked = {name for objective in self.config.tune.objectives for name in objective}
+        asked = measures_in(self.config.tune.objectives)
         return [name for name in OF_A if self.trains or name in asked]
 
     def rungs(self, steps: int) -> list[int]:
@@ -156,7 +156,7 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
         space.grid()
     trains = needs_training(asked.objectives)
     if trains and config.evaluate.extractor is None:
-        names = ", ".join(name for objective in asked.objectives for name in objective)
+        names = ", ".join(measures_in(asked.objectives))
         raise ConfigError(
             f"tune.objectives: {names} need evaluate.extractor; a search without training looks at a_likelihood, "
             "a_attribute_gap or a_nearer"
@@ -173,7 +173,7 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     if asked.asha.grace_steps is not None and config.finetune.best_by is not None:
         raise ConfigError("tune.asha.grace_steps pauses a fine-tuning, which finetune.best_by would notice; drop one")
     for name in _OF_LABELS:
-        if any(name in objective for objective in asked.objectives) and not config.evaluate.attributes:
+        if name in measures_in(asked.objectives) and not config.evaluate.attributes:
             raise ConfigError(f"tune.objectives: {name} needs evaluate.attributes, such as [Male]")
     grace = asked.asha.grace_steps
     if grace is not None and not trains:

@@ -28,6 +28,7 @@ from ldsaug_ray.search.objectives import OF_A
 
 COMPARED = 10_000  # members of A that are measured
 NEAREST = 1_000  # of these, as many are compared with the training latents
+KNOWN = 200_000  # of their distances are kept, about 50 MB: a search may have any number of trials
 HELD_OUT = 2_000  # real latents that A is compared with, at most
 
 
@@ -148,6 +149,8 @@ class Real:
     ) -> float:
         """P(a member's distance to its nearest training latent < a held-out latent's) + P(equal) / 2."""
         keys = [(*key, interpolation) for key in zip(i.tolist(), j.tolist(), alphas.tolist(), strict=True)]
+        if len(self._known) > KNOWN:
+            self._known.clear()
         new = [row for row, key in enumerate(keys) if key not in self._known]
         if new:
             members = interpolate(self.train, i[new], j[new], alphas[new], interpolation)

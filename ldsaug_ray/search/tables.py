@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.search.objectives import measures_in
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.trials import State, Trial
 
@@ -48,9 +49,8 @@ def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) ->
     objectives = search.config.tune.objectives
     found = ranked(search, trials)[:most]
     names = [d.name for d in search.space.dimensions]
-    parts = list(dict.fromkeys(n for objective in objectives for n in objective))
     whole = [n for objective in objectives for n in objective if len(objective) == 1]  # told by the objective itself
-    shown = [n for n in parts if n not in whole] + list(_OF_THE_REGIME)
+    shown = [n for n in measures_in(objectives) if n not in whole] + list(_OF_THE_REGIME)
     head = [
         "trial",
         *(n.partition(".")[2] for n in names),

@@ -24,6 +24,7 @@ from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.progress import make_console, repeated
 from ldsaug_ray.report._latents import read_latents as read_training_latents
 from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.search.objectives import measures_in
 from ldsaug_ray.search.page import render
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.proxies import Real
@@ -267,7 +268,7 @@ def _shared(job: Job, search: Search, donors: Sequence[RunDir], scorings: Mappin
         search.config.seed,
         search.measures_of_a,
     )
-    for name in (name for objective in search.config.tune.objectives for name in objective):
+    for name in measures_in(search.config.tune.objectives):
         if name in real.lacks:  # else each trial would find out by itself
             raise InputError(f"tune.objectives: {name} has no value for these images: {real.lacks[name]}")
     places = {key: run.root for key, run in scorings.items()}

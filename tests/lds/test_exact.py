@@ -37,7 +37,9 @@ def norm(train: np.ndarray) -> float:
     return float(np.linalg.norm(train - train.mean(0, dtype=np.float64), axis=1).mean()) or 1.0
 
 
-DTYPES = {"float32": 1e-5, "float64": 1e-8}  # arithmetic: what scores may be off; spec section 4 allows 1e-4
+# arithmetic: what scores may be off; spec section 4 allows 1e-4. float32's rounding is the processor's: at d = 32,768
+# a latent's own density was off by 1.02e-5 on one
+DTYPES = {"float32": 2e-5, "float64": 1e-8}
 both = pytest.mark.parametrize("dtype", DTYPES)
 
 

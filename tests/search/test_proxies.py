@@ -110,6 +110,15 @@ def test_what_is_not_asked_for_is_not_measured(monkeypatch):
         assert seen.measures_of(a, "linear", [name]) == {name: whole[name]}
 
 
+def test_forgetting_distances_changes_nothing(monkeypatch):
+    known, forgets = real(), real()
+    monkeypatch.setattr("ldsaug_ray.search.proxies.KNOWN", 10)
+    for count in (9, 30, 40):
+        told = forgets.measures_of(candidates(count), "linear", ["a_nearer"])
+        assert told == known.measures_of(candidates(count), "linear", ["a_nearer"])
+    assert len(forgets._known) == 40  # without it 70, where candidates differ
+
+
 def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():
     seen = real()
     copies = Candidates(np.arange(N), np.arange(N), np.roll(np.arange(N), 1), np.full(N, 1e-6))

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from stages_helpers import Tree, digests, manifest, merge, start
 
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir
 from ldsaug_ray.storage import Location
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def markers(settings: Tree, stage: str) -> int:
 
 def checkpoints(settings: Tree, stage: str) -> int:
     """How many Ray Train has taken note of: a folder alone would not be found again."""
-    snapshot = Path(settings["run_dir"]) / f"{stage}/ray/run/checkpoint_manager_snapshot.json"
+    snapshot = Path(settings["run_dir"]) / f"{stage}/{CHECKPOINTS}/{SNAPSHOT}"
     try:
         return len(json.loads(snapshot.read_text())["checkpoint_results"])
     except (FileNotFoundError, json.JSONDecodeError):  # not there yet, or being written

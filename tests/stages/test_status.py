@@ -10,7 +10,7 @@ from stages_helpers import merge
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import Config
 from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import RunDir, open_run_dir, sole_driver
+from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir, open_run_dir, sole_driver
 from ldsaug_ray.search.trials import Trial
 from ldsaug_ray.storage import Location
 
@@ -41,7 +41,7 @@ def test_status_of_a_run(copied, capsys, tmp_path):
     fingerprint = run.require("finetune", "fingerprint")
     run.reset("finetune")
     run.begin("finetune", fingerprint)
-    snapshot = run.folder("finetune/ray/run/checkpoint_manager_snapshot.json")
+    snapshot = run.folder(f"finetune/{CHECKPOINTS}/{SNAPSHOT}")
     snapshot.write_bytes(b'{"checkpoint_results": [{"met')  # Ray Train replaces it in place
     assert "a checkpoint is being saved" in status(str(root), capsys)[1]["finetune"]
 

@@ -13,7 +13,7 @@ from stages_helpers import Tree, manifest, merge
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.storage import Location
@@ -163,7 +163,7 @@ def test_a_training_keeps_its_last_checkpoint_until_the_manifest_has_it(copied, 
         patch.setattr(RunDir, "finish", lambda *_, **__: pytest.exit("killed"))
         with pytest.raises(pytest.exit.Exception):
             run(merge(copied, {"finetune": {"steps": 6}}), "finetune")
-    snapshot = run_dir / "finetune/ray/run/checkpoint_manager_snapshot.json"
+    snapshot = run_dir / f"finetune/{CHECKPOINTS}/{SNAPSHOT}"
     whole = snapshot.read_bytes()
     snapshot.write_bytes(whole[:40])
     with pytest.raises(StorageError, match="list of checkpoints was cut off"):
