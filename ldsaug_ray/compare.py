@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from ldsaug_ray.errors import ConfigError, InputError, StorageError, UsageError
+from ldsaug_ray.errors import InputError, LdsaugError, StorageError, UsageError
 from ldsaug_ray.secrets import without_password
 from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import first_line, quieten, tracking_uri
@@ -91,7 +91,7 @@ def find_runs(names: Sequence[str]) -> list[Compared]:
         client = MlflowClient(tracking_uri=uri)
         experiments = [e.experiment_id for e in client.search_experiments()]
         return [_as_compared(_find(client, experiments, name)) for name in names]
-    except (InputError, ConfigError):
+    except LdsaugError:  # says what it is about
         raise
     except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
         raise StorageError(

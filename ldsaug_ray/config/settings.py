@@ -6,10 +6,11 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 Auto = Literal["auto"]
 Interpolation = Literal["linear", "slerp"]
@@ -793,6 +794,37 @@ class Range(Section):
         return self
 
 
+def _values_of(name: str, given: Any) -> Any:
+    """A list or a range of a search's space, or ValueError in words that name the setting."""
+    if isinstance(given, list | tuple):
+        if not given:
+            raise ValueError(f"{name}: the list is empty")
+        try:
+            json.dumps(given)
+        except TypeError:
+            raise ValueError(f"{name}: a value is neither text, number, true, false nor null (found {given})") from None
+        return given
+    if isinstance(given, Range):
+        return given
+    if not isinstance(given, dict):
+        raise ValueError(f"{name} must be a list of values, or a range such as {{low: 0.1, high: 0.5}} (found {given})")
+    fields = ", ".join(Range.model_fields)
+    unknown = [field for field in given if field not in Range.model_fields]
+    if unknown and len(unknown) == len(given):
+        raise ValueError(
+            f"{name} is no list and has none of {fields}; a setting's dotted name stands in one piece, as in "
+            "tune.space={score.sigma.scale: [0.1, 0.2]}"
+        )
+    if unknown:
+        raise ValueError(f"{name} has an unknown {unknown[0]}; possible: {fields}")
+    try:
+        return Range.model_validate(given)
+    except ValidationError as e:
+        error = e.errors()[0]
+        field = "".join(f"{part}: " for part in error["loc"])
+        raise ValueError(f"{name}: {field}{error['msg'].removeprefix('Value error, ')}") from None
+
+
 Measure = Literal[
     "frechet",
     "kernel_distance",
@@ -841,7 +873,13 @@ class Tune(Section):
     bandwidths: Annotated[int, Field(ge=2)] = Field(
         8, description="values of a range of score.sigma that has no `values`"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of the search; a trial's own seed is the run's")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="of the search; a trial's own seed is the run's. With tpe and several trials at once, points also "
+        "depend on which of them ends first",
+    )
     asha: Asha = Asha()
     hours: float | None = Field(None, gt=0, description="no trial starts so long after the command; none: no limit")
     concurrent: Positive | Literal["auto"] = Field(
@@ -853,8 +891,17 @@ class Tune(Section):
         description="name in MLflow's model registry under which the best trial's VAE is registered; none: it is not",
     )
 
+    @field_validator("space", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {str(name).strip(): _values_of(str(name).strip(), values) for name, values in given.items()}
+
     @model_validator(mode="after")
-    def _one_rung(self) -> Tune:
+    def _objectives_and_rungs(self) -> Tune:
+        if not all(self.objectives):
+            raise ValueError("objectives: each names a measure at least, such as {frechet: 1}")
         if self.asha.grace_steps is not None and len(self.objectives) > 1:
             raise ValueError("asha.grace_steps: asha ranks trials by one objective; give one, or leave it out")
         return self

@@ -265,9 +265,16 @@ def differences(found: Sequence[Interval], label: str) -> bytes:
 
 
 def heat_map(
-    values: Floats, columns: Sequence[str], rows: Sequence[str], column_label: str, row_label: str, label: str
+    values: Floats,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    column_label: str,
+    row_label: str,
+    label: str,
+    empty: Mapping[tuple[int, int], str] | None = None,
 ) -> bytes:
-    """values float64[rows, columns], each written into its cell; NaN: an empty cell. Dark is low."""
+    """values float64[rows, columns], each written into its cell; NaN: an empty cell, with what `empty` has for its row
+    and column. Dark is low."""
     shown = np.ma.masked_invalid(values)
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
     scale = mpl.colormaps["Blues_r"]
@@ -280,6 +287,8 @@ def heat_map(
                 ink = "#101418" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "#fdfdfd"
                 short = f"{value / 1000:.3g}k" if abs(value) >= 1000 else f"{value:.3g}"
                 axes.text(column + 0.5, row + 0.5, short, ha="center", va="center", color=ink, fontsize=8)
+            elif empty and (row, column) in empty:
+                axes.text(column + 0.5, row + 0.5, empty[row, column], ha="center", va="center", color=INK, fontsize=8)
         axes.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
         axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
         for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):

@@ -39,7 +39,7 @@ def objective_values(objectives: Objectives, measures: Mapping[str, float | None
             value = measures.get(measure)
             if value is None:
                 where = "" if measure in OF_A else "; evaluate/metrics.json of the trial tells why"
-                raise InputError(f"tune.objectives: {measure} has no value for these images{where}")
+                raise InputError(f"{measure} has no value for these images{where}")
             total += weight * (-value if measure in MORE_IS_BETTER else value)
         values.append(total)
     return values

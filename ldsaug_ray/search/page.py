@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -21,13 +21,18 @@ from ldsaug_ray.search.objectives import OF_A, Objectives, measures_in, measures
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
 from ldsaug_ray.search.tables import STATES, TITLES, ranked, rows_of, text_of
-from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.search.trials import State, Trial
 from ldsaug_ray.secrets import without_passwords
 from ldsaug_ray.storage import Location
 
 CELLS = 8  # rows or columns that a range of any values is cut into
 SAMPLES_OF = 4  # best trials whose samples are shown
 FEWEST = 8  # trials from which a rank correlation is told
+MARKS: Mapping[State, tuple[str, str]] = {  # of cells without a number
+    "finished": ("?", "finished without a result"),
+    "stopped": ("…", "stopped on the way"),
+    "failed": ("×", "cannot work"),
+}
 _REGIME = ("parent_share", "effective_neighbours", "kept")
 
 Value = Callable[[Trial], float | None]
@@ -55,8 +60,8 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
             states=[(f"{n:,}", text) for s, text in STATES.items() if (n := sum(t.state == s for t in trials))],
             total=len(trials),
             charts=_charts(search, trials),
-            best=[(t.number, search.command(t), search.told(t), _samples(search, t)) for t in shown[:SAMPLES_OF]],
-            failures=[t for t in trials if t.why],
+            best=[(t.number, search.commands(t), search.told(t), _samples(search, t)) for t in shown[:SAMPLES_OF]],
+            failures=[(t, why) for t in trials if (why := search.why(t))],
             space=[(d.name, d.text) for d in search.space.dimensions],
             pixels=search.config.data.resolution < 64,
             settings=yaml.safe_dump(without_passwords(search.config.dump()), sort_keys=False, allow_unicode=True),
@@ -119,6 +124,9 @@ def _charts(search: Search, trials: Sequence[Trial]) -> list[tuple[str, str, str
     if plane is not None:
         across, up = plane
         lowest = _lowest(across, up, trials, objectives)
+        empty = {(_place(up, t), _place(across, t)): MARKS[t.state][0] for t in trials if t.is_over}
+        used = [mark for mark in MARKS.values() if mark[0] in {empty[p] for p in empty.keys() - lowest.keys()}]
+        legend = "".join(f"; {sign} {text}" for sign, text in used)
         maps: list[tuple[str, Value]] = [
             (title, lambda t, n=n: (t.values(objectives) or [])[n])  # type: ignore[misc]
             for n, title in enumerate(search.titles)
@@ -131,9 +139,9 @@ def _charts(search: Search, trials: Sequence[Trial]) -> list[tuple[str, str, str
                     cells[place] = found
             if not np.isfinite(cells).any():
                 continue
-            picture = figures.heat_map(cells, _names(across), _names(up), across.name, up.name, title)
+            picture = figures.heat_map(cells, _names(across), _names(up), across.name, up.name, title, empty)
             alt = f"{title} over {across.name} (across) and {up.name} (up); the table has the numbers."
-            charts.append((f"{title}, of the best trial in each cell", alt, data_uri("image/svg+xml", picture)))
+            charts.append((f"{title}, of the best trial in each cell{legend}", alt, data_uri("image/svg+xml", picture)))
     known = [(v, t) for t in trials if t.state == "finished" and (v := t.values(objectives))]
     best = {t.key for t in search.best(trials)}
     if len(objectives) == 2 and known:

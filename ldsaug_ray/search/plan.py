@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.digest import fingerprint
-from ldsaug_ray.errors import ConfigError
+from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import extractor_stamp
 from ldsaug_ray.pipeline import STAGES, identity
 from ldsaug_ray.search.objectives import MORE_IS_BETTER, OF_A, measures_in, needs_training, objective_values
@@ -47,7 +48,9 @@ class Search:
         Raises:
             ConfigError: these values are not possible together.
         """
-        return self._run(point, f"trials/{key_of(point)}", "finetune")
+        config = self._run(point, f"trials/{key_of(point)}", "finetune")
+        _refuse(self.trains, self.config.tune.asha.grace_steps is not None, config)
+        return config
 
     def baseline_config(self) -> Config:
         """The settings of the run that evaluates the model before fine-tuning."""
@@ -111,20 +114,41 @@ class Search:
 
     def told(self, trial: Trial) -> str:
         """What a trial has come to so far."""
-        values = objective_values(self.config.tune.objectives, trial.measures)
+        try:
+            values = objective_values(self.config.tune.objectives, trial.measures)
+        except InputError as e:
+            return str(e)
         return ", ".join(f"{title} = {value:.5g}" for title, value in zip(self.titles, values, strict=True))
+
+    def why(self, trial: Trial) -> str:
+        """Why a trial that is over has no result; nothing where it has one, or goes on."""
+        without = trial.state == "finished" and trial.values(self.config.tune.objectives) is None
+        return trial.why or (self.told(trial) if without else "")
 
     def best(self, trials: Sequence[Trial]) -> list[Trial]:
         """The best trial; of two objectives the front."""
         return front(trials, self.config.tune.objectives)
 
     def command(self, trial: Trial) -> str:
-        """What makes the trial's run again, elsewhere."""
+        """What makes a run with the trial's settings, elsewhere."""
         given = [word for word in self.source.overrides if not word.startswith(("tune.", "run_dir="))]
         if self.one_gpu and self.config.finetune.workers.count == "auto":
             given.append("finetune.workers.count=1")
         place = f"run_dir={self.root}-{trial.key}"
         return shlex.join(["ldsaug", "run", self.source.path, *given, *as_overrides(trial.point), place])
+
+    def commands(self, trial: Trial) -> list[tuple[str, str]]:
+        """What repeats a trial, elsewhere, and what that is in words: its run; where it had none, its measures."""
+        if self.trains:
+            return [("makes its run again, with a page of its own", self.command(trial))]
+        space = json.dumps({name: [value] for name, value in trial.point.items()})
+        given = [word for word in self.source.overrides if not word.startswith("run_dir=")]
+        place = f"run_dir={self.root}-{trial.key}-measured"
+        measured = ["ldsaug", "tune", self.source.path, *given, f"tune.space={space}", place]
+        return [
+            ("measures it again", shlex.join(measured)),
+            ("makes a whole run with its settings, fine-tuning too", self.command(trial)),
+        ]
 
     def _run(self, point: Point, folder: str, model: str) -> Config:
         fixed = {
@@ -134,8 +158,9 @@ class Search:
             "evaluate.models": [model],
             "tune": {},
         }
-        if self.one_gpu and self.config.finetune.workers.count == "auto":
-            fixed["finetune.workers.count"] = 1
+        for stage in ("decode", "finetune", "sample", "evaluate") if self.one_gpu else ():
+            if getattr(self.config, stage).workers.count == "auto":
+                fixed[f"{stage}.workers.count"] = 1
         return self.source.config(point, fixed)
 
 
@@ -151,27 +176,24 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     config = source.config()
     space = space_of(config)
     asked = config.tune
-    check_values(source, space)
     if asked.search == "grid":
         space.grid()
     trains = needs_training(asked.objectives)
+    check_values(source, space, partial(_refuse, trains, asked.asha.grace_steps is not None))
     if trains and config.evaluate.extractor is None:
         names = ", ".join(measures_in(asked.objectives))
         raise ConfigError(
             f"tune.objectives: {names} need evaluate.extractor; a search without training looks at a_likelihood, "
             "a_attribute_gap or a_nearer"
         )
+    if config.evaluate.attributes and config.data.attributes is None:
+        raise ConfigError("evaluate.attributes needs labelled images; set data.attributes, or leave it out")
     if config.data.test == 0:
         raise ConfigError("data.test = 0: a search compares with held-out real images; set aside some")
     if not trains:
         idle = [d.name for d in space.dimensions if d.name.split(".")[0] not in ("score", "select")]
         if idle:
             raise ConfigError(f"tune.space: {', '.join(idle)}: changes nothing that these objectives look at (A alone)")
-        which = [config.select.which, *(v for d in space.dimensions if d.name == "select.which" for v in d.ends)]
-        if "lds+sharpness" in which:
-            raise ConfigError("select.which=lds+sharpness decodes first; these objectives look at A without decoding")
-    if asked.asha.grace_steps is not None and config.finetune.best_by is not None:
-        raise ConfigError("tune.asha.grace_steps pauses a fine-tuning, which finetune.best_by would notice; drop one")
     for name in _OF_LABELS:
         if name in measures_in(asked.objectives) and not config.evaluate.attributes:
             raise ConfigError(f"tune.objectives: {name} needs evaluate.attributes, such as [Male]")
@@ -183,3 +205,11 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     if asked.register_as is not None and not trains:
         raise ConfigError("tune.register_as: these objectives need no fine-tuning, so that there is no model")
     return Search(source, config, space, trains)
+
+
+def _refuse(trains: bool, pauses: bool, config: Config) -> None:
+    """Raises ConfigError for settings that are possible in a run, but not in a trial of such a search."""
+    if not trains and config.select.which == "lds+sharpness":
+        raise ConfigError("select.which=lds+sharpness decodes first; these objectives look at A without decoding")
+    if pauses and config.finetune.best_by is not None:
+        raise ConfigError("tune.asha.grace_steps pauses a fine-tuning, which finetune.best_by would notice; drop one")

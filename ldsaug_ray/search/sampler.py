@@ -152,7 +152,7 @@ class _Parzen:
         from optuna.trial import TrialState
 
         values = trial.values(self._objectives)
-        if values is None and trial.state == "failed" and len(self._objectives) == 1:
+        if values is None and trial.is_over and len(self._objectives) == 1:
             return [WORST], TrialState.COMPLETE  # TPE ranks values: it shall keep away from where nothing is selected
         if values is None:
             return None, TrialState.FAIL

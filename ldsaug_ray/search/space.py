@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,10 @@ _SHARED = (
     "experiment",
     "tune",
     "report",
+    "sample.n",
+    "sample.seed",
+    "sample.format",
+    "sample.out",
 )  # by all trials
 
 
@@ -79,7 +83,8 @@ class Dimension:
         """Whether a value is one of it."""
         if self.values is not None:
             return value in self.values
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return inside and (not self.whole or float(value).is_integer())
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -155,7 +160,7 @@ def space_of(config: Config) -> Space:
         if inside := next((other for other in asked.space if other.startswith(f"{name}.")), None):
             raise ConfigError(f"tune.space: {inside} lies in {name}; search one of them")
     for name, given in asked.space.items():
-        if name.split(".")[0] in _SHARED:
+        if name.split(".")[0] in _SHARED or name in _SHARED:
             raise ConfigError(
                 f"tune.space: {name} cannot be searched: all trials start from one set of images, model and "
                 "latents, and are measured alike (`ldsaug experiment` compares seeds and sizes)"
@@ -193,22 +198,31 @@ class Source:
             raise ConfigError(f"tune.space at {shown(point)}: {e}") from None
 
 
-def check_values(source: Source, space: Space) -> None:
+def check_values(source: Source, space: Space, refuse: Callable[[Config], None] = lambda config: None) -> None:
     """Try every value, of a range some: with the others as they stand, else with others of the space. A combination
     that is not possible is a trial that fails; a value that never is, and scores that cannot be made, are said before
     work starts.
+
+    Args:
+        source: the settings.
+        space: whose values are tried.
+        refuse: raises ConfigError for settings that no trial can have.
 
     Raises:
         ConfigError: a name is unknown, a value is not possible, or a combination of `score`'s is not.
     """
     others = space.random(TRIES, 0)
+
+    def build(point: Point) -> None:
+        refuse(source.config(point))
+
     for d in space.dimensions:
         for value in d.ends:
-            wrong = _wrong(source, d.name, value, others)
+            wrong = _wrong(build, d.name, value, others)
             if wrong is None:
                 continue
             between = d.values is None and d.low < value < d.high  # both ends are possible, then: they come first
-            if between and _wrong(source, d.name, round(value), others) is None:
+            if between and _wrong(build, d.name, round(value), others) is None:
                 raise ConfigError(f"{wrong}; a range of whole numbers needs `whole: true`")
             raise wrong
     scorings = space.scorings()
@@ -218,18 +232,18 @@ def check_values(source: Source, space: Space) -> None:
         source.config(scoring)
 
 
-def _wrong(source: Source, name: str, value: Any, others: Sequence[Point]) -> ConfigError | None:
+def _wrong(build: Callable[[Point], None], name: str, value: Any, others: Sequence[Point]) -> ConfigError | None:
     """Why a value is possible neither by itself nor with any of the `others`; none where it is."""
     try:
-        source.config({name: value})
+        build({name: value})
     except ConfigError as e:
-        return None if any(_possible(source, {**other, name: value}) for other in others) else e
+        return None if any(_possible(build, {**other, name: value}) for other in others) else e
     return None
 
 
-def _possible(source: Source, point: Point) -> bool:
+def _possible(build: Callable[[Point], None], point: Point) -> bool:
     try:
-        source.config(point)
+        build(point)
     except ConfigError:
         return False
     return True

@@ -93,7 +93,7 @@ def trials_csv(search: Search, trials: Sequence[Trial]) -> str:
         numbers = [t.measures.get(n) for n in measures]
         point = [v if isinstance(v := t.point[n], str | float) else json.dumps(v) for n in names]  # every digit
         writer.writerow(
-            [t.number, t.key, t.state, t.step, *point, *values, *numbers, t.seconds, " ".join(t.why.split())]
+            [t.number, t.key, t.state, t.step, *point, *values, *numbers, t.seconds, " ".join(search.why(t).split())]
         )
     return out.getvalue()
 

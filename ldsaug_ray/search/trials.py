@@ -1,4 +1,5 @@
-"""Trials of a search as they are kept: `search/trials/KEY.json`, written when a trial starts and again when it ends.
+"""Trials of a search as they are kept: `search/trials/KEY.json`, written when a trial starts, at each evaluation, and
+when it ends.
 
 A trial is known by its point alone, so that a search that goes on, or one with more trials, finds what was done. What
 is made small is worked out from the measures when it is asked for. Trials that train have every measure: other

@@ -25,6 +25,7 @@ from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.sampler import Sampler
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import Trial, key_of
+from ldsaug_ray.stages._job import limit_threads
 from ldsaug_ray.stages._trial import Shared, Work
 
 NEVER = 2**31  # steps: a trial says itself when it is over
@@ -66,7 +67,7 @@ def run_trials(
     resources: dict[str, float] = {"CPU": 0, "memory": 1} if shared.search.trains else {"CPU": 1}
     with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(LdsTrial, shared=shared), resources),
+            tune.with_resources(tune.with_parameters(LdsTrial, shared=shared, concurrent=concurrent), resources),
             tune_config=tune.TuneConfig(
                 search_alg=points,
                 scheduler=_scheduler(asked, known),
@@ -119,12 +120,15 @@ class _Halving(AsyncHyperBandScheduler):
         super().on_trial_add(tune_controller, _by_point(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether it goes on."""
+        """Whether it goes on; without a value it does, and counts for no other."""
+        if not math.isfinite(result["objective"]):
+            return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(tune_controller, _by_point(trial), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """It is over."""
-        super().on_trial_complete(tune_controller, _by_point(trial), result)
+        if math.isfinite(result.get("objective", math.inf)):
+            super().on_trial_complete(tune_controller, _by_point(trial), result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         """It is taken out."""
@@ -138,9 +142,11 @@ def _by_point(trial: Any) -> Any:
 class LdsTrial(tune.Trainable):
     """A trial, evaluation by evaluation. An actor serves many; only the settings change."""
 
-    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+    def setup(self, config: dict[str, Any], shared: Shared | None = None, concurrent: int = 1) -> None:
         """Called once by Tune."""
         assert shared is not None
+        if shared.search.trains:  # what it measures itself, while no stage of its own has the CPUs that Ray counts
+            limit_threads(max(1, (os.cpu_count() or 1) // concurrent))
         self._shared = shared
         with suppress(OSError):  # another machine may not have it
             os.chdir(shared.folder)
@@ -157,7 +163,7 @@ class LdsTrial(tune.Trainable):
         """Go on to the next evaluation."""
         assert self._work is not None
         found = self._work.step()
-        return {"objective": found["values"][0], "step": found["step"], "done": found["over"], "found": found}
+        return {"objective": found["value"], "step": found["step"], "done": found["over"], "found": found}
 
     def cleanup(self) -> None:
         """Called by Tune at the end, and where a trial was stopped on its way."""

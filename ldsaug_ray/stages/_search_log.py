@@ -150,7 +150,7 @@ class SearchLog:
             child.send(config, run, _SENT, models=False)
             last = "evaluate" if trial.state == "finished" else "select"
             child.once("files", run.require(last, "digest"), partial(self._send_files, child, run))
-        child.tag("ldsaug.why", trial.why[:5000])
+        child.tag("ldsaug.why", self.search.why(trial)[:5000])
         child.tag(SOUGHT, self._sought)
         child.tag(IDENTITY, trial.identity)
         self._ended.add(trial.key)
@@ -173,6 +173,11 @@ class SearchLog:
         parent.send(self.search.config, self._job.run, ["prepare"])
         parent.log_files(self._job.run.folder("search").files(recursive=False), "search")
         children = parent.children(TRIAL)
+        for trial in best if not self.search.trains else ():
+            run = RunDir(Location.of(self.search.trial_config(trial.point).run_dir))
+            if trial.key in children and (entry := run.entry("select")) is not None:
+                child, _ = children[trial.key]
+                child.once("files", entry["digest"], partial(self._send_files, child, run))
         for key, (child, tags) in children.items():
             is_best = key in {trial.key for trial in best}
             if is_best or BEST in tags:

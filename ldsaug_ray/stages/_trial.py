@@ -8,7 +8,7 @@ import io
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,21 +115,21 @@ class Work:
         self._started = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """Go on to the next evaluation: `step` of fine-tuning, `measures`, `values` of the objectives, `over`, and
-        `failed`, why it cannot work."""
-        objectives = self._shared.search.config.tune.objectives
-        step, over, failed = 0, True, ""
+        """Go on to the next evaluation: `step` of fine-tuning, `measures`, `value` of the first objective, infinite
+        where there is none, `over`, and `failed`, why it cannot work."""
+        step, over, failed, value = 0, True, "", math.inf
         measures: Measures = {}
         try:
             step, measures, over = next(self._work)
-            values = objective_values(objectives, measures)
         except _OF_ITS_SETTINGS as e:
-            values, over, failed = [math.inf] * len(objectives), True, str(e)
+            failed = str(e)
+        with suppress(InputError):  # a measure without a value: the others are kept, for other objectives
+            value = objective_values(self._shared.search.config.tune.objectives, measures)[0]
         seconds = round(time.monotonic() - self._started, 3)
         return {
             "step": step,
             "measures": measures,
-            "values": values,
+            "value": value,
             "over": over,
             "failed": failed,
             "seconds": seconds,

@@ -36,7 +36,7 @@ from ldsaug_ray.stages._adopt import adopt
 from ldsaug_ray.stages._job import Job, beside_driver, node_resources, pool_for, pool_of
 from ldsaug_ray.stages._search_log import SearchLog
 from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages._trial import KEPT_BYTES, Board, Shared
+from ldsaug_ray.stages._trial import KEPT_BYTES, OF_A, Board, Shared
 from ldsaug_ray.stages.command import place_of, require_faiss, seen_by_all, try_extractor
 from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.stages.evaluate import label_array, real_images
@@ -113,6 +113,8 @@ def tune_command(
         finally:  # stopped from outside, too, there is a page of what there is
             kept.write()
         trials = kept.all()
+        if not search.trains:
+            _keep_best(job, search, scorings, trials)
         log.finish(trials)
     _print_results(search, run, trials)
     if config.tracking.enabled:
@@ -167,6 +169,16 @@ def _scorings(job: Job, search: Search) -> dict[str, RunDir]:
     for targets in together.values():
         score_at(replace(job, config=targets[0][0]), targets)
     return runs
+
+
+def _keep_best(job: Job, search: Search, scorings: Mapping[str, RunDir], trials: Sequence[Trial]) -> None:
+    """Without training, A of the best trials, as the run directory of each."""
+    for trial in search.best(trials)[:COMMANDS]:
+        config = search.trial_config(trial.point)
+        with ExitStack() as held:
+            inner = replace(job, config=config, run=open_run_dir(config, held=held))
+            adopt(inner, OF_A[:4], [job.run, scorings[key_of(search.scoring(trial.point))]])
+            run_stages(inner, OF_A[:5])
 
 
 class _Kept:
@@ -317,12 +329,15 @@ def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None
     for state in ("stopped", "failed", "crashed"):
         if count := sum(t.state == state for t in trials):
             print(f"{count} {STATES[state]}")
+    if without := [t for t in trials if t.state == "finished" and search.why(t)]:
+        print(f"{len(without)} finished without a result: {search.why(without[0])}")
     best = search.best(trials)
     if len(best) > 1:
         numbers = ", ".join(str(t.number) for t in best)
         print(f"the front: trials {numbers}; MLflow's best is {best[0].number}, which is first in {search.titles[0]}")
     for trial in best[:COMMANDS]:
-        print(f"trial {trial.number} again: {search.command(trial)}")
+        for what, command in search.commands(trial):
+            print(f"trial {trial.number}; this {what}: {command}")
     print(f"search  {place_of(run.folder('search') / 'index.html')}")
 
 

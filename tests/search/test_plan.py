@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ldsaug_ray.config import load_config
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import Trial
@@ -44,6 +46,7 @@ EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
         ({"objectives": [{"fid": 1}]}, EXTRACTOR, r"tune\.objectives"),
         ({"objectives": [{"frechet": 0}]}, EXTRACTOR, r"tune\.objectives"),
         ({"objectives": []}, EXTRACTOR, r"tune\.objectives"),
+        ({"objectives": [{}]}, EXTRACTOR, "objectives: each names a measure at least"),
         ({"asha": {"grace_steps": 10}}, {}, "there is no fine-tuning to stop"),
         ({"objectives": [{"frechet": 1}], "asha": {"grace_steps": 100}}, EXTRACTOR, "grace_steps = 100 is not below"),
         (
@@ -57,6 +60,16 @@ EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
         ({"trials": 0}, {}, r"tune\.trials must be at least 1"),
         ({"space": {"finetune.mixing": [0.5, 1.0]}}, {}, "changes nothing that these objectives look at"),
         ({"space": {"select.which": ["lds", "lds+sharpness"]}}, {}, r"which=lds\+sharpness decodes first"),
+        ({"space": {"select": [{"which": "lds"}, {"which": "lds+sharpness"}]}}, {}, "decodes first"),
+        (
+            {
+                "objectives": [{"frechet": 1}],
+                "asha": {"grace_steps": 10},
+                "space": {"finetune.best_by": [None, "held_out_reconstruction"]},
+            },
+            EXTRACTOR,
+            "which finetune.best_by would notice",
+        ),
         ({"space": {"score.sigma": [{"scale": 0.3}], "score.sigma.scale": [0.1]}}, {}, r"scale lies in score\.sigma"),
         (
             {"space": {"score.sigma.rule": ["norm_fraction", "leave_one_out"], "score.sigma.scale": [0.1, 0.2]}},
@@ -69,6 +82,42 @@ EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
 def test_what_is_wrong_is_said_before_work_starts(tmp_path, tune, evaluate, message):
     with pytest.raises(ConfigError, match=message):
         plan(tmp_path, evaluate=evaluate, **tune)
+
+
+def test_what_the_space_replaces_is_not_asked_of_the_settings(tmp_path):
+    search = plan(tmp_path, "select.which=lds+sharpness", space={"select.which": ["lds", "random"]})
+    assert search.trial_config({"select.which": "random"}).select.which == "random"
+    with pytest.raises(ConfigError, match="decodes first"):
+        plan(tmp_path, "select.which=lds+sharpness")
+
+
+def test_attributes_without_labels(tmp_path):
+    with pytest.raises(ConfigError, match=r"evaluate\.attributes needs labelled images"):
+        plan(tmp_path, "data.attributes=null", evaluate={"attributes": ["Male"]})
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_commands_give_the_settings_of_the_trial(tmp_path, trains):
+    objectives, evaluate = ([{"frechet": 1}], EXTRACTOR) if trains else ([{"a_nearer": 1}], {})
+    space = {**SPACE, "finetune.objective": [{"reconstruction": "l2"}, {"beta": 0.5}]} if trains else SPACE
+    point = {**POINT, **({"finetune.objective": {"beta": 0.5}} if trains else {})}
+    search = plan(tmp_path, "seed=3", "tune.seed=4", evaluate=evaluate, objectives=objectives, space=space)
+    trial = Trial(point, 1, "same")
+    want = search.trial_config(point)
+    for what, command in search.commands(trial):
+        _, kind, path, *overrides = shlex.split(command)
+        if kind == "tune":
+            assert what == "measures it again"
+            again = plan_search(path, overrides)
+            assert again.space.grid() == [point]
+            assert again.config.tune.objectives == search.config.tune.objectives
+            found = again.trial_config(point)
+        else:
+            found = load_config(path, overrides)
+        assert found.run_dir != want.run_dir
+        for section in ("seed", "data", "vae", "train", "encode", "score", "select", "decode", "finetune", "sample"):
+            assert getattr(found, section) == getattr(want, section), section
+    assert len(search.commands(trial)) == (1 if trains else 2)
 
 
 def test_a_trial_is_a_run_with_the_points_settings(tmp_path):

@@ -111,12 +111,14 @@ def test_what_is_not_asked_for_is_not_measured(monkeypatch):
 
 
 def test_forgetting_distances_changes_nothing(monkeypatch):
-    known, forgets = real(), real()
+    seen, whole = real(), candidates(40)
+    few = Candidates(whole.id[:9], whole.i[:9], whole.j[:9], whole.alpha[:9])
+    asked = [few, whole, few]
+    told = [seen.measures_of(a, "linear", ["a_nearer"]) for a in asked]
+    assert len(seen._known) == 40
     monkeypatch.setattr("ldsaug_ray.search.proxies.KNOWN", 10)
-    for count in (9, 30, 40):
-        told = forgets.measures_of(candidates(count), "linear", ["a_nearer"])
-        assert told == known.measures_of(candidates(count), "linear", ["a_nearer"])
-    assert len(forgets._known) == 40  # without it 70, where candidates differ
+    assert [seen.measures_of(a, "linear", ["a_nearer"]) for a in asked] == told
+    assert len(seen._known) == 9  # all were forgotten before the last
 
 
 def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():

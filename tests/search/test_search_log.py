@@ -15,10 +15,11 @@ from ldsaug_ray.errors import InputError, StorageError, UsageError
 from ldsaug_ray.progress import make_console
 from ldsaug_ray.rundir import open_run_dir
 from ldsaug_ray.search.plan import Search, plan_search
-from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.search.trials import Trial, read_trials
 from ldsaug_ray.stages import _search_log
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._search_log import SearchLog
+from ldsaug_ray.stages.tune import _Kept
 
 MEASURED = {"a_nearer": 0.5, "a_likelihood": 3.0}
 
@@ -156,6 +157,28 @@ def test_a_trial_that_cannot_be_sent_holds_up_no_other(search, tmp_path, capsys)
     assert "1 trials could not be sent" in capsys.readouterr().err
     found = {name: some[0].info.status for name, some in runs(f"sqlite:///{tmp_path / 'mlflow.db'}").items()}
     assert found == {"run": "FINISHED", "trial 2": "FINISHED"}
+
+
+def test_a_measure_without_a_value_does_not_lose_the_others(search, tmp_path, capsys):
+    """Other objectives find them; MLflow has them too."""
+    job = Job(search.config, open_run_dir(search.config), make_console())
+    with SearchLog(job, search) as tracked:
+        kept = _Kept(job, search, {}, tracked)
+        key = kept.begin(trial(1).point).key
+        measures = {"a_nearer": None, "a_likelihood": 3.0}
+        kept.told(key, {"step": 0, "measures": measures, "failed": "", "over": True, "seconds": 1.0})
+        kept.end(key)
+        kept.write()
+        tracked.finish(kept.all())
+    (found,) = read_trials(job.run.root)
+    assert (found.state, found.measures) == ("finished", measures)
+    assert found.values([{"a_likelihood": 1}]) == [-3.0]
+    why = "a_nearer has no value for these images"
+    assert f"trial 1: finished: {why}" in capsys.readouterr().err
+    assert why in (tmp_path / "run/search/index.html").read_text()
+    (run,) = runs(f"sqlite:///{tmp_path / 'mlflow.db'}")["trial 1"]
+    assert (run.info.status, run.data.metrics["a_likelihood"]) == ("FINISHED", 3.0)
+    assert run.data.tags["ldsaug.why"] == why
 
 
 def test_a_server_that_is_away_at_the_start_is_one_message(search, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def test_dimensions_for_people_and_what_they_hold():
     assert ratios.holds(0.01)
     assert not ratios.holds(0.02)
     assert not ratios.holds("x")
+    whole = Dimension("a", None, 0, 2, whole=True)  # a range that was wider before
+    assert (whole.holds(1), whole.holds(1.0), whole.holds(0.7)) == (True, True, False)
     assert not Space((listed, Dimension("b", (1, 2)))).holds({"a": "x"})
 
 
@@ -125,7 +128,10 @@ def test_random_points_lie_inside_and_depend_on_their_number_alone(tmp_path):
         ({"select.top_fraction": [0.1, 3]}, r"at select\.top_fraction=3: .*at most 1"),
         ({"select.tau": {"low": 0.1, "high": 1.5}}, r"at select\.tau=1\.5"),
         ({"select.top_fraction": []}, r"tune\.space"),
-        ({"select.top_fraction": {"low": 0.4, "high": 0.4}}, "range is empty"),
+        (
+            {"select.top_fraction": {"low": 0.4, "high": 0.4}},
+            r"select\.top_fraction: low 0\.4 is not below high 0\.4: the range is empty",
+        ),
         ({"select.top_fraction": {"low": 0, "high": 0.4, "log": True}}, "log needs a low above 0"),
         ({"select.top_fraction": [0.1, 0.1]}, "each value once"),
         ({"train.steps": [1, 2]}, r"train\.steps cannot be searched"),
@@ -138,6 +144,14 @@ def test_random_points_lie_inside_and_depend_on_their_number_alone(tmp_path):
         ),
         ({"finetune.batch_size": {"low": 8, "high": 64, "log": True}}, "a whole number .*needs `whole: true`"),
         ({"finetune.steps": {"low": 1000, "high": 2000}}, "a whole number .*needs `whole: true`"),
+        ({"select": {"top_fraction": [0.1]}}, r"select is no list .* dotted name stands in one piece"),
+        ({"select.tau": {"low": 0.1, "hi": 0.3}}, r"select\.tau has an unknown hi; possible: low, high"),
+        ({"select.tau": {"low": 0.1}}, r"select\.tau: high: Field required"),
+        ({"select.tau": 0.3}, r"select\.tau must be a list of values, or a range .*\(found 0\.3\)"),
+        ({"select.tau": []}, r"select\.tau: the list is empty"),
+        ({"select.tau": [date(2024, 1, 1)]}, r"select\.tau: a value is neither text, number"),
+        ({" seed": [1, 2]}, "seed cannot be searched"),
+        ({"sample.seed": [1, 2]}, r"sample\.seed cannot be searched"),
     ],
 )
 def test_what_is_wrong_with_a_space_is_said_before_work_starts(tmp_path, asked, message):

@@ -78,6 +78,20 @@ def test_a_table_with_every_trial_and_digit(tmp_path, trials):
     assert list(rows[0]).count("a_nearer") == 1
 
 
+def test_a_trial_without_a_value_of_what_is_asked_for(tmp_path, trials):
+    trials.append(trial(8, a_nearer=None, kept=5.0))
+    search = plan(tmp_path, {"a_nearer": 1})
+    why = "a_nearer has no value for these images"
+    assert [search.why(t) for t in trials] == ["", "", "nothing is\nkept", "", "", why]
+    assert 8 not in [t.number for t in ranked(search, trials)]
+    row = list(csv.DictReader(io.StringIO(trials_csv(search, trials))))[5]
+    assert (row["state"], row["a_nearer"], row["kept"], row["why"]) == ("finished", "", "5.0", why)
+    page = render(search, trials, "")
+    assert f"{SIGMA}=0.2, {TAU}=0.8: {why}" in page
+    assert "each cell; ? finished without a result; × cannot work" in page
+    assert search.why(trial(7, "running")) == ""
+
+
 def test_what_is_told_of_a_search(tmp_path, trials):
     search = plan(tmp_path, {"a_nearer": 1})
     (told,) = findings(search, trials)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -30,10 +31,11 @@ from ldsaug_ray.cli import main
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.config.settings import Tune
 from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.search.plan import plan_search
 from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
-from ldsaug_ray.stages import _trial
+from ldsaug_ray.stages import _trial, tune
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.storage import Location
 from ldsaug_ray.tracking import tracking_uri
@@ -47,12 +49,12 @@ SPACE = {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": [0.1, 0.5]}
 def search(copied: Tree, tmp_path: Path) -> Callable[..., Path]:
     """search(tune={...}, **changes) -> path of a file with a search that begins with the finished run's latents."""
 
-    def write(tune: Tree, **changes: Tree) -> Path:
+    def write(asked: Tree, **changes: Tree) -> Path:
         tree = merge(
             merge(copied, {"score": {"n_candidates": 450, "sigma": {}}, "tracking": {"enabled": True}}), changes
         )
         file = tmp_path / "tune.yaml"
-        file.write_text(yaml.safe_dump({**tree, "tune": tune}, sort_keys=False))
+        file.write_text(yaml.safe_dump({**tree, "tune": asked}, sort_keys=False))
         return file
 
     return write
@@ -99,6 +101,10 @@ def test_a_search_without_training(search, copied, tmp_path, capsys):
     best = min(rows, key=lambda row: float(row[title]))
     assert f"Trial {best['trial']} is the best of 4 finished ones" in page
     assert f"select.top_fraction={best['select.top_fraction']} run_dir=" in page
+    client = MlflowClient(tracking_uri())
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
+    selected = Path(client.download_artifacts(run.info.run_id, "selected.csv", str(tmp_path)))
+    assert len(selected.read_text().splitlines()) == 1 + float(best["kept"])
 
     # A of a trial is what an ordinary run with these settings selects
     tree = load_config(str(file), ["score.sigma.scale=0.5", "select.top_fraction=0.5"])
@@ -242,20 +248,130 @@ def test_a_trial_that_goes_on_is_judged_once_at_a_rung():
         for tau, value, state in ((0.1, 10.0, "finished"), (0.2, 4.0, "finished"), (0.3, 5.0, "running"))
     ]
     scheduler = _scheduler(asked, known)
-    for tau, value, action in ((0.3, 5.0, "CONTINUE"), (0.4, 5.5, "STOP"), (0.5, 3.0, "CONTINUE")):
+    without = float("inf")  # a measure has no value yet
+    judged = (0.3, 5.0, "CONTINUE"), (0.6, without, "CONTINUE"), (0.4, 5.5, "STOP"), (0.5, 3.0, "CONTINUE")
+    for tau, value, action in judged:
         trial = SimpleNamespace(trial_id="as Tune has it", config={"point": {"select.tau": tau}})
         scheduler.on_trial_add(None, trial)
         assert scheduler.on_trial_result(None, trial, {"step": 10, "objective": value}) == action
+        if value == without:
+            scheduler.on_trial_complete(None, trial, {"step": 30, "objective": value})
+
+
+def test_how_many_trials_run_at_once(tmp_path, monkeypatch):
+    (tmp_path / "network.pt").write_bytes(b"")
+    small, gpus = {"CPU": 4, "memory": 64e9}, {"CPU": 16, "GPU": 4, "memory": 64e9}
+    for nodes, overrides, one_gpu, count in (
+        ([small], [], False, 1),  # one process with all cores
+        ([small], ["finetune.workers.count=1"], False, 4),
+        ([small, small], ["finetune.workers.count=1", "finetune.workers.cpus=2"], False, 4),
+        ([small], ["finetune.workers.count=2"], False, 2),
+        ([gpus, gpus], [], True, 8),
+        ([gpus, small], ["finetune.workers.count=2"], True, 2),
+        ([small], ["tune.concurrent=7"], False, 7),
+        ([small, small], ["tune.objectives=[{a_nearer: 1}]"], False, 8),
+        ([{**small, "memory": 7e9}], ["tune.objectives=[{a_nearer: 1}]"], False, 2),  # of 3 GB each
+    ):
+        (tmp_path / "tune.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "run_dir": "run",
+                    "data": {"source": "faces"},
+                    "evaluate": {"extractor": str(tmp_path / "network.pt")},
+                    "tune": {"space": SPACE},
+                }
+            )
+        )
+        search = replace(plan_search(str(tmp_path / "tune.yaml"), overrides), one_gpu=one_gpu)
+        monkeypatch.setattr(tune, "node_resources", lambda nodes=nodes: nodes)
+        real = SimpleNamespace(train=SimpleNamespace(nbytes=3e9 - tune.PROCESS_BYTES - tune.KEPT_BYTES))
+        assert tune._at_once(search, real) == count, (nodes, overrides)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, tmp_path, capsys):
+    many = {"workers": {"count": "auto"}}  # of each trial as many as there are CPUs: none must wait for ever
+    file = search(
+        {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid", "register_as": "faces"},
+        finetune={"steps": 6, "workers": {"count": 1, "cpus": 1}},
+        decode=many,
+        sample=many,
+        evaluate={"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3, **many},
+    )
+    assert main(["tune", str(file)]) == 0
+    output = capsys.readouterr()
+    starts = [output.err.index(f"trial {n}: select.top_fraction") for n in (1, 2)]
+    ends = [output.err.index(f"trial {n}: finished") for n in (1, 2)]
+    assert max(starts) < min(ends)
+    (version,) = MlflowClient(tracking_uri()).search_model_versions("name = 'faces'")
+    assert version.status == "READY"
+
+    (line,) = [line for line in output.out.splitlines() if "makes its run again" in line]
+    _, *words = shlex.split(line.partition("page of its own: ")[2])
+    assert main(words) == 0
+    best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
+    assert line.startswith(f"trial {best.number}; ")
+    place = words[-1].removeprefix("run_dir=")
+    again, first = (digests({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))
+    for stage in ("score", "select", "decode", "finetune"):
+        assert again[stage] == first[stage], stage
+    told = json.loads((Path(place) / "evaluate/metrics.json").read_text())
+    assert told["sets"]["finetuned"]["frechet"]["value"] == pytest.approx(best.measures["frechet"], rel=1e-6)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_search_goes_on_without_its_mlflow_server(search, server, tmp_path, capsys):
+    values = {"low": 0.1, "high": 0.9, "values": 20}
+    file = search({"space": {"select.top_fraction": values}, "objectives": [{"a_nearer": 1}], "search": "grid"})
+    server.stop()
+    assert main(["tune", str(file)]) == 1
+    assert f"MLflow at {server.uri} cannot be used" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("search/trials/*"))  # nothing was begun
+    server.start()
+    over = threading.Event()
+
+    def stop_it() -> None:
+        while not over.wait(0.02):
+            if sum('"finished"' in p.read_text() for p in (tmp_path / "run/search/trials").glob("*.json")) >= 3:
+                server.stop()
+                break
+
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    try:
+        assert main(["tune", str(file), "tune.concurrent=1"]) == 0
+    finally:
+        over.set()
+        thread.join()
+    assert server.process is None  # it went away while trials ran
+    assert [t.state for t in read_trials(Location.of(tmp_path / "run"))] == ["finished"] * 20
+    assert "trials could not be sent to MLflow; the same command again tries it" in capsys.readouterr().err
+    server.start()
+    assert main(["tune", str(file)]) == 0
+    assert [status for _, status, _ in children()] == ["FINISHED"] * 20
+
+
+def test_a_measure_without_a_value_is_no_failure(monkeypatch):
+    """The other measures are kept, and a later evaluation may have it."""
+    measures = {"frechet": 3.0, "attribute_gap": None}
+    evaluations = iter([(10, measures, False), (30, {**measures, "attribute_gap": 0.1}, True)])
+    monkeypatch.setattr(_trial, "_evaluations", lambda *_: evaluations)
+    asked = SimpleNamespace(objectives=[{"frechet": 1.0, "attribute_gap": 10.0}])
+    shared = SimpleNamespace(search=SimpleNamespace(config=SimpleNamespace(tune=asked)), board=None)
+    work = _trial.Work(shared, {}, 1)
+    first, last = work.step(), work.step()
+    assert (first["measures"], first["failed"], first["over"], first["value"]) == (measures, "", False, float("inf"))
+    assert (last["failed"], last["over"], last["value"]) == ("", True, 4.0)
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_two_objectives_by_tpe(search, copied, capsys):
-    tune = {
+    asked = {
         "space": {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": {"low": 0.05, "high": 0.9}},
         "objectives": [{"a_nearer": 1}, {"a_likelihood": 1}],
         "trials": 5,
     }
-    assert main(["tune", str(search(tune))]) == 0
+    assert main(["tune", str(search(asked))]) == 0
     assert "the front: trials" in capsys.readouterr().out
     trials = read_trials(Location.of(copied["run_dir"]))
     assert [t.state for t in trials] == ["finished"] * 5
@@ -292,13 +408,13 @@ def test_scores_are_read_alike_from_memory_and_from_files(copied, monkeypatch):
 def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
     """Trials end as ordinary runs with their settings do; those that were over are not done again."""
     network = script(tmp_path / "colours.pt")
-    tune = {
+    asked = {
         "space": {"select.top_fraction": [0.1, 0.3, 0.6]},
         "search": "grid",
         "asha": {"grace_steps": 10, "reduction_factor": 4},
     }
     file = search(
-        tune,
+        asked,
         ray={"num_cpus": 2, "object_store_gb": 0.3},
         evaluate={"extractor": network, "n": 20, "k": 3},
         sample={"workers": {"cpus": 2}},
