@@ -140,14 +140,14 @@ class Search:
     def commands(self, trial: Trial) -> list[tuple[str, str]]:
         """What repeats a trial, elsewhere, and what that is in words: its run; where it had none, its measures."""
         if self.trains:
-            return [("makes its run again, with a page of its own", self.command(trial))]
+            return [("its run again, with a page of its own", self.command(trial))]
         space = json.dumps({name: [value] for name, value in trial.point.items()})
         given = [word for word in self.source.overrides if not word.startswith("run_dir=")]
         place = f"run_dir={self.root}-{trial.key}-measured"
         measured = ["ldsaug", "tune", self.source.path, *given, f"tune.space={space}", place]
         return [
-            ("measures it again", shlex.join(measured)),
-            ("makes a whole run with its settings, fine-tuning too", self.command(trial)),
+            ("measured again", shlex.join(measured)),
+            ("as a whole run, fine-tuning too", self.command(trial)),
         ]
 
     def _run(self, point: Point, folder: str, model: str) -> Config:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 
@@ -152,15 +151,6 @@ def _least(workers: Workers, limit: int | None) -> int:
     """Actors that there must be."""
     need = 1 if workers.count == "auto" else int(workers.count)
     return need if limit is None else max(1, min(need, limit))
-
-
-def beside_driver(actor: type) -> Any:
-    """An actor without CPUs, for news, on the driver's own node: it dies with no other one."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0)(actor).options(scheduling_strategy=here).remote()
 
 
 def limit_threads(threads: int) -> None:

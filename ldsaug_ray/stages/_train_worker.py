@@ -51,7 +51,7 @@ class Task:
         held_out: parts with test images, for the curve.
         threads: of torch; 0: every core.
         gpu: whether there is one for each rank.
-        monitor: a `_Monitor` actor.
+        monitor: a `Monitor` actor.
         initial: weights to start from, below the run directory; none: new ones.
         initial_discriminator: likewise.
         freeze: the part that is not trained.

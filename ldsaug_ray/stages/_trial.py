@@ -90,22 +90,6 @@ class Shared:
     tables: Tables = field(default_factory=Tables)
 
 
-class Board:
-    """A place where trials leave their progress lines for the driver."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        """Leave a line."""
-        self._lines = [*self._lines[-99:], line]
-
-    def take(self) -> list[str]:
-        """Lines that were left since the last time."""
-        lines, self._lines = self._lines, []
-        return lines
-
-
 class Work:
     """A trial's work, evaluation by evaluation."""
 

@@ -16,7 +16,8 @@ from ldsaug_ray.errors import InputError, StorageError, error_named
 from ldsaug_ray.progress import Bar, bar, repeated
 from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, Counts, UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
-from ldsaug_ray.stages._job import Job, Pool, beside_driver, pool_for
+from ldsaug_ray.stages._beside import Monitor, beside_driver
+from ldsaug_ray.stages._job import Job, Pool, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._pretrained import take_pretrained
 from ldsaug_ray.stages._train_worker import NOT_RESULTS, PROGRESS_SECONDS, Task, work
@@ -150,7 +151,7 @@ def train_on(
             f"{e}: Ray Train's list of checkpoints was cut off, as when a driver dies while it is saved. Delete "
             f"{storage.uri} to train from the beginning"
         ) from None
-    monitor: Any = beside_driver(_Monitor)
+    monitor: Any = beside_driver(Monitor)
     task = Task(
         stage=stage,
         root=root,
@@ -238,30 +239,6 @@ def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
     if not pool.gpus:
         return 1  # on CPUs, one worker that uses every core beats several that copy gradients to each other
     return max(n for n in range(1, pool.count + 1) if settings.batch_size % n == 0)
-
-
-class _Monitor:
-    """A place where workers leave what the driver should know: the step, or an error meant for the user."""
-
-    def __init__(self) -> None:
-        self.state: tuple[int, str] | None = None
-        self.error: tuple[str, str] | None = None
-
-    def fail(self, kind: str, message: str) -> None:
-        """Leave an error; the first one counts."""
-        self.error = self.error or (kind, message)
-
-    def failure(self) -> tuple[str, str] | None:
-        """The error that was left, if any."""
-        return self.error
-
-    def set(self, step: int, note: str) -> None:
-        """Leave the step reached and a remark."""
-        self.state = (step, note)
-
-    def get(self) -> tuple[int, str] | None:
-        """What was left last; None before training begins."""
-        return self.state
 
 
 @contextmanager

@@ -33,10 +33,11 @@ from ldsaug_ray.search.space import Point, shown
 from ldsaug_ray.search.tables import STATES, rows_of, trials_csv
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job, beside_driver, node_resources, pool_for, pool_of
+from ldsaug_ray.stages._beside import Board, beside_driver
+from ldsaug_ray.stages._job import Job, node_resources, pool_for, pool_of
 from ldsaug_ray.stages._search_log import SearchLog
 from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages._trial import KEPT_BYTES, OF_A, Board, Shared
+from ldsaug_ray.stages._trial import KEPT_BYTES, OF_A, Shared
 from ldsaug_ray.stages.command import place_of, require_faiss, seen_by_all, try_extractor
 from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.stages.evaluate import label_array, real_images
@@ -337,7 +338,7 @@ def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None
         print(f"the front: trials {numbers}; MLflow's best is {best[0].number}, which is first in {search.titles[0]}")
     for trial in best[:COMMANDS]:
         for what, command in search.commands(trial):
-            print(f"trial {trial.number}; this {what}: {command}")
+            print(f"trial {trial.number}, {what}: {command}")
     print(f"search  {place_of(run.folder('search') / 'index.html')}")
 
 

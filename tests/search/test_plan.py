@@ -107,7 +107,7 @@ def test_commands_give_the_settings_of_the_trial(tmp_path, trains):
     for what, command in search.commands(trial):
         _, kind, path, *overrides = shlex.split(command)
         if kind == "tune":
-            assert what == "measures it again"
+            assert what == "measured again"
             again = plan_search(path, overrides)
             assert again.space.grid() == [point]
             assert again.config.tune.objectives == search.config.tune.objectives

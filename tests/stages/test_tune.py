@@ -306,11 +306,11 @@ def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search,
     (version,) = MlflowClient(tracking_uri()).search_model_versions("name = 'faces'")
     assert version.status == "READY"
 
-    (line,) = [line for line in output.out.splitlines() if "makes its run again" in line]
+    (line,) = [line for line in output.out.splitlines() if "its run again" in line]
     _, *words = shlex.split(line.partition("page of its own: ")[2])
     assert main(words) == 0
     best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
-    assert line.startswith(f"trial {best.number}; ")
+    assert line.startswith(f"trial {best.number}, ")
     place = words[-1].removeprefix("run_dir=")
     again, first = (digests({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))
     for stage in ("score", "select", "decode", "finetune"):

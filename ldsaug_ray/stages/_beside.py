@@ -1,0 +1,56 @@
+"""Actors on the driver's node that processes elsewhere leave news with. What an actor's module imports it imports: here
+next to nothing, so that they start at once and stay small.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def beside_driver(actor: type) -> Any:
+    """An actor without CPUs, for news, on the driver's own node: it dies with no other one."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(actor).options(scheduling_strategy=here).remote()
+
+
+class Monitor:
+    """A place where workers leave what the driver should know: the step, or an error meant for the user."""
+
+    def __init__(self) -> None:
+        self.state: tuple[int, str] | None = None
+        self.error: tuple[str, str] | None = None
+
+    def fail(self, kind: str, message: str) -> None:
+        """Leave an error; the first one counts."""
+        self.error = self.error or (kind, message)
+
+    def failure(self) -> tuple[str, str] | None:
+        """The error that was left, if any."""
+        return self.error
+
+    def set(self, step: int, note: str) -> None:
+        """Leave the step reached and a remark."""
+        self.state = (step, note)
+
+    def get(self) -> tuple[int, str] | None:
+        """What was left last; None before training begins."""
+        return self.state
+
+
+class Board:
+    """A place where trials leave their progress lines for the driver."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Leave a line."""
+        self._lines = [*self._lines[-99:], line]
+
+    def take(self) -> list[str]:
+        """Lines that were left since the last time."""
+        lines, self._lines = self._lines, []
+        return lines
