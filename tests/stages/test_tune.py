@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -289,7 +290,7 @@ def test_how_many_trials_run_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, tmp_path, capsys):
+def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, finished, tmp_path, capsys):
     many = {"workers": {"count": "auto"}}  # of each trial as many as there are CPUs: none must wait for ever
     file = search(
         {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid", "register_as": "faces"},
@@ -308,10 +309,11 @@ def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search,
 
     (line,) = [line for line in output.out.splitlines() if "its run again" in line]
     _, *words = shlex.split(line.partition("page of its own: ")[2])
+    place = words[-1].removeprefix("run_dir=")
+    shutil.copytree(finished.settings["run_dir"], place)  # images, model and latents are those of the search
     assert main(words) == 0
     best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
     assert line.startswith(f"trial {best.number}, ")
-    place = words[-1].removeprefix("run_dir=")
     again, first = (digests({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))
     for stage in ("score", "select", "decode", "finetune"):
         assert again[stage] == first[stage], stage
@@ -409,7 +411,7 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
     """Trials end as ordinary runs with their settings do; those that were over are not done again."""
     network = script(tmp_path / "colours.pt")
     asked = {
-        "space": {"select.top_fraction": [0.1, 0.3, 0.6]},
+        "space": {"select.top_fraction": [0.6, 0.1]},
         "search": "grid",
         "asha": {"grace_steps": 10, "reduction_factor": 4},
     }
@@ -436,15 +438,14 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
     assert last.returncode == 0, output
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
     trials = read_trials(Location.of(root))
-    assert [t.number for t in trials] == [1, 2, 3]
-    assert trials[0].state == "finished"
-    assert "stopped" in {t.state for t in trials}  # one of four goes on; the first is never behind
+    assert [t.number for t in trials] == [1, 2]
+    assert [t.state for t in trials] == ["finished", "stopped"]  # one of four goes on
     assert [step for step, _ in trials[0].curve] == [10, 30]
     folders = {t.number: {"run_dir": str(root / f"trials/{t.key}")} for t in trials}
     rung = json.loads((root / f"trials/{trials[1].key}/rungs/000010/manifest.json").read_text())["stages"]
     assert rung["finetune"]["steps"] == 10
     assert rung["finetune"]["resumed_from_step"] >= 3  # the second trial was killed on its way to the rung
-    assert [name for name, *_ in children()] == ["trial 1", "trial 2", "trial 3"]
+    assert [name for name, *_ in children()] == ["trial 1", "trial 2"]
     assert {status for _, status, _ in children()} == {"FINISHED"}
 
     # paused at the rung and evaluated, the weights are those of a run that was not
@@ -455,6 +456,7 @@ def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
         )
     )
     file.write_text(yaml.safe_dump(alone.dump()))
+    shutil.copytree(finished.settings["run_dir"], tmp_path / "alone")
     again = start("run", file, cwd=tmp_path)
     output = again.communicate()[0]
     assert again.returncode == 0, output
