@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_NOT_SETTINGS = ("run_dir", "tracking.", "ray.", "experiment.", "tune.")
+_NOT_SETTINGS = ("run_dir", "tracking.", "ray.", "experiment.")
+_OF_A_SEARCH = "tune."  # settings that count where whole searches are compared
+_SOUGHT = ("objective", "second objective", "best objective")  # numbers of one search alone
 _EVERY_RUN = 50_000
 
 
@@ -34,6 +36,8 @@ class Compared:
     name: str
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
+    sought: str | None = None  # what a search made small, of it or one of its trials
+    is_search: bool = False
 
 
 def compare_command(names: Sequence[str], *, as_csv: bool = False) -> int:
@@ -103,22 +107,28 @@ def find_runs(names: Sequence[str]) -> list[Compared]:
 def differing_settings(runs: Sequence[Compared]) -> list[str]:
     """Names of the settings that are not the same in all, but for where and how a run is written."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
+    left_out = _NOT_SETTINGS if all(run.is_search for run in runs) else (*_NOT_SETTINGS, _OF_A_SEARCH)
     return [
-        name
-        for name in names
-        if not name.startswith(_NOT_SETTINGS) and len({run.settings.get(name) for run in runs}) > 1
+        name for name in names if not name.startswith(left_out) and len({run.settings.get(name) for run in runs}) > 1
     ]
 
 
 def metric_rows(runs: Sequence[Compared]) -> list[str]:
-    """Names of the metrics that at least two runs have with different values, those of the evaluation first."""
-    names = sorted({name for run in runs for name in run.metrics}, key=lambda n: (not n.startswith("evaluate/"), n))
+    """Names of the metrics that at least two runs have with different values: first what a search goes by, then those
+    of the evaluation. What was made small is left out where that is not the same."""
+    names = sorted({name for run in runs for name in run.metrics}, key=_rank)
     found = []
     for name in names:
+        if name in _SOUGHT and len({run.sought for run in runs}) > 1:
+            continue
         values = [run.metrics[name] for run in runs if name in run.metrics]
         if len(values) > 1 and len(set(values)) > 1:
             found.append(name)
     return found
+
+
+def _rank(name: str) -> tuple[bool, bool, str]:
+    return "/" in name, not name.startswith("evaluate/"), name
 
 
 def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
@@ -164,7 +174,7 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
 def _sole(found: Sequence[Run], name: str) -> Run:
     """The one run that was found; raises InputError where there are several."""
     if len(found) > 1:
-        ids = ", ".join(run.info.run_id for run in found[:5])
+        ids = ", ".join(f"{run.info.run_id} ({run.data.tags.get('ldsaug.run_dir', 'elsewhere')})" for run in found[:5])
         raise InputError(f"compare: {len(found)} runs are named {name}; give the id: {ids}{', …' * (len(found) > 5)}")
     return found[0]
 
@@ -178,7 +188,15 @@ def _same_place(one: str, other: str) -> bool:
 
 
 def _as_compared(run: Run) -> Compared:
-    return Compared(run.info.run_id, str(run.info.run_name), dict(run.data.params), dict(run.data.metrics))
+    tags = run.data.tags
+    return Compared(
+        run.info.run_id,
+        str(run.info.run_name),
+        dict(run.data.params),
+        dict(run.data.metrics),
+        tags.get("ldsaug.sought"),
+        "ldsaug.search" in tags,
+    )
 
 
 def _number(run: Compared, name: str, first: Compared) -> str:

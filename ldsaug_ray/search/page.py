@@ -26,7 +26,7 @@ from ldsaug_ray.secrets import without_passwords
 from ldsaug_ray.storage import Location
 
 CELLS = 8  # rows or columns that a range of any values is cut into
-SAMPLES_OF = 4  # best trials whose samples are shown
+SHOWN = 4  # best trials that are shown with samples; of a front the others without
 FEWEST = 8  # trials from which a rank correlation is told
 MARKS: Mapping[State, tuple[str, str]] = {  # of cells without a number
     "finished": ("?", "finished without a result"),
@@ -47,7 +47,9 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
         table: `trials.csv`, to be downloaded from the page.
     """
     best = search.best(trials)
-    shown = best if len(search.titles) > 1 else [t for t in ranked(search, trials) if t.state == "finished"]
+    others = [t for t in ranked(search, trials) if t.state == "finished"][:SHOWN]
+    shown = best if len(search.titles) > 1 else others
+    sampled = {t.key for t in shown[:SHOWN]}
     return (
         templates()
         .get_template("search/page.html.j2")
@@ -60,7 +62,10 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
             states=[(f"{n:,}", text) for s, text in STATES.items() if (n := sum(t.state == s for t in trials))],
             total=len(trials),
             charts=_charts(search, trials),
-            best=[(t.number, search.commands(t), search.told(t), _samples(search, t)) for t in shown[:SAMPLES_OF]],
+            best=[
+                (t.number, search.commands(t), search.told(t), _samples(search, t) if t.key in sampled else None)
+                for t in shown
+            ],
             failures=[(t, why) for t in trials if (why := search.why(t))],
             space=[(d.name, d.text) for d in search.space.dimensions],
             pixels=search.config.data.resolution < 64,

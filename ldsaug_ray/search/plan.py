@@ -24,6 +24,7 @@ _EVALUATION: Mapping[str, Any] = {
     "evaluate.detection.corruptions": [],
     "evaluate.detection.others": None,
 }
+_OF_THE_SPACE = ("run_dir=", "tune.space=", "tune.search=", "tune.trials=", "tune.seed=")  # a single point has none
 _OF_LABELS = ("attribute_gap", "a_attribute_gap")
 
 
@@ -142,7 +143,7 @@ class Search:
         if self.trains:
             return [("its run again, with a page of its own", self.command(trial))]
         space = json.dumps({name: [value] for name, value in trial.point.items()})
-        given = [word for word in self.source.overrides if not word.startswith("run_dir=")]
+        given = [word for word in self.source.overrides if not word.startswith(_OF_THE_SPACE)]
         place = f"run_dir={self.root}-{trial.key}-measured"
         measured = ["ldsaug", "tune", self.source.path, *given, f"tune.space={space}", place]
         return [
@@ -181,10 +182,10 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     trains = needs_training(asked.objectives)
     check_values(source, space, partial(_refuse, trains, asked.asha.grace_steps is not None))
     if trains and config.evaluate.extractor is None:
-        names = ", ".join(measures_in(asked.objectives))
+        names = measures_in(asked.objectives)
         raise ConfigError(
-            f"tune.objectives: {names} need evaluate.extractor; a search without training looks at a_likelihood, "
-            "a_attribute_gap or a_nearer"
+            f"tune.objectives: {', '.join(names)} need{'s' * (len(names) == 1)} evaluate.extractor; a search without "
+            "training looks at a_likelihood, a_attribute_gap or a_nearer"
         )
     if config.evaluate.attributes and config.data.attributes is None:
         raise ConfigError("evaluate.attributes needs labelled images; set data.attributes, or leave it out")

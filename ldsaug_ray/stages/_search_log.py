@@ -182,10 +182,11 @@ class SearchLog:
             is_best = key in {trial.key for trial in best}
             if is_best or BEST in tags:
                 child.tag(BEST, str(is_best).lower())
+        parent.tag(SOUGHT, self._sought)
+        parent.tag("ldsaug.best_trial", best[0].key if best else "")
         if not best:
             return
         first = best[0]
-        parent.tag("ldsaug.best_trial", first.key)
         values = objective_values(self.search.config.tune.objectives, first.measures)
         parent.log_metrics([("best objective", values[0], first.number)])
         if self.search.trains:

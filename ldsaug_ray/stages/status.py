@@ -58,6 +58,7 @@ def status_command(place: str) -> int:
     if trials:
         counts = Counter(t.state for t in trials)
         print(f"search: {len(trials)} trials: {'; '.join(f'{n} {STATES[s]}' for s, n in counts.items())}")
+        print("`ldsaug tune` again goes on with what is left, and does nothing where nothing is")
     return 0
 
 
@@ -80,7 +81,9 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")
     left = [s for s in steps if s.state != "complete"]
-    if not left:
+    if not left and (run.root / "scorings").names():
+        print("what all trials share is done")
+    elif not left:
         print("the same command would do nothing: everything is done")
     else:
         words = {"continue": "continue", "run": "run", "waiting": "run"}

@@ -174,7 +174,7 @@ def _scorings(job: Job, search: Search) -> dict[str, RunDir]:
 
 def _keep_best(job: Job, search: Search, scorings: Mapping[str, RunDir], trials: Sequence[Trial]) -> None:
     """Without training, A of the best trials, as the run directory of each."""
-    for trial in search.best(trials)[:COMMANDS]:
+    for trial in search.best(trials):
         config = search.trial_config(trial.point)
         with ExitStack() as held:
             inner = replace(job, config=config, run=open_run_dir(config, held=held))
@@ -321,25 +321,34 @@ def _lines(board: Any, console: Console) -> Iterator[None]:
 def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None:
     console = Console(width=None if Console().is_terminal else 150)
     head, rows = rows_of(search, trials, most=SHOWN)
-    table = Table(title=f"the best of {len(trials)} trials", title_justify="left")
+    table = Table(title=f"the best of {_counted(len(trials), 'trial')}", title_justify="left")
     for n, name in enumerate(head):
         table.add_column(name, justify="right" if n else "left")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    if rows:
+        console.print(table)
     for state in ("stopped", "failed", "crashed"):
         if count := sum(t.state == state for t in trials):
             print(f"{count} {STATES[state]}")
     if without := [t for t in trials if t.state == "finished" and search.why(t)]:
         print(f"{len(without)} finished without a result: {search.why(without[0])}")
     best = search.best(trials)
+    if not best:
+        print(f"no trial came to a result{f'. The first: {why}' if (why := search.why(trials[0])) else ''}")
     if len(best) > 1:
         numbers = ", ".join(str(t.number) for t in best)
         print(f"the front: trials {numbers}; MLflow's best is {best[0].number}, which is first in {search.titles[0]}")
     for trial in best[:COMMANDS]:
         for what, command in search.commands(trial):
             print(f"trial {trial.number}, {what}: {command}")
+    if len(best) > COMMANDS:
+        print(f"the page has the commands of the other {len(best) - COMMANDS}")
     print(f"search  {place_of(run.folder('search') / 'index.html')}")
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'s' * (n != 1)}"
 
 
 def _print_plan(search: Search, run: RunDir) -> None:
@@ -354,9 +363,8 @@ def _print_plan(search: Search, run: RunDir) -> None:
     console.print(table)
     size = search.space.size
     points = size if asked.search == "grid" else min(asked.trials, size)
-    print(
-        f"{points:,.0f} trials by {asked.search}, {len(search.space.scorings())} scorings of the candidates in one pass"
-    )
+    scorings = _counted(len(search.space.scorings()), "scoring")
+    print(f"{_counted(int(points), 'trial')} by {asked.search}, {scorings} of the candidates in one pass")
     print(f"small is to be: {'; '.join(search.titles)}" + ("" if search.trains else " (no training is needed)"))
     over = sum(t.is_over for t in read_trials(run.root))
     if over:

@@ -40,7 +40,7 @@ EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
 @pytest.mark.parametrize(
     ("tune", "evaluate", "message"),
     [
-        ({"objectives": [{"frechet": 1}]}, {}, r"frechet need evaluate\.extractor"),
+        ({"objectives": [{"frechet": 1}]}, {}, r"frechet needs evaluate\.extractor"),
         ({"objectives": [{"a_attribute_gap": 1}]}, {}, r"a_attribute_gap needs evaluate\.attributes"),
         ({"objectives": [{"attribute_gap": 1}]}, {"extractor": "x.pt"}, r"attribute_gap needs evaluate\.attributes"),
         ({"objectives": [{"fid": 1}]}, EXTRACTOR, r"tune\.objectives"),

@@ -221,8 +221,22 @@ def test_compare_shows_what_differs(search, capsys, tmp_path):
     with log(replace(search, config=search.config.model_copy(update={"run_dir": str(tmp_path / "second")}))) as second:
         second.send(trial(1))
         second.finish([trial(1)])
-    with pytest.raises(InputError, match="2 runs are named trial 1; give the id"):
+    with pytest.raises(InputError, match=r"2 runs are named trial 1; give the id: \w+ \(.*/trials/"):
         compare_command(["trial 1", "trial 2"])
+
+    # of two searches: how they sought differs, and what they sought cannot be subtracted
+    assert compare_command([str(tmp_path / "run"), str(tmp_path / "second")]) == 0
+    assert "no setting differs" in capsys.readouterr().out
+    tune = search.config.tune.model_copy(update={"objectives": ({"a_likelihood": 2.0},)})
+    other = search.config.model_copy(update={"run_dir": str(tmp_path / "third"), "tune": tune})
+    with log(replace(search, config=other)) as third:
+        likelier = replace(trial(2), measures=MEASURED, curve=((0, MEASURED),))
+        third.send(likelier)
+        third.finish([likelier])
+    assert compare_command([str(tmp_path / "run"), str(tmp_path / "third")]) == 0
+    output = capsys.readouterr().out
+    assert "tune.objectives" in output
+    assert "best objective" not in output
 
     key = trial(1).key  # now of two runs: the folder tells which
     places = [f"{tmp_path}/run/trials/{key}", f"second/trials/{key}/"]

@@ -64,6 +64,7 @@ def test_status_of_a_run(copied, capsys, tmp_path):
     Trial({"select.tau": 0.1}, 1, "same", "crashed").write(Location.of(root))
     output, lines = status(str(root), capsys)
     assert "search: 1 trials: 1 crashed" in output
+    assert "`ldsaug tune` again goes on" in output
 
 
 def test_status_of_what_is_no_run(tmp_path, capsys):
