@@ -64,7 +64,8 @@ def status_command(place: str) -> int:
 
 def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     names = stages_of("run", config)
-    if (run.root / "scorings").names() and run.entry("score") is None:  # of a search, which has no more of its own
+    of_search = bool((run.root / "scorings").names()) and run.entry("score") is None
+    if of_search:  # which has no more of its own
         names = ["prepare", "train", "encode"]
     steps = plan_steps(config, run, names)
     table = Table()
@@ -81,7 +82,7 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")
     left = [s for s in steps if s.state != "complete"]
-    if not left and (run.root / "scorings").names():
+    if not left and of_search:
         print("what all trials share is done")
     elif not left:
         print("the same command would do nothing: everything is done")

@@ -335,7 +335,8 @@ def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None
         print(f"{len(without)} finished without a result: {search.why(without[0])}")
     best = search.best(trials)
     if not best:
-        print(f"no trial came to a result{f'. The first: {why}' if (why := search.why(trials[0])) else ''}")
+        why = next(filter(None, map(search.why, trials)), "")
+        print(f"no trial came to a result{why and f': {why}'}")
     if len(best) > 1:
         numbers = ", ".join(str(t.number) for t in best)
         print(f"the front: trials {numbers}; MLflow's best is {best[0].number}, which is first in {search.titles[0]}")

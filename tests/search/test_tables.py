@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ldsaug_ray.rundir import RunDir
 from ldsaug_ray.search.page import findings, render
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.tables import ranked, rows_of, text_of, trials_csv
 from ldsaug_ray.search.trials import Trial
+from ldsaug_ray.stages.tune import _print_results
+from ldsaug_ray.storage import Location
 
 SIGMA, TAU = "score.sigma.scale", "select.tau"
 TAUS = {"low": 0.1, "high": 0.9}
@@ -99,6 +102,20 @@ def test_what_is_told_of_a_search(tmp_path, trials):
     assert findings(search, trials[1:3]) == ["No trial has come to a result yet."]
     (told,) = findings(plan(tmp_path, {"a_nearer": 1}, {"a_likelihood": 1}), trials)
     assert told == "No other trial beats these in both objectives: 4, 1."
+
+
+def test_the_terminal_where_nothing_came_of_it(tmp_path, capsys):
+    search = plan(tmp_path, {"a_nearer": 1})
+    run = RunDir(Location.of(search.root))
+    for trials, told in (
+        ([], "no trial came to a result\n"),  # there was no time for one
+        ([trial(1, "running"), trial(3, "failed")], "no trial came to a result: nothing is\nkept\n"),
+        ([trial(1, a_nearer=0.5)], "the best of 1 trial "),
+    ):
+        _print_results(search, run, trials)
+        output = capsys.readouterr().out
+        assert told in output
+        assert ("measured again: ldsaug tune" in output) == ("the best of" in output)
 
 
 @pytest.mark.parametrize("objectives", [[{"a_nearer": 1}], [{"a_nearer": 1}, {"a_likelihood": 1}]])
