@@ -47,9 +47,8 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
         table: `trials.csv`, to be downloaded from the page.
     """
     best = search.best(trials)
-    others = [t for t in ranked(search, trials) if t.state == "finished"][:SHOWN]
-    shown = best if len(search.titles) > 1 else others
-    sampled = {t.key for t in shown[:SHOWN]}
+    first = [t for t in ranked(search, trials) if t.state == "finished"][:SHOWN]
+    shown = best if len(search.titles) > 1 else first
     return (
         templates()
         .get_template("search/page.html.j2")
@@ -63,8 +62,8 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
             total=len(trials),
             charts=_charts(search, trials),
             best=[
-                (t.number, search.commands(t), search.told(t), _samples(search, t) if t.key in sampled else None)
-                for t in shown
+                (t.number, search.commands(t), search.told(t), _samples(search, t) if n < SHOWN else None)
+                for n, t in enumerate(shown)
             ],
             failures=[(t, why) for t in trials if (why := search.why(t))],
             space=[(d.name, d.text) for d in search.space.dimensions],
