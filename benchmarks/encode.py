@@ -22,15 +22,15 @@ import pyarrow as pa
 import torch
 from rich.console import Console
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.images import image_table
-from ldsaug_ray.rundir import RunDir, UnitResult
+from ldsaug_ray.domains.images import image_table
+from ldsaug_ray.models import build_vae, save_vae
+from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.stages._job import Job, Pool
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import EncodeWorker, ReadPart
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae import build_vae, save_vae
 
 
 def write_parts(root: Location, images: int, rows: int, resolution: int) -> list[str]:

@@ -31,8 +31,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.table import Table
 
-from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir
-from ldsaug_ray.storage import Location
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
 
 ONE_EACH: dict[str, Any] = {"count": 3, "cpus": 1}
 SETTINGS: dict[str, Any] = {

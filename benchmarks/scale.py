@@ -40,7 +40,7 @@ from rich.table import Table
 
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.lds import candidates
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir
 from ldsaug_ray.stages import decode, encode, prepare, score
 from ldsaug_ray.stages._job import Job, Pool
 from ldsaug_ray.stages._session import ray_session

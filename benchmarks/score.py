@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.rundir import Counts, RunDir
+from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.stages import score
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.encode import vectors
-from ldsaug_ray.storage import Location
 
 
 def write_latents(run: RunDir, n: int, d: int) -> None:

@@ -21,8 +21,9 @@ import pyarrow as pa
 import yaml
 from rich.console import Console
 
-from ldsaug_ray.columns import vectors
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, mark
+from ldsaug_ray.common.columns import vectors
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
 from ldsaug_ray.search.objectives import OF_A
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import read_trials
@@ -31,7 +32,6 @@ from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._search_log import SearchLog
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.score import score_at
-from ldsaug_ray.storage import Location
 
 TRIALS = 64
 HELD_OUT = 2000

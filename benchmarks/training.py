@@ -25,13 +25,13 @@ import time
 import numpy as np
 from rich.console import Console
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.images import image_table
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, mark
+from ldsaug_ray.domains.images import image_table
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
 from ldsaug_ray.stages._job import Job, keep_freed_memory
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages._train_worker import WARM_STEPS
-from ldsaug_ray.storage import Location
 
 PARTS = 16
 
@@ -59,7 +59,7 @@ def bare(config: Config, *, settings_of_the_worker: bool) -> float:
     if settings_of_the_worker:
         keep_freed_memory()
 
-    from ldsaug_ray.vae import Trainer, build_discriminator, build_vae
+    from ldsaug_ray.models import Trainer, build_discriminator, build_vae
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     settings, side = config.train, config.data.resolution

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ldsaug_ray import __version__
+from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.errors import LdsaugError, UsageError
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.secrets import without_password
+from ldsaug_ray.run.pipeline import STAGES
 
 _EPILOG = """\
 Settings are given as name=value after the config file: ldsaug run configs/demo.yaml score.sigma.scale=0.3
@@ -123,15 +123,15 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "settings":
         return _settings(arguments.filter)
     if arguments.command == "doctor":
-        from ldsaug_ray.stages.doctor import examine
+        from ldsaug_ray.commands.doctor import examine
 
         return examine(verbose=arguments.verbose)
     if arguments.command == "status":
-        from ldsaug_ray.stages.status import status_command
+        from ldsaug_ray.commands.status import status_command
 
         return status_command(arguments.run_dir)
     if arguments.command == "compare":
-        from ldsaug_ray.compare import compare_command
+        from ldsaug_ray.commands.compare import compare_command
 
         return compare_command(arguments.runs, as_csv=arguments.csv)
     from ldsaug_ray.config import load_config

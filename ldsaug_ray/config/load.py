@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.settings import Arm, Config
 from ldsaug_ray.errors import ConfigError, UsageError
-from ldsaug_ray.storage import Location
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:

@@ -9,6 +9,7 @@ import yaml
 from numpy.typing import NDArray
 
 import ldsaug_ray
+from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.experiment.plan import Plan
 from ldsaug_ray.experiment.results import Result, read_samples
 from ldsaug_ray.experiment.summary import Group, Summary
@@ -26,7 +27,6 @@ from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.page import templates
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
-from ldsaug_ray.secrets import without_passwords
 
 _KINDS = {"csv": "text/csv", "md": "text/markdown"}
 _DRAWN = ("frechet", "coverage")  # measures whose differences are drawn

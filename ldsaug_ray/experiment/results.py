@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains.images.stream import images_of
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
-from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import MEASURES, share_by_parents
 from ldsaug_ray.report._evaluation import held_out_authenticity
 from ldsaug_ray.report._latents import read_latents
-from ldsaug_ray.rundir import RunDir
-from ldsaug_ray.storage import Location
+from ldsaug_ray.run.directory import RunDir
 
 REAL = "training images"
 """Name of the row that real images have in the tables: what a model can reach."""

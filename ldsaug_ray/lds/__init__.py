@@ -22,8 +22,6 @@ from ldsaug_ray.lds.latents import validate_latents
 from ldsaug_ray.lds.neighbours import Neighbours
 from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
 from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
-from ldsaug_ray.lds.random_choice import random_candidates
-from ldsaug_ray.lds.threshold import Selection, select
 from ldsaug_ray.lds.weights import lds_weights, log_mean_weight
 
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "Race",
     "Racer",
     "Regime",
-    "Selection",
     "approximate_pairs",
     "approximate_points",
     "bracket_of",
@@ -59,7 +56,6 @@ __all__ = [
     "plan_pairs",
     "plan_pairs_range",
     "race_pairs",
-    "random_candidates",
     "regime",
     "resolve_sigma",
     "save_index",
@@ -68,7 +64,6 @@ __all__ = [
     "score_leave_one_out",
     "score_pairs",
     "score_points",
-    "select",
     "sentences",
     "sigma_from_norm",
     "validate_latents",

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.features import checked_features
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae.checkpoint import check_finite, load_tensors, pack, read_header
+from ldsaug_ray.models.checkpoint import check_finite, load_tensors, pack, read_header
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.bool_]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics.weights import INCEPTION
-from ldsaug_ray.torchscript import load_torchscript
+from ldsaug_ray.models.torchscript import load_torchscript
 
 Images = NDArray[np.uint8]
 

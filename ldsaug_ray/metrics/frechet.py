@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
-from ldsaug_ray.storage import Location
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from ldsaug_ray.metrics import MEASURES
 from ldsaug_ray.report.data import Balance, DetectionRow, DetectionTable, Evaluation, Gallery, Measure
 from ldsaug_ray.report.sheets import tiles
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 
 TITLES = {  # sets of images, in the order of the page's columns
     "train": "training images",

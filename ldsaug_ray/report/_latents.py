@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ldsaug_ray.columns import matrix
+from ldsaug_ray.common.columns import matrix
+from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.images import image_array
 from ldsaug_ray.report.sheets import tiles
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 
 
 @dataclass(frozen=True, eq=False)

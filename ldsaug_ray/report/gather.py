@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ldsaug_ray
+from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.config import Config
 from ldsaug_ray.config.settings import Interpolation
 from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
 from ldsaug_ray.metrics import sharpness
-from ldsaug_ray.pipeline import STAGES
+from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
+from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report._evaluation import read_evaluation
 from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
@@ -36,10 +38,8 @@ from ldsaug_ray.report.data import (
     Threshold,
 )
 from ldsaug_ray.report.sheets import tiles
-from ldsaug_ray.rundir import RunDir
-from ldsaug_ray.secrets import without_passwords
-from ldsaug_ray.vae import Autoencoder, decode_images, load_vae, posterior_means
-from ldsaug_ray.vae.priors import Normal
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.pipeline import STAGES
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
 RECONSTRUCTIONS_SHOWN = 16

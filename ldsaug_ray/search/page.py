@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import ldsaug_ray
+from ldsaug_ray.common.secrets import without_passwords
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.experiment.results import first_drawn
 from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
@@ -22,8 +24,6 @@ from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
 from ldsaug_ray.search.tables import STATES, TITLES, ranked, rows_of, text_of
 from ldsaug_ray.search.trials import State, Trial
-from ldsaug_ray.secrets import without_passwords
-from ldsaug_ray.storage import Location
 
 CELLS = 8  # rows or columns that a range of any values is cut into
 SHOWN = 4  # best trials that are shown with samples; of a front the others without

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import fingerprint
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import extractor_stamp
-from ldsaug_ray.pipeline import STAGES, identity
+from ldsaug_ray.run.pipeline import STAGES, identity
 from ldsaug_ray.search.objectives import MORE_IS_BETTER, OF_A, measures_in, needs_training, objective_values
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ldsaug_ray.config.settings import Interpolation, Score, Sigma
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import Candidates, LatentIndex, interpolate, resolve_sigma, score_points
-from ldsaug_ray.lds.threshold import id_hash
 from ldsaug_ray.metrics import nearest_training, share_by_parents
 from ldsaug_ray.metrics.nearest import flat_index, nearest_neighbours
 from ldsaug_ray.search.objectives import OF_A
+from ldsaug_ray.selection.threshold import id_hash
 
 COMPARED = 10_000  # members of A that are measured
 NEAREST = 1_000  # of these, as many are compared with the training latents

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ldsaug_ray.digest import fingerprint
+from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.search.objectives import Objectives, objective_values
 from ldsaug_ray.search.space import Point
-from ldsaug_ray.storage import Location
 
 State = Literal["running", "finished", "stopped", "failed", "crashed"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages.runner import plan_steps
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.columns import matrix
-from ldsaug_ray.images.stream import Columns, Stream, images_of, read_images
+from ldsaug_ray.common.columns import matrix
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains.images.stream import Columns, Stream, images_of, read_images
 from ldsaug_ray.stages._units import one_block_each
-from ldsaug_ray.storage import Location
 
 _BLOCK_BYTES = 16_000_000
 _BLOCK_STEPS = 64

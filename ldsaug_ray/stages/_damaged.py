@@ -10,19 +10,19 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.columns import matrix, vectors
+from ldsaug_ray.common.columns import matrix, vectors
+from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import fingerprint, table_digest
-from ldsaug_ray.images.stream import images_of
+from ldsaug_ray.domains.images.stream import images_of
 from ldsaug_ray.metrics import Kind, corrupt
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._features import ImageSet
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import ReadPart
 from ldsaug_ray.stages.runner import ensure
-from ldsaug_ray.storage import Location
 
 AS_IS: Final = "as is"  # beside metrics.KINDS: not damaged at all
 Damage = Kind | Literal["as is"]
@@ -85,13 +85,13 @@ class DamageWorker:
         out: Location,
         gpu: bool,
     ):
-        from ldsaug_ray.vae import load_vae
+        from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.kinds, self.starts, self.config, self.out = kinds, starts, config, out
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
-        from ldsaug_ray.vae import posterior_means
+        from ldsaug_ray.models import posterior_means
 
         images = images_of(part)
         numbers = self.starts[unit] + np.arange(len(images))  # so that no batch or worker changes the damage

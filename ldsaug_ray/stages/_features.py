@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.columns import matrix, vectors
+from ldsaug_ray.common.columns import matrix, vectors
+from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import fingerprint, table_digest
+from ldsaug_ray.domains.images.stream import images_of
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.images.stream import images_of
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.storage import Location
 
 
 @dataclass(frozen=True)

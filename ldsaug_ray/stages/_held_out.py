@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.digest import table_digest
+from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.lds import HeldOut, score_points, validate_latents
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages.encode import read_latents
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages._session import check_nodes
 
 _ASK_SECONDS = 30.0  # nodes are asked for again then: of another kind, if the first to come had GPUs

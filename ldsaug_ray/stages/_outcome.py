@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.run.directory import Counts, UnitResult, total
 
 
 @dataclass(frozen=True)

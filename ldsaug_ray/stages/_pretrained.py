@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldsaug_ray.rundir import Counts
+from ldsaug_ray.run.directory import Counts
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
@@ -17,7 +17,7 @@ def take_pretrained(job: Job) -> Outcome:
         StorageError: they cannot be read, or the run directory not written.
         ResourceError: they need a package that is not installed.
     """
-    from ldsaug_ray.vae import open_pretrained, pretrained_stamp, save_vae, weights_digest
+    from ldsaug_ray.models import open_pretrained, pretrained_stamp, save_vae, weights_digest
 
     config, folder = job.config, job.run.folder("train")
     rows = sum(rows for _, rows in image_parts(job, "train"))

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.common.digest import table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import table_digest
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
 from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
-from ldsaug_ray.rundir import Counts, UnitResult, mark
+from ldsaug_ray.run.directory import Counts, UnitResult, mark
 from ldsaug_ray.stages._index import approximation
 from ldsaug_ray.stages._job import Job, limit_threads, pool_for
-from ldsaug_ray.storage import Location
 
 
 def _how(config: Config) -> dict[str, Any]:

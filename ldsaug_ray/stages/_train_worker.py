@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.config.settings import Uses, Vae
+from ldsaug_ray.domains.images.stream import read_images
 from ldsaug_ray.errors import DivergedError, InputError, LdsaugError
-from ldsaug_ray.images.stream import read_images
+from ldsaug_ray.models.training.curve import LossCurve, Means
 from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
 from ldsaug_ray.stages._job import keep_freed_memory, limit_threads
 from ldsaug_ray.stages._meters import Meters
 from ldsaug_ray.stages._session import quieten_data
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae.curve import LossCurve, Means
 
 if TYPE_CHECKING:
-    from ldsaug_ray.vae import Augmented, Autoencoder, Trainer
+    from ldsaug_ray.models import Augmented, Autoencoder, Trainer
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT_IMAGES = 256
@@ -134,7 +134,7 @@ class _Rank:
     def _trainer(self) -> Trainer:
         import ray.train.torch
 
-        from ldsaug_ray.vae import Trainer, build_vae, load_discriminator, load_vae
+        from ldsaug_ray.models import Trainer, build_vae, load_discriminator, load_vae
 
         task, adversarial = self.task, self.settings.objective.adversarial
         vae: Autoencoder
@@ -210,7 +210,7 @@ class _Rank:
         """
         import ray.train
 
-        from ldsaug_ray.vae import save_discriminator, save_vae, weights_digest
+        from ldsaug_ray.models import save_discriminator, save_vae, weights_digest
 
         trainer, step = self.trainer, self.trainer.step
         if metrics is None:
@@ -257,7 +257,7 @@ class _Rank:
         """Mean pixel loss of held-out images, decoded from their posterior means by the averaged weights."""
         import torch
 
-        from ldsaug_ray.vae import decode_images, posterior_means, reconstruction_error, to_float
+        from ldsaug_ray.models import decode_images, posterior_means, reconstruction_error, to_float
 
         assert self.held_out is not None
         vae = self.trainer.averaged
@@ -268,7 +268,7 @@ class _Rank:
 
 
 def _augmented(batch: StepBatch) -> Augmented | None:
-    from ldsaug_ray.vae import Augmented
+    from ldsaug_ray.models import Augmented
 
     found = batch.augmented
     return None if found is None else Augmented(found.get("image"), found.get("z"), found["weight"])

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError, StorageError
 from ldsaug_ray.lds import Candidates, candidates
-from ldsaug_ray.rundir import Counts, RunDir, open_run_dir
+from ldsaug_ray.run.directory import Counts, RunDir, open_run_dir
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.proxies import Real
@@ -32,7 +33,6 @@ from ldsaug_ray.stages._session import quieten_data
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.stages.select import among, choose
 from ldsaug_ray.stages.train import take_weights
-from ldsaug_ray.storage import Location
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 # a trial that meets one of these has settings that cannot work; the search goes on

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import LdsaugError, ResourceError, StorageError, error_named
-from ldsaug_ray.progress import bar
-from ldsaug_ray.rundir import UnitResult, mark, marker_of
+from ldsaug_ray.run.directory import UnitResult, mark, marker_of
+from ldsaug_ray.run.progress import bar
+from ldsaug_ray.run.tracking import first_line
 from ldsaug_ray.stages._job import Job, Pool, limit_threads
 from ldsaug_ray.stages._meters import Meters
-from ldsaug_ray.storage import Location
-from ldsaug_ray.tracking import first_line
 
 if TYPE_CHECKING:
     from ray.data import Dataset

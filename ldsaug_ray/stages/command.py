@@ -11,17 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ldsaug_ray.common.secrets import without_password
+from ldsaug_ray.common.storage import Location, folder_is_temporary
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import InputError, LdsaugError, ResourceError
-from ldsaug_ray.pipeline import COMMANDS, STAGES
-from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import RunDir, open_run_dir
-from ldsaug_ray.secrets import without_password
+from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.pipeline import COMMANDS, STAGES
+from ldsaug_ray.run.progress import make_console
+from ldsaug_ray.run.tracking import Status, Tracker, first_line, view_command
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.runner import plan_steps, run_stages
-from ldsaug_ray.storage import Location, folder_is_temporary
-from ldsaug_ray.tracking import Status, Tracker, first_line, view_command
 
 _WITHOUT_RAY = {"select", "report"}  # work on the driver
 
@@ -315,7 +315,7 @@ def _latent_dim(config: Config, run: RunDir) -> int | None:
 
 def _planned_images(config: Config) -> tuple[int, int]:
     """Images that the source lists, and those of the two splits."""
-    from ldsaug_ray.images import load_attributes, open_source, plan
+    from ldsaug_ray.domains.images import load_attributes, open_source, plan
 
     work = plan(open_source(config.data), config.data, config.seed, load_attributes(config.data))
     return work.n_listed, work.n_train + work.n_test

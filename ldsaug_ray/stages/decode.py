@@ -17,17 +17,17 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ldsaug_ray.columns import vectors
+from ldsaug_ray.common.columns import vectors
+from ldsaug_ray.common.digest import digest_text, table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.settings import Interpolation
-from ldsaug_ray.digest import digest_text, table_digest
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.metrics import sharpness
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.stages._job import Job, Pool, pool_for
 from ldsaug_ray.stages._outcome import Outcome, worker_seconds
 from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import read_latents
-from ldsaug_ray.storage import Location
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # `datasets` decodes the column because of this note
@@ -127,7 +127,7 @@ class DecodeWorker:
         gpu: bool,
         folder: str = "augmented/",
     ):
-        from ldsaug_ray.vae import load_vae
+        from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.train, self.keys, self.batch_size = train, keys, batch_size
@@ -135,7 +135,7 @@ class DecodeWorker:
         self.run, self.folder = run, folder
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
-        from ldsaug_ray.vae import decode_images
+        from ldsaug_ray.models import decode_images
 
         i, j = (np.searchsorted(self.keys, selected[c].to_numpy().astype(str)) for c in ("parent_i", "parent_j"))
         z = interpolate(self.train, i, j, selected["alpha"].to_numpy(), self.interpolation)

@@ -8,15 +8,15 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.columns import matrix, vectors
-from ldsaug_ray.digest import table_digest
+from ldsaug_ray.common.columns import matrix, vectors
+from ldsaug_ray.common.digest import table_digest
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.images import image_array
-from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.storage import Location
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -73,13 +73,13 @@ class EncodeWorker:
     """Holds the encoder; one stored part a call."""
 
     def __init__(self, weights: Location, batch_size: int, run: Location, gpu: bool):
-        from ldsaug_ray.vae import load_vae
+        from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.batch_size, self.run = batch_size, run
 
     def __call__(self, unit: int, images: pa.Table) -> UnitResult:
-        from ldsaug_ray.vae import posterior_means
+        from ldsaug_ray.models import posterior_means
 
         z = posterior_means(self.vae, image_array(images), self.batch_size)
         columns = {"key": images["key"], "split": images["split"], "z": vectors(z)}

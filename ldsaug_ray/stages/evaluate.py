@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import fingerprint
+from ldsaug_ray.domains.images import require_attribute
+from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.images import require_attribute
-from ldsaug_ray.images.stamp import source_stamp
 from ldsaug_ray.metrics import (
     Extractor,
     Nearest,
@@ -34,10 +35,9 @@ from ldsaug_ray.metrics import (
     measure_share,
     nearest_training,
 )
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, sole_driver
-from ldsaug_ray.secrets import without_password
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir, sole_driver
+from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages._damaged import AS_IS, latents_of
 from ldsaug_ray.stages._features import ImageSet, SetFeatures, features_of, opened

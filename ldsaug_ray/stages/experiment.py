@@ -13,6 +13,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import DivergedError, InputError, LdsaugError, NothingSelectedError
 from ldsaug_ray.experiment import (
     ArmRun,
@@ -31,16 +32,15 @@ from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.summary import Summary
 from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.run.progress import make_console
+from ldsaug_ray.run.tracking import Tracker, allowed_name, first_line, view_command
 from ldsaug_ray.stages._adopt import adopt
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._session import ray_session
 from ldsaug_ray.stages.command import nothing, place_of, require_faiss, seen_by_all, tracked_run, try_extractor
 from ldsaug_ray.stages.runner import plan_steps, run_stages
-from ldsaug_ray.storage import Location
-from ldsaug_ray.tracking import Tracker, allowed_name, first_line, view_command
 
 _OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
 _OF_ARM = tuple(name for name in STAGES if name != "report")

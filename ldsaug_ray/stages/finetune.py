@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.settings import Finetune
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import log_mean_weight
-from ldsaug_ray.rundir import UnitResult
+from ldsaug_ray.run.directory import UnitResult
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.stages.train import feasible, fit, train_on
-from ldsaug_ray.storage import Location
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from ldsaug_ray.common.digest import add_digests, table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import add_digests, table_digest
-from ldsaug_ray.errors import InputError
-from ldsaug_ray.images import (
+from ldsaug_ray.domains.images import (
     AttributeTable,
     Source,
     load_attributes,
@@ -23,11 +23,11 @@ from ldsaug_ray.images import (
     prepare_unit,
     require_attribute,
 )
-from ldsaug_ray.rundir import Counts, UnitResult, total
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.run.directory import Counts, UnitResult, total
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.storage import Location
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldsaug_ray.progress import bar
 from ldsaug_ray.report import draw, gather, page_digest, render
-from ldsaug_ray.rundir import Counts, UnitResult
+from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.progress import bar
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError
-from ldsaug_ray.images.stamp import source_stamp
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import RunDir, UnitResult
+from ldsaug_ray.run.directory import RunDir, UnitResult
+from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome
 
@@ -98,7 +98,7 @@ def _stamp(config: Config, name: str) -> str:
         seen = "" if others is None else source_stamp(config.data.model_copy(update={"source": others}))
         return f"{extractor_stamp(config.evaluate.extractor)}{seen}"
     if name == "train" and config.vae.is_pretrained:
-        from ldsaug_ray.vae import pretrained_stamp
+        from ldsaug_ray.models import pretrained_stamp
 
         return pretrained_stamp(config.vae)
     return ""

@@ -18,15 +18,17 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.columns import vectors
+from ldsaug_ray.common.columns import vectors
+from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.digest import fingerprint, table_digest
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
-from ldsaug_ray.pipeline import SAMPLE, STAGES
-from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver
+from ldsaug_ray.models.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver
+from ldsaug_ray.run.pipeline import SAMPLE, STAGES
+from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages._job import Job, pool_for
 from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._session import ray_session
@@ -35,8 +37,6 @@ from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
 from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents
 from ldsaug_ray.stages.runner import ensure, require_current
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,13 @@ class SampleWorker:
         layout: Literal["parquet", "png"],
         gpu: bool,
     ):
-        from ldsaug_ray.vae import load_vae
+        from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.prior, self.seed, self.batch_size, self.out, self.layout = prior, seed, batch_size, out, layout
 
     def __call__(self, unit: int, numbers: pa.Table) -> UnitResult:
-        from ldsaug_ray.vae import decode_images
+        from ldsaug_ray.models import decode_images
 
         start, stop = numbers["start"][0].as_py(), numbers["stop"][0].as_py()
         z = self.prior.sample(start, stop, self.seed)
@@ -214,7 +214,7 @@ def told(entry: Mapping[str, Any]) -> str:
 def _prior(job: Job, out: RunDir, request: Request) -> tuple[Prior, dict[str, Any]]:
     """The prior, and what the manifest says of it. What was fitted is kept beside the markers: a resumed command must
     draw from the same, to the last bit, on whatever machine it runs."""
-    from ldsaug_ray.vae import read_latent_dim
+    from ldsaug_ray.models import read_latent_dim
 
     settings, facts = job.config.sample, out.folder("_progress/sample/prior.json")
     if settings.prior == "normal":

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ldsaug_ray.common.digest import add_digests, digest_text
 from ldsaug_ray.config import Config
 from ldsaug_ray.config.settings import Sigma
-from ldsaug_ray.digest import add_digests, digest_text
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
 from ldsaug_ray.lds.shards import Frame, cut
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import RunDir, UnitResult
+from ldsaug_ray.run.directory import RunDir, UnitResult
+from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._index import choice, open_index
 from ldsaug_ray.stages._job import Job, pool_for

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.config import Config
 from ldsaug_ray.config.settings import Select
-from ldsaug_ray.digest import add_digests, digest_text, table_digest
-from ldsaug_ray.lds import Selection, random_candidates, select
-from ldsaug_ray.progress import bar
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.progress import bar
+from ldsaug_ray.selection import Selection, random_candidates, select
 from ldsaug_ray.stages._held_out import held_out_scores
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages._outcome import Outcome

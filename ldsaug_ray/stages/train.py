@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ldsaug_ray.common.storage import Location, advice
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.errors import InputError, StorageError, error_named
-from ldsaug_ray.progress import Bar, bar, repeated
-from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, Counts, UnitResult
+from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, Counts, UnitResult
+from ldsaug_ray.run.progress import Bar, bar, repeated
 from ldsaug_ray.stages._batches import AugmentedParts, Parts
 from ldsaug_ray.stages._beside import Monitor, beside_driver
 from ldsaug_ray.stages._job import Job, Pool, pool_for
@@ -22,7 +23,6 @@ from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages._pretrained import take_pretrained
 from ldsaug_ray.stages._train_worker import NOT_RESULTS, PROGRESS_SECONDS, Task, work
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.storage import Location, advice
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -58,7 +58,7 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
         raise InputError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
     _workers(job, settings, stage)
     if settings.objective.perceptual.network is not None:
-        from ldsaug_ray.vae.perceptual import load_perceptual
+        from ldsaug_ray.models.training.perceptual import load_perceptual
 
         load_perceptual(settings.objective.perceptual, job.config.data.resolution)
 

@@ -19,11 +19,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.progress import make_console, repeated
 from ldsaug_ray.report._latents import read_latents as read_training_latents
-from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.progress import make_console, repeated
+from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.search.objectives import measures_in
 from ldsaug_ray.search.page import render
 from ldsaug_ray.search.plan import Search, plan_search
@@ -43,8 +45,6 @@ from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.stages.evaluate import label_array, real_images
 from ldsaug_ray.stages.runner import run_stages
 from ldsaug_ray.stages.score import score_at
-from ldsaug_ray.storage import Location
-from ldsaug_ray.tracking import view_command
 
 _SHARED = ("prepare", "train", "encode")
 POLL_SECONDS = 1.0

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from ldsaug_ray.columns import vectors
+from ldsaug_ray.common.columns import vectors
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.experiment import (
     REAL,
@@ -34,8 +35,7 @@ from ldsaug_ray.experiment.results import Setting
 from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.experiment.words import findings
 from ldsaug_ray.metrics import MEASURES, paired_difference
-from ldsaug_ray.rundir import Counts, UnitResult, mark
-from ldsaug_ray.storage import Location
+from ldsaug_ray.run.directory import Counts, UnitResult, mark
 
 HOW = Setting("net.pt", 8, 5, 100, 50, "normal")
 

@@ -15,10 +15,10 @@ from ldsaug_ray.lds import (
     norms_from_mean,
     regime,
     score_pairs,
-    select,
     sentences,
 )
 from ldsaug_ray.lds.diagnostics import spearman
+from ldsaug_ray.selection import select
 
 ALPHAS = [m / 10 for m in range(1, 10)]
 

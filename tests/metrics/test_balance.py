@@ -10,10 +10,10 @@ from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics import Probe, ProbeQuality, attribute_share, fit_probe, measure_probe
 from ldsaug_ray.metrics.balance import wilson
-from ldsaug_ray.storage import Location
 
 
 def faces(n: int, seed: int, share: float = 0.4) -> tuple[np.ndarray, np.ndarray]:

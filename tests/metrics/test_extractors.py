@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import Weights, extractors, open_extractor
 from ldsaug_ray.metrics.extractors import checked_images
-from ldsaug_ray.torchscript import load_torchscript
+from ldsaug_ray.models.torchscript import load_torchscript
 
 
 class Layers(nn.Module):

@@ -10,9 +10,9 @@ from scipy.linalg import sqrtm
 from sklearn.linear_model import LinearRegression
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics import FeatureStatistics, frechet_distance, frechet_from_statistics, frechet_infinity
-from ldsaug_ray.storage import Location
 
 
 def sets(n: int = 400, m: int = 300, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

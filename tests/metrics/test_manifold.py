@@ -152,7 +152,7 @@ def test_bad_input() -> None:
 def test_real_features(shared: Path) -> None:
     import pyarrow.parquet as pq
 
-    from ldsaug_ray.images.decode import decode_image
+    from ldsaug_ray.domains.images.decode import decode_image
     from ldsaug_ray.metrics import open_extractor
 
     table = pq.read_table(shared / "data" / "celeba-10k" / "part-00000.parquet", columns=["image"])["image"][:100]

@@ -17,10 +17,11 @@ import torch
 from rich.console import Console
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.images import image_array, load_attributes, open_source, plan
+from ldsaug_ray.domains.images import image_array, load_attributes, open_source, plan
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.lds.shards import Frame
-from ldsaug_ray.rundir import Counts, mark, open_run_dir, total
+from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_digest
+from ldsaug_ray.run.directory import Counts, mark, open_run_dir, total
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages._held_out import score_held_out
 from ldsaug_ray.stages._job import Job
@@ -28,7 +29,6 @@ from ldsaug_ray.stages._scorers import ScoreWorker
 from ldsaug_ray.stages.decode import DecodeWorker
 from ldsaug_ray.stages.encode import EncodeWorker, image_parts, read_latents
 from ldsaug_ray.stages.prepare import PrepareWorker
-from ldsaug_ray.vae import Trainer, build_vae, load_vae, save_vae, weights_digest
 
 HOSTILE = "<script>alert(1)</script>.png"
 

@@ -11,19 +11,19 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.images import image_array
 from ldsaug_ray.lds import interpolate
+from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.report import ReportData, gather
 from ldsaug_ray.report._latents import evenly, read_latents
 from ldsaug_ray.report._scores import read_ranked, read_scores
 from ldsaug_ray.report.pictures import score_histogram
 from ldsaug_ray.report.sheets import tiles
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages import _held_out, encode
 from ldsaug_ray.stages._job import Job
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae import decode_images, load_vae
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from ldsaug_ray.images import image_array
+from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.lds import sentences
+from ldsaug_ray.models import decode_images, load_vae
+from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
 from ldsaug_ray.report.data import PAPER_TAU, Curve, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
@@ -23,8 +25,6 @@ from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, sharpness_sentences, typeset
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages._job import Job
-from ldsaug_ray.vae import decode_images, load_vae
-from ldsaug_ray.vae.priors import Normal
 
 SECTIONS = ["findings", "flow", "threshold", "alpha", "neighbours", "bands", "selected", "attributes", "model"]
 SECTIONS += ["settings"]

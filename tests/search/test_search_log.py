@@ -10,10 +10,10 @@ import yaml
 from mlflow import MlflowClient
 from mlflow_server import Server
 
-from ldsaug_ray.compare import compare_command, find_runs
+from ldsaug_ray.commands.compare import compare_command, find_runs
 from ldsaug_ray.errors import InputError, StorageError, UsageError
-from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import open_run_dir
+from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import Trial, read_trials
 from ldsaug_ray.stages import _search_log

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of, read_trials
-from ldsaug_ray.storage import Location
 
 ONE, TWO = [{"frechet": 1.0}], [{"frechet": 1.0}, {"coverage": 1.0}]
 

@@ -14,7 +14,7 @@ from stages_helpers import merge, start
 from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.pipeline import COMMANDS, STAGES
+from ldsaug_ray.run.pipeline import COMMANDS, STAGES
 from ldsaug_ray.stages.command import require_faiss
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_doctor_finds_everything_here(capsys):
 
 
 def test_doctor_says_what_to_do_about_an_absent_mlflow(capsys, monkeypatch):
-    from ldsaug_ray.stages.doctor import _mlflow
+    from ldsaug_ray.commands.doctor import _mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     found = _mlflow()

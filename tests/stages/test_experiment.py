@@ -15,9 +15,9 @@ from test_evaluate import script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import load_config
-from ldsaug_ray.rundir import open_run_dir
+from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.stages.runner import plan_steps
-from ldsaug_ray.tracking import tracking_uri
 
 pytestmark = pytest.mark.slow
 

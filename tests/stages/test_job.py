@@ -19,8 +19,8 @@ from ray._private.runtime_env.packaging import create_package
 from stages_helpers import Finished
 from test_object_storage import Unsteady, unsteady  # noqa: F401  (a fixture)
 
-from ldsaug_ray.rundir import RunDir
-from ldsaug_ray.storage import Location
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import RunDir
 
 ROOT = Path(__file__).parents[2]
 METRICS = free_port()

@@ -14,8 +14,8 @@ import pytest
 from mlflow import MlflowClient
 from stages_helpers import Tree, digests, manifest, merge, start
 
-from ldsaug_ray.rundir import CHECKPOINTS, SNAPSHOT, RunDir
-from ldsaug_ray.storage import Location
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
 
 pytestmark = pytest.mark.slow
 

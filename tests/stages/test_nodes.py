@@ -14,12 +14,12 @@ from heads import TOKEN, Head, autoscaled, is_free
 from rich.console import Console
 from stages_helpers import manifest, merge, start
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages import _job
 from ldsaug_ray.stages._job import Job, pool_for, pool_of
-from ldsaug_ray.storage import Location
 
 FAKE_PORT = 6379
 

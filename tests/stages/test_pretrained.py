@@ -16,16 +16,16 @@ from stages_helpers import Tree, digests, manifest, merge
 from torch import nn
 
 from ldsaug_ray.cli import main
+from ldsaug_ray.commands.doctor import _diffusers
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import open_run_dir
+from ldsaug_ray.models import load_vae
+from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.run.tracking import Tracker
 from ldsaug_ray.stages.command import run_command
-from ldsaug_ray.stages.doctor import _diffusers
 from ldsaug_ray.stages.runner import plan_steps
-from ldsaug_ray.storage import Location
-from ldsaug_ray.tracking import Tracker
-from ldsaug_ray.vae import load_vae
 
 UP_TO_DECODE = ("train", "encode", "score", "select", "decode")
 
@@ -171,7 +171,7 @@ def test_doctor_knows_whether_diffusers_is_there(monkeypatch: pytest.MonkeyPatch
     def absent(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("ldsaug_ray.stages.doctor.version", absent)
+    monkeypatch.setattr("ldsaug_ray.commands.doctor.version", absent)
     found = _diffusers()
     assert found.mark == "note"
     assert "ldsaug_ray[diffusers]" in found.advice

@@ -17,18 +17,19 @@ from PIL import Image
 from rich.console import Console
 from stages_helpers import Tree, digests, manifest, merge
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
-from ldsaug_ray.lds import score_points, select
-from ldsaug_ray.pipeline import STAGES
-from ldsaug_ray.rundir import Counts, RunDir, UnitResult, open_run_dir
+from ldsaug_ray.lds import score_points
+from ldsaug_ray.models import DivergedError
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir
+from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.selection import select
 from ldsaug_ray.stages import _units
 from ldsaug_ray.stages._job import Job, Pool
 from ldsaug_ray.stages._train_worker import of_the_checkpoints
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.stages.runner import plan_steps
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae import DivergedError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 

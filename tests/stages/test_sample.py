@@ -18,14 +18,14 @@ from stages_helpers import Tree, merge, start
 from test_kill import interrupt
 
 from ldsaug_ray.cli import main
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.lds import interpolate, lds_weights
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.models import decode_images, load_vae, posterior_means
+from ldsaug_ray.models.priors import Mixture, Normal, kernel_density, resampled_rows
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages.sample import sample_command
-from ldsaug_ray.storage import Location
-from ldsaug_ray.vae import decode_images, load_vae, posterior_means
-from ldsaug_ray.vae.priors import Mixture, Normal, kernel_density, resampled_rows
 
 pytestmark = pytest.mark.slow
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from stages_helpers import digests, merge
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.progress import make_console
-from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages.command import run_command
 from ldsaug_ray.stages.score import score_at
-from ldsaug_ray.storage import Location
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.stages.decode import SharpestWorker, sharpest
-from ldsaug_ray.storage import Location
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.1, 0.35, 0.5, 1.0])

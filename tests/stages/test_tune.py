@@ -29,17 +29,17 @@ from test_evaluate import script
 from test_kill import checkpoints, interrupt
 
 from ldsaug_ray.cli import main
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.config.settings import Tune
-from ldsaug_ray.rundir import RunDir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.search.plan import plan_search
 from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages import _trial, tune
 from ldsaug_ray.stages.command import run_command
-from ldsaug_ray.storage import Location
-from ldsaug_ray.tracking import tracking_uri
 
 pytestmark = pytest.mark.slow
 

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from stages_helpers import Tree, manifest, merge
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.lds.threshold import conformal_band
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.report import gather, render
-from ldsaug_ray.rundir import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.selection.threshold import conformal_band
 from ldsaug_ray.stages.command import run_command
-from ldsaug_ray.storage import Location
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 

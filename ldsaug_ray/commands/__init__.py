@@ -1,0 +1,1 @@
+"""What `ldsaug` and `jobs/` call: one module a command."""

@@ -1,0 +1,40 @@
+"""Images in, training arrays out: sources, decoding, attributes, splits, and the quarantine of what cannot be used.
+
+source = open_source(data)
+table = load_attributes(data)
+work = plan(source, data, seed, table)
+for unit in work.units:
+    prepare_unit(source, unit, data, table)
+"""
+
+from ldsaug_ray.domains.images.attributes import AttributeTable, load_attributes, read_attribute_file, require_attribute
+from ldsaug_ray.domains.images.base import IMAGE_EXTENSIONS, LISTING, Source
+from ldsaug_ray.domains.images.decode import UnusableImage, decode_image
+from ldsaug_ray.domains.images.prepare import PreparedUnit, PreparePlan, plan, prepare_unit
+from ldsaug_ray.domains.images.sources import open_source
+from ldsaug_ray.domains.images.split import SPLITS, assign_splits
+from ldsaug_ray.domains.images.tables import QUARANTINE, UNIT, image_array, image_schema, image_table
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "LISTING",
+    "QUARANTINE",
+    "SPLITS",
+    "UNIT",
+    "AttributeTable",
+    "PreparePlan",
+    "PreparedUnit",
+    "Source",
+    "UnusableImage",
+    "assign_splits",
+    "decode_image",
+    "image_array",
+    "image_schema",
+    "image_table",
+    "load_attributes",
+    "open_source",
+    "plan",
+    "prepare_unit",
+    "read_attribute_file",
+    "require_attribute",
+]

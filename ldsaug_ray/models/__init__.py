@@ -1,0 +1,49 @@
+"""The autoencoder: StyleGAN2-structured or the user's own; adversarial training, inference, checkpoints. No Ray."""
+
+from ldsaug_ray.errors import DivergedError
+from ldsaug_ray.models.adapters import open_pretrained, pretrained_stamp
+from ldsaug_ray.models.autoencoder import Autoencoder, Output
+from ldsaug_ray.models.checkpoint import load_vae, read_extra, read_latent_dim, save_vae, weights_digest
+from ldsaug_ray.models.inference import decode_images, posterior_means
+from ldsaug_ray.models.stylegan2.discriminator import (
+    Discriminator,
+    build_discriminator,
+    load_discriminator,
+    save_discriminator,
+)
+from ldsaug_ray.models.stylegan2.model import RESOLUTIONS, VAE, build_vae, to_float, to_uint8
+from ldsaug_ray.models.training.batch import Augmented
+from ldsaug_ray.models.training.losses import free_bits, kl_standard_normal, reconstruction_error
+from ldsaug_ray.models.training.perceptual import load_perceptual
+from ldsaug_ray.models.training.trainer import Trainer, step_generator
+
+__all__ = [
+    "RESOLUTIONS",
+    "VAE",
+    "Augmented",
+    "Autoencoder",
+    "Discriminator",
+    "DivergedError",
+    "Output",
+    "Trainer",
+    "build_discriminator",
+    "build_vae",
+    "decode_images",
+    "free_bits",
+    "kl_standard_normal",
+    "load_discriminator",
+    "load_perceptual",
+    "load_vae",
+    "open_pretrained",
+    "posterior_means",
+    "pretrained_stamp",
+    "read_extra",
+    "read_latent_dim",
+    "reconstruction_error",
+    "save_discriminator",
+    "save_vae",
+    "step_generator",
+    "to_float",
+    "to_uint8",
+    "weights_digest",
+]

@@ -1,0 +1,71 @@
+"""From settings to a pretrained autoencoder: first from the files that the user names, later from the copies in a run.
+
+A run keeps what the network is (the TorchScript files, or diffusers' configuration) beside its weights in
+`vae.safetensors`. So the user's files are read once, by stage `train`, and may vanish afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.models.adapters import diffusers, torchscript
+from ldsaug_ray.models.adapters.pretrained import Pretrained
+
+
+def open_pretrained(settings: Vae, resolution: int) -> Pretrained:
+    """The autoencoder that the settings name, on the CPU in evaluation mode, tried on one grey image.
+
+    Raises:
+        InputError: a file is missing, damaged, of another format, or does not fit images of this resolution; the
+            message names it.
+        StorageError: a file cannot be read.
+        ResourceError: the kind needs a package that is not installed.
+    """
+    if settings.kind == "diffusers":
+        return diffusers.open_directory(settings, resolution)
+    if settings.kind == "torchscript":
+        return torchscript.open_files(settings, resolution)
+    raise ValueError(f"kind {settings.kind} is built, not opened; see build_vae")
+
+
+def rebuild(settings: Vae, resolution: int, files: Mapping[str, bytes], name: str) -> Pretrained:
+    """The same network from the files that a `Pretrained` keeps; weights are to be loaded into it.
+
+    Args:
+        settings: those of the run.
+        resolution: side of the images, px.
+        files: name -> content.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        InputError: a file is missing or damaged.
+        ResourceError: the kind needs a package that is not installed.
+    """
+    names = [n for n in (settings.path, settings.encoder, settings.decoder) if n is not None]
+    if missing := [n for n in names if n not in files]:
+        raise InputError(f"{name}: its copy of {', '.join(missing)} is missing")
+    if settings.kind == "diffusers":
+        return diffusers.from_config(settings, resolution, files, name)
+    return torchscript.from_files(settings, resolution, files, name)
+
+
+def pretrained_stamp(settings: Vae) -> str:
+    """SHA-256 over sizes and times of the files that the settings name; '' where the network is our own.
+
+    Raises:
+        InputError: a file is not there.
+        StorageError: it cannot be looked at.
+    """
+    files = [Location.of(uri) for uri in (settings.encoder, settings.decoder) if uri is not None]
+    if settings.path is not None:
+        files = [Location.of(settings.path) / name for name in (diffusers.CONFIG, diffusers.WEIGHTS)]
+    if not files:
+        return ""
+    if missing := [f.uri for f in files if not f.exists()]:
+        raise InputError(f"{missing[0]}: there is no such file")
+    infos = [file.info() for file in files]
+    return fingerprint([[info.size, info.mtime_ns] for info in infos])

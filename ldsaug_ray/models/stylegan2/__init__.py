@@ -1,0 +1,1 @@
+"""The VAE of StyleGAN2's structure, and its discriminator."""

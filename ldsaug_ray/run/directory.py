@@ -1,0 +1,459 @@
+"""The run directory: `config.yaml`, `manifest.json`, a folder per stage, and the markers that let a stage go on.
+
+A stage is complete when its manifest entry is there, written last. While it runs, each unit of its work leaves a
+marker under `_progress/STAGE/` once the unit's files are whole; running the same command again does the other units.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow.fs as pafs
+import yaml
+
+from ldsaug_ray.common.digest import add_digests, digest_text
+from ldsaug_ray.common.secrets import without_password, without_passwords
+from ldsaug_ray.common.storage import Location, clear_errors
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.run.pipeline import FORMAT, KEPT, STAGES
+
+_READERS = 32
+_OF_SEARCHES = ("search", "trials", "scorings", "baseline")
+CHECKPOINTS = "ray"  # folder of Ray Train in that of a stage
+SNAPSHOT = "run/checkpoint_manager_snapshot.json"  # its list of checkpoints there, which it replaces in place
+_ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a stage or a unit: in = out + dropped + quarantined, always."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_dropped: int = 0
+    rows_quarantined: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.rows_in + other.rows_in,
+            self.rows_out + other.rows_out,
+            self.rows_dropped + other.rows_dropped,
+            self.rows_quarantined + other.rows_quarantined,
+        )
+
+    def check(self, where: str) -> None:
+        """Raise where rows were lost.
+
+        Raises:
+            StorageError: in differs from out + dropped + quarantined.
+        """
+        if self.rows_in != self.rows_out + self.rows_dropped + self.rows_quarantined:
+            raise StorageError(
+                f"{where}: {self.rows_in} rows went in, but {self.rows_out} came out, {self.rows_dropped} were dropped "
+                f"and {self.rows_quarantined} quarantined; please report this as a bug"
+            )
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What a finished unit of work leaves in its marker."""
+
+    unit: int
+    counts: Counts
+    digest: int
+    files: tuple[str, ...] = ()
+    file_rows: tuple[int, ...] = ()
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored; the digest as text, since JSON readers lose large integers."""
+        return {**asdict(self), "digest": digest_text(self.digest)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> UnitResult:
+        """The inverse of `to_json`."""
+        return cls(
+            value["unit"],
+            Counts(**value["counts"]),
+            int(value["digest"], 16),
+            tuple(value["files"]),
+            tuple(value["file_rows"]),
+            value["extra"],
+        )
+
+
+class RunDir:
+    """A run directory on any file system. Create with `open_run_dir`."""
+
+    def __init__(self, root: Location):
+        self.root = root
+        self.manifest = self._read_manifest()
+
+    def folder(self, name: str) -> Location:
+        """A folder or file below the run directory."""
+        return self.root / name
+
+    def entry(self, stage: str) -> dict[str, Any] | None:
+        """The manifest's entry of a complete stage."""
+        return self.manifest["stages"].get(stage)
+
+    def require(self, stage: str, field_name: str | None = None) -> Any:
+        """The entry of a complete stage, or one field of it.
+
+        Raises:
+            InputError: the stage has not been completed.
+        """
+        entry = self.entry(stage)
+        if entry is None:
+            raise InputError(
+                f"{self.root.uri}: stage {stage} is not complete; run `ldsaug {stage}` or `ldsaug run` first"
+            )
+        return entry if field_name is None else entry[field_name]
+
+    def reset(self, stage: str) -> None:
+        """Forget a stage: its entry first, then its files."""
+        if self.manifest["stages"].pop(stage, None) is not None:
+            self._write_manifest()
+        for folder in (f"_progress/{stage}", *KEPT[stage].writes):  # no marker may outlive its files
+            (self.root / folder).delete()
+
+    def begin(self, stage: str, fingerprint: str) -> dict[int, UnitResult]:
+        """Start or go on with a stage; returns the units that an interrupted attempt finished.
+
+        Files of another fingerprint, and those of a complete stage that is done again, are deleted, never mixed with
+        new ones.
+        """
+        if self.entry(stage) is not None or not self.interrupted(stage, fingerprint):
+            self.reset(stage)
+            (self.root / f"_progress/{stage}/started.json").write_json({"fingerprint": fingerprint})
+        return self.finished_units(stage)
+
+    def interrupted(self, stage: str, fingerprint: str) -> bool:
+        """Whether an attempt with this fingerprint was begun and not finished."""
+        started = self.root / f"_progress/{stage}/started.json"
+        return started.exists() and started.read_json() == {"fingerprint": fingerprint}
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was finished with this fingerprint, and none of its files has gone since."""
+        entry = self.entry(stage)
+        if entry is None or entry["fingerprint"] != fingerprint:
+            return False
+        return self.file_count(stage) >= int(entry["files"])
+
+    def holds_other(self, stage: str, fingerprint: str) -> bool:
+        """Whether there is a result of the stage, or a part of one, with another fingerprint."""
+        entry = self.entry(stage)
+        if entry is not None:
+            return bool(entry["fingerprint"] != fingerprint)
+        return (self.root / f"_progress/{stage}/started.json").exists() and not self.interrupted(stage, fingerprint)
+
+    def finished_units(self, stage: str) -> dict[int, UnitResult]:
+        """Units with a marker, by number."""
+        markers = (self.root / f"_progress/{stage}").files(".unit.json")
+        if self.root.is_local:
+            return {u.unit: u for u in map(_read_marker, markers)}
+        with ThreadPoolExecutor(_READERS) as pool:  # each waits for its answer, not for a processor
+            return {u.unit: u for u in pool.map(_read_marker, markers)}
+
+    def finished_parts(self, stage: str) -> list[tuple[str, int]]:
+        """Files of the finished units and their rows, in order."""
+        units = self.finished_units(stage)
+        return [p for n in sorted(units) for p in zip(units[n].files, units[n].file_rows, strict=True)]
+
+    def finish(
+        self, stage: str, fingerprint: str, counts: Counts, digest: str, seconds: float, processed: int, **facts: Any
+    ) -> None:
+        """Write the manifest entry: from here on the stage is complete.
+
+        Args:
+            stage, fingerprint, digest: identity of the stage and its result.
+            counts: of the whole stage.
+            seconds: of this attempt.
+            processed: rows that this attempt worked on, for the rate.
+            facts: further entries.
+        """
+        counts.check(f"stage {stage}")
+        self.manifest["stages"][stage] = {
+            "fingerprint": fingerprint,
+            **asdict(counts),
+            "seconds": round(seconds, 3),
+            "rows_per_second": round(processed / seconds, 3) if seconds > 0 else None,
+            "digest": digest,
+            "files": self.file_count(stage),
+            **facts,
+        }
+        self._write_manifest()
+
+    def adopt(self, stage: str, other: RunDir) -> None:
+        """Take over a stage that is complete in another run directory: its files, then its entry."""
+        entry = other.require(stage)
+        self.reset(stage)
+        for folder in (*KEPT[stage].writes, f"_progress/{stage}"):  # markers last, and of these the one that it began
+            (other.root / folder).copy_to(self.root / folder)
+        self.manifest["stages"][stage] = entry
+        self._write_manifest()
+
+    def file_count(self, stage: str) -> int:
+        """Files of a stage and its markers, without checkpoints, which go once it is complete: fewer than it had then
+        means that some were deleted since."""
+        folders = [self.root / folder for folder in (*KEPT[stage].writes, f"_progress/{stage}")]
+        apart = {folder.path: f"{folder.path}/{CHECKPOINTS}/" for folder in folders}
+        return sum(not file.path.startswith(apart[f.path]) for f in folders for file in f.files())
+
+    def create(self) -> None:
+        """Make the folder and its manifest, where they are not there yet.
+
+        Raises:
+            StorageError: it cannot be written to.
+        """
+        self.root.make_folder()
+        _check_writable(self.root)
+        if not (self.root / "manifest.json").exists():
+            self._write_manifest()
+
+    def save_config(self, config: Config) -> None:
+        """Write the resolved settings."""
+        text = yaml.safe_dump(without_passwords(config.dump()), sort_keys=False, allow_unicode=True)
+        (self.root / "config.yaml").write_bytes(text.encode())
+
+    def saved_config(self) -> dict[str, Any] | None:
+        """The settings that last wrote here, as a plain tree."""
+        location = self.root / "config.yaml"
+        if not location.exists():
+            return None
+        try:
+            tree = yaml.safe_load(location.read_text())
+        except yaml.YAMLError:
+            tree = None
+        if not isinstance(tree, dict) or not isinstance(tree.get("data"), dict):
+            raise StorageError(
+                f"{location.uri}: not the settings of a run; delete it if this is a run directory of yours"
+            )
+        return tree
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a fact about the run beside the stages (such as its MLflow run)."""
+        self.manifest[name] = value
+        self._write_manifest()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        location = self.root / "manifest.json"
+        if not location.exists():
+            return {"format": FORMAT, "stages": {}}
+        manifest = location.read_json()
+        stages = manifest.get("stages") if isinstance(manifest, dict) else None
+        if (
+            not isinstance(stages, dict)
+            or not isinstance(manifest.get("format"), int)
+            or not all(isinstance(e, dict) and e.keys() >= _ENTRY for e in stages.values())
+        ):
+            raise StorageError(f"{location.uri}: not a manifest of ldsaug_ray; choose another run_dir")
+        if manifest["format"] > FORMAT:
+            raise StorageError(
+                f"{location.uri}: written by a newer ldsaug_ray (format {manifest['format']} > {FORMAT})"
+            )
+        return {**manifest, "format": FORMAT}
+
+    def _write_manifest(self) -> None:
+        (self.root / "manifest.json").write_json(self.manifest)
+
+
+def mark(run: Location, stage: str, result: UnitResult) -> None:
+    """Leave the marker of a finished unit; its files must be whole by now."""
+    result.counts.check(f"stage {stage}, unit {result.unit}")
+    (run / marker_of(stage, result.unit)).write_json(result.to_json())
+
+
+def marker_of(stage: str, unit: int) -> str:
+    """Its file, below the run directory."""
+    return f"_progress/{stage}/{unit:06d}.unit.json"
+
+
+def _read_marker(marker: Location) -> UnitResult:
+    value = marker.read_json()
+    try:
+        return UnitResult.from_json(value)
+    except (KeyError, TypeError, ValueError):
+        raise StorageError(f"{marker.uri}: not the marker of a finished unit; delete it and run again") from None
+
+
+def total(results: Iterable[UnitResult]) -> tuple[Counts, str]:
+    """Counts and digest of all units together."""
+    units = list(results)
+    counts = sum((u.counts for u in units), Counts())
+    return counts, digest_text(add_digests([u.digest for u in units]))
+
+
+def open_run_dir(
+    config: Config, *, overwrite: bool = False, create: bool = True, held: ExitStack | None = None
+) -> RunDir:
+    """Open the run directory of a config.
+
+    Args:
+        config: the settings.
+        overwrite: discard a run on other data.
+        create: write to it: the settings at least.
+        held: keeps other drivers out until it is closed.
+
+    Raises:
+        StorageError: it cannot be read or written, holds something else than a run, or another driver is at work on it.
+        InputError: it holds a run on other data (`overwrite` starts anew), or it and the data lie in one another.
+    """
+    root = Location.of(config.run_dir)
+    _check_ours("run_dir", root)
+    _check_apart("run_dir", config.data.source, root)
+    if create and held is not None:
+        held.enter_context(sole_driver("run_dir", root))
+    run = RunDir(root)
+    before = run.saved_config()
+    if before is not None:
+        folders = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes}
+        old, new = before["data"].get("source"), without_password(config.data.source)
+        holds_results = run.manifest["stages"] or folders & set(root.names())
+        other = _place(old) != _place(new)
+        if other and holds_results and not overwrite:
+            raise InputError(
+                f"run_dir {root.uri} was written by a config with data.source={old}, this one has data.source={new}; "
+                "choose another run_dir, or pass --overwrite to discard what is there"
+            )
+        if other and create:
+            for stage in reversed(STAGES):
+                run.reset(stage)
+            for folder in _OF_SEARCHES:
+                (root / folder).delete()
+            run.manifest = {"format": FORMAT, "stages": {}}
+            run._write_manifest()
+    if create:
+        run.create()
+        run.save_config(config)
+    return run
+
+
+def open_sample_dir(config: Config, *, create: bool = True, held: ExitStack | None = None) -> RunDir:
+    """Open the folder that `sample` writes to: a manifest, markers and images, as in a run directory.
+
+    Args:
+        config: the settings.
+        create: make the folder.
+        held: keeps other drivers out until it is closed.
+
+    Raises:
+        StorageError: it cannot be read or written, holds something else, or another driver is at work on it.
+        InputError: it and the data lie in one another, or it is the run directory or one of its stages' folders.
+    """
+    run_dir = Location.of(config.run_dir)
+    root = run_dir / "samples" if config.sample.out is None else Location.of(config.sample.out)
+    _check_ours("sample.out", root)
+    _check_apart("sample.out", config.data.source, root)
+    inside, below = (f"{os.path.realpath(x.path) if x.is_local else x.path}/" for x in (root, run_dir))
+    if type(root.fs) is type(run_dir.fs) and inside.startswith(below):
+        first = inside[len(below) :].split("/")[0]
+        stages = {folder.split("/")[0] for s in STAGES.values() for folder in s.writes}
+        if first in {"", "_progress", *stages}:
+            raise InputError(f"sample.out {root.uri}: belongs to the run itself; choose another folder")
+    run = RunDir(root)
+    if set(run.manifest["stages"]) - {"sample"} or (root / "config.yaml").exists():
+        raise InputError(f"sample.out {root.uri}: is a run directory; choose another folder")
+    if create:
+        if held is not None:
+            held.enter_context(sole_driver("sample.out", root))
+        run = RunDir(root)  # as it is now that no other driver is at work
+        run.create()
+    return run
+
+
+def _check_ours(name: str, root: Location) -> None:
+    """Raises StorageError where a file is, or what no command of ours wrote."""
+    if root.info().type == pafs.FileType.File:
+        raise StorageError(f"{name} {root.uri}: is a file; choose a folder")
+    if (root / "manifest.json").exists():  # it is written before anything else, so nothing here is ours to delete
+        return
+    odd = [n for n in root.names() if not n.startswith(".")]
+    if {"_progress", "config.yaml"} <= set(odd):
+        raise StorageError(
+            f"{name} {root.uri}: a run's files without its manifest.json; put that back, or choose another folder"
+        )
+    if odd:
+        raise StorageError(
+            f"{name} {root.uri}: holds files that no run wrote ({', '.join(odd[:3])}"
+            f"{', …' if len(odd) > 3 else ''}); choose an empty or a new folder"
+        )
+
+
+@contextmanager
+def sole_driver(name: str, root: Location) -> Iterator[None]:
+    """Two drivers at once would delete each other's files. Only a local file system can tell; its lock dies with us.
+
+    Raises:
+        StorageError: another process holds the folder, which the setting `name` gives.
+    """
+    if not root.is_local:
+        yield
+        return
+    root.make_folder()
+    with clear_errors("write", root):
+        file = open(f"{root.path}/.lock", "a+")  # noqa: SIM115  (open until the driver ends)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise StorageError(
+                f"{name} {root.uri}: another command is at work in it ({file.read().strip() or 'not known which'}); "
+                "wait for it, stop it, or choose another folder"
+            ) from None
+        except OSError:
+            pass  # a network file system without locks
+        with clear_errors("write", root):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield
+
+
+def driver_at_work(root: Location) -> str | None:
+    """The process that holds a run directory, in words; none where there is none, or the file system cannot tell."""
+    lock = root / ".lock"
+    if not root.is_local or not lock.exists():
+        return None
+    with clear_errors("read", lock), open(lock.path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "a process"
+        except OSError:
+            return None
+    return None
+
+
+def _place(source: str) -> str:
+    """One spelling of a local path, so that `./faces` and `faces` are the same data."""
+    return source if "://" in source or source.startswith("sklearn:") else os.path.abspath(os.path.expanduser(source))
+
+
+def _check_apart(name: str, source: str, root: Location) -> None:
+    """A stage that is recomputed deletes its folder, and what a run writes must not count as its input.
+
+    Raises:
+        InputError: one lies in the other.
+    """
+    if source.startswith("sklearn:"):
+        return
+    images = Location.of(source)
+    a, b = (f"{os.path.realpath(x.path) if x.is_local else x.path}/" for x in (images, root))
+    if type(images.fs) is type(root.fs) and (a.startswith(b) or b.startswith(a)):
+        raise InputError(f"data.source {source} and {name} {root.uri} lie in one another; choose another {name}")
+
+
+def _check_writable(root: Location) -> None:
+    probe = root / f".write-probe-{os.getpid()}"
+    probe.write_bytes(b"ok")
+    probe.delete()

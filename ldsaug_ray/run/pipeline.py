@@ -1,0 +1,182 @@
+"""The stages of a run: their order, what each needs and writes, and when its result still counts.
+
+A stage's fingerprint covers the settings that change its result and the digests of what it reads. A stage is complete
+when the manifest has an entry with the same fingerprint; settings that only change how the work is done (workers,
+checkpoint intervals, tiles) do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.config import Config
+
+FORMAT = 1  # raised when a stage's files change meaning, so that old run directories are recomputed
+
+_HOW_NOT_WHAT = {
+    "workers",
+    "max_failures",
+    "checkpoint_every",
+    "num_to_keep",
+    "log_every",
+    "compile",
+    "tile_rows",
+    "tile_latents",
+    "placement",
+    "latents_gb",
+    "max_quarantined_fraction",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline."""
+
+    name: str
+    does: str
+    needs: tuple[str, ...]
+    writes: tuple[str, ...]  # folders of the run directory, deleted when the stage is recomputed
+    settings: Callable[[Config], Mapping[str, Any]]
+    unit: str = "rows"
+    uses: tuple[str, ...] = ()  # read where they are complete, not needed
+
+    def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "") -> str:
+        """Identity of the stage's result.
+
+        Args:
+            config: the whole tree.
+            digests: content digest of every stage in `needs`, and of those in `uses` that are complete.
+            inputs: identity of anything outside the run directory (the image source).
+        """
+        settings = _strip(dict(self.settings(config)))
+        return fingerprint(
+            [FORMAT, self.name, settings, {n: digests[n] for n in (*self.needs, *self.uses) if n in digests}, inputs]
+        )
+
+
+def identity(config: Config) -> str:
+    """Identity of what a whole run gives: settings that only change how, or where it is written, do not count."""
+    how = ("run_dir", "ray", "sample", "tracking", "experiment", "tune")
+    tree = {k: v for k, v in config.dump().items() if k not in how}
+    return fingerprint([FORMAT, _strip(tree)])
+
+
+def _strip(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _strip(v) for k, v in tree.items() if k not in _HOW_NOT_WHAT}
+    return tree
+
+
+def _pick(*names: str) -> Callable[[Config], Mapping[str, Any]]:
+    return lambda config: {n: v for n, v in config.dump().items() if n in names}
+
+
+def _select_settings(config: Config) -> Mapping[str, Any]:
+    drawn = {"seed": config.seed} if config.select.which == "random" else {}
+    return {**_pick("select")(config), **drawn}
+
+
+def _decode_settings(config: Config) -> Mapping[str, Any]:
+    sharpest = {"which": config.select.which} if config.select.which == "lds+sharpness" else {}
+    return {**_pick("decode")(config), **sharpest}
+
+
+def _sample_settings(config: Config) -> Mapping[str, Any]:
+    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
+    of_the_prior = {"normal": (), "mixture": ("components", "covariance"), "kde": ("sigma",)}
+    sample = config.sample.model_dump(mode="json")
+    names = ("n", "prior", "format", "batch_size", "part_rows", *of_the_prior[config.sample.prior])
+    return {"sample": {name: sample[name] for name in names}}
+
+
+def _evaluate_settings(config: Config) -> Mapping[str, Any]:
+    drawn = {name: value for name, value in _sample_settings(config)["sample"].items() if name not in ("n", "format")}
+    seeds = [config.seed, config.sample.seed, config.sample.with_augmented]
+    return {**_pick("evaluate")(config), "sample": drawn, "seeds": seeds}
+
+
+STAGES: dict[str, Stage] = {
+    s.name: s
+    for s in (
+        Stage(
+            "prepare",
+            "read, check, crop and resize the images; split them into train and test",
+            (),
+            ("images", "quarantine/prepare"),
+            _pick("data", "seed"),
+            "images",
+        ),
+        Stage("train", "train the VAE", ("prepare",), ("train",), _pick("vae", "train", "seed"), "images"),
+        Stage(
+            "encode",
+            "images to latents (posterior means)",
+            ("prepare", "train"),
+            ("latents", "quarantine/encode"),
+            _pick("encode"),
+            "images",
+        ),
+        Stage(
+            "score",
+            "Latent Density Score of every candidate",
+            ("encode",),
+            ("scores", "held_out"),
+            _pick("score", "seed"),
+            "candidates",
+        ),
+        Stage("select", "keep the dense candidates", ("score",), ("selected",), _select_settings, "candidates"),
+        Stage(
+            "decode",
+            "selected latents to images",
+            ("train", "encode", "select"),
+            ("augmented", "decoded"),
+            _decode_settings,
+            "images",
+        ),
+        Stage(
+            "finetune",
+            "train further on train + A",
+            ("prepare", "train", "decode"),
+            ("finetune",),
+            _pick("finetune", "seed"),
+            "images",
+        ),
+        Stage(
+            "evaluate",
+            "FID, density, coverage, copies, balance of generated images",
+            ("prepare", "train"),
+            ("evaluate",),
+            _evaluate_settings,
+            "images",
+            ("encode", "decode", "finetune"),
+        ),
+        Stage(
+            "report",
+            "the page that shows what was selected",
+            ("prepare", "train", "encode", "score", "select", "decode"),
+            ("report",),
+            _pick("report"),
+            "pages",
+            ("finetune", "evaluate"),
+        ),
+    )
+}
+
+
+# No stage of a run: it writes to a folder of its own, and its settings say which stages it reads
+SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _sample_settings, "images")
+# What `evaluate` keeps of each set of images, below `features/`
+FEATURES = Stage("features", "features of stored images", (), ("parts",), lambda config: {}, "images")
+COMMANDS = {**STAGES, "sample": SAMPLE}
+KEPT = {**COMMANDS, "features": FEATURES}  # what may stand in a manifest
+
+
+def downstream(name: str) -> list[str]:
+    """Stages that read, directly or not, what `name` writes, in order."""
+    found = {name}
+    for stage in STAGES.values():
+        if found & {*stage.needs, *stage.uses}:
+            found.add(stage.name)
+    return [s for s in STAGES if s in found and s != name]

@@ -1,0 +1,370 @@
+"""MLflow: one run per pipeline run, owned by the driver, in an honest state whatever happens.
+
+The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run; with
+other settings it is another experiment, and a new MLflow run. A tag per stage says what has been sent, so that what a
+server missed while it was away is sent later, and nothing twice.
+Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the working folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ldsaug_ray import __version__
+from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.secrets import without_password, without_passwords
+from ldsaug_ray.common.storage import Location, folder_is_temporary
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import StorageError
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.pipeline import identity
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_PARAMETERS_PER_CALL = 100
+_METRICS_PER_CALL = 1000
+_RUNS_PER_CALL = 500
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file in the working folder.
+
+    Raises:
+        StorageError: that folder will not be kept.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and folder_is_temporary():
+        raise StorageError(
+            "MLFLOW_TRACKING_URI is not set, and a file in a job's working folder goes with the job; set it on the "
+            "head or for the job (ray job submit --runtime-env-json), or give tracking.enabled=false"
+        )
+    return uri or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def view_command() -> str:
+    """The command that shows the runs."""
+    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return f"open {without_password(tracking_uri())}"
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = mlflow if mlflow.exists() else "mlflow"
+    return f"{command} ui --host 127.0.0.1 --backend-store-uri {without_password(tracking_uri())}"
+
+
+class Tracker:
+    """One MLflow run. Create with `start`; always `end` it."""
+
+    def __init__(self, client: MlflowClient, run_id: str):
+        self._client, self.run_id = client, run_id
+
+    @classmethod
+    def start(
+        cls, config: Config, run: RunDir, tags: Mapping[str, str] | None = None, *, noted_as: str = "mlflow"
+    ) -> Tracker:
+        """Open the run of this run directory, or a new one, and log the settings.
+
+        Args:
+            config: the settings.
+            run: where its id is kept.
+            tags: further tags; `child_of` gives those of a child run.
+            noted_as: name of the note: what else than a run is kept in the directory has one of its own.
+
+        Raises:
+            StorageError: the tracking server or file does not answer.
+        """
+        quieten()
+        from mlflow import MlflowClient
+
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        uri = tracking_uri()
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            experiment = _experiment(client, config.tracking.experiment, uri)
+            run_id = _known_run(client, run.manifest.get(noted_as), uri, identity(config))
+            if run_id is None:
+                name = config.tracking.run_name or run.root.name
+                own = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
+                run_id = client.create_run(experiment, run_name=name, tags={**own, **(tags or {})}).info.run_id
+                noted = {"tracking_uri": without_password(uri), "run_id": run_id, "settings": identity(config)}
+                run.note(noted_as, noted)
+            else:
+                client.update_run(run_id, status="RUNNING")
+                for key, value in (tags or {}).items():
+                    client.set_tag(run_id, key, value)
+            tracker = cls(client, run_id)
+            tracker._log_parameters(config)
+        except StorageError:
+            raise
+        except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
+            raise StorageError(
+                f"MLflow at {without_password(uri)} cannot be used ({first_line(e)}); start it, change "
+                "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
+            ) from e
+        return tracker
+
+    def child_of(self) -> dict[str, str]:
+        """Tags that make another run a child of this one."""
+        return {"mlflow.parentRunId": self.run_id}
+
+    def child(self, config: Config, name: str, tag: str, value: str) -> Tracker:
+        """The child run that has the tag, or a new one; raises whatever MLflow's client raises.
+
+        Args:
+            config: its settings.
+            name: of a new run.
+            tag: its name; with its value no two children have it.
+            value: letters and digits.
+        """
+        own = {**self.child_of(), tag: value}
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in own.items())
+        found = self._client.search_runs([experiment], query, max_results=1)
+        if found:
+            child = Tracker(self._client, str(found[0].info.run_id))
+            self._client.update_run(child.run_id, status="RUNNING")
+        else:
+            tags = {**own, "ldsaug.run_dir": without_password(config.run_dir)}
+            child = Tracker(
+                self._client, str(self._client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+            )
+        child._log_parameters(config, apart_from=("run_dir",))  # a tag has it: plots by parameters shall not
+        return child
+
+    def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
+        """Child runs that have the tag, by its value, with all their tags."""
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        found: dict[str, tuple[Tracker, Mapping[str, str]]] = {}
+        page: str | None = None
+        while page != "":
+            runs = self._client.search_runs([experiment], query, max_results=_RUNS_PER_CALL, page_token=page)
+            for run in runs:
+                if tag in run.data.tags:
+                    found[run.data.tags[tag]] = (Tracker(self._client, str(run.info.run_id)), run.data.tags)
+            page = runs.token or ""
+        return found
+
+    def ping(self) -> None:
+        """Raises where the server does not answer."""
+        self._client.get_run(self.run_id)
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self._client.set_tag(self.run_id, name, value)
+
+    def once(self, name: str, identity: str, send: Callable[[], None]) -> None:
+        """Send something unless a tag says that this very thing was sent."""
+        tag = f"ldsaug.sent.{name}"
+        if self._client.get_run(self.run_id).data.tags.get(tag) != identity:
+            send()
+            self.tag(tag, identity)
+
+    def send(self, config: Config, run: RunDir, stages: Sequence[str], *, models: bool = True) -> None:
+        """Send what MLflow has not got yet of the complete ones of `stages`; raises whatever MLflow's client raises.
+
+        Args:
+            config: the settings.
+            run: has the stages.
+            stages: their names.
+            models: log the VAEs of `train` and `finetune` as models.
+        """
+        for stage in stages:
+            entry = run.entry(stage)
+            if entry is not None:
+                self.once(stage, fingerprint(entry), partial(self._send_stage, config, run, stage, entry, models))
+
+    def _send_stage(self, config: Config, run: RunDir, stage: str, entry: Mapping[str, Any], models: bool) -> None:
+        """Numbers of the manifest entry as metrics `stage/name`, and what else the stage has to show."""
+        self.log_metrics([(f"{stage}/{k}", v, 0) for k, v in _flatten(entry).items()])
+        root = run.folder(stage)
+        if stage == "prepare":
+            self._log_dataset(config, entry)
+        elif stage in ("train", "finetune"):
+            self._log_curve(stage, (root / "curve.json").read_json())
+            if models:
+                self.log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
+        elif stage == "evaluate":
+            self.log_files([root / "metrics.json"], "evaluate")
+        elif stage == "report":
+            self.log_files([root / "index.html"], "report")
+            self.log_files((root / "figures").files(), "report/figures")
+            self.log_files([run.folder("config.yaml"), run.folder("manifest.json")], "")
+
+    def _log_curve(self, stage: str, curve: Sequence[Mapping[str, float]]) -> None:
+        """A loss curve, a list of {"step": n, term: value, …}, as metrics by step."""
+        points = [
+            (f"{stage}/{name}", value, int(point["step"]))
+            for point in curve
+            for name, value in point.items()
+            if name != "step"
+        ]
+        self.log_metrics(points)
+
+    def _log_dataset(self, config: Config, entry: Mapping[str, Any]) -> None:
+        """The prepared data as the run's input, by its fingerprint."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=Location.of(config.data.source).name if config.data.source != "sklearn:digits" else "digits",
+            digest=str(entry["digest"])[:32],
+            source_type="uri",
+            source=json.dumps({"uri": without_password(config.data.source)}),
+            profile=json.dumps({"train": entry["train_images"], "test": entry["test_images"]}),
+        )
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def log_vae(self, config: Config, weights: Location, name: str, register_as: str | None = None) -> None:
+        """A VAE as a logged model: latents to images, `mlflow.pyfunc.load_model` opens it.
+
+        Args:
+            config: the settings.
+            weights: the file.
+            name: of the logged model.
+            register_as: of the registered model, of which it becomes a new version.
+        """
+        import mlflow.pyfunc
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.exceptions import MlflowException
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types.schema import Schema, TensorSpec
+
+        from ldsaug_ray.models import read_latent_dim
+
+        side, d = config.data.resolution, read_latent_dim(weights)
+        latents = TensorSpec(np.dtype(np.float32), (-1, d))
+        images = TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        # through the client: the fluent functions would change the process's tracking URI
+        model = self._client.create_logged_model(experiment, name=name, source_run_id=self.run_id)
+        with tempfile.TemporaryDirectory() as temporary:
+            data = Path(temporary) / weights.name
+            data.write_bytes(weights.read_bytes())
+            folder = Path(temporary) / "model"
+            mlflow.pyfunc.save_model(
+                str(folder),
+                loader_module="ldsaug_ray.models.mlflow_model",
+                data_path=str(data),
+                mlflow_model=Model(run_id=self.run_id, model_id=model.model_id, model_uuid=model.model_id),
+                signature=ModelSignature(Schema([latents]), Schema([images])),
+                input_example=np.zeros((1, d), np.float32),
+                pip_requirements=[f"ldsaug_ray=={__version__}"],
+            )
+            self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        if register_as is not None:
+            with suppress(MlflowException):  # there is one of that name
+                self._client.create_registered_model(register_as)
+            self._client.create_model_version(
+                register_as, f"models:/{model.model_id}", self.run_id, model_id=model.model_id
+            )
+
+    def log_files(self, files: Sequence[Location], folder: str) -> None:
+        """Files of the run directory as artifacts."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for file in files:
+                path = Path(temporary) / file.name
+                path.write_bytes(file.read_bytes())
+                self._client.log_artifact(self.run_id, str(path), folder)
+
+    def end(self, status: Status) -> None:
+        """Close the run as what it was."""
+        self._client.set_terminated(self.run_id, status)
+
+    def _log_parameters(self, config: Config, apart_from: Sequence[str] = ()) -> None:
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self.run_id).data.params
+        leaves = _leaves(without_passwords(config.dump()))
+        values = {allowed_name(k): str(v)[:6000] for k, v in leaves.items() if k not in apart_from}
+        # parameters are immutable in MLflow: a setting that changes no result (workers) is kept as a tag beside it
+        for key, value in values.items():
+            if key in known and known[key] != value:
+                self._client.set_tag(self.run_id, f"changed.{key}", value)
+        new = [Param(k, v) for k, v in values.items() if k not in known]
+        for k in range(0, len(new), _PARAMETERS_PER_CALL):
+            self._client.log_batch(self.run_id, params=new[k : k + _PARAMETERS_PER_CALL])
+
+    def log_metrics(self, points: Sequence[tuple[str, float, int]]) -> None:
+        """Name, value and step of each."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, step) for name, value, step in points]
+        for k in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(self.run_id, metrics=metrics[k : k + _METRICS_PER_CALL])
+
+
+def quieten() -> None:
+    """MLflow's and its database migrations' remarks off, which would bury the progress lines."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow  # noqa: F401  (it sets its loggers' levels on import)
+
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def allowed_name(name: str) -> str:
+    """A name that MLflow takes; those of arms and tables are the user's."""
+    return re.sub(r"[^\w. :/-]", "_", name)
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    if folder_is_temporary() and not uri.startswith("http"):
+        raise StorageError(
+            f"MLFLOW_TRACKING_URI={without_password(uri)}: artifacts would be lost with the job's working folder; give "
+            f"a server (http://...), or make its experiment {name} first, with an artifact location"
+        )
+    artifacts = None if uri.startswith("http") else (Path.cwd() / "mlartifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=artifacts))
+
+
+def _known_run(client: MlflowClient, noted: Any, uri: str, settings: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(noted, dict) or noted.get("tracking_uri") != without_password(uri):
+        return None
+    if noted.get("settings") != settings:
+        return None
+    with suppress(MlflowException):  # the database may have been deleted since
+        return str(client.get_run(noted["run_id"]).info.run_id)
+    return None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
+    leaves = _leaves({k: v for k, v in entry.items() if k != "quarantine_reasons"})
+    return {k: v for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong in one line without passwords."""
+    text = str(error).strip()
+    return without_password(text.splitlines()[0])[:200] if text else type(error).__name__

@@ -1,6 +1,0 @@
-"""Other people's autoencoders as `Autoencoder`s: diffusers directories, TorchScript and torch.export files."""
-
-from ldsaug_ray.vae.adapters.open import open_pretrained, pretrained_stamp, rebuild
-from ldsaug_ray.vae.adapters.pretrained import Pretrained
-
-__all__ = ["Pretrained", "open_pretrained", "pretrained_stamp", "rebuild"]

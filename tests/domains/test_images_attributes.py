@@ -1,0 +1,97 @@
+"""Attribute files: CelebA's layout and its variations, and errors that name their line."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains.images import load_attributes, read_attribute_file
+from ldsaug_ray.errors import InputError
+
+
+@pytest.fixture
+def read(tmp_path):
+    def run(text: str, names=None):
+        (tmp_path / "attributes.txt").write_bytes(text.encode())
+        return read_attribute_file(Location.of(tmp_path / "attributes.txt"), names)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2\nMale Young\na.jpg -1 1\nb.jpg 1 -1\n",
+        "2\r\nMale Young \r\na.jpg  0  1 \r\nb.jpg\t1 0\r\n\r\n",
+        "\ufeff2\nMale  Young\n\na.jpg -1 1\nb.jpg 1 0",
+    ],
+)
+def test_layouts(read, text):
+    table = read(text)
+    assert table.names == ("Male", "Young")
+    assert table.values.dtype == np.int8
+    np.testing.assert_array_equal(table.values, [[-1, 1], [1, -1]])
+    assert table.lookup("a.jpg") == {"Male": -1, "Young": 1}
+
+
+def test_names_choose_and_order(read):
+    table = read("1\nMale Young Smiling\na.jpg -1 1 1\n", ["Smiling", "Male"])
+    assert table.lookup("a.jpg") == {"Smiling": 1, "Male": -1}
+
+
+def test_lookup_by_key_then_name_then_stem(read):
+    table = read("4\nMale\na.jpg 1\nb.jpg -1\nb.png 1\nsub/c.jpg 1\n")
+    assert table.lookup("faces/a.jpg") == {"Male": 1}
+    assert table.lookup("a.png") == table.lookup("a") == {"Male": 1}
+    assert table.lookup("b.jpg") == {"Male": -1}
+    assert table.lookup("b.webp") is None  # two rows could be meant
+    assert table.lookup("c") == {"Male": 1}
+    assert table.lookup("d") is None
+    again = pickle.loads(pickle.dumps(table))
+    assert again.lookup("x/a.png") == {"Male": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x\nMale\na 1\n", r"attributes.txt, line 1: should be the number of rows, found 'x'"),
+        ("image_id,Male\na.jpg,1\n", "CSV"),
+        ("1\n", "line 2"),
+        ("", "line 1"),
+        ("1\nMale Male\na 1 1\n", "line 2: named more than once: Male"),
+        ("2\nMale Young\na 1 1\nb 1\n", "line 4: 1 values after 'b', but 2 names"),
+        ("1\nMale\na 2\n", "line 3: '2' is no attribute value"),
+        ("1\nMale\na 1\na 1\n", "line 4: 'a' stands already on line 3"),
+        ("3\nMale\na 1\nb 1\n", "line 1 says 3 rows, there are 2"),
+    ],
+)
+def test_errors_name_the_line(read, text, message):
+    with pytest.raises(InputError, match=message):
+        read(text)
+
+
+def test_unknown_name_and_missing_file(read, tmp_path):
+    with pytest.raises(InputError, match="'male'; did you mean 'Male'"):
+        read("1\nMale Young\na 1 1\n", ["male"])
+    with pytest.raises(InputError, match="no such file"):
+        read_attribute_file(Location.of(tmp_path / "nothing.txt"))
+
+
+def test_load_attributes(make_data, tmp_path):
+    (tmp_path / "a.txt").write_text("1\nMale Young\na 1 1\n")
+    assert load_attributes(make_data(tmp_path)) is None
+    assert load_attributes(make_data(tmp_path, attributes="columns")) is None
+    table = load_attributes(make_data(tmp_path, attributes=str(tmp_path / "a.txt"), attribute_names=("Young",)))
+    assert table is not None
+    assert table.names == ("Young",)
+
+
+def test_real_file(real_data):
+    table = read_attribute_file(Location.of(real_data / "labels" / "CelebAMask-HQ-attribute-anno.txt"))
+    assert table.values.shape == (30_000, 40)
+    assert set(np.unique(table.values)) == {-1, 1}
+    line = (real_data / "labels" / "CelebAMask-HQ-attribute-anno.txt").read_text().splitlines()[2 + 1234].split()
+    assert list(table.lookup("1234.png").values()) == [int(v) for v in line[1:]]
