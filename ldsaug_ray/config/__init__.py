@@ -1,32 +1,62 @@
-"""Settings of a run: the validated tree and the reading of YAML files and `key=value` overrides."""
+"""Settings of a run: a file a section, the tree, and the reading of YAML files and `key=value` overrides."""
 
+from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section
+from ldsaug_ray.config.cluster import Ray
+from ldsaug_ray.config.data import Data, SplitSize
+from ldsaug_ray.config.decode import Decode
+from ldsaug_ray.config.encode import Encode
+from ldsaug_ray.config.evaluate import Evaluate, LdsDetection
+from ldsaug_ray.config.experiment import Arm, Experiment
+from ldsaug_ray.config.finetune import Finetune, Uses
 from ldsaug_ray.config.load import describe, load_config
-from ldsaug_ray.config.settings import (
-    Config,
-    Data,
-    Finetune,
-    Objective,
-    Optimisation,
-    Report,
-    Score,
-    Select,
-    Sigma,
-    Train,
-    Vae,
-    Workers,
-)
+from ldsaug_ray.config.objective import Adversarial, Objective, Perceptual
+from ldsaug_ray.config.report import Report
+from ldsaug_ray.config.sample import Sample
+from ldsaug_ray.config.score import LARGEST_PART, Approximate, Score, Sigma
+from ldsaug_ray.config.select import Select
+from ldsaug_ray.config.tracking import Tracking
+from ldsaug_ray.config.train import Optimisation, Train
+from ldsaug_ray.config.tree import Config
+from ldsaug_ray.config.tune import Asha, Measure, Range, Tune
+from ldsaug_ray.config.vae import Vae
+from ldsaug_ray.config.workers import CpuWorkers, ScoreWorkers, Workers
 
 __all__ = [
+    "LARGEST_PART",
+    "Adversarial",
+    "Approximate",
+    "Arm",
+    "Asha",
+    "Auto",
     "Config",
+    "CpuWorkers",
     "Data",
+    "Decode",
+    "Encode",
+    "Evaluate",
+    "Experiment",
     "Finetune",
+    "Interpolation",
+    "LdsDetection",
+    "Measure",
     "Objective",
     "Optimisation",
+    "Perceptual",
+    "Positive",
+    "Range",
+    "Ray",
     "Report",
+    "Sample",
     "Score",
+    "ScoreWorkers",
+    "Section",
     "Select",
     "Sigma",
+    "SplitSize",
+    "Tracking",
     "Train",
+    "Tune",
+    "Uses",
     "Vae",
     "Workers",
     "describe",

@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Arm, Config
+from ldsaug_ray.config.experiment import Arm
+from ldsaug_ray.config.tree import Config
 from ldsaug_ray.errors import ConfigError, UsageError
 
 

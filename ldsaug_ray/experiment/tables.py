@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
-from ldsaug_ray.config.settings import Arm
+from ldsaug_ray.config import Arm
 from ldsaug_ray.experiment.plan import BASELINE, Plan
 from ldsaug_ray.experiment.results import Result
 from ldsaug_ray.experiment.summary import Comparison, Group, Row, Summary

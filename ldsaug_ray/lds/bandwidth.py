@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.config.settings import Score
+from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds.diagnostics import latent_norms
 from ldsaug_ray.lds.exact import score_leave_one_out, score_pairs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import check_pairs, row_blocks, validate_latents

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import _kernel
 from ldsaug_ray.lds._compiled import add_parents, in_threads

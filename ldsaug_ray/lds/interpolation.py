@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds.latents import angles, check_rows, row_blocks, validate_latents
 

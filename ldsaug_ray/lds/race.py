@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds import _kernel
 from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading, one_by_one

@@ -15,7 +15,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.lds import _kernel
 from ldsaug_ray.lds._frame import Frame
 from ldsaug_ray.lds._kernel import Sums

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.adapters import Pretrained, rebuild
 from ldsaug_ray.models.autoencoder import Autoencoder

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ldsaug_ray.config.settings import Measure
+from ldsaug_ray.config import Measure
 from ldsaug_ray.errors import InputError
 
 Objectives = Sequence[Mapping[Measure, float]]  # each: measure -> weight

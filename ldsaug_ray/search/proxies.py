@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.config.settings import Interpolation, Score, Sigma
+from ldsaug_ray.config import Interpolation, Score, Sigma
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import Candidates, LatentIndex, interpolate, resolve_sigma, score_points
 from ldsaug_ray.metrics import nearest_training, share_by_parents

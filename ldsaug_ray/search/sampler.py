@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.config import Tune
 from ldsaug_ray.search.space import MOST_POINTS, Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of
 

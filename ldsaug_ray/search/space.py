@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ldsaug_ray.config import Config
+from ldsaug_ray.config import Config, Range
 from ldsaug_ray.config.load import build_config, read_tree
-from ldsaug_ray.config.settings import Range
 from ldsaug_ray.errors import ConfigError
 
 Point = Mapping[str, Any]  # dotted name -> value

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.config.settings import Select
+from ldsaug_ray.config import Select
 from ldsaug_ray.errors import InputError, NothingSelectedError
 
 Bounds = tuple[float, float]  # least and largest log score, both inclusive

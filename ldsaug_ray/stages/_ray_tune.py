@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.config import Tune
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.sampler import Sampler

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Optimisation
-from ldsaug_ray.config.settings import Uses, Vae
+from ldsaug_ray.config import Optimisation, Uses, Vae
 from ldsaug_ray.domains.images.stream import read_images
 from ldsaug_ray.errors import DivergedError, InputError, LdsaugError
 from ldsaug_ray.models.training.curve import LossCurve, Means

@@ -20,7 +20,7 @@ from PIL import Image
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import digest_text, table_digest
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Interpolation
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Finetune
+from ldsaug_ray.config import Finetune
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import log_mean_weight
 from ldsaug_ray.run.directory import UnitResult

@@ -19,8 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.common.digest import add_digests, digest_text
-from ldsaug_ray.config import Config
-from ldsaug_ray.config.settings import Sigma
+from ldsaug_ray.config import Config, Sigma
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
 from ldsaug_ray.lds.shards import Frame, cut
 from ldsaug_ray.run.directory import RunDir, UnitResult

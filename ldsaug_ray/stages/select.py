@@ -15,8 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
-from ldsaug_ray.config import Config
-from ldsaug_ray.config.settings import Select
+from ldsaug_ray.config import Config, Select
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import Selection, random_candidates, select

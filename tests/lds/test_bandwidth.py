@@ -10,7 +10,7 @@ from lds_oracles import log_kernel
 from scipy.special import logsumexp
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 
-from ldsaug_ray.config.settings import Score, Sigma
+from ldsaug_ray.config import Score, Sigma
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import bandwidth, plan_pairs, resolve_sigma, score_leave_one_out, score_pairs, sigma_from_norm
 

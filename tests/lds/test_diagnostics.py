@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from ldsaug_ray.config.settings import Select
+from ldsaug_ray.config import Select
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import (
     HeldOut,

@@ -16,8 +16,7 @@ from torch import Tensor
 from vae_helpers import TINY, blobs
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Vae
-from ldsaug_ray.config.settings import Optimisation, Uses
+from ldsaug_ray.config import Optimisation, Uses, Vae
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models import (
     VAE,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from vae_helpers import TINY
 
-from ldsaug_ray.config.settings import Adversarial
+from ldsaug_ray.config import Adversarial
 from ldsaug_ray.models import VAE, build_discriminator, build_vae
 from ldsaug_ray.models.stylegan2.adversarial import (
     loss_if_fake,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from vae_helpers import TINY, blobs
 
-from ldsaug_ray.config.settings import Optimisation
+from ldsaug_ray.config import Optimisation
 from ldsaug_ray.models import Trainer, build_vae
 
 # the compiler's helpers warn about themselves

@@ -10,7 +10,7 @@ import torch
 from vae_helpers import TINY, blobs
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Adversarial, Vae
+from ldsaug_ray.config import Adversarial, Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models import (
     RESOLUTIONS,

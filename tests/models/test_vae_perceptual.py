@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from vae_helpers import SETTINGS, TINY, blobs
 
-from ldsaug_ray.config.settings import Optimisation, Perceptual
+from ldsaug_ray.config import Optimisation, Perceptual
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models import Trainer, build_vae, load_perceptual, to_float
 

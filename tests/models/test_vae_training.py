@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from vae_helpers import EVERYTHING, SETTINGS, TINY, blobs, part_of_a
 
-from ldsaug_ray.config.settings import Adversarial, Objective, Optimisation, Uses
+from ldsaug_ray.config import Adversarial, Objective, Optimisation, Uses
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models import (
     VAE,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from vae_helpers import TINY, blobs, part_of_a
 
-from ldsaug_ray.config.settings import Finetune, Objective, Optimisation, Uses
+from ldsaug_ray.config import Finetune, Objective, Optimisation, Uses
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models import VAE, Augmented, Trainer, build_vae, kl_standard_normal, to_float
 from ldsaug_ray.models.stylegan2.adversarial import loss_if_fake, loss_if_real

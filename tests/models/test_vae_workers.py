@@ -12,7 +12,7 @@ from test_vae_uses import Certain
 from torch import Tensor
 from vae_helpers import EVERYTHING, TINY, blobs, part_of_a
 
-from ldsaug_ray.config.settings import Optimisation, Uses
+from ldsaug_ray.config import Optimisation, Uses
 from ldsaug_ray.models import Augmented, DivergedError, Trainer, build_vae
 from ldsaug_ray.models.training.workers import mean_over_workers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldsaug_ray.config.settings import Adversarial, Objective, Optimisation, Vae
+from ldsaug_ray.config import Adversarial, Objective, Optimisation, Vae
 from ldsaug_ray.models import Augmented
 
 TINY = Vae(latent_dim=8, channel_base=128, channel_max=16, mapping_layers=1)

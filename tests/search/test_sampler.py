@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.config import Tune
 from ldsaug_ray.search.sampler import Sampler, open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldsaug_ray.config.settings import Select
+from ldsaug_ray.config import Select
 from ldsaug_ray.errors import InputError, NothingSelectedError
 from ldsaug_ray.selection import select, threshold
 from ldsaug_ray.selection.threshold import conformal_band, conformal_bound

@@ -30,8 +30,7 @@ from test_kill import checkpoints, interrupt
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.config.settings import Tune
+from ldsaug_ray.config import Config, Tune, load_config
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.search.plan import plan_search

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Data
+from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import Attributes, did_you_mean
 from ldsaug_ray.errors import InputError
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Data
+from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import (
     LISTING,
     Attributes,

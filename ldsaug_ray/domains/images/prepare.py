@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.config.settings import Data
+from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.attributes import AttributeTable
 from ldsaug_ray.domains.images.base import Attributes, Source
 from ldsaug_ray.domains.images.decode import UnusableImage, decode_image

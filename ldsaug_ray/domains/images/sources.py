@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow.fs as pafs
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Data
+from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import IMAGE_EXTENSIONS, Source, extension, walk
 from ldsaug_ray.domains.images.digits import DigitsSource
 from ldsaug_ray.domains.images.folder import FolderSource

@@ -6,7 +6,7 @@ import pyarrow.fs as pafs
 
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Data
+from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.sources import find_files
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Data
+from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import (
     IMAGE_EXTENSIONS,
     Attributes,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError, ResourceError
 from ldsaug_ray.models.adapters.pretrained import Pretrained
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.adapters import diffusers, torchscript
 from ldsaug_ray.models.adapters.pretrained import Pretrained

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.stylegan2.layers import NoiseMode

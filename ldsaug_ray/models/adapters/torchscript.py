@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from torch import Tensor, nn
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.adapters.exported import load_exported
 from ldsaug_ray.models.adapters.pretrained import Pretrained

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldsaug_ray.config.settings import Adversarial
+from ldsaug_ray.config import Adversarial
 from ldsaug_ray.models.stylegan2.decoder import Decoder
 
 PATH_DECAY = 0.01  # of the running mean of path lengths

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldsaug_ray.config.settings import Adversarial
+from ldsaug_ray.config import Adversarial
 from ldsaug_ray.models.stylegan2.adversarial import loss_if_fake, loss_if_real, r1_penalty
 from ldsaug_ray.models.stylegan2.augment import ADA_EVERY, augment, next_probability
 from ldsaug_ray.models.stylegan2.discriminator import Discriminator

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config.settings import Adversarial, Vae
+from ldsaug_ray.config import Adversarial, Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.checkpoint import check_finite, describe_difference, load_tensors, pack, read_header
 from ldsaug_ray.models.stylegan2.encoder import ResidualBlock

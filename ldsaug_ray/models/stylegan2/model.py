@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldsaug_ray.config.settings import Vae
+from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.stylegan2.decoder import Decoder

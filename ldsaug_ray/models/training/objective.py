@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ldsaug_ray.config.settings import Objective, Uses
+from ldsaug_ray.config import Objective, Uses
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.stylegan2.adversarial import mixed_styles
 from ldsaug_ray.models.stylegan2.decoder import Decoder

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldsaug_ray.config.settings import Optimisation, Uses
+from ldsaug_ray.config import Optimisation, Uses
 from ldsaug_ray.errors import ConfigError, DivergedError
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.stylegan2.adversarial import PATH_DECAY, path_lengths, r1_gamma

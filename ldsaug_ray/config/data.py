@@ -1,0 +1,64 @@
+"""Section `data`: where the images come from and how they become training arrays."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.config.workers import CpuWorkers
+
+SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Data(Section):
+    """Where the images come from and how they become training arrays."""
+
+    source: str = Field(
+        min_length=1,
+        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI; or sklearn:digits",
+    )
+    format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
+        "auto", description="layout of the source; auto: judged from what is there"
+    )
+    image_column: str = Field("image", description="Parquet: column with the image, struct<bytes, path> or binary")
+    key_column: str | None = Field(
+        None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
+    )
+    attributes: str | None = Field(
+        None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
+    )
+    attribute_names: tuple[str, ...] | None = Field(None, description="attributes to keep; none: all that are found")
+    missing_attributes: Literal["quarantine", "keep", "error"] = Field(
+        "quarantine", description="an image the attribute file lacks: quarantine it, keep it without, or stop"
+    )
+    resolution: int = Field(256, description="side of the training images, px: a power of two from 16 to 256")
+    crop: Literal["center", "none"] = Field(
+        "center", description="center: largest central square, then resize; none: resize and change the aspect"
+    )
+    upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
+    train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
+    test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
+    max_quarantined_fraction: float = Field(0.05, ge=0, le=1, description="stop when more of the images are unusable")
+    max_pixels: Positive = Field(
+        64_000_000, description="an image with more pixels is a decompression bomb: quarantined"
+    )
+    # at most 512: at 256 px a part is 100 MB, and Ray Data splits blocks from 128 MiB on
+    part_rows: int = Field(512, ge=16, le=512, description="images per stored part (and unit of resumable work)")
+    workers: CpuWorkers = CpuWorkers()
+
+    @field_validator("resolution")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value not in (16, 32, 64, 128, 256):
+            raise ValueError("must be one of 16, 32, 64, 128, 256")
+        return value
+
+    @model_validator(mode="after")
+    def _split(self) -> Data:
+        if self.train == 0:
+            raise ValueError("train: 0 leaves nothing to train on")
+        if isinstance(self.train, float) and isinstance(self.test, float) and self.train + self.test > 1 + 1e-9:
+            raise ValueError(f"train + test = {self.train + self.test:g} is more than all images")
+        return self

@@ -1,0 +1,56 @@
+"""Section `sample`: images drawn from a trained model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ldsaug_ray.config.base import Auto, Positive, Section
+from ldsaug_ray.config.workers import Workers
+
+
+class Sample(Section):
+    """Images drawn from a trained model, by `ldsaug sample`; not part of `run`."""
+
+    n: Positive = Field(50_000, description="images to draw; the option --n replaces it")
+    out: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or URI to write to; none: samples/ of the run directory; the option --out replaces it",
+    )
+    model: Literal["auto", "train", "finetune"] = Field(
+        "auto",
+        description="whose decoder: train, the baseline's, or finetune; auto: finetune where it is complete",
+    )
+    prior: Literal["normal", "mixture", "kde"] = Field(
+        "normal",
+        description="what latents are drawn from: N(0, I); a Gaussian mixture fitted to the training images' latents; "
+        "or their kernel density, a latent + sigma x noise",
+    )
+    components: Positive = Field(10, description="with mixture: Gaussians")
+    covariance: Literal["auto", "full", "diag"] = Field(
+        "auto",
+        description="with mixture: covariance matrices; auto: full where that has no more parameters than the latents "
+        "have values, else diagonal",
+    )
+    sigma: Annotated[float, Field(ge=0)] | Literal["leave_one_out"] = Field(
+        "leave_one_out",
+        description="with kde: standard deviation of the noise in each dimension; leave_one_out: under which each "
+        "latent is likeliest among the others. Not the score's sigma: the noise's norm is sigma sqrt(d), so that the "
+        "paper's fifth of the mean norm is, at d = 512, 4.5 times as long as the latents; 0: the latents themselves",
+    )
+    with_augmented: bool | Auto = Field(
+        "auto",
+        description="with mixture and kde: fit to the latents and to A's, weighted by finetune.lds_weight; auto: where "
+        "finetune.uses.prior is set and the fine-tuned model samples",
+    )
+    format: Literal["parquet", "png"] = Field(
+        "parquet", description="Parquet in the Hugging Face image layout (key, image, z), or a PNG file an image"
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="image k depends on it and k alone; none: the run's seed"
+    )
+    batch_size: Positive = Field(64, description="latents per forward pass")
+    part_rows: Positive = Field(512, description="images per stored part (and unit of resumable work)")
+    workers: Workers = Workers()

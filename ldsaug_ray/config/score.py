@@ -1,0 +1,168 @@
+"""Section `score`: candidates and their Latent Density Score."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section
+from ldsaug_ray.config.workers import ScoreWorkers
+
+LARGEST_PART = 4_194_304  # candidates of one stored part: about 1 GB while it is written
+
+
+_SIGMA_FIELDS: dict[str, dict[str, float | None]] = {  # what each rule goes by, and its default
+    "norm_fraction": {"scale": 0.2},
+    "fixed": {"value": None},
+    "leave_one_out": {},
+    "nearest_neighbour": {"scale": 1.0},
+    "parent_share": {"share": 0.1},
+}
+
+
+class Sigma(Section):
+    """Bandwidth of the kernel density."""
+
+    rule: Literal["norm_fraction", "fixed", "leave_one_out", "nearest_neighbour", "parent_share"] = Field(
+        "norm_fraction",
+        description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
+        "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
+        "candidate sees little but its parents); nearest_neighbour: scale x median distance of a latent to the nearest "
+        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density",
+    )
+    scale: float | None = Field(
+        None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
+    )
+    value: float | None = Field(None, ge=1e-100, le=1e100, description="with fixed: sigma itself")
+    share: float | None = Field(None, gt=0, lt=1, description="with parent_share: the parents' median share; none: 0.1")
+
+    @model_validator(mode="after")
+    def _of_its_rule(self) -> Sigma:
+        for name in ("scale", "value", "share"):
+            if getattr(self, name) is not None and name not in _SIGMA_FIELDS[self.rule]:
+                rules = " or ".join(rule for rule, fields in _SIGMA_FIELDS.items() if name in fields)
+                raise ValueError(f"{name} belongs to rule: {rules}; leave it out (or null) with rule: {self.rule}")
+        if self.rule == "fixed" and self.value is None:
+            raise ValueError("value is needed with rule: fixed")
+        return self
+
+    def number(self, name: Literal["scale", "value", "share"]) -> float:
+        """A field that the rule goes by, or its default with this rule."""
+        given: float | None = getattr(self, name)
+        found = _SIGMA_FIELDS[self.rule][name] if given is None else given
+        assert found is not None  # `fixed` has its value
+        return found
+
+
+class Approximate(Section):
+    """The approximate backend: near latents exactly, the rest from a sample."""
+
+    neighbours: Positive = Field(64, description="of each parent, found by FAISS and summed exactly")
+    sample: Positive = Field(8192, description="training latents drawn for all the rest")
+    index: Literal["auto", "flat", "ivf", "ivfpq"] = Field(
+        "auto",
+        description="flat: searches all, so that intervals are certain; ivf: inverted lists; ivfpq: compressed",
+    )
+    lists: Positive | None = Field(None, description="with ivf and ivfpq; none: about 4 sqrt(N)")
+    probes: Positive | None = Field(None, description="lists searched; none: a sixteenth of them")
+    rerank: Positive = Field(4, description="with ivfpq: findings per neighbour ranked again on the original vectors")
+    delta: float = Field(1e-3, gt=0, lt=1, description="what the interval of a candidate's log LDS may fail with")
+
+
+class Score(Section):
+    """Candidates and their Latent Density Score."""
+
+    n_candidates: Positive = Field(50_000, description="interpolants to score, exactly")
+    alphas: tuple[float, ...] = Field(
+        tuple(m / 10 for m in range(1, 10)),
+        min_length=1,
+        description="interpolation weights; z = (1-a) z_i + a z_j; outside 0..1: extrapolation",
+    )
+    interpolation: Interpolation = Field(
+        "linear", description="linear: the paper's straight line; slerp: the arc about the origin, which keeps the norm"
+    )
+    sigma: Sigma = Sigma()
+    plan: Literal["random", "blocks"] = Field(
+        "random",
+        description="random: the paper's independent pairs; blocks: every latent of a random set with every one of "
+        "another, for millions of candidates at the price of matrix products",
+    )
+    block: tuple[Positive, Positive] = Field(
+        (128, 128), description="with plan blocks: latents of the two sets; a block is a stored part"
+    )
+    part_candidates: Positive | Auto = Field(
+        "auto",
+        description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
+        "n_candidates, within 4,096..1,048,576; large ones multiply fewer parents again",
+    )
+    backend: Literal["exact", "faiss", "auto"] = Field(
+        "exact",
+        description="faiss: estimates with intervals, for very many latents; auto: what is predicted to take less time",
+    )
+    approximate: Approximate = Approximate()
+    shard_latents: Positive = Field(
+        262_144, description="training latents summed over at a time; sums of shards are merged in order"
+    )
+    placement: Literal["auto", "replicated", "sharded"] = Field(
+        "auto",
+        description="replicated: each node has all latents, in its object store; sharded: each shard lives in one "
+        "actor; auto: sharded where the latents exceed latents_gb. The scores are the same",
+    )
+    latents_gb: float | Auto = Field(
+        "auto", description="latents a node may hold, GB; auto: half of the smallest node's object store"
+    )
+    tile_rows: Positive = Field(32_768, description="parents held at once: bounds the memory of an actor")
+    tile_latents: Positive = Field(1024, description="training latents held at once: bounds the memory of an actor")
+    workers: ScoreWorkers = ScoreWorkers()
+
+    @field_validator("alphas")
+    @classmethod
+    def _alphas(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("an alpha is listed twice")
+        if not all(abs(a) <= 100 and a not in (0, 1) for a in value):
+            raise ValueError("every alpha must lie in -100..100 and be neither 0 nor 1: that would copy a parent")
+        return value
+
+    @field_validator("latents_gb")
+    @classmethod
+    def _budget(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and value <= 0:
+            raise ValueError("must be more than 0")
+        return value
+
+    @model_validator(mode="after")
+    def _exact_only(self) -> Score:
+        if self.backend == "faiss":
+            for name, value in (("plan", "blocks"), ("placement", "sharded")):
+                if getattr(self, name) == value:
+                    raise ValueError(f"backend: faiss does not go with {name}: {value}; use backend: exact")
+            if self.workers.gpus:
+                raise ValueError("backend: faiss computes on CPUs (faiss-gpu apart); set workers.gpus: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _block_size(self) -> Score:
+        size = self.block[0] * self.block[1] * len(self.alphas)
+        if self.plan == "blocks" and size > LARGEST_PART:
+            raise ValueError(
+                f"block: {self.block[0]} x {self.block[1]} x {len(self.alphas)} alphas are {size:,} candidates in a "
+                f"stored part; at most {LARGEST_PART:,} are possible"
+            )
+        return self
+
+    @property
+    def block_shape(self) -> tuple[int, int] | None:
+        """Shape of the plan's blocks; none for independent pairs."""
+        return self.block if self.plan == "blocks" else None
+
+    @property
+    def unit_candidates(self) -> int:
+        """Candidates of one unit of work: a block, or whole pairs, since the parents' distances serve all alphas."""
+        alphas = len(self.alphas)
+        if self.plan == "blocks":
+            return self.block[0] * self.block[1] * alphas
+        given = self.part_candidates
+        part = min(max(-(-self.n_candidates // 16), 4096), 1_048_576) if isinstance(given, str) else given
+        return max(1, part // alphas) * alphas

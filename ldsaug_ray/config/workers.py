@@ -1,0 +1,37 @@
+"""What one stage asks of its engine."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from ldsaug_ray.config.base import Auto, Positive, Section
+
+
+class Workers(Section):
+    """What one stage asks of Ray. The defaults fit a laptop and a GPU node."""
+
+    count: Positive | Auto = Field("auto", description="actors; auto: one per GPU share, or per CPU share without GPUs")
+    cpus: float = Field(1.0, gt=0, description="CPUs reserved per actor; also its thread count, rounded up")
+    gpus: float | Auto = Field(
+        "auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any"
+    )
+    memory_gb: float | None = Field(None, gt=0, description="memory reserved per actor, GB; none: not reserved")
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and (value < 0 or (value > 1 and value != int(value))):
+            raise ValueError("must be 0, a fraction below 1, or a whole number")
+        return value
+
+
+class CpuWorkers(Workers):
+    """Workers of a stage that computes on CPUs alone."""
+
+    gpus: float | Auto = Field(0.0, description="GPUs per actor; this stage has no use for one")
+
+
+class ScoreWorkers(Workers):
+    """Workers of the density engine, which uses a GPU when told to."""
+
+    gpus: float = Field(0.0, description="GPUs per actor; with any the density is computed there, by Triton")
