@@ -27,9 +27,9 @@ from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import image_table
 from ldsaug_ray.models import build_vae, save_vae
 from ldsaug_ray.run.directory import RunDir, UnitResult
-from ldsaug_ray.stages._job import Job, Pool
-from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.job import Job, Pool
+from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.stages.units import run_units
 from ldsaug_ray.stages.encode import EncodeWorker, ReadPart
 
 

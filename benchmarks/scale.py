@@ -42,9 +42,9 @@ from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.lds import candidates
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir
 from ldsaug_ray.stages import decode, encode, prepare, score
-from ldsaug_ray.stages._job import Job, Pool
-from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.job import Job, Pool
+from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.stages.units import run_units
 from ldsaug_ray.stages.runner import run_stages
 
 STAGES = {"prepare": prepare, "encode": encode, "score": score, "decode": decode}

@@ -22,8 +22,8 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.stages import score
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._session import ray_session
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.stages.encode import vectors
 
 

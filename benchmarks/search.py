@@ -28,9 +28,9 @@ from ldsaug_ray.search.objectives import OF_A
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages import tune
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._search_log import SearchLog
-from ldsaug_ray.stages._session import ray_session
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.search.log import SearchLog
+from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.stages.score import score_at
 
 TRIALS = 64

@@ -134,27 +134,27 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from ldsaug_ray.commands.compare import compare_command
 
         return compare_command(arguments.runs, as_csv=arguments.csv)
+    from ldsaug_ray.commands.run import run_command
     from ldsaug_ray.config import load_config
-    from ldsaug_ray.stages.command import run_command
 
     how = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "verbose")}
     if arguments.command == "experiment":
-        from ldsaug_ray.stages.experiment import experiment_command
+        from ldsaug_ray.commands.experiment import experiment_command
 
         return experiment_command(arguments.config, arguments.overrides, **how)
     if arguments.command == "tune":
-        from ldsaug_ray.stages.tune import tune_command
+        from ldsaug_ray.commands.tune import tune_command
 
         return tune_command(arguments.config, arguments.overrides, resume=arguments.resume, **how)
     if arguments.command == "sample":
-        from ldsaug_ray.stages.sample import sample_command
+        from ldsaug_ray.commands.sample import sample_command
 
         given = [f"sample.n={arguments.n}"] if arguments.n is not None else []
         given += [f"sample.out={json.dumps(arguments.out)}"] if arguments.out is not None else []
         return sample_command(load_config(arguments.config, [*arguments.overrides, *given]), **how)
     config = load_config(arguments.config, arguments.overrides)
     if getattr(arguments, "images", None) is not None:
-        from ldsaug_ray.stages.evaluate import images_command
+        from ldsaug_ray.commands.images import images_command
 
         return images_command(config, arguments.images, verbose=arguments.verbose)
     return run_command(config, arguments.command, **how)

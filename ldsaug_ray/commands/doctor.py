@@ -93,22 +93,22 @@ def _faiss() -> Finding:
 
 
 def _ray() -> Finding:
-    import ray
-
     from ldsaug_ray.config import Config
-    from ldsaug_ray.stages._session import ray_session
+    from ldsaug_ray.engines.ray import RayEngine
 
     config = Config.model_validate({"run_dir": "unused", "data": {"source": "sklearn:digits"}})
     address = os.environ.get("RAY_ADDRESS")
-    with ray_session(config):
-        if ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote(), timeout=120) != 42:
+    with RayEngine(config) as engine:
+        if list(engine.each(_product, 6, [7])) != [42]:
             return Finding("Ray", "fails", "a task gave a wrong answer")
-        has = ray.cluster_resources()
+        has = {name: sum(node.get(name, 0.0) for node in engine.nodes()) for name in ("CPU", "GPU", "memory")}
     where = f"cluster {address}" if address else "a local Ray (RAY_ADDRESS is not set)"
-    memory = has.get("memory", 0) / 1e9
-    return Finding(
-        "Ray", "ok", f"{where} answers: {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {memory:.1f} GB"
-    )
+    memory = has["memory"] / 1e9
+    return Finding("Ray", "ok", f"{where} answers: {has['CPU']:g} CPUs, {has['GPU']:g} GPUs, {memory:.1f} GB")
+
+
+def _product(a: int, b: int) -> int:
+    return a * b
 
 
 def _mlflow() -> Finding:

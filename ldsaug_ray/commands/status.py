@@ -5,7 +5,6 @@ Read from the run directory alone, from any machine that sees it; nothing is wri
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from typing import Any
@@ -13,15 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ldsaug_ray.commands.run import stages_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.report.gather import read_quarantine
-from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir, driver_at_work
+from ldsaug_ray.run.directory import RunDir, driver_at_work
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
-from ldsaug_ray.stages.command import place_of, stages_of
+from ldsaug_ray.stages.checkpoints import RECORD, Checkpoints
 from ldsaug_ray.stages.runner import Step, plan_steps
 
 _COUNTS = ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")
@@ -47,7 +47,7 @@ def status_command(place: str) -> int:
         if root.is_local
         else "who is at work is not known"
     )
-    print(f"run {place_of(root)}: {who}")
+    print(f"run {root.shown}: {who}")
     if (root / "arms").names():
         _print_arms(root)
     elif not run.manifest["stages"] and not (root / "_progress").names():
@@ -111,17 +111,12 @@ def _progress(run: RunDir, stage: str) -> str:
     units = run.finished_units(stage).values()
     if units:
         return f"{len(units):,} units, {sum(u.counts.rows_in for u in units):,} rows so far"
-    snapshot = run.folder(f"{stage}/{CHECKPOINTS}/{SNAPSHOT}")
-    if not snapshot.exists():
+    last = Checkpoints(run.root, stage).last()
+    if last is None:
         return "nothing is kept of it yet"
-    try:
-        found = json.loads(snapshot.read_text())["checkpoint_results"]
-    except json.JSONDecodeError:  # Ray Train replaces it in place
-        return "a checkpoint is being saved"
-    steps = [result["metrics"]["step"] for result in found if "step" in result.get("metrics", {})]
-    seen = snapshot.info().mtime_ns
+    seen = (last.folder / RECORD).info().mtime_ns
     ago = "" if seen is None else f", {max(0.0, time.time() - seen / 1e9):,.0f} s ago"
-    return f"last checkpoint: step {max(steps, default=0):,.0f}{ago}"
+    return f"last checkpoint: step {last.step:,}{ago}"
 
 
 def _print_arms(root: Location) -> None:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.errors import StorageError
 
 
@@ -72,9 +73,19 @@ class Location:
         return self.path.rstrip("/").rsplit("/", 1)[-1]
 
     @property
+    def parent(self) -> Location:
+        """The folder it lies in."""
+        return Location(self.fs, self.path.rpartition("/")[0], self.uri.rstrip("/").rpartition("/")[0])
+
+    @property
     def is_local(self) -> bool:
         """Whether the path is on this machine's own file system."""
         return isinstance(self.fs, pafs.LocalFileSystem)
+
+    @property
+    def shown(self) -> str:
+        """Where a user finds it: a local path, or the whole address."""
+        return self.path if self.is_local else without_password(self.uri)
 
     def info(self) -> pafs.FileInfo:
         """Type, size and time; the type is NotFound where there is nothing."""

@@ -6,7 +6,7 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,11 @@ class Config(Section):
         min_length=1, description="where everything is written: a local path or any URI pyarrow or fsspec opens"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of split, candidates, weights, batches")
+    engine: Literal["ray", "inline"] = Field(
+        "ray",
+        description="where work is done: ray, on the cluster of RAY_ADDRESS or a local Ray; inline, in this process, "
+        "one thing after another. The results are the same",
+    )
     ray: Ray = Ray()
     data: Data
     vae: Vae = Vae()

@@ -27,8 +27,8 @@ from ldsaug_ray.run.pipeline import FORMAT, KEPT, STAGES
 
 _READERS = 32
 _OF_SEARCHES = ("search", "trials", "scorings", "baseline")
-CHECKPOINTS = "ray"  # folder of Ray Train in that of a stage
-SNAPSHOT = "run/checkpoint_manager_snapshot.json"  # its list of checkpoints there, which it replaces in place
+CHECKPOINTS = "checkpoints"  # folder of a training in that of its stage
+CHECKPOINTS_OF_RAY = "ray"  # the same before version 0.2, when Ray Train kept them
 _ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
 
 
@@ -205,8 +205,8 @@ class RunDir:
         """Files of a stage and its markers, without checkpoints, which go once it is complete: fewer than it had then
         means that some were deleted since."""
         folders = [self.root / folder for folder in (*KEPT[stage].writes, f"_progress/{stage}")]
-        apart = {folder.path: f"{folder.path}/{CHECKPOINTS}/" for folder in folders}
-        return sum(not file.path.startswith(apart[f.path]) for f in folders for file in f.files())
+        apart = tuple(f"{f.path}/{name}/" for f in folders for name in (CHECKPOINTS, CHECKPOINTS_OF_RAY))
+        return sum(not file.path.startswith(apart) for folder in folders for file in folder.files())
 
     def create(self) -> None:
         """Make the folder and its manifest, where they are not there yet.

@@ -59,7 +59,7 @@ class Stage:
 
 def identity(config: Config) -> str:
     """Identity of what a whole run gives: settings that only change how, or where it is written, do not count."""
-    how = ("run_dir", "ray", "sample", "tracking", "experiment", "tune")
+    how = ("run_dir", "engine", "ray", "sample", "tracking", "experiment", "tune")
     tree = {k: v for k, v in config.dump().items() if k not in how}
     return fingerprint([FORMAT, _strip(tree)])
 

@@ -21,13 +21,14 @@ from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import digest_text, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Interpolation
+from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
-from ldsaug_ray.stages._job import Job, Pool, pool_for
-from ldsaug_ray.stages._outcome import Outcome, worker_seconds
-from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import read_latents
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome, worker_seconds
+from ldsaug_ray.stages.units import run_units
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # `datasets` decodes the column because of this note
@@ -47,7 +48,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         pieces += [table.slice(a, rows).combine_chunks() for a in range(0, len(table), rows)]
     if not pieces:  # select.which: none
         return Outcome(Counts(), digest_text(0))
-    pool = pool_for(job, config.decode.workers, "decode", limit=len(pieces))
+    pool = job.pool(config.decode.workers, "decode", limit=len(pieces))
     augmented, decoded = job.run.folder("augmented"), job.run.folder("decoded")
     if config.select.which != "lds+sharpness":
         all_decoded = _decode(job, pieces, done, pool, job.run, "augmented/")
@@ -86,8 +87,6 @@ def _decode(
     job: Job, pieces: list[pa.Table], done: Mapping[int, UnitResult], pool: Pool, out: RunDir, folder: str
 ) -> list[UnitResult]:
     """Decode slices of the selected candidates to a folder, "" or ending in /, of the run directory `out`."""
-    import ray
-
     config = job.config
     keys, train = read_latents(job, "train")
     results = run_units(
@@ -99,8 +98,8 @@ def _decode(
         pool,
         DecodeWorker,
         (
-            ray.put(train),
-            ray.put(np.array(keys)),
+            job.engine.share(train),
+            job.engine.share(np.array(keys)),
             job.run.folder("train/vae.safetensors"),
             config.decode.batch_size,
             config.score.interpolation,

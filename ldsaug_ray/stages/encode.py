@@ -14,9 +14,9 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import Counts, UnitResult
-from ldsaug_ray.stages._job import Job, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.units import run_units
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -38,7 +38,7 @@ def encode_parts(
         done: finished by an earlier attempt.
     """
     settings = job.config.encode
-    pool = pool_for(job, settings.workers, "encode", limit=len(parts))
+    pool = job.pool(settings.workers, "encode", limit=len(parts))
     return run_units(
         job,
         "encode",

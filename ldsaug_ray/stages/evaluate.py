@@ -8,7 +8,6 @@ like a generated set too, since what real images reach is what a model can reach
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.common.digest import fingerprint
-from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images import require_attribute
 from ldsaug_ray.domains.images.stamp import source_stamp
@@ -35,19 +33,16 @@ from ldsaug_ray.metrics import (
     measure_share,
     nearest_training,
 )
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir, sole_driver
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages import prepare
-from ldsaug_ray.stages._damaged import AS_IS, latents_of
-from ldsaug_ray.stages._features import ImageSet, SetFeatures, features_of, opened
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages.command import print_measures, require_faiss
+from ldsaug_ray.stages.damaged import AS_IS, latents_of
 from ldsaug_ray.stages.decode import image_column
 from ldsaug_ray.stages.encode import image_parts, read_latents
-from ldsaug_ray.stages.runner import ensure, require_current
+from ldsaug_ray.stages.features import ImageSet, SetFeatures, features_of, opened
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.runner import ensure
 from ldsaug_ray.stages.sample import Request, draw
 
 SHOWN = 16  # images of each gallery
@@ -72,53 +67,21 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     sets = [real["train"], *_made(job)]
     features = features_of(job, [real["test"], *sets], extractor.fingerprint)
     labels = {name: {s.name: label_array(s, name) for s in real.values()} for name in config.evaluate.attributes}
-    told, nearest = _told(config, extractor, features, labels)
-    told["detection"] = _detection(job, real["test"])
+    found, nearest = told(config, extractor, features, labels)
+    found["detection"] = _detection(job, real["test"])
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
             table = _gallery(images, real, features, nearest[images.name])
             (folder / f"gallery-{images.name}.parquet").write_table(table)
-    (folder / "metrics.json").write_json(told)
+    (folder / "metrics.json").write_json(found)
     n = sum(len(f.features) for f in features.values())
     return Outcome(
-        Counts(n, n), fingerprint(told), {name: told[name] for name in ("extractor", "k", "sets", "detection")}
+        Counts(n, n), fingerprint(found), {name: found[name] for name in ("extractor", "k", "sets", "detection")}
     )
 
 
-def images_command(config: Config, source: str, *, verbose: bool = False) -> int:
-    """`ldsaug evaluate --images SOURCE`: any images, from wherever, against the run's test split.
-
-    They are prepared as the run's own are (crop, resolution, quarantine), below `measured/` of the run directory, where
-    `metrics.json` goes too. Returns the exit code.
-
-    Raises:
-        LdsaugError: the message says what to do.
-    """
-    require_faiss()
-    run = open_run_dir(config, create=False)
-    require_current(config, run, ["prepare"])
-    extractor = opened(config)
-    with ExitStack() as held:
-        held.enter_context(sole_driver("run_dir", run.root))
-        held.enter_context(ray_session(config, verbose=verbose))
-        job = Job(config, run, make_console(), verbose, alone=True)
-        inner, images = prepared(job, source)
-        real = [real_images(job, split) for split in ("test", "train")]
-        features = features_of(job, real, extractor.fingerprint)
-        features |= features_of(inner, [images], extractor.fingerprint)
-        labels = {name: {s.name: label_array(s, name) for s in real} for name in config.evaluate.attributes}
-    told, _ = _told(config, extractor, features, labels)
-    file = inner.run.folder("metrics.json")
-    file.write_json({"images": without_password(source), **told})
-    print_measures(told)
-    for note in told["notes"]["images"]:
-        print(note)
-    print(f"numbers  {file.path if file.is_local else without_password(file.uri)}")
-    return 0
-
-
-def _told(
+def told(
     config: Config, extractor: Extractor, features: Mapping[str, SetFeatures], labels: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Nearest]]:
     """What goes to `metrics.json`, and nearest training images of each set."""

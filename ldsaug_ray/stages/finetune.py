@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Finetune
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import log_mean_weight
 from ldsaug_ray.run.directory import UnitResult
-from ldsaug_ray.stages._batches import AugmentedParts, Parts
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages.batches import AugmentedParts, Parts
+from ldsaug_ray.stages.checkpoints import Checkpoint
 from ldsaug_ray.stages.encode import image_parts
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 from ldsaug_ray.stages.train import feasible, fit, train_on
 
 
@@ -37,7 +37,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     return outcome
 
 
-def run_to(job: Job, step: int) -> Location:
+def run_to(job: Job, step: int) -> Checkpoint:
     """Fine-tune, or go on, to a step before the last, as if the stage were interrupted there; gives the checkpoint.
 
     Raises:

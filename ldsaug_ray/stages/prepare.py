@@ -25,9 +25,9 @@ from ldsaug_ray.domains.images import (
 )
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import Counts, UnitResult, total
-from ldsaug_ray.stages._job import Job, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.units import run_units
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -58,7 +58,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             _check_bad(job, reasons.total(), work.n_listed, reasons)
 
     units = dict(enumerate(work.units))
-    pool = pool_for(job, data.workers, "data", limit=len(units))
+    pool = job.pool(data.workers, "data", limit=len(units))
     results = run_units(
         job,
         "prepare",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ldsaug_ray.report import draw, gather, page_digest, render
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.run.progress import bar
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

@@ -16,8 +16,8 @@ from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 
 State = Literal["complete", "continue", "run", "waiting"]
 StageFunction = Callable[[Job, Mapping[int, UnitResult]], Outcome]

@@ -11,7 +11,7 @@ and A's latents are the interpolants of the same parents there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,17 +26,14 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
 from ldsaug_ray.models.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir, open_sample_dir, sole_driver
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, sole_driver
 from ldsaug_ray.run.pipeline import SAMPLE, STAGES
-from ldsaug_ray.run.progress import make_console
-from ldsaug_ray.stages._job import Job, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages._units import run_units
-from ldsaug_ray.stages.command import print_sample_plan, print_summary, require_faiss, seen_by_all
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
 from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 from ldsaug_ray.stages.runner import ensure, require_current
+from ldsaug_ray.stages.units import run_units
 
 
 @dataclass(frozen=True)
@@ -78,40 +75,6 @@ class Request:
         )
 
 
-def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False) -> int:
-    """Draw `sample.n` images; prints a summary to standard output. Returns the exit code.
-
-    Raises:
-        LdsaugError: the message says what to do.
-    """
-    require_faiss()
-    run = open_run_dir(config, create=False)
-    request = Request.of(config, run)
-    out = open_sample_dir(config, create=False)
-    other = out.holds_other("sample", request.fingerprint)
-    if other and not overwrite:
-        raise InputError(
-            f"sample.out {out.root.uri}: holds images of another request (other settings or another model); choose "
-            "another folder, or pass --overwrite to discard them"
-        )
-    complete = out.is_complete("sample", request.fingerprint)
-    state = "complete" if complete else "continue" if out.interrupted("sample", request.fingerprint) else "run"
-    if dry_run:
-        print_sample_plan(config, out, request.model, state)
-        return 0
-    if not complete:
-        for name, root in (("run_dir", run.root), ("sample.out", out.root)):
-            seen_by_all(name, root.uri)
-        with ExitStack() as held:
-            out = open_sample_dir(config, held=held)
-            job = Job(config, run, make_console(), verbose)
-            held.enter_context(ray_session(config, verbose=verbose))
-            draw(job, out, request)
-    print_summary(out, ["sample"], {"sample": state})
-    print(told(out.require("sample")))
-    return 0
-
-
 def draw(job: Job, out: RunDir, request: Request) -> None:
     """Bring the images of a request to completion.
 
@@ -127,13 +90,11 @@ def draw(job: Job, out: RunDir, request: Request) -> None:
 
 
 def _draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult]) -> Outcome:
-    import ray
-
     settings = job.config.sample
     prior, facts = _prior(job, out, request)
     step = settings.part_rows
     ranges = [(a, min(a + step, settings.n)) for a in range(0, settings.n, step)]
-    pool = pool_for(job, settings.workers, "sample", limit=len(ranges))
+    pool = job.pool(settings.workers, "sample", limit=len(ranges))
     results = run_units(
         replace(job, run=out),
         "sample",
@@ -143,7 +104,7 @@ def _draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult
         pool,
         SampleWorker,
         (
-            ray.put(prior),
+            job.engine.share(prior),
             request.seed,
             request.weights,
             settings.batch_size,

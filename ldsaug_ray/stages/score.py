@@ -1,15 +1,15 @@
 """Stage `score`: latents to `scores/`, a row for every candidate, and `held_out/`, one for every test latent.
 
 Candidates are cut into units, and training latents into shards, by the settings, never by how many workers there are.
-The latents are either replicated (every worker reads them, without a copy, from its node's object store) or sharded
-(each shard lives in one actor; a unit's pairs are sent to all of them and the sums merged in order). The scores are the
-same to the bit.
+The latents are either replicated (every worker reads them, without a copy of its own) or sharded (each shard lives in
+one place; a unit's pairs are sent to all of them and the sums merged in order). The scores are the same to the bit.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,13 +24,13 @@ from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_late
 from ldsaug_ray.lds.shards import Frame, cut
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.stages._held_out import score_held_out
-from ldsaug_ray.stages._index import choice, open_index
-from ldsaug_ray.stages._job import Job, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._scorers import ApproximateScoreWorker, Scorer, ScoreWorker, ShardedScoreWorker, holders
-from ldsaug_ray.stages._units import In, run_units, until_listed
 from ldsaug_ray.stages.encode import in_memory, read_latents
+from ldsaug_ray.stages.held_out import score_held_out
+from ldsaug_ray.stages.index import choice, open_index
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.scorers import ApproximateScoreWorker, Scorer, ScoreWorker, ShardedScoreWorker, held_shards
+from ldsaug_ray.stages.units import In, run_units, until_listed
 
 SENDERS = 4  # units in flight where the latents are sharded: one is gathered or written while others are summed
 
@@ -85,7 +85,7 @@ def _outcomes(
 
         def allocate(shape: tuple[int, int]) -> np.ndarray:
             nonlocal placement
-            placement = _placement(job.config, 4 * shape[0] * shape[1])
+            placement = _placement(job, 4 * shape[0] * shape[1])
             if job.config.score.backend == "faiss":  # searches among all latents
                 placement = "replicated"
             if placement == "replicated":
@@ -105,8 +105,6 @@ def _score(
     rules: Sequence[Sigma],
     runs: Sequence[RunDir],
 ) -> list[Outcome]:
-    import ray
-
     settings = job.config.score
     validate_latents(train, keys=keys)
     candidates(len(train), settings.alphas, 0, 1, job.config.seed, settings.block_shape)  # too few latents?
@@ -115,26 +113,25 @@ def _score(
     frame, step = Frame.over(train), settings.unit_candidates
     ranges = [(a, min(a + step, settings.n_candidates)) for a in range(0, settings.n_candidates, step)]
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
-    pool = pool_for(job, settings.workers, "score", limit=len(units))
-    shards = [ray.put(np.array(train[rows])) for rows in cut(len(train), settings.shard_latents)]
+    pool = job.pool(settings.workers, "score", limit=len(units))
+    shards = [job.engine.share(np.asarray(train[rows])) for rows in cut(len(train), settings.shard_latents)]
     backend = choice(job.config, *train.shape).backend if settings.backend == "auto" else settings.backend
     if placement == "sharded":
         backend = "exact"
     worker: type[Scorer] = ScoreWorker
     source: tuple[Any, ...] = (shards, frame)
-    actors: list[Any] = []
     kind = ""
     if backend == "faiss":
         index, why = open_index(job, train, shards)
         kind = str(index.structure["kind"])
         job.console.print(f"score     {kind} index: {why}", highlight=False)
         worker = ApproximateScoreWorker
-        source = (ray.put(train), ray.put(index.data()), index.structure)
-    if placement == "sharded":
-        actors = holders(job, shards, frame)
-        pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
-        worker, source = ShardedScoreWorker, (actors, *train.shape)
-    try:
+        source = (job.engine.share(train), job.engine.share(index.data()), index.structure)
+    with ExitStack() as held:
+        if placement == "sharded":
+            pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
+            worker = ShardedScoreWorker
+            source = (held.enter_context(held_shards(job, shards, frame)), *train.shape)
         carrier = run_units(
             replace(job, run=runs[0]),
             "score",
@@ -143,12 +140,15 @@ def _score(
             done,
             pool,
             worker,
-            (*source, ray.put(pa.array(keys, pa.string())), job.config, sigmas, [run.root for run in runs]),
+            (
+                *source,
+                job.engine.share(pa.array(keys, pa.string())),
+                job.config,
+                sigmas,
+                [run.root for run in runs],
+            ),
             unit_name="candidates",
         )
-    finally:
-        for actor in actors:
-            ray.kill(actor)
     real = score_held_out(job, train, sigmas, runs)
     outcomes = []
     for bandwidth, run, (held_out, digest_held_out) in zip(chosen, runs, real, strict=True):
@@ -175,16 +175,14 @@ def _score(
     return outcomes
 
 
-def _placement(config: Config, size: int) -> str:
+def _placement(job: Job, size: int) -> str:
     """Where latents of `size` bytes are to live."""
-    import ray
-
-    settings = config.score
+    settings = job.config.score
     if settings.placement != "auto":
         return settings.placement
     if isinstance(settings.latents_gb, str):
-        workers = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
-        budget = min((r.get("object_store_memory", 0.0) for r in workers), default=0.0) / 2
+        workers = [node for node in job.engine.nodes() if node.get("CPU")]
+        budget = min((node.get("object_store_memory", 0.0) for node in workers), default=0.0) / 2
     else:
         budget = settings.latents_gb * 1e9
     return "replicated" if size <= budget else "sharded"

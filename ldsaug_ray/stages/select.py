@@ -19,9 +19,9 @@ from ldsaug_ray.config import Config, Select
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import Selection, random_candidates, select
-from ldsaug_ray.stages._held_out import held_out_scores
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._outcome import Outcome
+from ldsaug_ray.stages.held_out import held_out_scores
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 
 PAPER_TAU = 0.28
 _OF_THE_RULES = ("threshold_log_lds", "threshold_tau", "binding_rule", "auto_log_lds", "typical_log_lds")

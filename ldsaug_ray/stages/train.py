@@ -1,31 +1,28 @@
-"""Stage `train`: prepared images to a VAE, by Ray Train, streaming from Ray Data.
+"""Stage `train`: prepared images to a VAE.
 
-To resume, run the same command again. `fit` is shared with `finetune`; what a worker does is in `_train_worker.py`.
+To resume, run the same command again. `fit` is shared with `finetune`; what a rank does is in `rank.py`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from ldsaug_ray.common.storage import Location, advice
 from ldsaug_ray.config import Optimisation
-from ldsaug_ray.errors import InputError, StorageError, error_named
-from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, Counts, UnitResult
-from ldsaug_ray.run.progress import Bar, bar, repeated
-from ldsaug_ray.stages._batches import AugmentedParts, Parts
-from ldsaug_ray.stages._beside import Monitor, beside_driver
-from ldsaug_ray.stages._job import Job, Pool, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._pretrained import take_pretrained
-from ldsaug_ray.stages._train_worker import NOT_RESULTS, PROGRESS_SECONDS, Task, work
+from ldsaug_ray.engines.base import Training
+from ldsaug_ray.engines.resources import Pool
+from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.progress import bar
+from ldsaug_ray.stages.batches import AugmentedParts, Parts
+from ldsaug_ray.stages.checkpoints import Checkpoint, Checkpoints
 from ldsaug_ray.stages.encode import image_parts
-
-if TYPE_CHECKING:
-    from ray.train import Result
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.pretrained import take_pretrained
+from ldsaug_ray.stages.rank import Task, work
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -86,76 +83,53 @@ def fit(
         ResourceError: the cluster lacks what stage.workers asks for.
         StorageError: a checkpoint cannot be written.
     """
-    done = train_on(job, stage, settings, real, augmented, **start)
-    told = (done.final / "facts.json").read_json()
-    root = job.run.root
-    take_weights(done.final, root / stage)
-    (root / f"{stage}/curve.json").write_bytes((done.last / "curve.json").read_bytes())
-    resumed = (done.last / "facts.json").read_json()["facts"]["resumed_from_step"]
+    trained = train_on(job, stage, settings, real, augmented, **start)
+    final, last, root = trained.final, trained.last, job.run.root
+    final.take_weights(root / stage)
+    (root / f"{stage}/curve.json").write_bytes((last.folder / "curve.json").read_bytes())
     rows = real.rows + (augmented.rows if augmented is not None else 0)
-    facts = {**told["facts"], "resumed_from_step": resumed, "final": told["metrics"], "workers": done.world}
+    facts = {
+        **final.record["facts"],
+        "resumed_from_step": max(trained.resumed, last.record["facts"]["resumed_from_step"]),
+        "final": final.record["metrics"],
+        "workers": trained.world,
+    }
     if augmented is not None:
-        facts["augmented_per_step"] = done.augmented_per_step
+        facts["augmented_per_step"] = trained.augmented_per_step
     return Outcome(
         Counts(rows, rows),
         facts.pop("digest"),
         {"images_seen": settings.steps * settings.batch_size, **facts},
-        (settings.steps - resumed) * settings.batch_size,
-        cleanup=_storage(job, stage).delete,  # the optimisers' state is of no use once the stage is complete
+        (settings.steps - trained.resumed) * settings.batch_size,
+        cleanup=Checkpoints(root, stage).delete,  # the optimisers' state is of no use once the stage is complete
     )
-
-
-def take_weights(checkpoint: Location, folder: Location) -> None:
-    """Copy what of a checkpoint is a result."""
-    for file in checkpoint.files():
-        name = file.path[len(checkpoint.path) + 1 :]
-        if name not in NOT_RESULTS:
-            (folder / name).write_bytes(file.read_bytes())
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Where the checkpoints are whose weights count, and the last; and how the work was shared."""
+    """The checkpoint whose weights count, and the last; the step that this attempt began at; how work was shared."""
 
-    final: Location
-    last: Location
+    final: Checkpoint
+    last: Checkpoint
+    resumed: int
     world: int
     augmented_per_step: int
-
-
-def _storage(job: Job, stage: str) -> Location:
-    """Ray Train's own folder, with the checkpoints."""
-    return job.run.root / f"{stage}/{CHECKPOINTS}"
 
 
 def train_on(
     job: Job, stage: str, settings: Optimisation, real: Parts, augmented: AugmentedParts | None = None, **start: Any
 ) -> Trained:
     """Train, or go on from the last checkpoint, to the end or to `pause_at`; arguments and errors as of `fit`."""
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
     pool, world = _workers(job, settings, stage)
-    if augmented is not None and augmented.per_step % world:  # as many of A to each worker
+    if augmented is not None and augmented.per_step % world:  # as many of A to each rank
         augmented = replace(augmented, per_step=max(1, round(augmented.per_step / world)) * world)
     alone = settings.workers.count == "auto" and not pool.gpus
-    root = job.run.root
-    storage = _storage(job, stage)
-    storage.make_folder()
-    snapshot = storage / SNAPSHOT
-    try:
-        _ = snapshot.read_json() if snapshot.exists() else None
-    except StorageError as e:
-        raise StorageError(
-            f"{e}: Ray Train's list of checkpoints was cut off, as when a driver dies while it is saved. Delete "
-            f"{storage.uri} to train from the beginning"
-        ) from None
-    monitor: Any = beside_driver(Monitor)
+    checkpoints = Checkpoints(job.run.root, stage)
+    checkpoints.folder.make_folder()
+    before = checkpoints.last()
     task = Task(
         stage=stage,
-        root=root,
-        storage=storage,
+        root=job.run.root,
         settings=settings,
         vae=job.config.vae,
         resolution=job.config.data.resolution,
@@ -164,67 +138,29 @@ def train_on(
         augmented=augmented,
         held_out=tuple(file for file, _ in image_parts(job, "test")),
         threads=0 if alone else pool.threads,
-        gpu=pool.gpus > 0,
-        monitor=monitor,
         **start,
     )
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"task": task},
-        scaling_config=ScalingConfig(
-            num_workers=world,
-            use_gpu=pool.gpus > 0,
-            resources_per_worker={
-                "CPU": pool.cpus,
-                **({"GPU": pool.gpus} if pool.gpus else {}),
-                **({"memory": pool.memory} if pool.memory else {}),
-            },
-        ),
-        run_config=RunConfig(
-            name="run",  # no timestamp: the same name resumes
-            storage_path=storage.path,
-            storage_filesystem=None if storage.is_local else storage.fs,
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=settings.num_to_keep,
-                checkpoint_score_attribute=None if settings.best_by is None else "score",
-                checkpoint_score_order="min",
-            ),
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-        ),
-    )
-    images_seen = (task.pause_at or settings.steps) * settings.batch_size
-    with bar(job.console, stage, images_seen, "images") as shown, _watch(monitor, shown, settings.batch_size):
-        try:
-            result = trainer.fit()
-        except Exception as e:
-            if (failure := ray.get(monitor.failure.remote())) is not None:
-                raise error_named(*failure) from None
-            # Ray Train wraps what its own copying of checkpoints met
-            number = re.search(r"\[Errno (\d+)\]", str(e))
-            if number is None:
-                raise
-            raise StorageError(f"{stage}: cannot write below {storage.uri}: {advice(int(number[1]))}") from e
-        failure = ray.get(monitor.failure.remote())
-        if failure is not None:
-            raise error_named(*failure)
-        shown.set(images_seen)
+    size, last_step = settings.batch_size, task.pause_at or settings.steps
+    with bar(job.console, stage, last_step * size, "images") as shown:
+
+        def told(step: int, note: str) -> None:
+            if not shown.done:
+                shown.begin_at(step * size)
+            shown.set(step * size, note)
+
+        training = Training(stage, partial(work, task), world, pool, settings.max_failures, checkpoints.folder)
+        job.engine.train(training, told)
+        shown.set(last_step * size)
+    last = checkpoints.last()
+    final = checkpoints.best() if settings.best_by is not None else last
+    if last is None or final is None:
+        raise StorageError(f"{stage}: training ended without a checkpoint in {checkpoints.folder.uri}; run it again")
     per_step = 0 if augmented is None else augmented.per_step
-    return Trained(*_checkpoints(result, settings, storage), world, per_step)
-
-
-def _checkpoints(result: Result, settings: Optimisation, storage: Location) -> tuple[Location, Location]:
-    """The checkpoint whose weights count (the last, or the best by `best_by`), and the last."""
-    last = result.checkpoint
-    if last is None:
-        raise InputError(f"Ray Train finished without a checkpoint; delete {storage.uri} and run again")
-    best = last
-    if settings.best_by is not None and result.best_checkpoints:
-        best, _ = min(result.best_checkpoints, key=lambda found: found[1]["score"])
-    return Location(best.filesystem, best.path, storage.uri), Location(last.filesystem, last.path, storage.uri)
+    return Trained(final, last, before.step if before else 0, world, per_step)
 
 
 def _workers(job: Job, settings: Optimisation, stage: str) -> tuple[Pool, int]:
-    pool = pool_for(job, settings.workers, stage)
+    pool = job.pool(settings.workers, stage)
     return pool, _world(settings, pool, stage)
 
 
@@ -239,26 +175,3 @@ def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
     if not pool.gpus:
         return 1  # on CPUs, one worker that uses every core beats several that copy gradients to each other
     return max(n for n in range(1, pool.count + 1) if settings.batch_size % n == 0)
-
-
-@contextmanager
-def _watch(monitor: Any, shown: Bar, batch_size: int) -> Iterator[None]:
-    import ray
-
-    begun = False
-
-    def look() -> None:
-        nonlocal begun
-        try:
-            state = ray.get(monitor.get.remote(), timeout=10)
-        except ray.exceptions.RayError:
-            return  # progress is a courtesy: training goes on without it
-        if state is None:
-            return
-        if not begun:
-            shown.begin_at(state[0] * batch_size)
-            begun = True
-        shown.set(state[0] * batch_size, state[1])
-
-    with repeated(PROGRESS_SECONDS, look):
-        yield

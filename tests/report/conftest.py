@@ -23,9 +23,9 @@ from ldsaug_ray.lds.shards import Frame
 from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_digest
 from ldsaug_ray.run.directory import Counts, mark, open_run_dir, total
 from ldsaug_ray.stages import select
-from ldsaug_ray.stages._held_out import score_held_out
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._scorers import ScoreWorker
+from ldsaug_ray.stages.held_out import score_held_out
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.scorers import ScoreWorker
 from ldsaug_ray.stages.decode import DecodeWorker
 from ldsaug_ray.stages.encode import EncodeWorker, image_parts, read_latents
 from ldsaug_ray.stages.prepare import PrepareWorker

@@ -23,7 +23,7 @@ from ldsaug_ray.report.pictures import score_histogram
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages import _held_out, encode
-from ldsaug_ray.stages._job import Job
+from ldsaug_ray.stages.job import Job
 
 
 @pytest.fixture(scope="module")

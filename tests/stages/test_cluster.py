@@ -16,7 +16,7 @@ from test_kill import checkpoints, markers
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 

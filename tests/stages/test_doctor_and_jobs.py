@@ -15,7 +15,7 @@ from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
-from ldsaug_ray.stages.command import require_faiss
+from ldsaug_ray.commands.run import require_faiss
 
 ROOT = Path(__file__).parents[2]
 JOBS = (*COMMANDS, "run", "experiment", "tune")
@@ -70,7 +70,7 @@ def test_settings_may_stand_on_either_side_of_an_option(tree, save, capsys):
 
 def test_no_faiss_names_the_extras(monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr("ldsaug_ray.stages.command.find_spec", lambda name: None if name == "faiss" else found(name))
+    monkeypatch.setattr("ldsaug_ray.commands.run.find_spec", lambda name: None if name == "faiss" else found(name))
     with pytest.raises(ResourceError, match=r"ldsaug_ray\[cpu\]"):
         require_faiss()
 

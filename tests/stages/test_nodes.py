@@ -19,7 +19,7 @@ from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages import _job
-from ldsaug_ray.stages._job import Job, pool_for, pool_of
+from ldsaug_ray.stages.job import Job, pool_for, pool_of
 
 FAKE_PORT = 6379
 

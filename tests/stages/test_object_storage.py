@@ -20,7 +20,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from ldsaug_ray.models import load_vae
 from ldsaug_ray.run.directory import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracking import Tracker
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.stages.runner import plan_steps
 
 UP_TO_DECODE = ("train", "encode", "score", "select", "decode")

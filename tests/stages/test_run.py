@@ -26,9 +26,9 @@ from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import select
 from ldsaug_ray.stages import _units
-from ldsaug_ray.stages._job import Job, Pool
-from ldsaug_ray.stages._train_worker import of_the_checkpoints
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.stages.job import Job, Pool
+from ldsaug_ray.stages.rank import of_the_checkpoints
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.stages.runner import plan_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]

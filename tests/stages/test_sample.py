@@ -121,7 +121,7 @@ def test_densities_of_the_baselines_latents(copied, tmp_path):
 @pytest.mark.usefixtures("ray_local")
 def test_the_fine_tuned_model_draws_from_its_own_latents_and_a(copied, tmp_path):
     settings = merge(copied, {"select": {"top_count": 30}})
-    from ldsaug_ray.stages.command import run_command
+    from ldsaug_ray.commands.run import run_command
 
     for stage in ("select", "decode", "finetune"):
         if stage == "finetune":

@@ -38,7 +38,7 @@ from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages import _trial, tune
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,7 @@ class _Told:
 
 def test_a_crashed_trial_is_given_again_however_often_tune_says_so():
     """Tune says twice that an actor died where it died between two trials."""
-    from ldsaug_ray.stages._ray_tune import _Points
+    from ldsaug_ray.engines.ray.trials import _Points
 
     kept = _Told()
     sampler = open_sampler(Tune(search="grid"), Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
@@ -230,7 +230,7 @@ def test_a_crashed_trial_is_given_again_however_often_tune_says_so():
 
 
 def test_no_trial_starts_when_time_is_over():
-    from ldsaug_ray.stages._ray_tune import _Points
+    from ldsaug_ray.engines.ray.trials import _Points
 
     kept = _Told()
     sampler = open_sampler(Tune(search="grid"), Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
@@ -240,7 +240,7 @@ def test_no_trial_starts_when_time_is_over():
 
 def test_a_trial_that_goes_on_is_judged_once_at_a_rung():
     """By itself, with what it came to there before, it would be stopped."""
-    from ldsaug_ray.stages._ray_tune import _scheduler
+    from ldsaug_ray.engines.ray.trials import _scheduler
 
     asked = Tune(objectives=[{"frechet": 1}], asha={"grace_steps": 10, "reduction_factor": 3})
     known = [

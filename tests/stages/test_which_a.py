@@ -19,7 +19,7 @@ from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.report import gather, render
 from ldsaug_ray.run.directory import RunDir, open_run_dir
 from ldsaug_ray.selection.threshold import conformal_band
-from ldsaug_ray.stages.command import run_command
+from ldsaug_ray.commands.run import run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 

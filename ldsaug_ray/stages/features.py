@@ -22,9 +22,9 @@ from ldsaug_ray.domains.images.stream import images_of
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
-from ldsaug_ray.stages._job import Job, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._units import run_units
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.units import run_units
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _compute(job: Job, left: Sequence[tuple[ImageSet, RunDir, str]]) -> None:
     for images, run, identity in left:
         done |= {first + n: result for n, result in run.begin("features", identity).items()}
         first += len(images.parts)
-    pool = pool_for(job, settings.workers, "evaluate", limit=len(parts))
+    pool = job.pool(settings.workers, "evaluate", limit=len(parts))
     started = time.monotonic()
     run_units(
         job,

@@ -1,6 +1,6 @@
 """Workers of stage `score`: a range of candidates to a stored part, by sums over shards of the training latents.
 
-`ScoreWorker` has all shards at hand; `ShardedScoreWorker` asks the actors that hold one each (`holders`);
+`ScoreWorker` has all shards at hand; `ShardedScoreWorker` asks who holds one each (`held_shards`);
 `ApproximateScoreWorker` estimates. The first two write the same files, to the bit.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Any
 
@@ -18,13 +19,14 @@ import pyarrow as pa
 from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines.base import Held
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
 from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
 from ldsaug_ray.run.directory import Counts, UnitResult, mark
-from ldsaug_ray.stages._index import approximation
-from ldsaug_ray.stages._job import Job, limit_threads, pool_for
+from ldsaug_ray.stages.index import approximation
+from ldsaug_ray.stages.job import Job
 
 
 def _how(config: Config) -> dict[str, Any]:
@@ -122,7 +124,7 @@ class _ExactScorer(Scorer):
 
 
 class ScoreWorker(_ExactScorer):
-    """Has all shards at hand, in the node's object store."""
+    """Has all shards at hand."""
 
     def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, config: Config, *rest: Any):
         self.shards, self.frame, self.how = shards, frame, _how(config)
@@ -149,10 +151,10 @@ class ScoreWorker(_ExactScorer):
 
 
 class ShardedScoreWorker(_ExactScorer):
-    """Asks the actors that hold the shards."""
+    """Asks who holds the shards."""
 
-    def __init__(self, holders: Sequence[Any], n: int, latent_dim: int, *rest: Any):
-        self.holders, self._latent_dim = holders, latent_dim
+    def __init__(self, shards: Held, n: int, latent_dim: int, *rest: Any):
+        self.shards, self._latent_dim = shards, latent_dim
         super().__init__(n, *rest)
 
     @property
@@ -162,9 +164,7 @@ class ShardedScoreWorker(_ExactScorer):
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Some of the training latents; each comes from the one shard that has it."""
-        import ray
-
-        found = ray.get([holder.vectors.remote(rows) for holder in self.holders])
+        found = self.shards.ask("vectors", rows)
         out = np.empty((len(rows), self.latent_dim), np.float32)
         for inside, vectors in found:
             out[inside] = vectors
@@ -172,10 +172,8 @@ class ShardedScoreWorker(_ExactScorer):
 
     def parts(self, work: Work) -> Iterable[Sums]:
         """The sums of every shard, in order."""
-        import ray
-
-        shared = ray.put(work)
-        return ray.get([holder.part.remote(shared) for holder in self.holders])
+        found: list[Sums] = self.shards.ask("part", work)
+        return found
 
 
 class ApproximateScoreWorker(Scorer):
@@ -212,44 +210,33 @@ class ApproximateScoreWorker(Scorer):
         )
 
 
-class _Holder:
-    """One shard of the training latents in an actor's memory."""
+class Shard:
+    """One shard of the training latents."""
 
-    def __init__(self, shard: np.ndarray, start: int, frame: Frame, config: Config):
-        self.shard, self.start, self.frame, self.how = shard.copy(), start, frame, _how(config)
-        limit_threads(max(1, math.ceil(config.score.workers.cpus)))
+    def __init__(self, latents: np.ndarray, start: int, frame: Frame, config: Config):
+        self.latents, self.start, self.frame, self.how = latents, start, frame, _how(config)
 
     def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the rows are here, and their latents."""
-        return _rows_of(self.shard, self.start, rows)
+        return _rows_of(self.latents, self.start, rows)
 
     def part(self, work: Work) -> Sums:
         """Sums over this shard."""
-        return part(self.frame, work, self.shard, self.start, **self.how)
+        return part(self.frame, work, self.latents, self.start, **self.how)
 
 
-def holders(job: Job, shards: Sequence[Any], frame: Frame) -> list[Any]:
-    """An actor for each shard, spread over the nodes; one that dies with its node is started again on another."""
-    import ray
-
-    config, settings = job.config, job.config.score
+def held_shards(job: Job, shards: Sequence[Any], frame: Frame) -> AbstractContextManager[Held]:
+    """The shards, spread over the machines."""
+    settings = job.config.score
     # A trace of a CPU keeps them off nodes that offer none. With more, those of a lost node might find no place.
     asked = settings.workers.model_copy(update={"count": len(shards), "cpus": 0.01})
     try:
-        pool = pool_for(job, asked, "score")
+        pool = job.pool(asked, "score")
     except ResourceError as e:
         raise ResourceError(
             f"{e}. {len(shards)} shards of the latents are {len(shards)} actors: a larger score.shard_latents makes "
             "fewer, a fraction as score.workers.gpus lets some share a GPU"
         ) from None
-    options: dict[str, Any] = {
-        "num_cpus": pool.cpus,
-        "num_gpus": pool.gpus or None,
-        "memory": pool.memory,
-        "scheduling_strategy": "SPREAD",
-        "max_restarts": -1,
-        "max_task_retries": -1,
-    }
-    actor = ray.remote(**options)(_Holder)
     starts = range(0, len(shards) * settings.shard_latents, settings.shard_latents)
-    return [actor.remote(shard, start, frame, config) for shard, start in zip(shards, starts, strict=True)]
+    given = [(shard, start, frame, job.config) for shard, start in zip(shards, starts, strict=True)]
+    return job.engine.hold(Shard, given, pool, max(1, math.ceil(settings.workers.cpus)))

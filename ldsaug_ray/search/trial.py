@@ -1,4 +1,4 @@
-"""One trial of a search, in an actor of Ray Tune: A by scores that are there already, its measures, and, where the
+"""One trial of a search, wherever the engine runs it: A by scores that are there already, its measures, and, where the
 objectives need it, fine-tuning and evaluation in a run directory of its own.
 """
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines.base import Engine
 from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError, StorageError
 from ldsaug_ray.lds import Candidates, candidates
 from ldsaug_ray.run.directory import Counts, RunDir, open_run_dir
@@ -27,12 +28,10 @@ from ldsaug_ray.search.proxies import Real
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
-from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._session import quieten_data
+from ldsaug_ray.stages.adopt import adopt
+from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.stages.select import among, choose
-from ldsaug_ray.stages.train import take_weights
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 # a trial that meets one of these has settings that cannot work; the search goes on
@@ -74,9 +73,8 @@ class Shared:
         donors: run directories that have the stages to take over.
         scorings: key of what changes the scores -> the run directory that has them.
         real: the real latents, measured.
-        board: a `Board` actor.
-        folder: the driver's working folder, which relative paths in the settings start from.
-        verbose: show Ray's own messages.
+        engine: that does the work of the trials' stages.
+        say: takes progress lines.
         tables: of the scores, for each actor its own.
     """
 
@@ -84,18 +82,27 @@ class Shared:
     donors: Sequence[Location]
     scorings: Mapping[str, Location]
     real: Real
-    board: Any
-    folder: str
-    verbose: bool = False
+    engine: Engine
+    say: Callable[[str], None]
     tables: Tables = field(default_factory=Tables)
 
 
-class Work:
-    """A trial's work, evaluation by evaluation."""
+class TrialMaker:
+    """Makes trials, one after another; what they share is kept between them."""
+
+    def __init__(self, shared: Shared):
+        self._shared = shared
+
+    def __call__(self, asked: Mapping[str, Any]) -> Evaluations:
+        return Evaluations(self._shared, asked["point"], asked["number"])
+
+
+class Evaluations:
+    """A trial on its way, evaluation by evaluation."""
 
     def __init__(self, shared: Shared, point: Point, number: int):
         self._shared = shared
-        self._work = _evaluations(shared, point, Console(file=_Said(shared.board, number), width=120))
+        self._work = _evaluations(shared, point, Console(file=_Said(shared.say, number), width=120))
         self._started = time.monotonic()
 
     def step(self) -> dict[str, Any]:
@@ -139,10 +146,9 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
             _, ids = choose(config, scored, shared.tables.of(scored))
         yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
-    quieten_data(shared.verbose)
     with ExitStack() as held:
         run = open_run_dir(config, held=held)
-        job = Job(config, run, console, shared.verbose, alone=True)
+        job = Job(config, run, console, shared.engine, alone=True)
         adopt(job, OF_A, [*map(RunDir, shared.donors), scored, *_others(search)])
         for planned in plan_steps(config, run, OF_A[:4]):
             if planned.state != "complete":  # by no fault of the trial's settings
@@ -190,8 +196,8 @@ def _at_rung(job: Job, rung: int, of: str) -> tuple[int, Measures]:
         adopt(inner, OF_A, [job.run])
         identity = str(plan_steps(config, run, ["finetune"])[0].fingerprint)
         run.begin("finetune", identity)
-        take_weights(checkpoint, run.folder("finetune"))
-        facts = (checkpoint / "facts.json").read_json()["facts"]
+        checkpoint.take_weights(run.folder("finetune"))
+        facts = checkpoint.record["facts"]
         told = {name: facts[name] for name in ("steps", "resumed_from_step")}
         run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, of=of, **told)
     run_stages(inner, ["evaluate"])
@@ -236,14 +242,14 @@ def _planned(ids: np.ndarray, n: int, config: Config) -> Candidates:
 
 
 class _Said(io.StringIO):
-    """Sends whole lines to the board."""
+    """Passes whole lines on."""
 
-    def __init__(self, board: Any, number: int):
+    def __init__(self, say: Callable[[str], None], number: int):
         super().__init__()
-        self._board, self._number, self._rest = board, number, ""
+        self._say, self._number, self._rest = say, number, ""
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in filter(None, map(str.rstrip, lines)):
-            self._board.say.remote(f"trial {self._number}: {line}")
+            self._say(f"trial {self._number}: {line}")
         return len(text)

@@ -16,7 +16,7 @@ import numpy as np
 from ldsaug_ray.config import Config
 from ldsaug_ray.lds import Approximation, Choice, choose_backend, latents_fingerprint, load_index, save_index
 from ldsaug_ray.lds.index import FILE, RECORD, LatentIndex
-from ldsaug_ray.stages._job import Job, limit_threads
+from ldsaug_ray.stages.job import Job
 
 
 def approximation(config: Config) -> Approximation:
@@ -44,7 +44,7 @@ def choice(config: Config, n: int, latent_dim: int) -> Choice:
 def open_index(job: Job, train: np.ndarray, shards: Sequence[Any]) -> tuple[LatentIndex, str]:
     """The run directory's index where it matches, else a new one, saved there; and what was done, in words.
 
-    shards: object references to the training latents, in order.
+    shards: the training latents, in order, as the engine shares them.
     """
     folder, settings, mark = job.run.folder("index"), approximation(job.config), latents_fingerprint(train)
     with TemporaryDirectory(prefix="ldsaug-") as temporary:
@@ -54,27 +54,23 @@ def open_index(job: Job, train: np.ndarray, shards: Sequence[Any]) -> tuple[Late
                 (local / name).write_bytes((folder / name).read_bytes())
         index, why = load_index(local, train, settings, mark)
         if index is None:
-            index, why = _build(train, shards, settings), f"built a new index: {why}"
+            index, why = _build(job, train, shards, settings), f"built a new index: {why}"
             save_index(local, index, mark)
             for name in (FILE, RECORD):  # the record last: an index without it is not used
                 (folder / name).write_bytes((local / name).read_bytes())
     return index, why
 
 
-def _build(train: np.ndarray, shards: Sequence[Any], settings: Approximation) -> LatentIndex:
+def _build(job: Job, train: np.ndarray, shards: Sequence[Any], settings: Approximation) -> LatentIndex:
     """Train on the driver, add each shard to a copy wherever there is a CPU, merge the copies in order."""
-    import ray
-
     index = LatentIndex.trained(train, settings)
-    shared = ray.put((index.data(), index.structure, index.frame))
-    add = ray.remote(_added)
-    for data in [add.remote(shared, shard) for shard in shards]:
-        index.merge(LatentIndex.of(ray.get(data), index.structure, index.frame))
+    shared = job.engine.share((index.data(), index.structure, index.frame))
+    for data in job.engine.each(_added, shared, shards):
+        index.merge(LatentIndex.of(data, index.structure, index.frame))
     return index
 
 
 def _added(trained: tuple[Any, ...], shard: np.ndarray) -> np.ndarray:
-    limit_threads(1)
     index = LatentIndex.of(*trained)
     index.add(shard)
     return index.data()

@@ -1,4 +1,4 @@
-"""`ldsaug experiment`: every arm in every cell, each an ordinary run below `arms/`; tables and a page after each cell.
+"""An experiment: every arm in every cell, each an ordinary run below `arms/`; tables and a page after each cell.
 
 What an arm shares with the baseline, or with an arm before it, it takes over: images, model, latents, scores, and A
 where the selection is the same. Each run goes on where it was interrupted, so the experiment does.
@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from rich.console import Console
-from rich.table import Table
-
-from ldsaug_ray.common.storage import Location
-from ldsaug_ray.errors import DivergedError, InputError, LdsaugError, NothingSelectedError
+from ldsaug_ray.errors import DivergedError, InputError, NothingSelectedError
 from ldsaug_ray.experiment import (
     ArmRun,
     Cell,
@@ -23,7 +19,6 @@ from ldsaug_ray.experiment import (
     Result,
     differences_csv,
     markdown,
-    plan_experiment,
     read_result,
     results_csv,
     summarise,
@@ -31,15 +26,12 @@ from ldsaug_ray.experiment import (
 from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.summary import Summary
-from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
 from ldsaug_ray.run.directory import RunDir, open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.run.progress import make_console
-from ldsaug_ray.run.tracking import Tracker, allowed_name, first_line, view_command
-from ldsaug_ray.stages._adopt import adopt
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._session import ray_session
-from ldsaug_ray.stages.command import nothing, place_of, require_faiss, seen_by_all, tracked_run, try_extractor
+from ldsaug_ray.run.tracked import nothing, tracked_run
+from ldsaug_ray.run.tracking import Tracker, allowed_name, first_line
+from ldsaug_ray.stages.adopt import adopt
+from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 
 _OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
@@ -48,54 +40,30 @@ _OF_ARM = tuple(name for name in STAGES if name != "report")
 _OF_ONE_ARM = (NothingSelectedError, InputError, DivergedError)
 
 
-def experiment_command(
-    path: str, overrides: Sequence[str], *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False
-) -> int:
-    """Run an experiment, or what is left of it; returns the exit code, 1 where an arm failed.
+def run_experiment(job: Job, plan: Plan, *, overwrite: bool = False) -> tuple[list[Result], Summary, list[Failure]]:
+    """Every arm in every cell that is left; the engine starts where there is any.
 
-    Raises:
-        LdsaugError: the message says what to do.
+    Args:
+        job: the invocation, in the run directory of the experiment.
+        plan: what to run.
+        overwrite: discard runs of other data.
     """
-    require_faiss()
-    plan = plan_experiment(path, overrides)
-    config = plan.config
-    first = plan.runs[0].config
-    if dry_run:
-        _print_plan(plan, overwrite)
-        try:
-            try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
-        except LdsaugError as e:
-            print(f"as things are here, the experiment would end at once: {e}")
-        return 0
-    try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
-    seen_by_all("run_dir", config.run_dir)
     failures: list[Failure] = []
     with ExitStack() as held:
-        root = open_run_dir(config, overwrite=overwrite, held=held)
-        job = Job(config, root, make_console(), verbose, alone=True)
-        tracker = None
-        if config.tracking.enabled:
-            tracker = held.enter_context(_Parent(job))
-        done = [run for run in plan.runs if not _is_left(run, overwrite)]
+        tracker = held.enter_context(_Parent(job)) if job.config.tracking.enabled else None
+        done = [run for run in plan.runs if not is_left(run, overwrite)]
         if len(done) < len(plan.runs):
-            held.enter_context(ray_session(config, verbose=verbose))
+            held.enter_context(job.engine)
         for number, cell in enumerate(plan.cells, start=1):
             job.console.print(f"cell {number} of {len(plan.cells)}: {cell.name}", style="bold", highlight=False)
             failures += _run_cell(job, plan, cell, tracker, overwrite)
-            now = [run for run in plan.of(cell) if not _is_left(run, overwrite)]
+            now = [run for run in plan.of(cell) if not is_left(run, overwrite)]
             done = [run for run in done if run.cell != cell] + now
-            results, summary = _write(root, plan, done, failures)
+            results, summary = _write(job.run, plan, done, failures)
             if tracker is not None:
                 tracker.failures = len(failures)
-                tracker.tell(summary, root)
-    _print_results(summary)
-    for failure in failures:
-        print(f"{failure.arm} {failure.cell.name} came to no result: {failure.why}")
-    folder = root.folder("experiment")
-    print(f"{len(results)} of {len(plan.runs)} runs have results: {place_of(folder / 'index.html')}")
-    if tracker is not None:
-        print(f"MLflow  {view_command()}")
-    return 1 if failures else 0
+                tracker.tell(summary, job.run)
+    return results, summary, failures
 
 
 def _run_cell(job: Job, plan: Plan, cell: Cell, parent: _Parent | None, overwrite: bool) -> list[Failure]:
@@ -128,12 +96,13 @@ def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | 
             tags = {**parent.child_tags(), "ldsaug.arm": run.arm, "ldsaug.cell": run.cell.name}
             # MLflow has the baseline's stages once
             shared = [n for n in names if donors and (e := folder.entry(n)) and e == donors[0].entry(n)]
-            send = held.enter_context(tracked_run(inner, [n for n in names if n not in shared], tags))
+            apart = [n for n in names if n not in shared]
+            send = held.enter_context(tracked_run(run.config, folder, job.console, apart, tags))
         run_stages(inner, left, finished=send)
     return folder
 
 
-def _is_left(run: ArmRun, overwrite: bool) -> bool:
+def is_left(run: ArmRun, overwrite: bool) -> bool:
     folder = open_run_dir(run.config, overwrite=overwrite, create=False)
     return any(step.state != "complete" for step in plan_steps(run.config, folder, _names(run)))
 
@@ -207,45 +176,3 @@ def _write(
     for name, text in {**files, "index.html": render(plan, summary, results, root.root.name, files)}.items():
         (folder / name).write_bytes(text.encode())
     return results, summary
-
-
-def _print_results(summary: Summary) -> None:
-    console = Console(width=None if Console().is_terminal else 160)
-    for group in summary.groups:
-        for title, (head, rows) in (
-            (group.title, rows_of(summary, group)),
-            ("arm minus its control: mean [95 % bootstrap interval]", comparisons_of(summary, group)),
-        ):
-            if not rows:
-                continue
-            table = Table(title=title, title_justify="left")
-            for n, name in enumerate(head):
-                table.add_column(name, justify="right" if n else "left")
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-
-
-def _print_plan(plan: Plan, overwrite: bool) -> None:
-    """The table of `--dry-run`: arms with what they change, cells with what is done."""
-    asked = plan.config.experiment
-    arms = Table(title=f"experiment {place_of(Location.of(plan.config.run_dir))}", title_justify="left")
-    for column in ("arm", "compared with", "changes"):
-        arms.add_column(column, overflow="fold")
-    for name in (BASELINE, *asked.arms):
-        text = "no fine-tuning" if name == BASELINE else changes_of(asked.arms[name])
-        arms.add_row(name, asked.control_of(name) or "", text)
-    console = Console(width=None if Console().is_terminal else 150)
-    console.print(arms)
-    cells = Table(title=f"{len(plan.runs):,} runs", title_justify="left")
-    for column in ("training images", "seed", "runs", "done"):
-        cells.add_column(column, justify="right")
-    for cell in plan.cells:
-        runs = plan.of(cell)
-        size = f"{plan.config.data.train if cell.train is None else cell.train:,}"
-        try:
-            done = str(sum(not _is_left(run, overwrite) for run in runs))
-        except LdsaugError as e:
-            done = str(e)
-        cells.add_row(size, str(cell.seed), str(len(runs)), done)
-    console.print(cells)

@@ -11,8 +11,8 @@ import pyarrow as pa
 from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.lds import HeldOut, score_points, validate_latents
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages._job import Job
 from ldsaug_ray.stages.encode import read_latents
+from ldsaug_ray.stages.job import Job
 
 LIMIT = 10_000  # enough for any quantile of interest; of more, those whose hashed keys come first
 

@@ -4,7 +4,14 @@ next to nothing, so that they start at once and stay small.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+POLL_SECONDS = 1.0
 
 
 def beside_driver(actor: type) -> Any:
@@ -54,3 +61,33 @@ class Board:
         """Lines that were left since the last time."""
         lines, self._lines = self._lines, []
         return lines
+
+
+class _Say:
+    """Leaves lines on a board, from any process."""
+
+    def __init__(self, board: Any):
+        self._board = board
+
+    def __call__(self, line: str) -> None:
+        self._board.say.remote(line)
+
+
+@contextmanager
+def lines(console: Console) -> Iterator[Callable[[str], None]]:
+    """As of `Engine.lines`."""
+    from contextlib import suppress
+
+    import ray
+
+    from ldsaug_ray.run.progress import repeated
+
+    board = beside_driver(Board)
+
+    def look() -> None:
+        with suppress(ray.exceptions.RayError):  # progress is a courtesy
+            for line in ray.get(board.take.remote(), timeout=10):
+                console.print(line, highlight=False, soft_wrap=True, style="dim")
+
+    with repeated(POLL_SECONDS, look):
+        yield _Say(board)

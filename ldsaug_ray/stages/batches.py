@@ -1,4 +1,4 @@
-"""What a training worker eats: one row a step, read ahead by Ray Data.
+"""What a rank of a training eats: one row a step, read ahead where the engine can.
 
 A row holds the step's training images and what A adds, so that both streams come through one pipeline and its cost is
 paid once for many steps. A row depends on (seed, rank, step) alone.
@@ -16,7 +16,7 @@ import pyarrow as pa
 from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images.stream import Columns, Stream, images_of, read_images
-from ldsaug_ray.stages._units import one_block_each
+from ldsaug_ray.engines.base import Rank
 
 _BLOCK_BYTES = 16_000_000
 _BLOCK_STEPS = 64
@@ -64,33 +64,19 @@ def step_batches(
     real: Parts,
     augmented: AugmentedParts | None,
     steps: range,
+    rank: Rank,
     *,
     seed: int,
-    rank: int,
-    world: int,
     shuffle_parts: int,
     resolution: int,
 ) -> Iterator[StepBatch]:
-    """This rank's batches of `steps`; Ray Data reads ahead."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
-    context.target_max_block_size = 2 * _BLOCK_BYTES
+    """This rank's batches of `steps`."""
     pictures = real.per_step + (augmented.per_step if augmented is not None and augmented.images else 0)
-    in_block = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // (max(1, pictures // world) * resolution**2 * 3)))
+    in_block = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // (max(1, pictures // rank.world) * resolution**2 * 3)))
     in_task = max(_BLOCK_STEPS, -(-len(steps) // _TASKS))
     tasks = [{"first": a, "last": min(a + in_task, steps.stop)} for a in range(steps.start, steps.stop, in_task)]
-    data = one_block_each(tasks).map_batches(
-        _ReadSteps,
-        fn_constructor_args=(root, real, augmented, seed, rank, world, shuffle_parts, in_block),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=0,  # must not wait for the CPUs that training holds
-        compute=ray.data.ActorPoolStrategy(size=1),
-    )
-    for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-        assert isinstance(block, pa.Table)
+    given = (root, real, augmented, seed, rank.number, rank.world, shuffle_parts, in_block)
+    for block in rank.stream(_ReadSteps, given, tasks):
         for step in range(len(block)):
             yield _unpacked(block.slice(step, 1), resolution)
 

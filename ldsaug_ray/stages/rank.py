@@ -1,6 +1,6 @@
-"""One rank of a training: restore, stream, step, checkpoint. Runs inside Ray Train's worker.
+"""One rank of a training: restore, stream, step, checkpoint, wherever the engine runs it.
 
-What a step computes is `vae.Trainer`'s; this file moves data, checkpoints and progress.
+What a step computes is `models.Trainer`'s; this file moves data, checkpoints and progress.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Optimisation, Uses, Vae
 from ldsaug_ray.domains.images.stream import read_images
-from ldsaug_ray.errors import DivergedError, InputError, LdsaugError
+from ldsaug_ray.engines.base import Rank
+from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
+from ldsaug_ray.errors import DivergedError, InputError
 from ldsaug_ray.models.training.curve import LossCurve, Means
-from ldsaug_ray.stages._batches import AugmentedParts, Parts, StepBatch, step_batches
-from ldsaug_ray.stages._job import keep_freed_memory, limit_threads
-from ldsaug_ray.stages._meters import Meters
-from ldsaug_ray.stages._session import quieten_data
+from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, step_batches
+from ldsaug_ray.stages.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from ldsaug_ray.models import Augmented, Autoencoder, Trainer
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 0.5
 HELD_OUT_IMAGES = 256
 WARM_STEPS = 20  # not counted in the rate: caches fill, kernels are chosen
-NOT_RESULTS = ("trainer.safetensors", "progress.json", "facts.json")  # files of a checkpoint that only serve resuming
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,10 @@ class Task:
     Attributes:
         stage: which training this is.
         root: the run directory.
-        storage: Ray Train's own folder, with the checkpoints.
         real: training images.
         augmented: A and how much of it; none: training images alone.
         held_out: parts with test images, for the curve.
         threads: of torch; 0: every core.
-        gpu: whether there is one for each rank.
-        monitor: a `Monitor` actor.
         initial: weights to start from, below the run directory; none: new ones.
         initial_discriminator: likewise.
         freeze: the part that is not trained.
@@ -60,7 +56,6 @@ class Task:
 
     stage: str
     root: Location
-    storage: Location
     settings: Optimisation
     vae: Vae
     resolution: int
@@ -69,8 +64,6 @@ class Task:
     augmented: AugmentedParts | None
     held_out: tuple[str, ...]
     threads: int
-    gpu: bool
-    monitor: Any
     initial: str | None = None
     initial_discriminator: str | None = None
     freeze: Literal["none", "encoder", "decoder"] = "none"
@@ -78,20 +71,9 @@ class Task:
     pause_at: int | None = None
 
 
-def work(config: dict[str, Task]) -> None:
-    """A rank's whole life. An error meant for the user ends all: trying again would only meet it again."""
-    import ray
-    import ray.train
-
-    task = config["task"]
-    if ray.get(task.monitor.failure.remote()) is not None:  # of another rank, in the attempt before
-        return
-    try:
-        _Rank(task).train()
-    except LdsaugError as e:
-        ray.get(task.monitor.fail.remote(type(e).__name__, str(e)))
-        if ray.train.get_context().get_world_size() > 1:
-            raise  # or the other ranks would wait for this one
+def work(task: Task, rank: Rank) -> None:
+    """A rank's whole life."""
+    _Training(task, rank).train()
 
 
 def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None) -> DivergedError:
@@ -104,35 +86,27 @@ def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None
     )
 
 
-class _Rank:
+class _Training:
     """The state of one rank."""
 
-    def __init__(self, task: Task):
-        import ray.train
-
-        context = ray.train.get_context()
-        self.task, self.settings = task, task.settings
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+    def __init__(self, task: Task, rank: Rank):
+        self.task, self.settings, self.rank = task, task.settings, rank
         limit_threads(task.threads or os.cpu_count() or 1)
         keep_freed_memory()
-        quieten_data(False)
         self.trainer = self._trainer()
         self.curve, self.since_checkpoint = LossCurve(), Means()
-        self.reported: dict[str, float] | None = None  # of the checkpoint that was restored
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                self.trainer.restore(folder)
-                self.curve = LossCurve(json.loads((Path(folder) / "progress.json").read_text()))
-                self.reported = json.loads((Path(folder) / "facts.json").read_text())["metrics"]
+        self.checkpoints = Checkpoints(task.root, task.stage)
+        last = self.checkpoints.last()
+        if last is not None:
+            with last.opened() as folder:
+                self.trainer.restore(str(folder))
+                self.curve = LossCurve(json.loads((folder / "progress.json").read_text()))
         self.resumed_from = self.trainer.step
         self.last_checkpoint = self.trainer.step or None
-        self.held_out = self._held_out() if self.rank == 0 else None
+        self.held_out = self._held_out() if rank.number == 0 else None
         self.clock = _Clock()
 
     def _trainer(self) -> Trainer:
-        import ray.train.torch
-
         from ldsaug_ray.models import Trainer, build_vae, load_discriminator, load_vae
 
         task, adversarial = self.task, self.settings.objective.adversarial
@@ -149,9 +123,9 @@ class _Rank:
             vae,
             self.settings,
             task.seed,
-            ray.train.torch.get_device() if task.gpu else "cpu",
-            rank=self.rank,
-            world=self.world,
+            self.rank.device,
+            rank=self.rank.number,
+            world=self.rank.world,
             discriminator=discriminator,
             freeze=task.freeze,
             uses=task.uses,
@@ -163,26 +137,24 @@ class _Rank:
         trainer, settings, task = self.trainer, self.settings, self.task
         last = settings.steps if task.pause_at is None else task.pause_at
         if trainer.step >= last:  # killed after the last checkpoint, before the manifest
-            self.checkpoint(self.reported)
             return
         batches = step_batches(
             task.root,
             task.real,
             task.augmented,
             range(trainer.step, last),
+            self.rank,
             seed=task.seed,
-            rank=self.rank,
-            world=self.world,
             shuffle_parts=settings.shuffle_parts,
             resolution=task.resolution,
         )
-        meters, counted, cpu, images = Meters(task.stage), time.monotonic(), time.process_time(), 0
+        counted, cpu, images = time.monotonic(), time.process_time(), 0
         told = -PROGRESS_SECONDS
         for batch in self.clock.timed(batches):
             try:
                 terms = trainer.train_step(batch.images, _augmented(batch))
             except DivergedError as e:
-                raise of_the_checkpoints(e, task.storage, self.last_checkpoint) from None
+                raise of_the_checkpoints(e, self.checkpoints.folder, self.last_checkpoint) from None
             step = trainer.step
             self.curve.add(terms)
             self.since_checkpoint.add(terms)
@@ -190,60 +162,52 @@ class _Rank:
                 self.curve.close_point(step)
             images += len(batch.images) + (0 if batch.augmented is None else len(batch.augmented["weight"]))
             now = time.monotonic()
-            if self.rank == 0 and now > told + PROGRESS_SECONDS:
+            if self.rank.number == 0 and now > told + PROGRESS_SECONDS:
                 told = now
-                task.monitor.set.remote(step, f"loss {terms['loss']:.4f}")
+                self.rank.tell(step, f"loss {terms['loss']:.4f}")
             if now > counted + PROGRESS_SECONDS or step == last:
                 spent = time.process_time()
-                meters.count(rows=images, seconds=now - counted, cpu_seconds=spent - cpu)
+                self.rank.count(rows=images, seconds=now - counted, cpu_seconds=spent - cpu)
                 counted, cpu, images = now, spent, 0
             if step % settings.checkpoint_every == 0 or step == last:
                 with self.clock.paused():
-                    self.checkpoint(None)
+                    self.checkpoint()
 
-    def checkpoint(self, metrics: dict[str, float] | None) -> None:
-        """Report to Ray Train; every rank calls it equally often, the first one's files count.
-
-        Args:
-            metrics: of a checkpoint that is reported again; none: means since the one before.
-        """
-        import ray.train
-
+    def checkpoint(self) -> None:
+        """Keep the state; every rank calls it equally often, the first one's files count."""
         from ldsaug_ray.models import save_discriminator, save_vae, weights_digest
 
         trainer, step = self.trainer, self.trainer.step
-        if metrics is None:
-            metrics = self.since_checkpoint.take()
-            if self.held_out is not None:
-                try:
-                    metrics["held_out_reconstruction"] = self._held_out_error()
-                except InputError as e:
-                    diverged = DivergedError(f"training diverged at step {step}: {e}; lower learning_rate")
-                    raise of_the_checkpoints(diverged, self.task.storage, self.last_checkpoint) from None
-                self.curve.note(step, {"held_out_reconstruction": metrics["held_out_reconstruction"]})
-        reported = {**metrics, "step": float(step)}
-        if self.settings.best_by is not None:
-            reported["score"] = metrics.get(self.settings.best_by, math.inf)  # the first rank's are those that count
+        metrics = self.since_checkpoint.take()
+        if self.held_out is not None:
+            try:
+                metrics["held_out_reconstruction"] = self._held_out_error()
+            except InputError as e:
+                diverged = DivergedError(f"training diverged at step {step}: {e}; lower learning_rate")
+                raise of_the_checkpoints(diverged, self.checkpoints.folder, self.last_checkpoint) from None
+            self.curve.note(step, {"held_out_reconstruction": metrics["held_out_reconstruction"]})
         self.last_checkpoint = step
-        if self.rank != 0:
-            ray.train.report(reported)
-            return
-        with tempfile.TemporaryDirectory() as name:
-            folder = Location.of(name)
-            trainer.save(name)
-            save_vae(folder / "vae.safetensors", trainer.averaged, {"step": step})
-            if trainer.discriminator is not None:
-                save_discriminator(folder / "discriminator.safetensors", trainer.discriminator)
-            (folder / "progress.json").write_json(self.curve.state())
-            (folder / "curve.json").write_json(self.curve.points)
+        if self.rank.number == 0:
             facts = {
                 "digest": weights_digest(trainer.averaged),
                 "steps": step,
                 "resumed_from_step": self.resumed_from,
                 **self.clock.facts(self.settings.batch_size),
             }
-            (folder / "facts.json").write_json({"facts": facts, "metrics": metrics})
-            ray.train.report(reported, checkpoint=ray.train.Checkpoint.from_directory(name))
+            record = {"facts": facts, "metrics": metrics}
+            if self.settings.best_by is not None:
+                record["score"] = metrics.get(self.settings.best_by, math.inf)
+            with tempfile.TemporaryDirectory(prefix="ldsaug-") as name:
+                folder = Location.of(name)
+                trainer.save(name)
+                save_vae(folder / "vae.safetensors", trainer.averaged, {"step": step})
+                if trainer.discriminator is not None:
+                    save_discriminator(folder / "discriminator.safetensors", trainer.discriminator)
+                (folder / "progress.json").write_json(self.curve.state())
+                (folder / "curve.json").write_json(self.curve.points)
+                self.checkpoints.save(step, Path(name), record)
+            self.checkpoints.prune(self.settings.num_to_keep, scored=self.settings.best_by is not None)
+        self.rank.meet()
 
     def _held_out(self) -> np.ndarray | None:
         found: list[np.ndarray] = []

@@ -17,12 +17,12 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stream import images_of
 from ldsaug_ray.metrics import Kind, corrupt
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
-from ldsaug_ray.stages._features import ImageSet
-from ldsaug_ray.stages._job import Job, pool_for
-from ldsaug_ray.stages._outcome import Outcome
-from ldsaug_ray.stages._units import run_units
 from ldsaug_ray.stages.encode import ReadPart
+from ldsaug_ray.stages.features import ImageSet
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 from ldsaug_ray.stages.runner import ensure
+from ldsaug_ray.stages.units import run_units
 
 AS_IS: Final = "as is"  # beside metrics.KINDS: not damaged at all
 Damage = Kind | Literal["as is"]
@@ -56,7 +56,7 @@ def latents_of(
 def _compute(
     job: Job, images: ImageSet, kinds: Sequence[Damage], weights: Location, done: Mapping[int, UnitResult]
 ) -> Outcome:
-    pool = pool_for(job, job.config.encode.workers, "encode", limit=len(images.parts))
+    pool = job.pool(job.config.encode.workers, "encode", limit=len(images.parts))
     rows = [n for _, n in images.parts]
     results = run_units(
         job,

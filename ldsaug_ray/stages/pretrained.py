@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ldsaug_ray.run.directory import Counts
-from ldsaug_ray.stages._job import Job
-from ldsaug_ray.stages._outcome import Outcome
 from ldsaug_ray.stages.encode import image_parts
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.outcome import Outcome
 
 
 def take_pretrained(job: Job) -> Outcome:

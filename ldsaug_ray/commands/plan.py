@@ -1,0 +1,147 @@
+"""What `--dry-run` prints: stages, rows, resources, what would be skipped, and what would end a run at once."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.errors import LdsaugError
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.pipeline import COMMANDS, STAGES
+from ldsaug_ray.stages.runner import plan_steps
+
+
+def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
+    """The plan of `--dry-run`: stages, rows where known, resources, what is skipped.
+
+    Raises:
+        InputError: the source is there, but these settings cannot be run on it.
+    """
+    images: tuple[int, int] | None = None
+    wrong: LdsaugError | None = None
+    steps = plan_steps(config, run, names)
+    if any(s.stage == "prepare" and s.fingerprint is not None and s.state != "complete" for s in steps):
+        try:
+            images = _planned_images(config)
+        except LdsaugError as e:
+            wrong = e
+    table = Table(title=f"plan for {run.root.shown}", title_justify="left")
+    for column in ("stage", "what", "rows", "workers ask for", "state"):
+        table.add_column(column, overflow="fold")
+    for step in steps:
+        state = {"complete": "skip", "continue": "continue", "run": "run", "waiting": "run"}[step.state]
+        table.add_row(
+            step.stage,
+            STAGES[step.stage].does,
+            _known_rows(config, run, step.stage, images),
+            _asked(config, step.stage),
+            f"{state}: {step.why}",
+        )
+    Console(width=None if Console().is_terminal else 150).print(table)
+    n = _training_latents(config, run, images)
+    if n and any(s.stage == "score" and s.state != "complete" for s in steps):
+        from ldsaug_ray.lds import candidates
+        from ldsaug_ray.stages.index import choice
+
+        candidates(n, config.score.alphas, 0, 1, config.seed, config.score.block_shape)  # too few latents for blocks?
+        d = _latent_dim(config, run)
+        if d is None:
+            print("score: what it will take is known after train, which tells the latents' dimension")
+        else:
+            print(f"score: {choice(config, n, d).sentence}")
+    if wrong is not None:
+        raise wrong
+
+
+def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> None:
+    """The plan of `ldsaug sample --dry-run`."""
+    table = Table(title=f"plan for {out.root.shown}", title_justify="left")
+    for column in ("command", "what", "rows", "workers ask for", "state"):
+        table.add_column(column, overflow="fold")
+    what = f"{COMMANDS['sample'].does}: {model}, prior {config.sample.prior}, as {config.sample.format}"
+    table.add_row(
+        "sample",
+        what,
+        f"{config.sample.n:,} images",
+        _asked(config, "sample"),
+        {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state],
+    )
+    Console(width=None if Console().is_terminal else 150).print(table)
+
+
+def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | None) -> int | None:
+    """How many there will be, where that can be known."""
+    prepared = run.entry("prepare")
+    if prepared is not None:
+        return int(prepared["train_images"])
+    if isinstance(config.data.train, int):
+        return config.data.train
+    return images[1] - config.data.test if images and isinstance(config.data.test, int) else None
+
+
+def _latent_dim(config: Config, run: RunDir) -> int | None:
+    """The latents' dimension, where it can be known: a pretrained encoder tells it when it is taken."""
+    taken = run.entry("train") or {}
+    return config.vae.latent_dim or taken.get("latent_dim")
+
+
+def _planned_images(config: Config) -> tuple[int, int]:
+    """Images that the source lists, and those of the two splits."""
+    from ldsaug_ray.domains.images import load_attributes, open_source, plan
+
+    work = plan(open_source(config.data), config.data, config.seed, load_attributes(config.data))
+    return work.n_listed, work.n_train + work.n_test
+
+
+def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int] | None) -> str:
+    entry = run.entry(stage)
+    if entry is not None:
+        return f"{entry['rows_in']:,} {STAGES[stage].unit}"
+    data, score = config.data, config.score
+    if stage == "prepare":
+        return f"{images[0]:,} images" if images else "not known yet"
+    if stage in ("train", "finetune"):
+        section = config.train if stage == "train" else config.finetune
+        if not section.steps:
+            return "nothing to train"
+        return f"{section.steps:,} steps × {section.batch_size}"
+    if stage == "encode":
+        prepared = run.entry("prepare")
+        if prepared is not None:
+            return f"{prepared['rows_out']:,} images"
+        if images:
+            return f"{images[1]:,} images"
+        counted = isinstance(data.train, int) and isinstance(data.test, int)
+        return f"{data.train + data.test:,} images" if counted else "not known yet"
+    if stage == "evaluate":
+        return f"{config.evaluate.n * len(config.evaluate.models):,} drawn images"
+    if stage in ("score", "select"):
+        return f"{score.n_candidates:,} candidates"
+    if stage == "decode":
+        return _expected_selection(config)
+    return "1 page"
+
+
+def _expected_selection(config: Config) -> str:
+    select, n = config.select, config.score.n_candidates
+    if select.which == "none":
+        return "none"
+    limits = [max(1, int(select.top_fraction * n + 0.5))] if select.top_fraction is not None else []
+    limits += [min(n, select.top_count)] if select.top_count is not None else []
+    if not limits:
+        return "as many as pass"
+    bounded = select.tau is not None or select.typical is not None
+    return f"{'at most ' if bounded else 'about ' if select.stratify else ''}{min(limits):,} images"
+
+
+def _asked(config: Config, stage: str) -> str:
+    section = config.data if stage == "prepare" else getattr(config, stage)
+    workers = getattr(section, "workers", None)
+    if not isinstance(workers, Workers):
+        return "the driver alone"
+    gpus = "1 GPU where there is one" if workers.gpus == "auto" else f"{workers.gpus:g} GPU" if workers.gpus else ""
+    memory = f"{workers.memory_gb:g} GB" if workers.memory_gb else ""
+    each = ", ".join(x for x in (f"{workers.cpus:g} CPU", gpus, memory) if x)
+    count = "as many as fit" if workers.count == "auto" else f"{workers.count}"
+    return f"{count} × ({each})"

@@ -1,0 +1,69 @@
+"""`ldsaug run` and each stage: open the run directory, enter the engine, run the stages, keep MLflow honest, sum up."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext
+
+from ldsaug_ray.commands.plan import print_plan
+from ldsaug_ray.commands.summary import print_measures, print_summary
+from ldsaug_ray.config import Config
+from ldsaug_ray.engines import engine_of
+from ldsaug_ray.errors import LdsaugError
+from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.run.progress import make_console
+from ldsaug_ray.run.tracked import nothing, tracked_run
+from ldsaug_ray.run.tracking import view_command
+from ldsaug_ray.stages.checks import require_faiss, try_extractor
+from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.runner import plan_steps, run_stages
+
+_ON_THE_DRIVER = {"select", "report"}  # need no engine
+
+
+def stages_of(command: str, config: Config) -> list[str]:
+    """Stages that a command runs. `train` reads the images first; it is the first stage that needs them."""
+    if command == "run":
+        return [name for name in STAGES if name != "evaluate" or config.evaluate.extractor is not None]
+    return ["prepare", "train"] if command == "train" else [command]
+
+
+def run_command(
+    config: Config, command: str, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False
+) -> int:
+    """Run a stage or all of them; prints a summary table to standard output. Returns the exit code.
+
+    Raises:
+        LdsaugError: the message says what to do.
+    """
+    require_faiss()
+    names = stages_of(command, config)
+    if dry_run:
+        run = open_run_dir(config, overwrite=overwrite, create=False)
+        print_plan(config, run, names)
+        if "evaluate" in names:
+            try:
+                try_extractor(config, run)
+            except LdsaugError as e:  # as a source that cannot be seen from here: the plan stands
+                print(f"evaluate: as things are here, a run would end at once: {e}")
+        return 0
+    if "evaluate" in names:
+        try_extractor(config, open_run_dir(config, overwrite=overwrite, create=False))
+    engine, console = engine_of(config, verbose=verbose), make_console()
+    engine.check_place("run_dir", config.run_dir)
+    with ExitStack() as held:
+        run = open_run_dir(config, overwrite=overwrite, held=held)
+        job = Job(config, run, console, engine, alone=True)
+        tracked = config.tracking.enabled and command == "run"
+        send = held.enter_context(tracked_run(config, run, console, names)) if tracked else nothing
+        alone = set(names) <= _ON_THE_DRIVER or all(s.state == "complete" for s in plan_steps(config, run, names))
+        with nullcontext() if alone else engine:
+            happened = run_stages(job, names, finished=send)
+    print_summary(run, names, happened)
+    if "evaluate" in names:
+        print_measures(run.require("evaluate"))
+    if "report" in names:
+        print(f"report  {(run.folder('report') / 'index.html').shown}")
+    if tracked:
+        print(f"MLflow  {view_command()}")
+    return 0

@@ -1,0 +1,84 @@
+"""What a command prints at its end: rows in and out of each stage, what was kept and why, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.pipeline import COMMANDS
+
+
+def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
+    """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
+    table = Table(title=f"run {run.root.shown}", title_justify="left")
+    table.add_column("stage")
+    for column in ("in", "kept", "dropped", "quarantined", "seconds", "rate"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    words = {"complete": "already complete", "continue": "continued", "run": "", "waiting": ""}
+    for name in names:
+        entry = run.require(name)
+        counts = [f"{entry[k]:,}" for k in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")]
+        rate = entry["rows_per_second"]
+        speed = f"{rate:,.0f} {COMMANDS[name].unit}/s" if rate and name != "report" else ""
+        table.add_row(name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")])
+    Console(soft_wrap=False, width=None if Console().is_terminal else 110).print(table)
+    selected = run.entry("select")
+    if selected and "select" in names:
+        print(_selection(selected))
+    decoded = run.entry("decode")
+    if decoded and "decode" in names and "sharpest" in decoded:
+        print(
+            f"kept {decoded['rows_out']:,} of {decoded['rows_in']:,} decoded images, the sharpest: variance of the "
+            f"Laplacian ≥ {decoded['least_sharpness']:.4g}"
+        )
+
+
+def print_measures(entry: Mapping[str, Any]) -> None:
+    """A row a set: what `evaluate` found, from the manifest or from `metrics.json`."""
+    from ldsaug_ray.metrics import MEASURES
+
+    sets, extractor = entry["sets"], entry["extractor"]
+    table = Table(
+        title=f"against {sets['test']['n']:,} test images; features: {extractor['name']}, {extractor['dimension']:,} "
+        f"dimensions; k = {entry['k']}",
+        title_justify="left",
+    )
+    table.add_column("images")
+    table.add_column("n", justify="right")
+    for title in MEASURES.values():
+        table.add_column(title, justify="right")
+    for name, numbers in sets.items():
+        values = [numbers.get(measure, {}).get("value") for measure in MEASURES]
+        table.add_row(name, f"{numbers['n']:,}", *("" if v is None else f"{v:.3g}" for v in values))
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(table)
+    found = entry.get("detection", ())
+    if not found:
+        return
+    groups = list(dict.fromkeys(x["group"] for x in found))
+    table = Table(title="AUROC of log LDS: test images against", title_justify="left")
+    for title in ("σ / mean norm", "norm from", *groups):
+        table.add_column(title, justify="right")
+    for scale, centred in dict.fromkeys((x["scale"], x["centred"]) for x in found):
+        values = [x["auroc"]["value"] for x in found if (x["scale"], x["centred"]) == (scale, centred)]
+        table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{v:.3f}" for v in values))
+    console.print(table)
+
+
+def _selection(entry: Mapping[str, Any]) -> str:
+    """What `select` kept, and why."""
+    kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
+    if entry["which"] == "none":
+        return f"{kept}: select.which is none, so that there is no A"
+    if entry["which"] == "random":
+        rules = " and ".join(entry["rules"])
+        return f"{kept}, drawn at random: as many as {rules} keep{'' if len(entry['rules']) > 1 else 's'}, no threshold"
+    return (
+        f"{kept}: LDS ≥ {entry['threshold_tau']:.4g} (log {entry['threshold_log_lds']:.3f}, by "
+        f"{entry['binding_rule']}); the paper's tau is {entry['paper_tau']}"
+    )

@@ -1,0 +1,152 @@
+"""The engine that does everything in the calling process, one thing after another: no Ray, no other process, no copy.
+
+For a debugger, a test, a notebook, a machine where Ray does not start. Results are those of any other engine; a worker
+computes with the threads that it would have elsewhere (`workers.cpus`), since these can change a last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from ldsaug_ray.config import Workers
+from ldsaug_ray.engines.base import Engine, MarkedWorker, Training, Trials, UnitWork
+from ldsaug_ray.engines.resources import Node, Pool, pool_of
+from ldsaug_ray.engines.threads import limited_threads
+from ldsaug_ray.errors import ConfigError
+from ldsaug_ray.run.directory import UnitResult
+
+
+class InlineEngine(Engine):
+    """Work in this process."""
+
+    def __enter__(self) -> InlineEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def check_place(self, name: str, uri: str) -> None:
+        """This process sees all that it writes."""
+
+    def nodes(self) -> list[Node]:
+        """This machine."""
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return [{"CPU": float(cpus), "GPU": float(_gpus()), "memory": memory, "object_store_memory": memory / 2}]
+
+    def pool(self, workers: Workers, stage: str, console: Console, *, limit: int | None = None) -> Pool:
+        """One worker, whatever number is asked for."""
+        return pool_of(workers.model_copy(update={"count": 1}), stage, self.nodes())
+
+    def share(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    def answers(self, work: UnitWork) -> Generator[tuple[UnitResult, float]]:
+        """One unit after another."""
+        worker = MarkedWorker(work.make(*work.args), work.places, work.stage, _uncounted)
+        with limited_threads(work.pool.threads):
+            for unit, table in work.tables.items():
+                yield worker(unit, table if work.read is None else work.read(table))
+
+    def each(self, function: Callable[..., Any], shared: Any, items: Sequence[Any]) -> Iterable[Any]:
+        """One after another."""
+        return map(partial(function, shared), items)
+
+    def hold(
+        self, make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], pool: Pool, threads: int
+    ) -> AbstractContextManager[_Held]:
+        """They are here."""
+        return nullcontext(_Held([make(*given) for given in arguments]))
+
+    def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
+        """One rank, here.
+
+        Raises:
+            ConfigError: more are asked for.
+        """
+        if training.world > 1:
+            raise ConfigError(
+                f"{training.stage}.workers.count = {training.world}: engine: inline trains with one worker, whose "
+                "result differs in last bits from that of several; set it to 1 or auto, or engine: ray"
+            )
+        with limited_threads(training.pool.threads):  # the rank sets its own; afterwards they are as they were
+            training.work(_Rank("cuda" if training.pool.gpus else "cpu", shown))
+
+    def trials(self, trials: Trials) -> None:
+        """One after another; what a trial raises is told of it, and the others go on."""
+        points = trials.points
+        make = trials.make(*trials.args)
+        for name in map(str, count()):
+            if (asked := points.next(name)) is None:
+                return
+            steps = make(asked)
+            try:
+                goes_on = True
+                while goes_on:
+                    found = steps.step()
+                    goes_on = points.told(name, found) and not found["over"]
+            except Exception as e:
+                if self.verbose:
+                    raise
+                points.end(name, crashed=f"{type(e).__name__}: {e}")
+            else:
+                points.end(name)
+            finally:
+                steps.close()
+
+    @contextmanager
+    def lines(self, console: Console) -> Iterator[Callable[[str], None]]:
+        """Printed at once."""
+        yield partial(console.print, highlight=False, soft_wrap=True, style="dim")
+
+
+class _Held:
+    def __init__(self, objects: Sequence[Any]):
+        self._objects = objects
+
+    def ask(self, method: str, *arguments: Any) -> list[Any]:
+        """One after another."""
+        return [getattr(held, method)(*arguments) for held in self._objects]
+
+
+class _Rank:
+    """The only rank."""
+
+    number, world = 0, 1
+
+    def __init__(self, device: str, tell: Callable[[int, str], None]):
+        self.device, self.tell = device, tell
+        self.count = _uncounted
+
+    def meet(self) -> None:
+        """There is nobody to wait for."""
+
+    def stream(
+        self,
+        make: Callable[..., Callable[[pa.Table], Iterator[pa.Table]]],
+        arguments: Sequence[Any],
+        tasks: Sequence[Mapping[str, int]],
+    ) -> Iterator[pa.Table]:
+        """Made when they are taken."""
+        work = make(*arguments)
+        for task in tasks:
+            yield from work(pa.Table.from_pylist([dict(task)]))
+
+
+def _uncounted(**_: float) -> None:
+    """Monitoring is a cluster's."""
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

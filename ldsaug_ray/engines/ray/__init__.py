@@ -1,0 +1,158 @@
+"""The engine on a Ray cluster, or on a local Ray. The only room that imports Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ldsaug_ray.common.storage import folder_is_temporary
+from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.engines.base import Engine, Training, Trials, UnitWork
+from ldsaug_ray.engines.resources import Node, Pool, gpus_each, least, pool_of
+from ldsaug_ray.errors import InputError, ResourceError
+from ldsaug_ray.run.directory import UnitResult
+
+_ASK_SECONDS = 30.0  # nodes are asked for again then: of another kind, if the first to come had GPUs
+
+
+class RayEngine(Engine):
+    """Work on Ray. In a process of Ray's own (a trial's) it is used as it comes, without being entered."""
+
+    def __init__(self, config: Config, verbose: bool = False):
+        super().__init__(config, verbose)
+        self._session: ExitStack | None = None
+
+    def __enter__(self) -> RayEngine:
+        from ldsaug_ray.engines.ray.session import ray_session
+
+        with ExitStack() as session:
+            session.enter_context(ray_session(self.config, verbose=self.verbose))
+            self._session = session.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}  # which is this process's
+
+    def check_place(self, name: str, uri: str) -> None:
+        """Every process of Ray must see it.
+
+        Raises:
+            InputError: it is in one process's memory, or in a folder that goes with a job.
+        """
+        if uri.startswith("memory:"):
+            raise InputError(f"{name} {uri}: memory:// is seen by one process alone, and Ray has several")
+        if folder_is_temporary() and "://" not in uri and not Path(uri).expanduser().is_absolute():
+            raise InputError(
+                f"{name} {uri}: a job's working folder goes with the job; give a whole path on storage that every "
+                "node reaches, or a URI such as s3://bucket/run"
+            )
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are alive."""
+        import ray
+
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def pool(self, workers: Workers, stage: str, console: Console, *, limit: int | None = None) -> Pool:
+        """Workers of a stage, once the cluster has what is asked for: an autoscaler is told, and waited for.
+
+        Raises:
+            ResourceError: a local Ray has not what is asked for, or a cluster has it not after `ray.wait_minutes`.
+            InputError: a node that came sees no run directory.
+        """
+        minutes = self.config.ray.wait_minutes if "RAY_ADDRESS" in os.environ else 0
+        until = time.monotonic() + 60 * minutes
+        waited, most = False, 0
+        while True:
+            nodes = self.nodes()
+            if len(nodes) > most:  # they come: the limit is on waiting for the next
+                most, until = len(nodes), time.monotonic() + 60 * minutes
+            try:
+                pool = pool_of(workers, stage, nodes, limit=limit)
+            except ResourceError as e:
+                if not minutes:
+                    raise
+                if time.monotonic() > until:
+                    raise ResourceError(f"{e} (waited {minutes:g} minutes for more nodes: ray.wait_minutes)") from None
+                if not waited:
+                    text = f"{e}; waiting for nodes, {minutes:g} minutes at most (ray.wait_minutes)"
+                    console.print(text, highlight=False)
+                waited = True
+                self._ask_for(workers, limit, min(_ASK_SECONDS, until - time.monotonic()))
+                continue
+            if waited:
+                from ldsaug_ray.engines.ray.session import check_nodes
+
+                check_nodes(self.config)
+            return pool
+
+    def _ask_for(self, workers: Workers, limit: int | None, seconds: float) -> None:
+        """Let the cluster reserve what the workers will need: its autoscaler then starts nodes, and forgets it if we
+        die."""
+        from ray.util.placement_group import placement_group, remove_placement_group
+
+        one = {"CPU": workers.cpus}
+        if gpus := gpus_each(workers, self.nodes()):
+            one["GPU"] = gpus
+        if workers.memory_gb is not None:
+            one["memory"] = int(workers.memory_gb * 1e9)
+        group = placement_group([one] * least(workers, limit))
+        try:
+            group.wait(max(1.0, seconds))
+        finally:
+            remove_placement_group(group)  # from here on the workers themselves ask
+
+    def share(self, value: Any) -> Any:
+        """An object of Ray's store, which workers of a node read without a copy."""
+        import ray
+
+        return ray.put(value)
+
+    def answers(self, work: UnitWork) -> Generator[tuple[UnitResult, float]]:
+        """Units by a pool of actors, through Ray Data."""
+        from ldsaug_ray.engines.ray.units import answers
+
+        return answers(work)
+
+    def each(self, function: Callable[..., Any], shared: Any, items: Sequence[Any]) -> Iterable[Any]:
+        """Tasks of one CPU each."""
+        from ldsaug_ray.engines.ray.held import each
+
+        return each(function, shared, items)
+
+    def hold(
+        self, make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], pool: Pool, threads: int
+    ) -> AbstractContextManager[Any]:
+        """An actor for each; one that dies with its node is started again on another."""
+        from ldsaug_ray.engines.ray.held import held
+
+        return held(make, arguments, pool, threads)
+
+    def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
+        """By Ray Train."""
+        from ldsaug_ray.engines.ray.training import train
+
+        train(training, shown)
+
+    def trials(self, trials: Trials) -> None:
+        """By Ray Tune."""
+        from ldsaug_ray.engines.ray.trials import run_trials
+
+        run_trials(trials, self.verbose)
+
+    def lines(self, console: Console) -> AbstractContextManager[Callable[[str], None]]:
+        """By an actor beside the driver."""
+        from ldsaug_ray.engines.ray.beside import lines
+
+        return lines(console)

@@ -1,0 +1,138 @@
+"""A training on Ray Train: ranks in workers that start again when one of them dies, batches read ahead by Ray Data."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+from ldsaug_ray.engines.base import Training
+from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
+from ldsaug_ray.engines.ray.meters import Meters
+from ldsaug_ray.engines.ray.session import quieten_data
+from ldsaug_ray.engines.ray.units import one_block_each
+from ldsaug_ray.errors import LdsaugError, error_named
+from ldsaug_ray.run.progress import repeated
+
+LOOK_SECONDS = 0.5
+BLOCK_BYTES = 32_000_000  # of what is read ahead at a time
+
+
+def train(training: Training, shown: Callable[[int, str], None]) -> None:
+    """As of `Engine.train`."""
+    from ray.train.torch import TorchTrainer
+
+    pool, storage = training.pool, training.storage
+    monitor: Any = beside_driver(Monitor)
+    folder = storage / f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own; nothing in it serves resuming
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"training": training, "monitor": monitor},
+        scaling_config=ScalingConfig(
+            num_workers=training.world,
+            use_gpu=pool.gpus > 0,
+            resources_per_worker={
+                "CPU": pool.cpus,
+                **({"GPU": pool.gpus} if pool.gpus else {}),
+                **({"memory": pool.memory} if pool.memory else {}),
+            },
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=storage.path,
+            storage_filesystem=None if storage.is_local else storage.fs,
+            failure_config=FailureConfig(max_failures=training.max_failures),
+        ),
+    )
+    try:
+        with _watch(monitor, shown):
+            try:
+                trainer.fit()
+            except Exception:
+                if (failure := ray.get(monitor.failure.remote())) is not None:
+                    raise error_named(*failure) from None
+                raise
+        if (failure := ray.get(monitor.failure.remote())) is not None:
+            raise error_named(*failure)
+    finally:
+        folder.delete()
+
+
+def _work(config: dict[str, Any]) -> None:
+    """A rank's whole life. An error meant for the user ends all: trying again would only meet it again."""
+    training, monitor = config["training"], config["monitor"]
+    if ray.get(monitor.failure.remote()) is not None:  # of another rank, in the attempt before
+        return
+    quieten_data(False)
+    rank = _Rank(training, monitor)
+    try:
+        training.work(rank)
+    except LdsaugError as e:
+        ray.get(monitor.fail.remote(type(e).__name__, str(e)))
+        if rank.world > 1:
+            raise  # or the other ranks would wait for this one
+
+
+class _Rank:
+    """As of `base.Rank`."""
+
+    def __init__(self, training: Training, monitor: Any):
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.number, self.world = context.get_world_rank(), context.get_world_size()
+        self.device = str(ray.train.torch.get_device()) if training.pool.gpus else "cpu"
+        self.count = Meters(training.stage).count
+        self._monitor = monitor
+
+    def tell(self, step: int, note: str) -> None:
+        """Left with the monitor, which the driver looks at."""
+        self._monitor.set.remote(step, note)
+
+    def meet(self) -> None:
+        """Ray Train's report is a barrier."""
+        ray.train.report({})
+
+    def stream(
+        self,
+        make: Callable[..., Callable[[pa.Table], Iterator[pa.Table]]],
+        arguments: Sequence[Any],
+        tasks: Sequence[Mapping[str, int]],
+    ) -> Iterator[pa.Table]:
+        """Read ahead by an actor of Ray Data's."""
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
+        context.target_max_block_size = BLOCK_BYTES
+        data = one_block_each(tasks).map_batches(
+            make,
+            fn_constructor_args=tuple(arguments),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0,  # must not wait for the CPUs that training holds
+            compute=ray.data.ActorPoolStrategy(size=1),
+        )
+        for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+            assert isinstance(block, pa.Table)
+            yield block
+
+
+@contextmanager
+def _watch(monitor: Any, shown: Callable[[int, str], None]) -> Iterator[None]:
+    def look() -> None:
+        try:
+            state = ray.get(monitor.get.remote(), timeout=10)
+        except ray.exceptions.RayError:
+            return  # progress is a courtesy: training goes on without it
+        if state is not None:
+            shown(*state)
+
+    with repeated(LOOK_SECONDS, look):
+        yield

@@ -1,0 +1,76 @@
+"""What there is to work with, and what of it a stage gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ldsaug_ray.config import Workers
+from ldsaug_ray.errors import ResourceError
+
+Node = Mapping[str, float]  # CPU, GPU, memory and object_store_memory of a machine; what it has not may be left out
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers of a stage, resolved against what there is."""
+
+    count: int
+    cpus: float
+    gpus: float
+    memory: int | None  # bytes
+
+    @property
+    def threads(self) -> int:
+        """Threads of one worker: what it reserves, rounded up."""
+        return max(1, math.ceil(self.cpus))
+
+    def text(self) -> str:
+        """For the plan."""
+        gpus = f", {self.gpus:g} GPU" if self.gpus else ""
+        memory = f", {self.memory / 1e9:g} GB" if self.memory else ""
+        return f"{self.count} × ({self.cpus:g} CPU{gpus}{memory})"
+
+
+def pool_of(workers: Workers, stage: str, nodes: Sequence[Node], *, limit: int | None = None) -> Pool:
+    """Resolve `auto` and check that the nodes can hold the workers.
+
+    Args:
+        workers: the stage's settings.
+        stage: its name, for messages.
+        nodes: what each has.
+        limit: no more workers than units of work.
+
+    Raises:
+        ResourceError: no node has what one worker needs, or all together not what the asked number needs.
+    """
+    gpus = gpus_each(workers, nodes)
+    memory = None if workers.memory_gb is None else int(workers.memory_gb * 1e9)
+    each = {"CPU": workers.cpus, "GPU": gpus, "memory": memory or 0}
+    most = sum(math.floor(min(n.get(r, 0.0) / x for r, x in each.items() if x) + 1e-9) for n in nodes)
+    need = least(workers, limit)
+    if most < need:
+        asked = Pool(need, workers.cpus, gpus, memory).text()
+        has = {name: sum(n.get(name, 0.0) for n in nodes) for name in each}
+        on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+        raise ResourceError(
+            f"{stage}.workers asks for {asked}, but the cluster has {has['CPU']:g} CPUs, {has['GPU']:g} GPUs and "
+            f"{has['memory'] / 1e9:.1f} GB{on}; lower {stage}.workers or add nodes"
+            + (f" (count={most} fits)" if most else "")
+        )
+    count = most if workers.count == "auto" else need
+    return Pool(max(1, count if limit is None else min(count, limit)), workers.cpus, gpus, memory)
+
+
+def gpus_each(workers: Workers, nodes: Sequence[Node]) -> float:
+    """GPUs of one worker: with auto one, where any node has any."""
+    if workers.gpus == "auto":
+        return 1.0 if any(n.get("GPU") for n in nodes) else 0.0
+    return float(workers.gpus)
+
+
+def least(workers: Workers, limit: int | None) -> int:
+    """Workers that there must be."""
+    need = 1 if workers.count == "auto" else int(workers.count)
+    return need if limit is None else max(1, min(need, limit))
