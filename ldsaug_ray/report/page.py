@@ -71,6 +71,7 @@ def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:
     """
     stages = tuple(replace(s, seconds=None, rate=None, resumed="") for s in data.stages)
     config = {**data.config, "run_dir": "", "ray": {}, "tracking": {}}
+    config.pop("engine", None)
     for name, section in config.items():
         if isinstance(section, dict) and "workers" in section:
             config[name] = {k: v for k, v in section.items() if k != "workers"}
