@@ -1,6 +1,6 @@
 """Settings of a run: a file a section, the tree, and the reading of YAML files and `key=value` overrides."""
 
-from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section
+from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section, counted, how, since
 from ldsaug_ray.config.cluster import Ray
 from ldsaug_ray.config.data import Data, SplitSize
 from ldsaug_ray.config.decode import Decode
@@ -19,7 +19,7 @@ from ldsaug_ray.config.train import Optimisation, Train
 from ldsaug_ray.config.tree import Config
 from ldsaug_ray.config.tune import Asha, Measure, Range, Tune
 from ldsaug_ray.config.vae import Vae
-from ldsaug_ray.config.workers import CpuWorkers, ScoreWorkers, Workers
+from ldsaug_ray.config.workers import CpuWorkers, Ranks, ScoreWorkers, Workers
 
 __all__ = [
     "LARGEST_PART",
@@ -44,6 +44,7 @@ __all__ = [
     "Perceptual",
     "Positive",
     "Range",
+    "Ranks",
     "Ray",
     "Report",
     "Sample",
@@ -59,6 +60,9 @@ __all__ = [
     "Uses",
     "Vae",
     "Workers",
+    "counted",
     "describe",
+    "how",
     "load_config",
+    "since",
 ]

@@ -7,12 +7,36 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Auto = Literal["auto"]
-
-
 Positive = Annotated[int, Field(ge=1)]
-
-
 Interpolation = Literal["linear", "slerp"]
+
+
+def how(default: Any = ..., **of_field: Any) -> Any:
+    """A field that says how or where work is done, and changes no result: fingerprints leave it out."""
+    return Field(default, json_schema_extra={"counts": "never"}, **of_field)
+
+
+def since(default: Any, **of_field: Any) -> Any:
+    """A field that counts since a later version: fingerprints leave its default out, which keeps those of before."""
+    return Field(default, json_schema_extra={"counts": "changed"}, **of_field)
+
+
+def counted(section: Section, *, later: bool = True) -> dict[str, Any]:
+    """What of a section changes a result, as plain JSON values; sections with nothing of the kind are left out.
+
+    later: with the fields of `since`; else as the versions before counted.
+    """
+    found: dict[str, Any] = {}
+    for name, value in section.model_dump(mode="json").items():
+        field, own = type(section).model_fields[name], getattr(section, name)
+        extra = field.json_schema_extra
+        counts = extra.get("counts") if isinstance(extra, dict) else "always"
+        if counts == "never" or (counts == "changed" and (own == field.default or not later)):
+            continue
+        inner = counted(own, later=later) if isinstance(own, Section) else value
+        if inner != {} or not isinstance(own, Section):
+            found[name] = inner
+    return found
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.config.base import Positive, Section, how
 from ldsaug_ray.config.workers import CpuWorkers
 
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
@@ -40,7 +40,7 @@ class Data(Section):
     upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
     train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
-    max_quarantined_fraction: float = Field(0.05, ge=0, le=1, description="stop when more of the images are unusable")
+    max_quarantined_fraction: float = how(0.05, ge=0, le=1, description="stop when more of the images are unusable")
     max_pixels: Positive = Field(
         64_000_000, description="an image with more pixels is a decompression bomb: quarantined"
     )

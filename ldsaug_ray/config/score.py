@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section
+from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section, how
 from ldsaug_ray.config.workers import ScoreWorkers
 
 LARGEST_PART = 4_194_304  # candidates of one stored part: about 1 GB while it is written
@@ -104,16 +104,16 @@ class Score(Section):
     shard_latents: Positive = Field(
         262_144, description="training latents summed over at a time; sums of shards are merged in order"
     )
-    placement: Literal["auto", "replicated", "sharded"] = Field(
+    placement: Literal["auto", "replicated", "sharded"] = how(
         "auto",
         description="replicated: each node has all latents, in its object store; sharded: each shard lives in one "
         "actor; auto: sharded where the latents exceed latents_gb. The scores are the same",
     )
-    latents_gb: float | Auto = Field(
+    latents_gb: float | Auto = how(
         "auto", description="latents a node may hold, GB; auto: half of the smallest node's object store"
     )
-    tile_rows: Positive = Field(32_768, description="parents held at once: bounds the memory of an actor")
-    tile_latents: Positive = Field(1024, description="training latents held at once: bounds the memory of an actor")
+    tile_rows: Positive = how(32_768, description="parents held at once: bounds the memory of an actor")
+    tile_latents: Positive = how(1024, description="training latents held at once: bounds the memory of an actor")
     workers: ScoreWorkers = ScoreWorkers()
 
     @field_validator("alphas")

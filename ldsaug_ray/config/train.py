@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.config.base import Positive, Section, how, since
 from ldsaug_ray.config.objective import Objective
-from ldsaug_ray.config.workers import Workers
+from ldsaug_ray.config.workers import Ranks
 
 
 class Optimisation(Section):
@@ -28,21 +28,21 @@ class Optimisation(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of activations; auto: bfloat16 on GPUs that have it, else float32. Weights are float32"
     )
-    compile: bool = Field(False, description="torch.compile the encoder and decoder (minutes at the start)")
+    compile: bool = since(False, description="torch.compile the encoder and decoder (minutes at the start)")
     gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
     horizontal_flip: bool = Field(True, description="mirror half of the training images")
     objective: Objective = Objective()
-    checkpoint_every: Positive = Field(1000, description="steps between checkpoints: what a crash can cost at most")
-    num_to_keep: Positive = Field(2, description="checkpoints kept while training")
+    checkpoint_every: Positive = how(1000, description="steps between checkpoints: what a crash can cost at most")
+    num_to_keep: Positive = how(2, description="checkpoints kept while training")
     best_by: Literal["loss", "reconstruction", "perceptual", "held_out_reconstruction"] | None = Field(
         None,
         description="give the checkpoint where this term, in the mean since the one before, is smallest; "
         "held_out_reconstruction: the averaged weights' pixel loss on test images; none: the last checkpoint",
     )
-    log_every: Positive = Field(50, description="steps between points of the loss curve")
-    max_failures: int = Field(3, ge=0, description="worker or node losses to survive before giving up")
+    log_every: Positive = how(50, description="steps between points of the loss curve")
+    max_failures: int = how(3, ge=0, description="worker or node losses to survive before giving up")
     shuffle_parts: Positive = Field(4, description="stored parts mixed in memory at a time when shuffling")
-    workers: Workers = Workers()
+    workers: Ranks = Ranks()
 
     @field_validator("adam_betas")
     @classmethod

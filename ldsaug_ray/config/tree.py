@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ldsaug_ray.config.base import Section
+from ldsaug_ray.config.base import Section, how
 from ldsaug_ray.config.cluster import Ray
 from ldsaug_ray.config.data import Data
 from ldsaug_ray.config.decode import Decode
@@ -31,16 +31,16 @@ from ldsaug_ray.config.vae import Vae
 class Config(Section):
     """One run, whole."""
 
-    run_dir: str = Field(
+    run_dir: str = how(
         min_length=1, description="where everything is written: a local path or any URI pyarrow or fsspec opens"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of split, candidates, weights, batches")
-    engine: Literal["ray", "inline"] = Field(
+    engine: Literal["ray", "inline"] = how(
         "ray",
         description="where work is done: ray, on the cluster of RAY_ADDRESS or a local Ray; inline, in this process, "
         "one thing after another. The results are the same",
     )
-    ray: Ray = Ray()
+    ray: Ray = how(Ray())
     data: Data
     vae: Vae = Vae()
     train: Train = Train()
@@ -51,10 +51,10 @@ class Config(Section):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
-    sample: Sample = Sample()
-    tracking: Tracking = Tracking()
-    experiment: Experiment = Experiment()
-    tune: Tune = Tune()
+    sample: Sample = how(Sample())
+    tracking: Tracking = how(Tracking())
+    experiment: Experiment = how(Experiment())
+    tune: Tune = how(Tune())
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.config.base import Positive, Section, how
 
 
 class Range(Section):
@@ -121,7 +121,7 @@ class Tune(Section):
     concurrent: Positive | Literal["auto"] = Field(
         "auto", description="trials at once; auto: as many as fine-tunings fit in the cluster, one GPU each"
     )
-    max_failures: int = Field(1, ge=0, description="a trial that crashes is tried again this often")
+    max_failures: int = how(1, ge=0, description="a trial that crashes is tried again this often")
     register_as: str | None = Field(
         None,
         description="name in MLflow's model registry under which the best trial's VAE is registered; none: it is not",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from ldsaug_ray.config.base import Auto, Positive, Section
+from ldsaug_ray.config.base import Auto, Positive, Section, how, since
 
 
 class Workers(Section):
     """What one stage asks of Ray. The defaults fit a laptop and a GPU node."""
 
-    count: Positive | Auto = Field("auto", description="actors; auto: one per GPU share, or per CPU share without GPUs")
-    cpus: float = Field(1.0, gt=0, description="CPUs reserved per actor; also its thread count, rounded up")
-    gpus: float | Auto = Field(
-        "auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any"
-    )
-    memory_gb: float | None = Field(None, gt=0, description="memory reserved per actor, GB; none: not reserved")
+    count: Positive | Auto = how("auto", description="actors; auto: one per GPU share, or per CPU share without GPUs")
+    cpus: float = how(1.0, gt=0, description="CPUs reserved per actor; also its thread count, rounded up")
+    gpus: float | Auto = how("auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any")
+    memory_gb: float | None = how(None, gt=0, description="memory reserved per actor, GB; none: not reserved")
 
     @field_validator("gpus")
     @classmethod
@@ -28,10 +26,16 @@ class Workers(Section):
 class CpuWorkers(Workers):
     """Workers of a stage that computes on CPUs alone."""
 
-    gpus: float | Auto = Field(0.0, description="GPUs per actor; this stage has no use for one")
+    gpus: float | Auto = how(0.0, description="GPUs per actor; this stage has no use for one")
+
+
+class Ranks(Workers):
+    """Workers of a training. Their number changes last bits: gradients are summed in another order."""
+
+    count: Positive | Auto = since("auto", description="ranks; auto: one per GPU that can share the batch, else one")
 
 
 class ScoreWorkers(Workers):
     """Workers of the density engine, which uses a GPU when told to."""
 
-    gpus: float = Field(0.0, description="GPUs per actor; with any the density is computed there, by Triton")
+    gpus: float = how(0.0, description="GPUs per actor; with any the density is computed there, by Triton")

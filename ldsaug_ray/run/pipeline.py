@@ -12,23 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldsaug_ray.common.digest import fingerprint
-from ldsaug_ray.config import Config
+from ldsaug_ray.config import Config, counted
 
 FORMAT = 1  # raised when a stage's files change meaning, so that old run directories are recomputed
-
-_HOW_NOT_WHAT = {
-    "workers",
-    "max_failures",
-    "checkpoint_every",
-    "num_to_keep",
-    "log_every",
-    "compile",
-    "tile_rows",
-    "tile_latents",
-    "placement",
-    "latents_gb",
-    "max_quarantined_fraction",
-}
 
 
 @dataclass(frozen=True)
@@ -39,19 +25,22 @@ class Stage:
     does: str
     needs: tuple[str, ...]
     writes: tuple[str, ...]  # folders of the run directory, deleted when the stage is recomputed
-    settings: Callable[[Config], Mapping[str, Any]]
+    sections: tuple[str, ...]  # of the settings, which change the result but for fields marked otherwise
     unit: str = "rows"
     uses: tuple[str, ...] = ()  # read where they are complete, not needed
+    also: Callable[[Config], Mapping[str, Any]] = lambda config: {}  # of other sections
 
-    def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "") -> str:
+    def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "", *, later: bool = True) -> str:
         """Identity of the stage's result.
 
         Args:
             config: the whole tree.
             digests: content digest of every stage in `needs`, and of those in `uses` that are complete.
             inputs: identity of anything outside the run directory (the image source).
+            later: with settings that count since a later version than the first; else as it was before.
         """
-        settings = _strip(dict(self.settings(config)))
+        tree = counted(config, later=later)
+        settings = {**{name: tree[name] for name in self.sections}, **self.also(config)}
         return fingerprint(
             [FORMAT, self.name, settings, {n: digests[n] for n in (*self.needs, *self.uses) if n in digests}, inputs]
         )
@@ -59,29 +48,15 @@ class Stage:
 
 def identity(config: Config) -> str:
     """Identity of what a whole run gives: settings that only change how, or where it is written, do not count."""
-    how = ("run_dir", "engine", "ray", "sample", "tracking", "experiment", "tune")
-    tree = {k: v for k, v in config.dump().items() if k not in how}
-    return fingerprint([FORMAT, _strip(tree)])
-
-
-def _strip(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {k: _strip(v) for k, v in tree.items() if k not in _HOW_NOT_WHAT}
-    return tree
-
-
-def _pick(*names: str) -> Callable[[Config], Mapping[str, Any]]:
-    return lambda config: {n: v for n, v in config.dump().items() if n in names}
+    return fingerprint([FORMAT, counted(config)])
 
 
 def _select_settings(config: Config) -> Mapping[str, Any]:
-    drawn = {"seed": config.seed} if config.select.which == "random" else {}
-    return {**_pick("select")(config), **drawn}
+    return {"seed": config.seed} if config.select.which == "random" else {}
 
 
 def _decode_settings(config: Config) -> Mapping[str, Any]:
-    sharpest = {"which": config.select.which} if config.select.which == "lds+sharpness" else {}
-    return {**_pick("decode")(config), **sharpest}
+    return {"which": config.select.which} if config.select.which == "lds+sharpness" else {}
 
 
 def _sample_settings(config: Config) -> Mapping[str, Any]:
@@ -95,7 +70,7 @@ def _sample_settings(config: Config) -> Mapping[str, Any]:
 def _evaluate_settings(config: Config) -> Mapping[str, Any]:
     drawn = {name: value for name, value in _sample_settings(config)["sample"].items() if name not in ("n", "format")}
     seeds = [config.seed, config.sample.seed, config.sample.with_augmented]
-    return {**_pick("evaluate")(config), "sample": drawn, "seeds": seeds}
+    return {"sample": drawn, "seeds": seeds}
 
 
 STAGES: dict[str, Stage] = {
@@ -106,16 +81,16 @@ STAGES: dict[str, Stage] = {
             "read, check, crop and resize the images; split them into train and test",
             (),
             ("images", "quarantine/prepare"),
-            _pick("data", "seed"),
+            ("data", "seed"),
             "images",
         ),
-        Stage("train", "train the VAE", ("prepare",), ("train",), _pick("vae", "train", "seed"), "images"),
+        Stage("train", "train the VAE", ("prepare",), ("train",), ("vae", "train", "seed"), "images"),
         Stage(
             "encode",
             "images to latents (posterior means)",
             ("prepare", "train"),
             ("latents", "quarantine/encode"),
-            _pick("encode"),
+            ("encode",),
             "images",
         ),
         Stage(
@@ -123,24 +98,33 @@ STAGES: dict[str, Stage] = {
             "Latent Density Score of every candidate",
             ("encode",),
             ("scores", "held_out"),
-            _pick("score", "seed"),
+            ("score", "seed"),
             "candidates",
         ),
-        Stage("select", "keep the dense candidates", ("score",), ("selected",), _select_settings, "candidates"),
+        Stage(
+            "select",
+            "keep the dense candidates",
+            ("score",),
+            ("selected",),
+            ("select",),
+            "candidates",
+            also=_select_settings,
+        ),
         Stage(
             "decode",
             "selected latents to images",
             ("train", "encode", "select"),
             ("augmented", "decoded"),
-            _decode_settings,
+            ("decode",),
             "images",
+            also=_decode_settings,
         ),
         Stage(
             "finetune",
             "train further on train + A",
             ("prepare", "train", "decode"),
             ("finetune",),
-            _pick("finetune", "seed"),
+            ("finetune", "seed"),
             "images",
         ),
         Stage(
@@ -148,16 +132,17 @@ STAGES: dict[str, Stage] = {
             "FID, density, coverage, copies, balance of generated images",
             ("prepare", "train"),
             ("evaluate",),
-            _evaluate_settings,
+            ("evaluate",),
             "images",
             ("encode", "decode", "finetune"),
+            _evaluate_settings,
         ),
         Stage(
             "report",
             "the page that shows what was selected",
             ("prepare", "train", "encode", "score", "select", "decode"),
             ("report",),
-            _pick("report"),
+            ("report",),
             "pages",
             ("finetune", "evaluate"),
         ),
@@ -166,9 +151,9 @@ STAGES: dict[str, Stage] = {
 
 
 # No stage of a run: it writes to a folder of its own, and its settings say which stages it reads
-SAMPLE = Stage("sample", "draw images from a model", (), ("images",), _sample_settings, "images")
+SAMPLE = Stage("sample", "draw images from a model", (), ("images",), (), "images", also=_sample_settings)
 # What `evaluate` keeps of each set of images, below `features/`
-FEATURES = Stage("features", "features of stored images", (), ("parts",), lambda config: {}, "images")
+FEATURES = Stage("features", "features of stored images", (), ("parts",), (), "images")
 COMMANDS = {**STAGES, "sample": SAMPLE}
 KEPT = {**COMMANDS, "features": FEATURES}  # what may stand in a manifest
 

@@ -19,6 +19,7 @@ from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome
 
+SAME = "same settings and input"
 State = Literal["complete", "continue", "run", "waiting"]
 StageFunction = Callable[[Job, Mapping[int, UnitResult]], Outcome]
 
@@ -70,8 +71,13 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
             continue
         fingerprint = stage.fingerprint(config, digests, stamp)
         gone = 0 if entry is None else entry.get("files", 0) - run.file_count(name)
+        why = SAME
+        if entry is not None and entry["fingerprint"] == stage.fingerprint(config, digests, stamp, later=False):
+            if entry["fingerprint"] != fingerprint:
+                why = "made by a version for which workers.count and compile did not count; taken as it is"
+            fingerprint = entry["fingerprint"]
         if entry is not None and entry["fingerprint"] == fingerprint and gone <= 0:
-            steps.append(Step(name, "complete", "same settings and input", fingerprint))
+            steps.append(Step(name, "complete", why, fingerprint))
             continue
         stale.add(name)
         if gone > 0:
@@ -125,7 +131,8 @@ def run_stages(
             raise StorageError(step.why)  # not InputError, which a search takes for settings that cannot work
         happened[name] = step.state
         if step.state == "complete":
-            job.console.print(f"{name:<9} already complete", highlight=False)
+            remark = "" if step.why == SAME else f", {step.why}"
+            job.console.print(f"{name:<9} already complete{remark}", highlight=False)
         else:
             if step.state == "run" and step.why != "not done yet":
                 job.console.print(f"{name:<9} done again: {step.why}", highlight=False)

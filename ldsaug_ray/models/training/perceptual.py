@@ -12,8 +12,8 @@ import re
 import torch
 from torch import Tensor, nn
 
-from ldsaug_ray.common.storage import Location
 from ldsaug_ray import config
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.torchscript import load_torchscript
 
