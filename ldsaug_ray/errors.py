@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class LdsaugError(Exception):
     """Base of every error this project raises on purpose; the command line prints its text without a traceback."""
@@ -10,8 +12,20 @@ class LdsaugError(Exception):
         return (_rebuild, (type(self), str(self)))
 
 
-class ConfigError(LdsaugError):
+class ImpossibleError(LdsaugError):
+    """Settings that cannot work, here or on these data. A search or an experiment tells it, and goes on with others."""
+
+
+class ConfigError(ImpossibleError):
     """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class NothingSelectedError(ImpossibleError):
+    """The selection rules keep no candidate; the message lists thresholds that would."""
+
+
+class DivergedError(ImpossibleError):
+    """A loss, a gradient or what a model gives is not finite; weights are those from before the step."""
 
 
 class UsageError(LdsaugError):
@@ -19,23 +33,25 @@ class UsageError(LdsaugError):
 
 
 class InputError(LdsaugError):
-    """The user's data (images, attribute file, latents, checkpoint) cannot be used."""
+    """The user's data (images, attribute file, latents, weights) cannot be used."""
+
+
+class MissingStageError(LdsaugError):
+    """A stage that is read is not complete, or was made with other settings."""
 
 
 class StorageError(LdsaugError):
     """The run directory cannot be read or written, or what a stage reads from elsewhere cannot be looked at."""
 
 
-class NothingSelectedError(LdsaugError):
-    """The selection rules keep no candidate; the message lists thresholds that would."""
-
-
 class ResourceError(LdsaugError):
-    """The cluster lacks what a stage asks for."""
+    """There is not what a stage asks for: CPUs, GPUs, memory, a cluster, a package."""
 
 
-class DivergedError(LdsaugError):
-    """A loss or gradient is not finite; the weights are those from before the step."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory, or this process's, was too small."""
+    torch = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def error_named(kind: str, message: str) -> LdsaugError:

@@ -8,7 +8,7 @@ from ldsaug_ray.commands.summary import print_measures
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
-from ldsaug_ray.run.directory import open_run_dir, sole_driver
+from ldsaug_ray.run.opening import open_run_dir, sole_driver
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.checks import require_faiss
 from ldsaug_ray.stages.evaluate import label_array, prepared, real_images, told

@@ -9,7 +9,7 @@ from ldsaug_ray.commands.summary import print_summary
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.run.directory import open_run_dir, open_sample_dir
+from ldsaug_ray.run.opening import open_run_dir, open_sample_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.checks import require_faiss
 from ldsaug_ray.stages.job import Job

@@ -17,7 +17,8 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.report.gather import read_quarantine
-from ldsaug_ray.run.directory import RunDir, driver_at_work
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.opening import driver_at_work
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials

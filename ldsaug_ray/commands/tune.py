@@ -11,7 +11,8 @@ from rich.table import Table
 
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.search.log import SearchLog

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,11 +19,24 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.engines.resources import Node, Pool
+from ldsaug_ray.errors import ResourceError, is_out_of_memory
 from ldsaug_ray.run.directory import UnitResult, mark
 
 Worker = Callable[[int, pa.Table], UnitResult]
 Places = Callable[[int], tuple[Location, int]]  # unit -> the run directory that it belongs to, and its number there
 Count = Callable[..., None]  # rows, seconds, cpu_seconds: so much more was done
+
+
+@contextmanager
+def clear_memory_errors(stage: str) -> Iterator[None]:
+    """Turn a lack of memory in the block into words. Other settings may mend it, but it is none of the data's."""
+    try:
+        yield
+    except Exception as e:
+        if not is_out_of_memory(e):
+            raise
+        why = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise ResourceError(f"{stage}: out of memory ({why}); lower {stage}.batch_size, or its tiles or parts") from e
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,8 @@ class MarkedWorker:
     def __call__(self, unit: int, table: pa.Table) -> tuple[UnitResult, float]:
         """Do a unit; gives its result and the seconds it took."""
         started, cpu = time.monotonic(), time.process_time()
-        result = self._worker(unit, table)
+        with clear_memory_errors(self._stage):
+            result = self._worker(unit, table)
         spent = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
         result = replace(result, extra={**result.extra, **{k: round(v, 4) for k, v in spent.items()}})
         self._count(rows=result.counts.rows_in, **spent)

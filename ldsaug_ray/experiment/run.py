@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from ldsaug_ray.errors import DivergedError, InputError, NothingSelectedError
+from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.experiment import (
     ArmRun,
     Cell,
@@ -26,7 +26,8 @@ from ldsaug_ray.experiment import (
 from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.summary import Summary
-from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracked import nothing, tracked_run
 from ldsaug_ray.run.tracking import Tracker, allowed_name, first_line
@@ -36,8 +37,6 @@ from ldsaug_ray.stages.runner import plan_steps, run_stages
 
 _OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
 _OF_ARM = tuple(name for name in STAGES if name != "report")
-# an arm that meets one of these is told of, and the others go on
-_OF_ONE_ARM = (NothingSelectedError, InputError, DivergedError)
 
 
 def run_experiment(job: Job, plan: Plan, *, overwrite: bool = False) -> tuple[list[Result], Summary, list[Failure]]:
@@ -73,7 +72,7 @@ def _run_cell(job: Job, plan: Plan, cell: Cell, parent: _Parent | None, overwrit
     for run in plan.of(cell):
         try:
             donors.append(_run_arm(job, run, donors, parent, overwrite))
-        except _OF_ONE_ARM as e:
+        except ImpossibleError as e:  # the other arms go on
             failures.append(Failure(run.arm, cell, str(e)))
             job.console.print(f"{run.arm} {cell.name} comes to no result: {e}", style="red", highlight=False)
             if run.arm == BASELINE:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import DivergedError, InputError
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.stylegan2.model import to_uint8
 
@@ -20,7 +20,8 @@ def posterior_means(vae: Autoencoder, images: np.ndarray, batch_size: int) -> np
     float32 digits can differ.
 
     Raises:
-        InputError: another dtype, shape or resolution, or a latent that is not finite.
+        InputError: another dtype, shape or resolution.
+        DivergedError: a latent is not finite.
     """
     side = vae.resolution
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
@@ -31,7 +32,9 @@ def posterior_means(vae: Autoencoder, images: np.ndarray, batch_size: int) -> np
             out[rows] = vae.encode(torch.tensor(images[rows], device=device))[0].cpu().numpy()
     if not np.isfinite(out).all():
         bad = np.flatnonzero(~np.isfinite(out).all(1))
-        raise InputError(f"{len(bad)} of {len(out)} latents are not finite (first: row {bad[0]}); the VAE has diverged")
+        raise DivergedError(
+            f"{len(bad)} of {len(out)} latents are not finite (first: row {bad[0]}); the VAE has diverged"
+        )
     return out
 
 
@@ -39,7 +42,8 @@ def decode_images(vae: Autoencoder, z: np.ndarray, batch_size: int) -> np.ndarra
     """Decode with constant noise: float32[N, d] -> uint8[N, R, R, 3]; batches as in `posterior_means`.
 
     Raises:
-        InputError: another dtype or shape, a latent that is not finite, or a picture that is not.
+        InputError: another dtype or shape, or a latent that is not finite.
+        DivergedError: a picture is not finite.
     """
     d, side = vae.latent_dim, vae.resolution
     if z.dtype != np.float32 or z.ndim != 2 or z.shape[1] != d:
@@ -51,7 +55,7 @@ def decode_images(vae: Autoencoder, z: np.ndarray, batch_size: int) -> np.ndarra
         for rows in _batches(len(z), batch_size):
             x = vae.decode(torch.tensor(z[rows], device=device), "const")
             if not torch.isfinite(x).all():  # a cast of NaN to uint8 would pass as a black pixel
-                raise InputError(
+                raise DivergedError(
                     f"the VAE decodes latents {rows.start} to {rows.stop - 1} to values that are not finite"
                 )
             out[rows] = to_uint8(x).cpu().numpy()

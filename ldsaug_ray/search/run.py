@@ -22,7 +22,8 @@ from ldsaug_ray.engines.base import Trials
 from ldsaug_ray.engines.resources import pool_of
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.report._latents import read_latents as read_training_latents
-from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.objectives import measures_in
 from ldsaug_ray.search.page import render

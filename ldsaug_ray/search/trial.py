@@ -19,9 +19,10 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Engine
-from ldsaug_ray.errors import ConfigError, DivergedError, InputError, NothingSelectedError, StorageError
+from ldsaug_ray.errors import ImpossibleError, InputError, StorageError
 from ldsaug_ray.lds import Candidates, candidates
-from ldsaug_ray.run.directory import Counts, RunDir, open_run_dir
+from ldsaug_ray.run.directory import Counts, RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.proxies import Real
@@ -34,8 +35,6 @@ from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.stages.select import among, choose
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
-# a trial that meets one of these has settings that cannot work; the search goes on
-_OF_ITS_SETTINGS = (NothingSelectedError, InputError, DivergedError, ConfigError)
 _COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
 KEPT_BYTES, ROW_BYTES = 160 * 2**20, 40  # of the scores that an actor keeps in memory, and of one
 PLANNED = 2**20  # candidates planned at a time
@@ -112,7 +111,7 @@ class Evaluations:
         measures: Measures = {}
         try:
             step, measures, over = next(self._work)
-        except _OF_ITS_SETTINGS as e:
+        except ImpossibleError as e:
             failed = str(e)
         with suppress(InputError):  # a measure without a value: the others are kept, for other objectives
             value = objective_values(self._shared.search.config.tune.objectives, measures)[0]
@@ -135,7 +134,7 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
     """(step, measures, whether these are the last) of each evaluation of a trial.
 
     Raises:
-        ConfigError, InputError, NothingSelectedError, DivergedError: its settings cannot work.
+        ImpossibleError: its settings cannot work.
     """
     search = shared.search
     config = search.trial_config(point)

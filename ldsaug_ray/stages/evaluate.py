@@ -18,7 +18,7 @@ from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images import require_attribute
 from ldsaug_ray.domains.images.stamp import source_stamp
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.metrics import (
     Extractor,
     Nearest,
@@ -53,14 +53,15 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
     Raises:
         ConfigError: no extractor is set, or it is unknown, or needs a package that is not installed.
-        InputError: its weights are missing or damaged, it cannot take these images, an attribute has no labels of both
-            kinds, or there are too few images to measure.
+        InputError: its weights are missing or damaged, it cannot take these images, or an attribute has no labels of
+            both kinds.
+        ImpossibleError: there are too few images to measure.
     """
     config = job.config
     extractor = opened(config)
     real = {split: real_images(job, split) for split in ("test", "train")}
     if len(real["test"]) <= config.evaluate.k:
-        raise InputError(
+        raise ImpossibleError(
             f"evaluate.k = {config.evaluate.k} neighbours need more than the {len(real['test'])} test images; raise "
             "data.test or lower evaluate.k"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.config import Finetune
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.lds import log_mean_weight
 from ldsaug_ray.run.directory import UnitResult
 from ldsaug_ray.stages.batches import AugmentedParts, Parts
@@ -27,7 +27,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """Continue from `train/vae.safetensors` on the train split and `augmented/`.
 
     Raises:
-        InputError: `finetune.mixing` asks for less than one image of A a step, or for A where none was kept.
+        ImpossibleError: `finetune.mixing` asks for less than one image of A a step, or for A where none was kept.
     """
     settings = job.config.finetune
     real = Parts(tuple(image_parts(job, "train")), settings.batch_size)
@@ -41,7 +41,7 @@ def run_to(job: Job, step: int) -> Checkpoint:
     """Fine-tune, or go on, to a step before the last, as if the stage were interrupted there; gives the checkpoint.
 
     Raises:
-        InputError, DivergedError, ResourceError, StorageError: as `run`.
+        ImpossibleError, DivergedError, ResourceError, StorageError: as `run`.
     """
     settings = job.config.finetune
     real = Parts(tuple(image_parts(job, "train")), settings.batch_size)
@@ -75,12 +75,12 @@ def _augmented(job: Job, real: Parts) -> AugmentedParts | None:
     rows = sum(r for _, r in files)
     used = uses.pixels or uses.adversarial or uses.cycle
     if settings.mixing and used and not rows:
-        raise InputError(f"finetune.mixing = {settings.mixing:g}, but no candidate was kept; leave it out")
+        raise ImpossibleError(f"finetune.mixing = {settings.mixing:g}, but no candidate was kept; leave it out")
     if not rows or not used or settings.mixing == 0:
         return None
     per_step = round(settings.batch_size * (rows / real.rows if settings.mixing is None else settings.mixing))
     if per_step == 0:
-        raise InputError(_too_few(settings, rows, real.rows))
+        raise ImpossibleError(_too_few(settings, rows, real.rows))
     return AugmentedParts(
         tuple(files),
         per_step,

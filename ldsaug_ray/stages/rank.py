@@ -21,9 +21,9 @@ import numpy as np
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Optimisation, Uses, Vae
 from ldsaug_ray.domains.images.stream import read_images
-from ldsaug_ray.engines.base import Rank
+from ldsaug_ray.engines.base import Rank, clear_memory_errors
 from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
-from ldsaug_ray.errors import DivergedError, InputError
+from ldsaug_ray.errors import DivergedError
 from ldsaug_ray.models.training.curve import LossCurve, Means
 from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, step_batches
 from ldsaug_ray.stages.checkpoints import Checkpoints
@@ -73,7 +73,8 @@ class Task:
 
 def work(task: Task, rank: Rank) -> None:
     """A rank's whole life."""
-    _Training(task, rank).train()
+    with clear_memory_errors(task.stage):
+        _Training(task, rank).train()
 
 
 def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None) -> DivergedError:
@@ -182,7 +183,7 @@ class _Training:
         if self.held_out is not None:
             try:
                 metrics["held_out_reconstruction"] = self._held_out_error()
-            except InputError as e:
+            except DivergedError as e:
                 diverged = DivergedError(f"training diverged at step {step}: {e}; lower learning_rate")
                 raise of_the_checkpoints(diverged, self.checkpoints.folder, self.last_checkpoint) from None
             self.curve.note(step, {"held_out_reconstruction": metrics["held_out_reconstruction"]})

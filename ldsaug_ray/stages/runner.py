@@ -13,7 +13,7 @@ from typing import Literal
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stamp import source_stamp
-from ldsaug_ray.errors import InputError, LdsaugError, StorageError
+from ldsaug_ray.errors import LdsaugError, MissingStageError, StorageError
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages.job import Job
@@ -128,7 +128,7 @@ def run_stages(
     for name in names:
         (step,) = plan_steps(job.config, job.run, [name])
         if step.fingerprint is None:  # nothing is missing any more: it is the source
-            raise StorageError(step.why)  # not InputError, which a search takes for settings that cannot work
+            raise StorageError(step.why)
         happened[name] = step.state
         if step.state == "complete":
             remark = "" if step.why == SAME else f", {step.why}"
@@ -174,7 +174,7 @@ def _check_current(job: Job, names: Sequence[str]) -> None:
     """What the first of `names` reads must belong to these settings.
 
     Raises:
-        InputError: a stage before them is not complete, or was made with other settings.
+        MissingStageError: a stage before them is not complete, or was made with other settings.
     """
     before = {need for name in names for need in STAGES[name].needs} - set(names)
     require_current(job.config, job.run, before, apart_from=names)
@@ -184,7 +184,7 @@ def require_current(config: Config, run: RunDir, stages: Collection[str], *, apa
     """These stages and all before them must be complete, with these settings; but for those that run now.
 
     Raises:
-        InputError: one is not complete, or was made with other settings.
+        MissingStageError: one is not complete, or was made with other settings.
     """
     before = set(stages)
     for need in sorted(before, key=list(STAGES).index, reverse=True):
@@ -195,7 +195,7 @@ def require_current(config: Config, run: RunDir, stages: Collection[str], *, apa
     for step in plan_steps(config, run, [s for s in STAGES if s in before]):
         run.require(step.stage)
         if step.state != "complete":
-            raise InputError(
+            raise MissingStageError(
                 f"{run.root.uri}: stage {step.stage} is out of date ({step.why}); run `ldsaug {step.stage}` or "
                 "`ldsaug run` with these settings first"
             )

@@ -26,7 +26,8 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
 from ldsaug_ray.models.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, sole_driver
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.opening import sole_driver
 from ldsaug_ray.run.pipeline import SAMPLE, STAGES
 from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
 from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents

@@ -13,7 +13,7 @@ from typing import Any
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.resources import Pool
-from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.errors import ImpossibleError, StorageError
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.stages.batches import AugmentedParts, Parts
@@ -46,13 +46,13 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
     """Whether these images, this cluster and the perceptual network allow the training.
 
     Raises:
-        InputError: fewer images than one batch, a batch that the workers cannot share equally, or a network that cannot
-            be used.
+        ImpossibleError: fewer images than one batch, or a batch that the workers cannot share equally.
+        InputError: a perceptual network that cannot be used.
         ResourceError: the cluster lacks what stage.workers asks for.
     """
     rows = sum(n for _, n in image_parts(job, "train"))
     if settings.batch_size > rows:
-        raise InputError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
+        raise ImpossibleError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
     _workers(job, settings, stage)
     if settings.objective.perceptual.network is not None:
         from ldsaug_ray.models.training.perceptual import load_perceptual
@@ -168,7 +168,7 @@ def _world(settings: Optimisation, pool: Pool, stage: str) -> int:
     """How many workers train: what was asked, or as many GPUs as share the batch equally."""
     if settings.workers.count != "auto":
         if settings.batch_size % pool.count:
-            raise InputError(
+            raise ImpossibleError(
                 f"{stage}.batch_size = {settings.batch_size} cannot be shared by {pool.count} workers equally"
             )
         return pool.count

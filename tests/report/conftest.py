@@ -21,7 +21,8 @@ from ldsaug_ray.domains.images import image_array, load_attributes, open_source,
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.lds.shards import Frame
 from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_digest
-from ldsaug_ray.run.directory import Counts, mark, open_run_dir, total
+from ldsaug_ray.run.directory import Counts, mark, total
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages.held_out import score_held_out
 from ldsaug_ray.stages.job import Job

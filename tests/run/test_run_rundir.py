@@ -18,7 +18,8 @@ from ldsaug_ray.common.digest import digest_text
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark, open_run_dir, total
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark, total
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import FORMAT, STAGES
 
 FIXED = settings(deadline=None, derandomize=True, database=None)

@@ -15,7 +15,8 @@ from mlflow_server import Server
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.models import build_vae, decode_images, save_vae
-from ldsaug_ray.run.directory import Counts, RunDir, open_run_dir
+from ldsaug_ray.run.directory import Counts, RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import Tracker
 
 

@@ -12,7 +12,7 @@ from mlflow_server import Server
 
 from ldsaug_ray.commands.compare import compare_command, find_runs
 from ldsaug_ray.errors import InputError, StorageError, UsageError
-from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import Trial, read_trials

@@ -15,7 +15,7 @@ from test_evaluate import script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import load_config
-from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.stages.runner import plan_steps
 

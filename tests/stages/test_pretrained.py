@@ -21,7 +21,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.models import load_vae
-from ldsaug_ray.run.directory import open_run_dir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracking import Tracker
 from ldsaug_ray.commands.run import run_command

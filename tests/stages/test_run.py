@@ -22,7 +22,8 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
 from ldsaug_ray.lds import score_points
 from ldsaug_ray.models import DivergedError
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, open_run_dir
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import select
 from ldsaug_ray.stages import _units

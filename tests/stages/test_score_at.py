@@ -9,7 +9,8 @@ from stages_helpers import digests, merge
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.commands.run import run_command

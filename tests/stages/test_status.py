@@ -10,7 +10,8 @@ from stages_helpers import merge
 from ldsaug_ray.cli import main
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir, open_run_dir, sole_driver
+from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
+from ldsaug_ray.run.opening import open_run_dir, sole_driver
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.search.trials import Trial
 

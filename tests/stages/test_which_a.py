@@ -17,7 +17,8 @@ from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.report import gather, render
-from ldsaug_ray.run.directory import RunDir, open_run_dir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection.threshold import conformal_band
 from ldsaug_ray.commands.run import run_command
 
