@@ -25,12 +25,12 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import image_table
+from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.models import build_vae, save_vae
 from ldsaug_ray.run.directory import RunDir, UnitResult
-from ldsaug_ray.stages.job import Job, Pool
-from ldsaug_ray.engines.ray.session import ray_session
-from ldsaug_ray.stages.units import run_units
 from ldsaug_ray.stages.encode import EncodeWorker, ReadPart
+from ldsaug_ray.stages.job import Job, Pool
+from ldsaug_ray.stages.units import run_units
 
 
 def write_parts(root: Location, images: int, rows: int, resolution: int) -> list[str]:

@@ -20,11 +20,11 @@ from rich.console import Console
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.stages import score
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.stages.encode import vectors
+from ldsaug_ray.stages.job import Job
 
 
 def write_latents(run: RunDir, n: int, d: int) -> None:

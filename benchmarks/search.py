@@ -23,14 +23,14 @@ from rich.console import Console
 
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.storage import Location
+from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
+from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.objectives import OF_A
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages import tune
 from ldsaug_ray.stages.job import Job
-from ldsaug_ray.search.log import SearchLog
-from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.stages.score import score_at
 
 TRIALS = 64

@@ -28,9 +28,9 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import image_table
+from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
 from ldsaug_ray.stages.job import Job, keep_freed_memory
-from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.stages.rank import WARM_STEPS
 
 PARTS = 16

@@ -6,6 +6,7 @@ marker under `_progress/STAGE/` once the unit's files are whole; running the sam
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field

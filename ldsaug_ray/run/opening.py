@@ -1,4 +1,4 @@
-"""Opening a run directory or a folder of samples: whose it is, what else lies there, and that no other driver is at work."""
+"""Opening a run directory or a folder of samples: whose it is, what lies there, whether another driver is at work."""
 
 from __future__ import annotations
 

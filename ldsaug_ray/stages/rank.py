@@ -99,8 +99,10 @@ class _Training:
         self.checkpoints = Checkpoints(task.root, task.stage)
         last = self.checkpoints.last()
         if last is not None:
+            from ldsaug_ray.models.training import state
+
             with last.opened() as folder:
-                self.trainer.restore(str(folder))
+                state.restore(self.trainer, folder)
                 self.curve = LossCurve(json.loads((folder / "progress.json").read_text()))
         self.resumed_from = self.trainer.step
         self.last_checkpoint = self.trainer.step or None
@@ -177,6 +179,7 @@ class _Training:
     def checkpoint(self) -> None:
         """Keep the state; every rank calls it equally often, the first one's files count."""
         from ldsaug_ray.models import save_discriminator, save_vae, weights_digest
+        from ldsaug_ray.models.training import state
 
         trainer, step = self.trainer, self.trainer.step
         metrics = self.since_checkpoint.take()
@@ -200,7 +203,7 @@ class _Training:
                 record["score"] = metrics.get(self.settings.best_by, math.inf)
             with tempfile.TemporaryDirectory(prefix="ldsaug-") as name:
                 folder = Location.of(name)
-                trainer.save(name)
+                state.save(trainer, name)
                 save_vae(folder / "vae.safetensors", trainer.averaged, {"step": step})
                 if trainer.discriminator is not None:
                     save_discriminator(folder / "discriminator.safetensors", trainer.discriminator)

@@ -27,6 +27,7 @@ from ldsaug_ray.models import (
     weights_digest,
 )
 from ldsaug_ray.models.training import ema as averages
+from ldsaug_ray.models.training import state
 
 ALL_USES = Uses(pixels=0.5, adversarial=0.7, cycle=0.3)
 
@@ -45,7 +46,7 @@ def _adversarial(**changes: Any) -> Optimisation:
 
 def _tensors(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
     folder.mkdir(exist_ok=True)
-    trainer.save(folder)
+    state.save(trainer, folder)
     return load_file(folder / "trainer.safetensors")
 
 
@@ -119,10 +120,10 @@ def test_resume_equals_an_undisturbed_run_bit_for_bit(tmp_path: Path) -> None:
     first = _trainer(settings=EVERYTHING, uses=ALL_USES)
     for k, batch in enumerate(batches[:3]):
         first.train_step(batch, part_of_a(k))
-    first.save(tmp_path)
+    state.save(first, tmp_path)
     torch.rand(5)  # no global random state takes part
     second = Trainer(build_vae(TINY, 16, seed=99), EVERYTHING, 0, "cpu", uses=ALL_USES)
-    second.restore(tmp_path)
+    state.restore(second, tmp_path)
     assert (second.step, second.images) == (3, 12)
     for k, batch in enumerate(batches[3:], 3):
         again = second.train_step(torch.tensor(batch), part_of_a(k))
@@ -136,10 +137,10 @@ def test_resume_equals_an_undisturbed_run_bit_for_bit(tmp_path: Path) -> None:
 
 def test_saving_before_the_first_step(tmp_path: Path) -> None:
     fresh = _trainer(settings=_adversarial())
-    fresh.save(tmp_path)
+    state.save(fresh, tmp_path)
     used = _trainer(settings=_adversarial())
     used.train_step(blobs(4))
-    used.restore(tmp_path)
+    state.restore(used, tmp_path)
     assert (used.step, used.images) == (0, 0)
     used.train_step(blobs(4, seed=1))
     fresh.train_step(blobs(4, seed=1))
@@ -148,31 +149,31 @@ def test_saving_before_the_first_step(tmp_path: Path) -> None:
 
 def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no saved training state"):
-        _trainer().restore(tmp_path)
+        state.restore(_trainer(), tmp_path)
     trainer = _trainer(seed=5, settings=_adversarial())
     trainer.train_step(blobs(2))
-    trainer.save(tmp_path)
+    state.save(trainer, tmp_path)
     with pytest.raises(InputError, match="seed is 5, expected 0"):
-        _trainer(settings=_adversarial()).restore(tmp_path)
+        state.restore(_trainer(settings=_adversarial()), tmp_path)
     wider = build_vae(TINY.model_copy(update={"channel_max": 32}), 16, seed=0)
     with pytest.raises(InputError, match=r"vae\.channel_max is 16, expected 32"):
-        Trainer(wider, _adversarial(), 5, "cpu").restore(tmp_path)
+        state.restore(Trainer(wider, _adversarial(), 5, "cpu"), tmp_path)
     with pytest.raises(InputError, match=r"discriminator.* expected None"):
-        _trainer(seed=5).restore(tmp_path)
+        state.restore(_trainer(seed=5), tmp_path)
     with pytest.raises(InputError, match="averaged is True, expected False"):
-        _trainer(seed=5, settings=_with(_adversarial(), ema_half_life=0)).restore(tmp_path)
+        state.restore(_trainer(seed=5, settings=_with(_adversarial(), ema_half_life=0)), tmp_path)
     with pytest.raises(InputError, match="freeze is none, expected encoder"):
-        _trainer(seed=5, settings=_adversarial(), freeze="encoder").restore(tmp_path)
+        state.restore(_trainer(seed=5, settings=_adversarial(), freeze="encoder"), tmp_path)
     file = tmp_path / "trainer.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
     before = _tensors(trainer, tmp_path / "before")
     with pytest.raises(InputError, match="truncated"):
-        trainer.restore(tmp_path)
+        state.restore(trainer, tmp_path)
     assert _equal(_tensors(trainer, tmp_path / "after"), before)
     plain = _trainer(seed=5)
-    plain.save(tmp_path)
+    state.save(plain, tmp_path)
     with pytest.raises(InputError, match="discriminator is None"):
-        trainer.restore(tmp_path)
+        state.restore(trainer, tmp_path)
 
 
 def test_randomness_is_a_function_of_seed_step_and_rank() -> None:

@@ -14,6 +14,7 @@ from vae_helpers import EVERYTHING, TINY, blobs, part_of_a
 
 from ldsaug_ray.config import Optimisation, Uses
 from ldsaug_ray.models import Augmented, DivergedError, Trainer, build_vae
+from ldsaug_ray.models.training import state
 from ldsaug_ray.models.training.workers import mean_over_workers
 
 USES = Uses(pixels=0.5, adversarial=0.7, cycle=0.3)
@@ -59,11 +60,11 @@ def _work(rank: int, folder: str) -> None:
     certain = _trainer(rank, 2, SAME, certain=True)
     half = slice(4 * rank, 4 * rank + 4)
     certain.train_step(blobs(8)[half], _rows(part_of_a(0, 8), half))
-    certain.save(f"{folder}/certain{rank}")
+    state.save(certain, f"{folder}/certain{rank}")
     real = _trainer(rank, 2, EVERYTHING, certain=False)
     for step in range(4):
         real.train_step(blobs(4, seed=10 * step + rank), part_of_a(10 * step + rank))
-    real.save(f"{folder}/real{rank}")
+    state.save(real, f"{folder}/real{rank}")
     if rank == 1:  # one worker's encoder goes wrong; both must stop, and neither may wait for the other
         with torch.no_grad():
             real.model.encoder.mu.bias.fill_(torch.nan)
@@ -97,7 +98,7 @@ def test_two_workers_take_the_gradients_of_one_on_the_whole_batch(two_workers: P
     alone = _trainer(0, 1, SAME, certain=True)
     a = part_of_a(0, 8)
     alone.train_step(blobs(8), a)
-    alone.save(tmp_path)
+    state.save(alone, tmp_path)
     expected, found = _state(tmp_path), _state(two_workers / "certain0")
     assert expected.keys() == found.keys()
     compared = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.checkpoint import check_finite, describe_difference, load_tensors, pack, read_header
-
-if TYPE_CHECKING:
-    from ldsaug_ray.models.training.trainer import Trainer
+from ldsaug_ray.models.training.trainer import Trainer
 
 FILE = "trainer.safetensors"
 FORMAT = "ldsaug_ray.trainer"
@@ -27,7 +25,11 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def save(trainer: Trainer, folder: str | os.PathLike[str]) -> None:
-    """Write `folder`/trainer.safetensors, atomically; see `Trainer.save`."""
+    """Write weights, averages, optimisers and counters to `folder`/trainer.safetensors, atomically, as one file.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     tensors = _live(trainer)
     moved: dict[str, list[str]] = {}
     for network, (module, optimizer) in _optimised(trainer).items():
@@ -41,7 +43,12 @@ def save(trainer: Trainer, folder: str | os.PathLike[str]) -> None:
 
 
 def restore(trainer: Trainer, folder: str | os.PathLike[str]) -> None:
-    """Take up what `save` wrote; see `Trainer.restore`."""
+    """Take up what `save` wrote; learning rate and the other settings stay this trainer's own.
+
+    Raises:
+        InputError: no such file, not written by `save`, damaged, of another architecture, seed or freeze, or from a run
+            with another set of networks. The trainer is then unchanged.
+    """
     location = Location.of(Path(folder) / FILE)
     if not location.exists():
         raise InputError(f"{location.uri}: there is no saved training state")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from ldsaug_ray.models.stylegan2.adversarial import PATH_DECAY, path_lengths, r1
 from ldsaug_ray.models.stylegan2.adversary import Adversary
 from ldsaug_ray.models.stylegan2.decoder import Decoder
 from ldsaug_ray.models.stylegan2.discriminator import Discriminator, build_discriminator
-from ldsaug_ray.models.training import ema, state
+from ldsaug_ray.models.training import ema
 from ldsaug_ray.models.training.batch import Augmented, Batch, prepare
 from ldsaug_ray.models.training.objective import ModelLoss, Pass, Terms
 from ldsaug_ray.models.training.perceptual import load_perceptual
@@ -175,23 +174,6 @@ class Trainer:
             _take(move)
         self._follow(batch.real, mu, terms)
         return numbers
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write weights, averages, optimisers and counters to `folder`/trainer.safetensors, atomically, as one file.
-
-        Raises:
-            StorageError: the folder cannot be written.
-        """
-        state.save(self, folder)
-
-    def restore(self, folder: str | os.PathLike[str]) -> None:
-        """Take up what `save` wrote; learning rate and the other settings stay this trainer's own.
-
-        Raises:
-            InputError: no such file, not written by `save`, damaged, of another architecture, seed or freeze, or from a
-                run with another set of networks. The trainer is then unchanged.
-        """
-        state.restore(self, folder)
 
     def _main(self, out: Pass, batch: Batch, judged: bool, generator: torch.Generator) -> tuple[list[_Move], Terms]:
         """Gradients of both sides' losses."""
