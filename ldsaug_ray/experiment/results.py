@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.stream import images_of
+from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
 from ldsaug_ray.metrics import MEASURES, share_by_parents
 from ldsaug_ray.report._evaluation import held_out_authenticity
-from ldsaug_ray.report._latents import read_latents
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.latents import read_latents
 
 REAL = "training images"
 """Name of the row that real images have in the tables: what a model can reach."""
@@ -101,7 +101,7 @@ def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float
     """`share of X in A` of each attribute, from the labels of A's parents: no probe need guess it."""
     if not attributes:
         return {}
-    latents = read_latents(run)
+    latents = read_latents(run, "train")
     columns = ["parent_i", "parent_j", "alpha"]
     tables = [(run.root / file).read_table(columns) for file, _ in run.finished_parts("decode")]
     rows = [np.concatenate([latents.rows(t[c]) for t in tables]) for c in columns[:2]]

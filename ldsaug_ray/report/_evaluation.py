@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 
+from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.metrics import MEASURES
 from ldsaug_ray.report.data import Balance, DetectionRow, DetectionTable, Evaluation, Gallery, Measure
 from ldsaug_ray.report.sheets import tiles
@@ -90,10 +88,6 @@ def _galleries(run: RunDir, name: str) -> list[Gallery]:
     found = []
     for kind in ("best", "worst", "copy"):
         rows = table.filter(pa.compute.equal(table["kind"], kind))
-        pairs = [_images(rows[column]) for column in ("image", "nearest_image")]
+        pairs = [images_of(rows, column) for column in ("image", "nearest_image")]
         found.append(Gallery(name, kind, tiles(pairs[0]), tiles(pairs[1])))
     return found
-
-
-def _images(column: pa.ChunkedArray) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(io.BytesIO(x["bytes"]))) for x in column.to_pylist()])

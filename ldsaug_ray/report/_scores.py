@@ -17,9 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.report._latents import Latents, evenly
 from ldsaug_ray.report.data import PAPER_TAU, AttributeShare, Parents, Scores
+from ldsaug_ray.report.images import evenly
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.latents import Latents
 
 LIMIT = 200_000
 CSV_LIMIT = 20_000

@@ -17,7 +17,6 @@ from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report._evaluation import read_evaluation
-from ldsaug_ray.report._latents import Latents, find_tiles, first_images, read_latents, take_text
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
 from ldsaug_ray.report.data import (
     Band,
@@ -36,8 +35,10 @@ from ldsaug_ray.report.data import (
     StageRow,
     Threshold,
 )
+from ldsaug_ray.report.images import find_tiles, first_images, take_text
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import STAGES
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
@@ -58,7 +59,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
     prepared, score, select = (run.require(stage) for stage in ("prepare", "score", "select"))
     held_out = None if score["held_out"] is None else HeldOut(**score["held_out"])
     band = select["typical_log_lds"]
-    latents = read_latents(run)
+    latents = read_latents(run, "train")
     ranked_by = select["ranked_by"]
     scores = read_scores(run, latents, ranked_by, config.seed)
     vae = load_vae(run.folder("train/vae.safetensors"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from ldsaug_ray.domains.images.stored import png_bytes
 
 SMALLEST, LARGEST = 64, 128  # side of a tile, px
 GAP = 4
@@ -47,17 +48,10 @@ def sheet(images: NDArray[np.uint8], columns: int = COLUMNS) -> bytes:
         y, x = (k // columns) * step, (k % columns) * step
         canvas[y : y + side, x : x + side, :3] = image
         canvas[y : y + side, x : x + side, 3] = 255
-    return png(canvas)
+    return png_bytes(canvas, optimize=True)
 
 
 def pairs(above: NDArray[np.uint8], below: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Tiles uint8[N, T, T, 3] for a sheet whose rows alternate: some of the first, those of the second below them."""
     rows = [x[k : k + COLUMNS] for k in range(0, len(above), COLUMNS) for x in (above, below)]
     return np.concatenate(rows)
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """uint8[H, W, 3 or 4] as a PNG file."""
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG", optimize=True)
-    return out.getvalue()

@@ -21,8 +21,8 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Trials
 from ldsaug_ray.engines.resources import pool_of
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.report._latents import read_latents as read_training_latents
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.objectives import measures_in
@@ -36,7 +36,6 @@ from ldsaug_ray.search.tables import trials_csv
 from ldsaug_ray.search.trial import KEPT_BYTES, OF_A, Shared, TrialMaker
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages.adopt import adopt
-from ldsaug_ray.stages.encode import read_latents
 from ldsaug_ray.stages.evaluate import label_array, real_images
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import run_stages
@@ -222,13 +221,13 @@ class _Kept:
 
 def _real(job: Job, search: Search) -> Real:
     """The real latents and their labels, read and measured once."""
-    latents = read_training_latents(job.run)
+    latents = read_latents(job.run, "train")
     names = search.config.evaluate.attributes
     test = [label_array(real_images(job, "test"), name) for name in names]
     columns = [latents.attribute_names.index(name) for name in names]
     real = Real.of(
         latents.z,
-        read_latents(job, "test")[1],
+        read_latents(job.run, "test").z,
         latents.attributes[:, columns],
         np.stack(test, axis=1).astype(np.int8) if test else np.empty((0, 0), np.int8),
         search.config.seed,

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.stream import Columns, Stream, images_of, read_images
+from ldsaug_ray.domains.images.stored import images_of, read_images
+from ldsaug_ray.domains.images.stream import Columns, Stream
 from ldsaug_ray.engines.base import Rank
 
 _BLOCK_BYTES = 16_000_000

@@ -7,32 +7,26 @@ those go to `augmented/`. Later stages read `augmented/` alone.
 
 from __future__ import annotations
 
-import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import digest_text, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Interpolation
+from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
-from ldsaug_ray.stages.encode import read_latents
+from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome, worker_seconds
 from ldsaug_ray.stages.units import run_units
-
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-# `datasets` decodes the column because of this note
-HUGGING_FACE = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
 
 Bound = tuple[float, int]  # sharpness and candidate of the last image that is kept
 
@@ -88,7 +82,6 @@ def _decode(
 ) -> list[UnitResult]:
     """Decode slices of the selected candidates to a folder, "" or ending in /, of the run directory `out`."""
     config = job.config
-    keys, train = read_latents(job, "train")
     results = run_units(
         replace(job, run=out),
         "decode",
@@ -98,8 +91,7 @@ def _decode(
         pool,
         DecodeWorker,
         (
-            job.engine.share(train),
-            job.engine.share(np.array(keys)),
+            job.engine.share(read_latents(job.run, "train")),
             job.run.folder("train/vae.safetensors"),
             config.decode.batch_size,
             config.score.interpolation,
@@ -117,8 +109,7 @@ class DecodeWorker:
 
     def __init__(
         self,
-        train: np.ndarray,
-        keys: np.ndarray,
+        latents: Latents,
         weights: Location,
         batch_size: int,
         interpolation: Interpolation,
@@ -129,15 +120,15 @@ class DecodeWorker:
         from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
-        self.train, self.keys, self.batch_size = train, keys, batch_size
+        self.latents, self.batch_size = latents, batch_size
         self.interpolation: Interpolation = interpolation
         self.run, self.folder = run, folder
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
         from ldsaug_ray.models import decode_images
 
-        i, j = (np.searchsorted(self.keys, selected[c].to_numpy().astype(str)) for c in ("parent_i", "parent_j"))
-        z = interpolate(self.train, i, j, selected["alpha"].to_numpy(), self.interpolation)
+        i, j = (self.latents.rows(selected[side]) for side in ("parent_i", "parent_j"))
+        z = interpolate(self.latents.z, i, j, selected["alpha"].to_numpy(), self.interpolation)
         names = [f"c{c:012d}" for c in selected["candidate"].to_pylist()]
         images = decode_images(self.vae, z, self.batch_size)
         table = pa.table(
@@ -179,19 +170,6 @@ def sharpest(folder: Location, share: float) -> Bound:
     count = max(1, math.floor(share * len(sharp) + 0.5))
     last = np.lexsort((candidate, -sharp))[count - 1]
     return float(sharp[last]), int(candidate[last])
-
-
-def image_column(images: np.ndarray, names: Sequence[str]) -> pa.Array:
-    """uint8[N, H, W, 3] as PNG files in the Hugging Face layout."""
-    rows = [{"bytes": png_bytes(x), "path": f"{name}.png"} for x, name in zip(images, names, strict=True)]
-    return pa.array(rows, IMAGE)
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """uint8[H, W, 3] as a PNG file."""
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
 
 
 def _quartiles(folder: Location) -> dict[str, float]:

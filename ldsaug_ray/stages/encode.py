@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.common.columns import matrix, vectors
+from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images import image_array
-from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome
@@ -90,43 +87,3 @@ class EncodeWorker:
         (self.run / file).write_table(table)
         counts, extra = Counts(len(images), len(table)), {"latent_dim": z.shape[1]}
         return UnitResult(unit, counts, table_digest(table), (file,), (len(table),), extra)
-
-
-def in_memory(shape: tuple[int, int]) -> np.ndarray:
-    """An array to fill, float32."""
-    return np.empty(shape, np.float32)
-
-
-def read_latents(
-    job: Job, split: str, allocate: Callable[[tuple[int, int]], np.ndarray] = in_memory
-) -> tuple[list[str], np.ndarray]:
-    """Keys, sorted, and z float32[N, d] of one split, written to what `allocate` gives for that shape.
-
-    Raises:
-        InputError: a key comes twice, or latents differ in dimension.
-    """
-    job.run.require("encode")
-    folder = job.run.folder("latents")
-    columns, places, keys = ["key", "split"], [], []
-    for file in folder.files(".parquet"):  # first the keys, for their order; then the latents, a part at a time
-        table = file.read_table(columns)
-        places.append(np.flatnonzero(pa.compute.equal(table["split"], split).to_numpy()))
-        keys += table["key"].take(places[-1]).to_pylist()
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    keys = [keys[n] for n in order]
-    if any(a == b for a, b in pairwise(keys)):
-        raise InputError(f"{folder.uri}: a key comes twice; encode again")
-    if not keys:
-        return [], np.empty((0, job.run.require("encode", "latent_dim")), np.float32)
-    rank, done = np.empty(len(keys), np.int64), 0
-    rank[order] = np.arange(len(keys))
-    z: np.ndarray | None = None
-    for file, inside in zip(folder.files(".parquet"), places, strict=True):
-        found = matrix(file.read_table(["z"])["z"].take(inside))
-        z = allocate((len(keys), found.shape[1])) if z is None else z
-        if found.shape[1] != z.shape[1]:
-            raise InputError(f"{folder.uri}: parts with latents of different dimensions; encode again")
-        z[rank[done : done + len(inside)]] = found
-        done += len(inside)
-    assert z is not None
-    return keys, z

@@ -18,6 +18,7 @@ from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images import require_attribute
 from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.images.stored import image_column
 from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.metrics import (
     Extractor,
@@ -34,11 +35,11 @@ from ldsaug_ray.metrics import (
     nearest_training,
 )
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages.damaged import AS_IS, latents_of
-from ldsaug_ray.stages.decode import image_column
-from ldsaug_ray.stages.encode import image_parts, read_latents
+from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.stages.features import ImageSet, SetFeatures, features_of, opened
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome
@@ -155,7 +156,7 @@ def _detection(job: Job, test: ImageSet) -> list[dict[str, Any]]:
     if asked.others is not None:
         inner, others = prepared(job, asked.others, upscale=True)
         ((_, groups["others"]),) = latents_of(inner, others, (AS_IS,), job.run).items()
-    train, held_out = (read_latents(job, split)[1] for split in ("train", "test"))
+    train, held_out = (read_latents(job.run, split).z for split in ("train", "test"))
     return [asdict(found) for found in detect(train, held_out, groups, scales=asked.scales, paired=asked.corruptions)]
 
 

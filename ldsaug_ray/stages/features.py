@@ -18,7 +18,7 @@ from ldsaug_ray.common.columns import matrix, vectors
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images.stream import images_of
+from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult

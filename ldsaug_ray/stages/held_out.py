@@ -11,7 +11,7 @@ import pyarrow as pa
 from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.lds import HeldOut, score_points, validate_latents
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.encode import read_latents
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.stages.job import Job
 
 LIMIT = 10_000  # enough for any quantile of interest; of more, those whose hashed keys come first
@@ -28,20 +28,21 @@ def score_held_out(
     Raises:
         InputError: a latent is not finite (the message names its key).
     """
-    keys, z = read_latents(job, "test")
+    found = read_latents(job.run, "test")
+    keys = found.keys.to_pylist()
     if not keys:
         return [(None, 0)] * len(sigmas)
     rows = sorted(sorted(range(len(keys)), key=lambda k: _rank(keys[k], job.config.seed))[:LIMIT])
-    names, points = [keys[k] for k in rows], z[rows]
+    names, points = [keys[k] for k in rows], found.z[rows]
     validate_latents(points, keys=names, name="the held-out latents")
     settings = job.config.score
     scores = score_points(train, points, sigmas, tile_rows=settings.tile_rows, tile_latents=settings.tile_latents)
-    found: list[tuple[HeldOut | None, int]] = []
+    scored: list[tuple[HeldOut | None, int]] = []
     for log_lds, run in zip(scores.T, runs, strict=True):
         table = pa.table({"key": pa.array(names, pa.string()), "log_lds": np.ascontiguousarray(log_lds)})
         (run.folder("held_out") / "part-000000.parquet").write_table(table)
-        found.append((HeldOut.of(log_lds), table_digest(table)))
-    return found
+        scored.append((HeldOut.of(log_lds), table_digest(table)))
+    return scored
 
 
 def held_out_scores(run: RunDir) -> np.ndarray:

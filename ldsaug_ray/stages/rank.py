@@ -20,7 +20,7 @@ import numpy as np
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Optimisation, Uses, Vae
-from ldsaug_ray.domains.images.stream import read_images
+from ldsaug_ray.domains.images.stored import read_images
 from ldsaug_ray.engines.base import Rank, clear_memory_errors
 from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
 from ldsaug_ray.errors import DivergedError

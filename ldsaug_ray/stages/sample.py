@@ -22,15 +22,16 @@ from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
 from ldsaug_ray.models.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
 from ldsaug_ray.run.pipeline import SAMPLE, STAGES
-from ldsaug_ray.stages.decode import HUGGING_FACE, image_column
-from ldsaug_ray.stages.encode import encode_parts, image_parts, read_latents
+from ldsaug_ray.stages.encode import encode_parts, image_parts
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome
 from ldsaug_ray.stages.runner import ensure, require_current
@@ -220,17 +221,14 @@ def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
     weights, and both priors shall mean the same.
     """
     source = job if request.model == "train" else _encoded_again(job, request)
-    keys, z = read_latents(source, "train")
+    latents = read_latents(source.run, "train")
+    z = latents.z
     if not request.with_augmented:
         return z, {"latents": len(z), "augmented": 0}
     columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
     made = pa.concat_tables(f.read_table(columns) for f in job.run.folder("augmented").files(".parquet"))
     made = made.sort_by("candidate")
-    row = {key: n for n, key in enumerate(keys)}
-    try:
-        i, j = (np.array([row[key] for key in made[side].to_pylist()]) for side in ("parent_i", "parent_j"))
-    except KeyError as e:
-        raise InputError(f"augmented/ names the image {e.args[0]!r}, which has no latent; decode again") from None
+    i, j = (latents.rows(made[side]) for side in ("parent_i", "parent_j"))
     a = interpolate(z, i, j, made["alpha"].to_numpy(), job.config.score.interpolation)
     if job.config.finetune.lds_weight:
         weights = lds_weights(made["log_lds"].to_numpy(), job.config.finetune.lds_weight)

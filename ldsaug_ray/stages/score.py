@@ -23,8 +23,8 @@ from ldsaug_ray.config import Config, Sigma
 from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
 from ldsaug_ray.lds.shards import Frame, cut
 from ldsaug_ray.run.directory import RunDir, UnitResult
+from ldsaug_ray.run.latents import Latents, in_memory, read_latents
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.stages.encode import in_memory, read_latents
 from ldsaug_ray.stages.held_out import score_held_out
 from ldsaug_ray.stages.index import choice, open_index
 from ldsaug_ray.stages.job import Job
@@ -92,21 +92,20 @@ def _outcomes(
                 return in_memory(shape)
             return np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)  # not in this process's memory
 
-        keys, train = read_latents(job, "train", allocate)
-        return _score(job, done, keys, train, placement, rules, runs)
+        return _score(job, done, read_latents(job.run, "train", allocate), placement, rules, runs)
 
 
 def _score(
     job: Job,
     done: Mapping[int, UnitResult],
-    keys: list[str],
-    train: np.ndarray,
+    latents: Latents,
     placement: str,
     rules: Sequence[Sigma],
     runs: Sequence[RunDir],
 ) -> list[Outcome]:
     settings = job.config.score
-    validate_latents(train, keys=keys)
+    train = latents.z
+    validate_latents(train, keys=latents.keys.to_pylist())
     candidates(len(train), settings.alphas, 0, 1, job.config.seed, settings.block_shape)  # too few latents?
     chosen = [resolve_sigma(train, settings.model_copy(update={"sigma": r}), job.config.seed) for r in rules]
     sigmas = [c.sigma for c in chosen]
@@ -142,7 +141,7 @@ def _score(
             worker,
             (
                 *source,
-                job.engine.share(pa.array(keys, pa.string())),
+                job.engine.share(latents.keys),
                 job.config,
                 sigmas,
                 [run.root for run in runs],
@@ -160,7 +159,7 @@ def _score(
             "sigma": bandwidth.sigma,
             "sigma_rule": bandwidth.rule,
             "sigma_numbers": bandwidth.numbers,
-            "latents": len(keys),
+            "latents": len(latents),
             "held_out": None if held_out is None else asdict(held_out),
             "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
             "backend": backend,

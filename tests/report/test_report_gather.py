@@ -17,11 +17,12 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.report import ReportData, gather
-from ldsaug_ray.report._latents import evenly, read_latents
 from ldsaug_ray.report._scores import read_ranked, read_scores
+from ldsaug_ray.report.images import evenly
 from ldsaug_ray.report.pictures import score_histogram
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.stages import _held_out, encode
 from ldsaug_ray.stages.job import Job
 
@@ -43,7 +44,7 @@ def test_scores_are_those_on_disk(digits_job: Job, data: ReportData) -> None:
         np.testing.assert_array_equal(getattr(data.scores, name), table[name].to_numpy())
     assert data.scores.max_log == table["log_lds"].to_numpy().max()
     np.testing.assert_array_equal(data.scores.candidate[data.scores.selected], chosen["candidate"].to_numpy())
-    keys = np.array(read_latents(digits_job.run).keys.to_pylist())
+    keys = np.array(read_latents(digits_job.run, "train").keys.to_pylist())
     assert keys[data.scores.parent_i].tolist() == table["parent_i"].to_pylist()
     assert not data.scores.sampled
 
@@ -103,7 +104,7 @@ def test_bands_hold_their_members(digits_job: Job, data: ReportData) -> None:
 
 
 def test_tiles_are_the_decoded_candidates(digits_job: Job, data: ReportData) -> None:
-    latents = read_latents(digits_job.run)
+    latents = read_latents(digits_job.run, "train")
     place = {key: n for n, key in enumerate(latents.keys.to_pylist())}
     vae = load_vae(digits_job.run.folder("train/vae.safetensors"))
     images = {}
@@ -144,7 +145,7 @@ def test_attributes_are_those_of_the_parents(digits_job: Job, data: ReportData) 
 
 
 def test_sample_is_exact_where_it_says_so(digits_job: Job, data: ReportData) -> None:
-    latents = read_latents(digits_job.run)
+    latents = read_latents(digits_job.run, "train")
     sample, again = (read_scores(digits_job.run, latents, "log_lds", 3, limit=200) for _ in range(2))
     assert len(sample) == 200
     assert sample.sampled

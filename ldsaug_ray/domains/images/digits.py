@@ -6,14 +6,13 @@ data.attributes=columns: `even` (0, 2, 4, 6, 8), `label_ge_5` (5 to 9), `closed_
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ldsaug_ray.domains.images.base import Attributes, Reading, Source, did_you_mean, listing
+from ldsaug_ray.domains.images.stored import png_bytes
 from ldsaug_ray.errors import InputError
 
 _ATTRIBUTES = {"even": {0, 2, 4, 6, 8}, "label_ge_5": {5, 6, 7, 8, 9}, "closed_loop": {0, 6, 8, 9}}
@@ -45,9 +44,7 @@ class DigitsSource(Source):
         """See `Source.read`."""
         images, labels = self._load()
         for i in records["index"].to_pylist():
-            with io.BytesIO() as buffer:
-                Image.fromarray(images[i]).save(buffer, "PNG")
-                yield buffer.getvalue(), None, self._attributes(int(labels[i]))
+            yield png_bytes(images[i]), None, self._attributes(int(labels[i]))
 
     def _attributes(self, label: int) -> Attributes | None:
         if not self.attribute_names:

@@ -6,17 +6,11 @@ The stored parts of an epoch are shuffled, taken a few at a time, and their rows
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
-
-from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.tables import image_array
 
 Columns = Mapping[str, np.ndarray]
 """Arrays with one row an image."""
@@ -118,16 +112,3 @@ class Stream:
             self._left -= k
             n -= k
         return {name: np.concatenate([t[name] for t in taken]) for name in taken[0]}
-
-
-def read_images(file: Location) -> np.ndarray:
-    """Images of one stored part, uint8[N, H, W, 3]: raw as `prepare` writes them or encoded as `decode` does."""
-    return images_of(file.read_table(columns=["image"]))
-
-
-def images_of(table: pa.Table) -> np.ndarray:
-    """The column `image`, raw or encoded, as uint8[N, H, W, 3]."""
-    if pa.types.is_fixed_size_binary(table["image"].type):
-        return image_array(table)
-    payloads = table["image"].combine_chunks().field("bytes").to_pylist()
-    return np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in payloads])

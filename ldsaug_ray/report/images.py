@@ -1,73 +1,17 @@
-"""Training latents and prepared images of a run, found by key. One stored part of images is in memory at a time."""
+"""Prepared images of a run, for the page: by key, or some. One stored part of images is in memory at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
-
-
-@dataclass(frozen=True, eq=False)
-class Latents:
-    """The training latents, rows sorted by key: the one array that is held whole, as in `score`."""
-
-    keys: pa.Array  # string[N]
-    z: NDArray[np.float32]  # [N, d]
-    attribute_names: tuple[str, ...]
-    attributes: NDArray[np.int8]  # [N, A]: 1, -1, or 0 where not known
-
-    def rows(self, keys: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
-        """Row of each key. Raises InputError for a key that has no latent."""
-        found = pc.index_in(keys, value_set=self.keys)
-        if found.null_count:
-            missing = keys.filter(pc.is_null(found))[0].as_py()
-            raise InputError(f"scores name the image {missing!r}, which has no latent; score again")
-        return np.asarray(found.to_numpy(), np.int64)
-
-
-def read_latents(run: RunDir) -> Latents:
-    """The latents of the train split.
-
-    Raises:
-        InputError: there are none.
-    """
-    keys: list[pa.Array] = []
-    vectors: list[NDArray[np.float32]] = []
-    attributes: list[NDArray[np.int8]] = []
-    names: tuple[str, ...] = ()
-    for file in run.folder("latents").files(".parquet"):
-        table = file.read_table()
-        table = table.filter(pc.equal(table["split"], "train")).combine_chunks()
-        if not len(table):
-            continue
-        vectors.append(matrix(table["z"]).astype(np.float32, copy=False))
-        keys.append(pa.concat_arrays(table["key"].chunks))
-        if "attributes" in table.column_names:
-            column = table["attributes"]
-            names = tuple(column.type.field(k).name for k in range(column.type.num_fields))
-            known = [pc.fill_null(pc.struct_field(column, name), 0).to_numpy() for name in names]
-            attributes.append(np.stack(known, axis=1).astype(np.int8) if known else np.empty((len(table), 0), np.int8))
-    if not keys:
-        raise InputError(f"{run.folder('latents').uri}: there are no training latents; encode again")
-    all_keys = pa.concat_arrays(keys)
-    order = pc.sort_indices(all_keys)
-    places = order.to_numpy()
-    return Latents(
-        keys=all_keys.take(order),
-        z=np.concatenate(vectors)[places],
-        attribute_names=names,
-        attributes=np.concatenate(attributes)[places] if names else np.empty((len(places), 0), np.int8),
-    )
 
 
 def find_tiles(run: RunDir, keys: Iterable[str]) -> dict[str, NDArray[np.uint8]]:
