@@ -159,7 +159,7 @@ class Points(Protocol):
     def over(self) -> bool:
         """Where `next` gave nothing: whether there is nothing to come either."""
 
-    def told(self, trial: str, found: Mapping[str, Any]) -> bool:
+    def evaluated(self, trial: str, found: Mapping[str, Any]) -> bool:
         """An evaluation of a running trial; whether it goes on."""
 
     def end(self, trial: str, *, crashed: str = "") -> None:

@@ -93,7 +93,7 @@ class InlineEngine(Engine):
                 goes_on = True
                 while goes_on:
                     found = steps.step()
-                    goes_on = points.told(name, found) and not found["over"]
+                    goes_on = points.evaluated(name, found) and not found["over"]
             except Exception as e:
                 if self.verbose:
                     raise

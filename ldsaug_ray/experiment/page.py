@@ -32,7 +32,9 @@ _KINDS = {"csv": "text/csv", "md": "text/markdown"}
 _DRAWN = ("frechet", "coverage")  # measures whose differences are drawn
 
 
-def render(plan: Plan, summary: Summary, results: Sequence[Result], name: str, files: Mapping[str, str]) -> str:
+def experiment_page(
+    plan: Plan, summary: Summary, results: Sequence[Result], name: str, files: Mapping[str, str]
+) -> str:
     """The page as HTML text.
 
     Args:

@@ -23,7 +23,7 @@ from ldsaug_ray.experiment import (
     results_csv,
     summarise,
 )
-from ldsaug_ray.experiment.page import render
+from ldsaug_ray.experiment.page import experiment_page
 from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.summary import Summary
 from ldsaug_ray.run.directory import RunDir
@@ -172,6 +172,6 @@ def _write(
         "differences.csv": differences_csv(summary),
         "tables.md": markdown(plan, summary),
     }
-    for name, text in {**files, "index.html": render(plan, summary, results, root.root.name, files)}.items():
+    for name, text in {**files, "index.html": experiment_page(plan, summary, results, root.root.name, files)}.items():
         (folder / name).write_bytes(text.encode())
     return results, summary

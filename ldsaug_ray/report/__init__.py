@@ -1,13 +1,13 @@
 """The report: one self-contained HTML page of a finished run, its figures, and the numbers behind them. No Ray.
 
 data = gather(run_dir, config)
-pictures = draw(data)
-html = render(data, pictures)
+pictures = draw_figures(data)
+html = report_page(data, pictures)
 """
 
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.gather import gather
-from ldsaug_ray.report.page import page_digest, render
-from ldsaug_ray.report.pictures import draw
+from ldsaug_ray.report.page import page_digest, report_page
+from ldsaug_ray.report.pictures import draw_figures
 
-__all__ = ["ReportData", "draw", "gather", "page_digest", "render"]
+__all__ = ["ReportData", "draw_figures", "gather", "page_digest", "report_page"]

@@ -14,19 +14,19 @@ from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import ReportData
-from ldsaug_ray.report.pictures import draw, loss_terms
+from ldsaug_ray.report.pictures import draw_figures, loss_terms
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
 
 
-def render(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str:
+def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str:
     """The page as HTML text. The same data gives the same text; of the data only `seconds`, `rate`, `resumed` vary.
 
     Args:
         data: from `gather`.
-        pictures: from `draw`, where they are at hand already.
+        pictures: from `draw_figures`, where they are at hand already.
     """
-    shown = draw(data) if pictures is None else pictures
+    shown = draw_figures(data) if pictures is None else pictures
     environment = templates()
     environment.filters.update(
         count=numbers.count,
@@ -76,5 +76,5 @@ def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:
         if isinstance(section, dict) and "workers" in section:
             config[name] = {k: v for k, v in section.items() if k != "workers"}
     figures = {name: content if name.endswith(".svg") else b"" for name, content in pictures.items()}
-    text = render(replace(data, name="", version="", stages=stages, config=config), figures)
+    text = report_page(replace(data, name="", version="", stages=stages, config=config), figures)
     return hashlib.sha256(text.encode()).hexdigest()

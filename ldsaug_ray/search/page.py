@@ -38,7 +38,7 @@ _REGIME = ("parent_share", "effective_neighbours", "kept")
 Value = Callable[[Trial], float | None]
 
 
-def render(search: Search, trials: Sequence[Trial], table: str) -> str:
+def search_page(search: Search, trials: Sequence[Trial], table: str) -> str:
     """The page as HTML text.
 
     Args:
@@ -62,7 +62,7 @@ def render(search: Search, trials: Sequence[Trial], table: str) -> str:
             total=len(trials),
             charts=_charts(search, trials),
             best=[
-                (t.number, search.commands(t), search.told(t), _samples(search, t) if n < SHOWN else None)
+                (t.number, search.commands(t), search.result_of(t), _samples(search, t) if n < SHOWN else None)
                 for n, t in enumerate(shown)
             ],
             failures=[(t, why) for t in trials if (why := search.why(t))],
@@ -80,20 +80,22 @@ def findings(search: Search, trials: Sequence[Trial]) -> list[str]:
     known = [(v, t) for t in trials if t.state == "finished" and (v := t.values(objectives))]
     if not known:
         return ["No trial has come to a result yet."]
-    told = []
+    sentences = []
     best = search.best(trials)
     if len(objectives) == 1:
         values = np.array([v[0] for v, _ in known])
-        told.append(
-            f"Trial {best[0].number} is the best of {len(known)} finished ones: {search.told(best[0])}; their median "
-            f"is {np.median(values):.5g}, the worst {values.max():.5g}."
+        sentences.append(
+            f"Trial {best[0].number} is the best of {len(known)} finished ones: {search.result_of(best[0])}; their "
+            f"median is {np.median(values):.5g}, the worst {values.max():.5g}."
         )
     else:
         numbers = ", ".join(str(t.number) for t in best)
-        told.append(f"No other trial beats {'these' if len(best) > 1 else 'this one'} in both objectives: {numbers}.")
+        sentences.append(
+            f"No other trial beats {'these' if len(best) > 1 else 'this one'} in both objectives: {numbers}."
+        )
     before = _before(search)
     if before:
-        told.append(f"The model before fine-tuning has {before}.")
+        sentences.append(f"The model before fine-tuning has {before}.")
     if search.trains and len(known) >= FEWEST:
         first = [v[0] for v, _ in known]
         for name in OF_A:
@@ -101,13 +103,13 @@ def findings(search: Search, trials: Sequence[Trial]) -> list[str]:
             if None in proxy or len(set(proxy)) < 2 or len(set(first)) < 2:
                 continue
             rank = float(spearmanr(proxy, first).statistic)
-            told.append(f"{TITLES[name]} and {search.titles[0]}, rank correlation over these trials: {rank:.2f}.")
+            sentences.append(f"{TITLES[name]} and {search.titles[0]}, rank correlation over these trials: {rank:.2f}.")
     if search.trains:
-        told.append(
+        sentences.append(
             "Each number is of one fine-tuning and one draw of images: trials that lie close may differ by chance "
             "alone. Repeat the best and the settings as they stand with several seeds before you believe a difference."
         )
-    return told
+    return sentences
 
 
 def _before(search: Search) -> str:

@@ -113,7 +113,7 @@ class Search:
             for objective in self.config.tune.objectives
         ]
 
-    def told(self, trial: Trial) -> str:
+    def result_of(self, trial: Trial) -> str:
         """What a trial has come to so far."""
         try:
             values = objective_values(self.config.tune.objectives, trial.measures)
@@ -124,7 +124,7 @@ class Search:
     def why(self, trial: Trial) -> str:
         """Why a trial that is over has no result; nothing where it has one, or goes on."""
         without = trial.state == "finished" and trial.values(self.config.tune.objectives) is None
-        return trial.why or (self.told(trial) if without else "")
+        return trial.why or (self.result_of(trial) if without else "")
 
     def best(self, trials: Sequence[Trial]) -> list[Trial]:
         """The best trial; of two objectives the front."""

@@ -25,7 +25,7 @@ class Keeper(Protocol):
     def begin(self, point: Point) -> Trial:
         """A trial starts, or is tried again."""
 
-    def told(self, key: str, found: Mapping[str, Any]) -> None:
+    def evaluated(self, key: str, found: Mapping[str, Any]) -> None:
         """An evaluation of a running trial."""
 
     def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:
@@ -74,10 +74,10 @@ class SearchPoints:
             self._sampler.tell(begun)  # these values are not possible together
         return None
 
-    def told(self, trial: str, found: Mapping[str, Any]) -> bool:
+    def evaluated(self, trial: str, found: Mapping[str, Any]) -> bool:
         """An evaluation of a running trial; whether it goes on."""
         key = self._running[trial]
-        self._keeper.told(key, found)
+        self._keeper.evaluated(key, found)
         if found["over"] or self._halving.goes_on(key, found["step"], found["value"]):
             return True
         self._stopped.add(trial)

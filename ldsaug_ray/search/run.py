@@ -26,7 +26,7 @@ from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.objectives import measures_in
-from ldsaug_ray.search.page import render
+from ldsaug_ray.search.page import search_page
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.points import SearchPoints
 from ldsaug_ray.search.proxies import Real
@@ -167,7 +167,7 @@ class _Kept:
             self._log.send(trial)
         return trial
 
-    def told(self, key: str, found: Mapping[str, Any]) -> None:
+    def evaluated(self, key: str, found: Mapping[str, Any]) -> None:
         """An evaluation of a running trial."""
         seconds = self._spent[key] + found["seconds"]
         trial = replace(self._trials[key], why=found["failed"], seconds=round(seconds, 3))
@@ -176,7 +176,7 @@ class _Kept:
             trial = replace(trial, curve=curve, measures=found["measures"], step=found["step"])
         self._put(trial)
         if not found["over"]:
-            self._say(trial, f"{self._search.told(trial)} at step {trial.step:,}")
+            self._say(trial, f"{self._search.result_of(trial)} at step {trial.step:,}")
             self._log.send(trial)
 
     def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:
@@ -188,7 +188,7 @@ class _Kept:
             why=crashed or trial.why,
         )
         self._put(trial)
-        told = f"{trial.why.splitlines()[0]} …" if "\n" in trial.why else trial.why or self._search.told(trial)
+        told = f"{trial.why.splitlines()[0]} …" if "\n" in trial.why else trial.why or self._search.result_of(trial)
         self._say(trial, f"{trial.state}: {told}, {trial.seconds:,.0f} s")
         self._log.send(trial)
         if time.monotonic() > self._written + WRITE_SECONDS:
@@ -200,7 +200,7 @@ class _Kept:
         folder = self._job.run.folder("search")
         table = trials_csv(self._search, self.all())
         (folder / "trials.csv").write_bytes(table.encode())
-        (folder / "index.html").write_bytes(render(self._search, self.all(), table).encode())
+        (folder / "index.html").write_bytes(search_page(self._search, self.all(), table).encode())
         self._written = time.monotonic()
 
     def _identity(self, point: Point) -> tuple[str, str]:

@@ -44,7 +44,7 @@ from ldsaug_ray.stages.features import ImageSet, SetFeatures, features_of, opene
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome
 from ldsaug_ray.stages.runner import ensure
-from ldsaug_ray.stages.sample import Request, draw
+from ldsaug_ray.stages.sample import Request, draw_samples
 
 SHOWN = 16  # images of each gallery
 
@@ -141,7 +141,7 @@ def _made(job: Job) -> list[ImageSet]:
         config = job.config.model_copy(update={"sample": job.config.sample.model_copy(update=given)})
         request = Request.of(config, job.run)
         out = RunDir(job.run.folder(f"drawn/{model}"))
-        draw(replace(job, config=config), out, request)
+        draw_samples(replace(job, config=config), out, request)
         name = {"train": "baseline", "finetune": "finetuned"}[model]
         sets.append(ImageSet(name, out.root, out.finished_parts("sample"), out.require("sample", "digest")))
     return sets

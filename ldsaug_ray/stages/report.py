@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldsaug_ray.report import draw, gather, page_digest, render
+from ldsaug_ray.report import draw_figures, gather, page_digest, report_page
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.stages.job import Job
@@ -19,11 +19,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """
     with bar(job.console, "report", 1, "pages") as shown:
         data = gather(job.run, job.config)
-        pictures = draw(data)
+        pictures = draw_figures(data)
         folder = job.run.folder("report")
         for name, content in pictures.items():
             (folder / f"figures/{name}").write_bytes(content)
-        page = render(data, pictures).encode()
+        page = report_page(data, pictures).encode()
         (folder / "index.html").write_bytes(page)
         shown.advance(1)
     return Outcome(Counts(1, 1), page_digest(data, pictures), {"bytes": len(page), "figures": len(pictures)})

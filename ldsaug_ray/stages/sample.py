@@ -77,7 +77,7 @@ class Request:
         )
 
 
-def draw(job: Job, out: RunDir, request: Request) -> None:
+def draw_samples(job: Job, out: RunDir, request: Request) -> None:
     """Bring the images of a request to completion.
 
     Args:

@@ -18,7 +18,7 @@ from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.lds import sentences
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.models.priors import Normal
-from ldsaug_ray.report import ReportData, draw, gather, page_digest, render
+from ldsaug_ray.report import ReportData, draw_figures, gather, page_digest, report_page
 from ldsaug_ray.report.data import PAPER_TAU, Curve, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
 from ldsaug_ray.report.sheets import tiles
@@ -85,7 +85,7 @@ def control(control_job: Job) -> ReportData:
 
 @pytest.fixture(scope="module", params=["digits", "folder", "rules"])
 def page(request: pytest.FixtureRequest) -> Page:
-    return Page(render(request.getfixturevalue(request.param)))
+    return Page(report_page(request.getfixturevalue(request.param)))
 
 
 def test_sections_are_there_with_headings(page: Page) -> None:
@@ -124,14 +124,14 @@ def test_page_needs_nothing_else(page: Page) -> None:
 
 
 def test_css_loads_nothing(digits: ReportData) -> None:
-    css = render(digits).partition("<style>")[2].partition("</style>")[0]
+    css = report_page(digits).partition("<style>")[2].partition("</style>")[0]
     assert "prefers-color-scheme: dark" in css
     assert "url(" not in css
     assert "@import" not in css
 
 
 def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) -> None:
-    text = Page(render(digits)).text
+    text = Page(report_page(digits)).text
     for name, entry in digits_job.run.manifest["stages"].items():
         if name == "report":
             continue
@@ -147,7 +147,7 @@ def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) 
 
 
 def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
-    text = Page(render(rules)).text
+    text = Page(report_page(rules)).text
     score, select = rules_job.run.require("score"), rules_job.run.require("select")
     reached = score["sigma_numbers"]["share"]
     assert reached == pytest.approx(0.2, abs=0.01)
@@ -162,7 +162,7 @@ def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
         assert f"{rule} = " in text
     assert f"Together they keep {count(select['rows_out'])}." in text
     assert "tau = auto, typical = 0.5, top_fraction = 0.9 within each α; own parents counted" in text
-    assert f"Central 95% of held-out real latents: {log_text(held_out['low'])}" in render(rules)
+    assert f"Central 95% of held-out real latents: {log_text(held_out['low'])}" in report_page(rules)
     kept = np.concatenate([f.read_table()["log_lds"] for f in rules_job.run.folder("selected").files(".parquet")])
     assert band["least"] <= kept.min() <= kept.max() <= band["most"]
 
@@ -196,13 +196,13 @@ def test_paper_threshold_is_counted_over_all_candidates(digits_job: Job, digits:
     )
     above = int((np.exp(scores) > PAPER_TAU).sum())
     assert digits.scores.n_above_paper == above
-    text = Page(render(digits)).text
+    text = Page(report_page(digits)).text
     kept = f"would have kept {count(above)} of" if above else "would have kept none of"
     assert f"With τ = 0.28 this run {kept} 1,500 candidates" in text
 
 
 def test_selected_list_can_be_downloaded(digits_job: Job, digits: ReportData) -> None:
-    link = next(a for a in Page(render(digits)).all("a") if "download" in a)
+    link = next(a for a in Page(report_page(digits)).all("a") if "download" in a)
     assert link["download"] == "selected.csv"
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(str(link["href"]).split(",")[1]).decode())))
     stored = [r for f in digits_job.run.folder("selected").files(".parquet") for r in f.read_table().to_pylist()]
@@ -214,13 +214,13 @@ def test_selected_list_can_be_downloaded(digits_job: Job, digits: ReportData) ->
 
 
 def test_long_list_is_not_embedded(digits: ReportData) -> None:
-    found = Page(render(replace(digits, selected_csv=None)))
+    found = Page(report_page(replace(digits, selected_csv=None)))
     assert not [a for a in found.all("a") if "download" in a]
     assert "too long to embed" in found.text
 
 
 def test_hostile_names_are_text(folder: ReportData) -> None:
-    html = render(folder)
+    html = report_page(folder)
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "<b>bold" not in html
@@ -231,7 +231,7 @@ def test_hostile_names_are_text(folder: ReportData) -> None:
 
 
 def test_what_is_missing_is_said(folder: ReportData) -> None:
-    text = Page(render(folder)).text
+    text = Page(report_page(folder)).text
     assert "finetune not run" in text
     assert "there is no fine-tuned model" in text
     assert "have no attributes" in text
@@ -242,19 +242,19 @@ def test_what_is_missing_is_said(folder: ReportData) -> None:
 
 
 def test_a_sample_is_announced(digits: ReportData) -> None:
-    assert "drawn without regard to their score" not in render(digits)
+    assert "drawn without regard to their score" not in report_page(digits)
     sampled = replace(digits, scores=replace(digits.scores, n_total=3_000_000))
-    assert "1,500 of the 3,000,000 candidates, drawn without regard to their score" in render(sampled)
+    assert "1,500 of the 3,000,000 candidates, drawn without regard to their score" in report_page(sampled)
 
 
 def test_same_run_same_page(digits_job: Job, digits: ReportData) -> None:
     again = gather(digits_job.run, digits_job.config)
-    pictures = draw(digits)
-    assert draw(again) == pictures
-    assert render(again) == render(digits, pictures)
+    pictures = draw_figures(digits)
+    assert draw_figures(again) == pictures
+    assert report_page(again) == report_page(digits, pictures)
     other = replace(digits, stages=tuple(replace(s, seconds=9.0, rate=1.0, resumed="x") for s in digits.stages))
     assert page_digest(other, pictures) == page_digest(digits, pictures)
-    assert render(other, pictures) != render(digits, pictures)
+    assert report_page(other, pictures) != report_page(digits, pictures)
     assert page_digest(replace(digits, n_test=1), pictures) != page_digest(digits, pictures)
 
 
@@ -280,7 +280,7 @@ def test_estimated_scores_are_called_that(digits: ReportData) -> None:
 
 
 def test_controls_say_what_they_are_and_claim_no_threshold(control: ReportData) -> None:
-    html = render(control)
+    html = report_page(control)
     page = Page(html)
     assert [a["id"] for a in page.all("section")] == SECTIONS
     assert all(len(str(p["alt"])) > 20 for p in page.all("img"))
@@ -316,7 +316,7 @@ def test_sharpness_is_that_of_the_images_themselves(digits_job: Job, digits: Rep
     np.testing.assert_allclose(found.real, np.quantile(real, [0.25, 0.5, 0.75]))
     ratio = found.augmented[1] / found.real[1]
     assert ratio < 0.95
-    text = Page(render(digits)).text
+    text = Page(report_page(digits)).text
     assert f"Decoded images are blurrier: their median is {percent(ratio)} of that of real ones." in text
     assert "were dropped as less sharp" not in text
     filtered = replace(found, n_decoded=500, least=1.5)
@@ -330,7 +330,7 @@ def test_samples_are_the_same_latents_before_and_after(digits_job: Job, digits: 
     for stage, shown in (("train", digits.prior_samples.before), ("finetune", digits.prior_samples.after)):
         vae = load_vae(digits_job.run.folder(f"{stage}/vae.safetensors"))
         np.testing.assert_array_equal(shown, tiles(decode_images(vae, z, 16)))
-    pictures = {a["alt"] for a in Page(render(digits)).all("img")}
+    pictures = {a["alt"] for a in Page(report_page(digits)).all("img")}
     assert "The images that the fine-tuned VAE decodes from the same 6 random latents, in the same places." in pictures
 
 
@@ -339,9 +339,9 @@ def test_every_term_of_the_curves_has_its_panel(digits: ReportData) -> None:
     second = ({"step": 4, "real_logit": -0.5, "my_term": 2.0}, {"step": 8, "loss": 1.0, "real_logit": 0.25})
     changed = replace(digits, curves=(Curve("train", first), Curve("finetune", second)))
     terms = {name for p in (*first, *second) for name in p} - {"step"}
-    pictures = draw(changed)
+    pictures = draw_figures(changed)
     assert {n for n in pictures if n.startswith("curve-")} == {f"curve-{t}.svg" for t in terms}
-    page = Page(render(changed, pictures))
+    page = Page(report_page(changed, pictures))
     assert "real logit: fine-tuning from -0.5 at step 4 to 0.25 at step 8." in {a.get("alt") for a in page.all("img")}
     for title in ("Logit of real images", "Weight β of the KL term", "My term", "Loss of the discriminator"):
         assert title in page.text

@@ -17,7 +17,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import sharpness
-from ldsaug_ray.report import gather, render
+from ldsaug_ray.report import gather, report_page
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection.threshold import conformal_band
@@ -36,7 +36,7 @@ def run(settings: Tree, *commands: str) -> None:
 
 def page(settings: Tree) -> str:
     config = Config.model_validate(settings)
-    return render(gather(open_run_dir(config, create=False), config))
+    return report_page(gather(open_run_dir(config, create=False), config))
 
 
 def test_random_draws_as_many_without_regard_to_density(copied, capsys):

@@ -151,7 +151,7 @@ class _GoesOn(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Tune."""
-        goes_on = self._points.told(trial.trial_id, json.loads(result["found"]))
+        goes_on = self._points.evaluated(trial.trial_id, json.loads(result["found"]))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 
@@ -165,7 +165,7 @@ class _Ends(_OfTheDriver, tune.Callback):
         """Called by Tune after each."""
         found = json.loads(result["found"])
         if found["over"]:
-            self._points.told(trial.trial_id, found)
+            self._points.evaluated(trial.trial_id, found)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """It is over, or was stopped by the scheduler."""
