@@ -10,22 +10,3 @@ from ldsaug_ray.experiment.plan import ArmRun, Cell, Plan, plan_experiment
 from ldsaug_ray.experiment.results import REAL, Result, read_result
 from ldsaug_ray.experiment.summary import Comparison, Failure, Group, Row, Summary, summarise
 from ldsaug_ray.experiment.tables import differences_csv, results_csv
-
-__all__ = [
-    "REAL",
-    "ArmRun",
-    "Cell",
-    "Comparison",
-    "Failure",
-    "Group",
-    "Plan",
-    "Result",
-    "Row",
-    "Summary",
-    "differences_csv",
-    "markdown",
-    "plan_experiment",
-    "read_result",
-    "results_csv",
-    "summarise",
-]

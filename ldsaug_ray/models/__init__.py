@@ -16,34 +16,3 @@ from ldsaug_ray.models.training.batch import Augmented
 from ldsaug_ray.models.training.losses import free_bits, kl_standard_normal, reconstruction_error
 from ldsaug_ray.models.training.perceptual import load_perceptual
 from ldsaug_ray.models.training.trainer import Trainer, step_generator
-
-__all__ = [
-    "RESOLUTIONS",
-    "VAE",
-    "Augmented",
-    "Autoencoder",
-    "Discriminator",
-    "DivergedError",
-    "Output",
-    "Trainer",
-    "build_discriminator",
-    "build_vae",
-    "decode_images",
-    "free_bits",
-    "kl_standard_normal",
-    "load_discriminator",
-    "load_perceptual",
-    "load_vae",
-    "open_pretrained",
-    "posterior_means",
-    "pretrained_stamp",
-    "read_extra",
-    "read_latent_dim",
-    "reconstruction_error",
-    "save_discriminator",
-    "save_vae",
-    "step_generator",
-    "to_float",
-    "to_uint8",
-    "weights_digest",
-]

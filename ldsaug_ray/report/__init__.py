@@ -9,5 +9,3 @@ from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.gather import gather
 from ldsaug_ray.report.page import page_digest, report_page
 from ldsaug_ray.report.pictures import draw_figures
-
-__all__ = ["ReportData", "draw_figures", "gather", "page_digest", "report_page"]

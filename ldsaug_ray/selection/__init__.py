@@ -2,5 +2,3 @@
 
 from ldsaug_ray.selection.random_choice import random_candidates
 from ldsaug_ray.selection.threshold import Selection, select
-
-__all__ = ["Selection", "random_candidates", "select"]

@@ -14,27 +14,3 @@ from ldsaug_ray.domains.images.prepare import PreparedUnit, PreparePlan, plan, p
 from ldsaug_ray.domains.images.sources import open_source
 from ldsaug_ray.domains.images.split import SPLITS, assign_splits
 from ldsaug_ray.domains.images.tables import QUARANTINE, UNIT, image_array, image_schema, image_table
-
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "LISTING",
-    "QUARANTINE",
-    "SPLITS",
-    "UNIT",
-    "AttributeTable",
-    "PreparePlan",
-    "PreparedUnit",
-    "Source",
-    "UnusableImage",
-    "assign_splits",
-    "decode_image",
-    "image_array",
-    "image_schema",
-    "image_table",
-    "load_attributes",
-    "open_source",
-    "plan",
-    "prepare_unit",
-    "read_attribute_file",
-    "require_attribute",
-]

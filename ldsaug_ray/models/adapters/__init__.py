@@ -2,5 +2,3 @@
 
 from ldsaug_ray.models.adapters.open import open_pretrained, pretrained_stamp, rebuild
 from ldsaug_ray.models.adapters.pretrained import Pretrained
-
-__all__ = ["Pretrained", "open_pretrained", "pretrained_stamp", "rebuild"]
