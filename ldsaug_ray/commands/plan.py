@@ -140,6 +140,8 @@ def _asked(config: Config, stage: str) -> str:
     workers = getattr(section, "workers", None)
     if not isinstance(workers, Workers):
         return "the driver alone"
+    if config.engine == "inline":
+        return f"this process ({workers.cpus:g} CPU)"
     gpus = "1 GPU where there is one" if workers.gpus == "auto" else f"{workers.gpus:g} GPU" if workers.gpus else ""
     memory = f"{workers.memory_gb:g} GB" if workers.memory_gb else ""
     each = ", ".join(x for x in (f"{workers.cpus:g} CPU", gpus, memory) if x)

@@ -1,0 +1,58 @@
+"""Which settings count for a result is said at the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from ldsaug_ray.config import Config, Section, counted, describe
+
+MINIMAL = {"run_dir": "runs/x", "data": {"source": "images"}}
+# settings that say how or where work is done; a new one of the kind is added here with thought
+HOW = {
+    *("run_dir", "engine", "ray", "sample", "tracking", "experiment", "tune"),
+    *(f"{stage}.max_failures" for stage in ("train", "finetune")),
+    *(
+        f"{stage}.{name}"
+        for stage in ("train", "finetune")
+        for name in ("checkpoint_every", "num_to_keep", "log_every")
+    ),
+    *("score.tile_rows", "score.tile_latents", "score.placement", "score.latents_gb", "data.max_quarantined_fraction"),
+    *(f"{s}.workers" for s in ("data", "train", "encode", "score", "decode", "finetune", "evaluate")),
+}
+
+
+def leaves(tree: Any, prefix: str = "") -> set[str]:
+    if isinstance(tree, dict) and tree:
+        return {name for key, value in tree.items() for name in leaves(value, f"{prefix}{key}.")}
+    return {prefix.removesuffix(".")}
+
+
+def test_all_settings_count_but_those_that_say_how():
+    config = Config.model_validate(MINIMAL)
+    found = leaves(counted(config))
+    names = {name for name, _, _ in describe() if not any(name == h or name.startswith(f"{h}.") for h in HOW)}
+    assert {n for n in names if n.endswith(".compile")} == {"train.compile", "finetune.compile"}
+    assert found == {n for n in names if not n.endswith(".compile")}  # which counts once it is not the default
+
+
+def test_settings_that_began_to_count_later_leave_fingerprints_of_defaults_as_they_were():
+    plain = Config.model_validate(MINIMAL)
+    changed = Config.model_validate({**MINIMAL, "train": {"compile": True, "workers": {"count": 2, "cpus": 3}}})
+    assert counted(changed)["train"] == {**counted(plain)["train"], "compile": True, "workers": {"count": 2}}
+    assert counted(changed, later=False) == counted(plain)
+
+
+def test_values_are_those_of_the_dumped_tree():
+    config = Config.model_validate(MINIMAL)
+    dumped = config.dump()
+
+    def same(tree: dict[str, Any], whole: dict[str, Any], section: BaseModel) -> None:
+        for name, value in tree.items():
+            if isinstance(getattr(section, name), Section):
+                same(value, whole[name], getattr(section, name))
+            else:
+                assert value == whole[name]
+
+    same(counted(config), dumped, config)
