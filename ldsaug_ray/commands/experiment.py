@@ -19,7 +19,7 @@ from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracking import view_command
-from ldsaug_ray.stages.checks import require_faiss, try_extractor
+from ldsaug_ray.stages.checks import require_faiss, try_networks
 from ldsaug_ray.stages.job import Job
 
 
@@ -37,12 +37,9 @@ def experiment_command(
     first = plan.runs[0].config
     if dry_run:
         _print_plan(plan, overwrite)
-        try:
-            try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
-        except LdsaugError as e:
-            print(f"as things are here, the experiment would end at once: {e}")
+    try_networks(first, open_run_dir(first, overwrite=overwrite, create=False))
+    if dry_run:
         return 0
-    try_extractor(first, open_run_dir(first, overwrite=overwrite, create=False))
     engine = engine_of(config, verbose=verbose)
     engine.check_place("run_dir", config.run_dir)
     with ExitStack() as held:

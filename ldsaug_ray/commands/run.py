@@ -8,13 +8,12 @@ from ldsaug_ray.commands.plan import print_plan
 from ldsaug_ray.commands.summary import print_measures, print_summary
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
-from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracked import nothing, tracked_run
 from ldsaug_ray.run.tracking import view_command
-from ldsaug_ray.stages.checks import require_faiss, try_extractor
+from ldsaug_ray.stages.checks import require_faiss, try_networks
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import plan_steps, run_stages
 
@@ -38,17 +37,12 @@ def run_command(
     """
     require_faiss()
     names = stages_of(command, config)
+    before = open_run_dir(config, overwrite=overwrite, create=False)
     if dry_run:
-        run = open_run_dir(config, overwrite=overwrite, create=False)
-        print_plan(config, run, names)
-        if "evaluate" in names:
-            try:
-                try_extractor(config, run)
-            except LdsaugError as e:  # as a source that cannot be seen from here: the plan stands
-                print(f"evaluate: as things are here, a run would end at once: {e}")
+        print_plan(config, before, names)
+    try_networks(config, before, names)
+    if dry_run:
         return 0
-    if "evaluate" in names:
-        try_extractor(config, open_run_dir(config, overwrite=overwrite, create=False))
     engine, console = engine_of(config, verbose=verbose), make_console()
     engine.check_place("run_dir", config.run_dir)
     with ExitStack() as held:

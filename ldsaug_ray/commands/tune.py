@@ -20,7 +20,7 @@ from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.run import run_search
 from ldsaug_ray.search.tables import STATES, rows_of
 from ldsaug_ray.search.trials import Trial, read_trials
-from ldsaug_ray.stages.checks import require_faiss, try_extractor
+from ldsaug_ray.stages.checks import require_faiss, try_networks
 from ldsaug_ray.stages.job import Job
 
 SHOWN = 10  # trials in the table at the end
@@ -58,9 +58,10 @@ def tune_command(
         raise InputError(f"--resume: there is no search in {before.root.shown} to go on with; leave it out to begin")
     if dry_run:
         _print_plan(search, before)
+    baseline = search.baseline_config() if search.trains else config
+    try_networks(baseline, open_run_dir(baseline, create=False), ("train", "evaluate") if search.trains else ("train",))
+    if dry_run:
         return 0
-    if search.trains:
-        try_extractor(search.baseline_config(), open_run_dir(search.baseline_config(), create=False))
     engine = engine_of(config, verbose=verbose)
     engine.check_place("run_dir", config.run_dir)
     with ExitStack() as held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.util import find_spec
 
 from ldsaug_ray.config import Config
@@ -22,14 +23,21 @@ def require_faiss() -> None:
         )
 
 
-def try_extractor(config: Config, run: RunDir) -> None:
-    """Open it now, where it will be needed: training takes hours, and a file that is missing then is missing now.
+def try_networks(config: Config, run: RunDir, names: Collection[str] = ("train", "evaluate")) -> None:
+    """Open the user's autoencoder and the extractor now, where the stages `names` will need them: reading images and
+    training take hours, and a file that is missing then is missing now.
 
     Raises:
-        ConfigError, InputError: it is unknown, its weights are missing or damaged, or it does not do its job.
+        ConfigError, InputError, ResourceError: one is unknown, missing or damaged, or does not do its job.
     """
-    (step,) = plan_steps(config, run, ["evaluate"])
-    if step.state != "complete":
-        from ldsaug_ray.stages.features import opened
+    for step in plan_steps(config, run, [name for name in ("train", "evaluate") if name in names]):
+        if step.state == "complete":
+            continue
+        if step.stage == "evaluate":
+            from ldsaug_ray.stages.features import opened
 
-        opened(config)
+            opened(config)
+        elif config.vae.is_pretrained:
+            from ldsaug_ray.models import open_pretrained
+
+            open_pretrained(config.vae, config.data.resolution)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -380,24 +381,122 @@ def test_directories_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
     refused(r"config\.json: not valid JSON")
     (bad / "config.json").write_text('{"_class_name": "AsymmetricAutoencoderKL"}')
     refused("class AsymmetricAutoencoderKL is not known here; possible: AutoencoderKL, AutoencoderTiny")
-    (bad / weights).rename(bad / "diffusion_pytorch_model.bin")
-    refused(r"has no diffusion.*found diffusion_pytorch_model\.bin; a \.bin .*use_safetensors=False\)\.save_pretrained")
     (bad / weights).unlink()
     refused(r"found no weights")
     (bad / weights).write_bytes((good / weights).read_bytes()[:-9])
     refused(r"diffusers cannot load it")
     (bad / "model_index.json").write_text("{}")
-    refused(r"a whole pipeline; give its folder with the autoencoder")
+    refused(r"a whole pipeline; give its autoencoder alone, as a rule .*bad/vae")
     config = json.loads((good / "config.json").read_text())
     (bad / "config.json").write_text(json.dumps({**config, "layers_per_block": 2}))
     refused(r"does not fit config\.json: missing keys ")
-    (bad / "config.json").write_text(json.dumps({**config, "scaling_factor": 0}))
-    refused(r"config\.json scales latents by 0")
-    (bad / "config.json").write_text(json.dumps({**config, "in_channels": 4}))
-    refused(r"bad.*(conv_in|cannot load|fails)")
+    for fields, message in (
+        ({"scaling_factor": 0}, r"bad/config\.json: scaling_factor .* scale latents by 0"),
+        ({"scaling_factor": "abc"}, r'bad/config\.json: scaling_factor is "abc"; expected a number'),
+        ({"scaling_factor": True}, r"bad/config\.json: scaling_factor is true; expected a number"),
+        ({"shift_factor": [0.1]}, r"bad/config\.json: shift_factor is \[0\.1\]; expected a number"),
+        ({"latents_mean": "x", "latents_std": [1, 1, 1, 1]}, r'bad/config\.json: latents_mean is "x"; .* 4 numbers'),
+        ({"latents_mean": [0] * 4, "latents_std": [1] * 3}, r"bad/config\.json: latents_std is .* list of 4 numbers"),
+        ({"norm_num_groups": 3}, r"bad/config\.json: describes no AutoencoderKL \(.*divisible"),
+        (
+            {"in_channels": 4},
+            rf"bad/{weights}: .*does not fit config\.json: size mismatch for encoder\.conv_in\.weight",
+        ),
+    ):
+        (bad / "config.json").write_text(json.dumps({**config, **fields}))
+        refused(message)
     monkeypatch.setattr("ldsaug_ray.models.adapters.diffusers.find_spec", lambda name: None)
     with pytest.raises(ResourceError, match=r"pip install 'ldsaug_ray\[diffusers\]'"):
         open_pretrained(settings, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ({"variant": "fp16"}, r"diffusion_pytorch_model\.fp16\.safetensors\. The variant fp16 is not read"),
+        ({"max_shard_size": "20kB"}, r"00001-of-.*\. Weights in several files are not read"),
+        ({"safe_serialization": False}, r"diffusion_pytorch_model\.bin\. A \.bin file is unpickled"),
+        ({"safe_serialization": False, "variant": "fp16"}, r"diffusion_pytorch_model\.fp16\.bin\. A \.bin file"),
+    ],
+    ids=["variant", "shards", "bin", "variant in bin"],
+)
+def test_weights_that_were_saved_otherwise(tmp_path: Path, pictures: Tensor, how: dict[str, Any], found: str) -> None:
+    """The plan and the run say the same, and the command that they print writes what is read."""
+    folder, network = tmp_path / "it's  $HOME", tiny_kl()
+    network.save_pretrained(folder, **how)
+    for look in (pretrained_stamp, lambda settings: open_pretrained(settings, SIDE)):
+        with pytest.raises(InputError, match=rf"vae\.path: .*has no diffusion_.*\.safetensors; found .*{found}") as e:
+            look(directory(folder))
+    python, dash_c, code = shlex.split(str(e.value).partition("that is: ")[2])
+    assert (python, dash_c) == ("python", "-c")
+    exec(compile(code, "printed", "exec"), {})
+    with torch.no_grad():
+        want = network.encode(pictures).latent_dist.mean * 0.4
+        got = open_pretrained(directory(folder), SIDE).encode(pictures)[0]
+    torch.testing.assert_close(got, want.flatten(1), atol=1e-6, rtol=1e-6)
+
+
+class Listed(nn.Module):
+    """The mean, or mean and log variance, in a list."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [torch.nn.functional.avg_pool2d(x, 4)] * self.n
+
+
+class Unpooled(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(z, scale_factor=4.0)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_encoders_that_give_a_list(tmp_path: Path, n: int) -> None:
+    settings = files(script(Listed(n), tmp_path / "e.pt"), script(Unpooled(), tmp_path / "d.pt"))
+    model, images = open_pretrained(settings, SIDE), blobs(3)
+    want = images.reshape(3, 4, 4, 4, 4, 3).astype(np.float32).mean(axis=(2, 4)).transpose(0, 3, 1, 2) / 255
+    np.testing.assert_allclose(posterior_means(model, images, 2), want.reshape(3, 48), atol=1e-6)
+    logvar = model.encode(torch.from_numpy(images))[1]
+    assert (logvar is None) == (n == 1)
+
+
+class Noisy(nn.Module):
+    """Noise that is nothing where the picture is: an empty one would not show it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x * (1 + 0.01 * torch.randn_like(x)))
+
+
+class Dropped(nn.Module):
+    """Dropout that no mode switches off, as of a network that was traced in training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.dropout(torch.nn.functional.avg_pool2d(x, 4), 0.5, training=True)
+
+
+def test_networks_that_draw_random_numbers(tmp_path: Path) -> None:
+    encoder, decoder = script(Down(), tmp_path / "e.pt"), script(Up(), tmp_path / "d.pt")
+    for e, d, message in (
+        (
+            script(Noisy(Down()), tmp_path / "noisy.pt"),
+            decoder,
+            r"noisy\.pt: the encoder gives something else each time",
+        ),
+        (
+            script(Dropped(), tmp_path / "drop.pt"),
+            script(Unpooled(), tmp_path / "u.pt"),
+            r"drop\.pt: the encoder gives",
+        ),
+        (encoder, script(Noisy(Up()), tmp_path / "du.pt"), r"du\.pt: the decoder .*draws random numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_pretrained(files(e, d), SIDE)
 
 
 @every_format
@@ -409,6 +508,6 @@ def test_a_stamp_sees_that_files_change(tmp_path: Path, make: Callable[[Path], V
     file.write_bytes(file.read_bytes() + b"0")
     assert pretrained_stamp(settings) != before
     file.unlink()
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match=r"there is no such file|found no weights"):
         pretrained_stamp(settings)
     assert pretrained_stamp(Vae()) == ""

@@ -20,10 +20,9 @@ from ldsaug_ray.commands.doctor import _diffusers
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.errors import InputError
 from ldsaug_ray.models import load_vae
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracking import Tracker
 from ldsaug_ray.stages.runner import plan_steps
 
@@ -101,7 +100,7 @@ def test_from_files_to_augmented_images(
     # a plan, and the same command again
     assert state(pretrained, "train") == "complete"
     mistyped = merge(pretrained, {"vae": {"encoder": "mistyped.pt"}})
-    with pytest.raises(StorageError, match=r"mistyped\.pt: there is no such file"):
+    with pytest.raises(InputError, match=r"vae\.encoder: there is no file mistyped\.pt"):
         run(mistyped, "train")
     before = digests(pretrained)
     run(pretrained, *UP_TO_DECODE)
@@ -150,17 +149,24 @@ def test_from_files_to_augmented_images(
     assert np.abs(model.predict(z) - want.numpy()).max() <= 1
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_local")
-def test_files_that_do_not_fit_end_the_stage(pretrained: Tree, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"nothing\.pt: there is no such"):
-        run(merge(pretrained, {"vae": {"decoder": str(tmp_path / "nothing.pt")}}), "train")
+@pytest.mark.parametrize("how", ["run", "plan"])
+def test_an_autoencoder_that_does_not_fit_ends_a_run_and_its_plan_before_an_image_is_read(
+    pretrained: Tree, tmp_path: Path, save, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "model_index.json").write_text("{}")
     swapped = {"encoder": pretrained["vae"]["decoder"], "decoder": pretrained["vae"]["encoder"]}
-    with pytest.raises(InputError, match=r"decoder\.pt: the encoder fails on float32\[2, 3, 16, 16\]"):
-        run(merge(pretrained, {"vae": swapped}), "train")
-    assert "train" not in manifest(pretrained)
-    run(pretrained, "train", "encode")
-    assert list(manifest(pretrained)) == [s for s in STAGES if s in ("prepare", "train", "encode")]
+    wrong = (
+        ({**pretrained["vae"], "decoder": str(tmp_path / "nothing.pt")}, "vae.decoder: there is no file"),
+        ({**pretrained["vae"], **swapped}, "decoder.pt: the encoder fails on float32[2, 3, 16, 16]"),
+        ({"kind": "diffusers", "path": str(tmp_path / "pipeline")}, "is a whole pipeline; give its autoencoder"),
+    )
+    for vae, message in wrong:
+        assert main(["run", str(save({**pretrained, "vae": vae})), *["--dry-run"] * (how == "plan")]) == 1
+        printed = capsys.readouterr()
+        assert ("plan for" in printed.out) == (how == "plan")
+        assert message in printed.err
+    assert not Path(pretrained["run_dir"]).exists()
 
 
 def test_doctor_knows_whether_diffusers_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

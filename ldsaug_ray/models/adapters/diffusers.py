@@ -10,7 +10,10 @@ latents as bytes, plays no part.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +38,6 @@ def open_directory(settings: Vae, resolution: int) -> Pretrained:
     assert settings.path is not None  # the settings see to it
     folder = Location.of(settings.path)
     config = _read_config(folder)
-    _check_weights(folder, str(config["_class_name"]))
     network = _load(folder, config)
     # what is not needed to build it again differs between copies of the same directory
     kept = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
@@ -46,13 +48,14 @@ def open_directory(settings: Vae, resolution: int) -> Pretrained:
 
 def from_config(settings: Vae, resolution: int, files: Mapping[str, bytes], name: str) -> Pretrained:
     """The network of a configuration, its weights still to be loaded; raises as `rebuild`."""
-    config = _parsed(files[CONFIG], f"{name}, {CONFIG}")
-    with _quiet():
-        try:
-            network = _class_of(config, name).from_config(_plain(config))
-        except (TypeError, ValueError, KeyError) as e:
-            raise InputError(f"{name}: its copy of {CONFIG} describes no autoencoder ({_reason(e)})") from None
-    return _adapted(network, settings, resolution, files, name)
+    where = f"{name}, {CONFIG}"
+    return _adapted(_built(_parsed(files[CONFIG], where), where), settings, resolution, files, name)
+
+
+def stored(folder: Location) -> list[Location]:
+    """The two files that are read, seen to be such as are read here; raises as `open_pretrained`."""
+    _read_config(folder)
+    return [folder / CONFIG, folder / WEIGHTS]
 
 
 class _Scaled(nn.Module):
@@ -63,14 +66,12 @@ class _Scaled(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
         super().__init__()
-        factor, shift = config.get("scaling_factor"), config.get("shift_factor")
-        scale = torch.tensor(1.0 if factor is None else float(factor), dtype=torch.float64)
-        offset = torch.tensor(0.0 if shift is None else float(shift), dtype=torch.float64)
-        mean, std = config.get("latents_mean"), config.get("latents_std")
-        if mean is not None and std is not None:
-            offset, scale = torch.tensor(mean, dtype=torch.float64), scale / torch.tensor(std, dtype=torch.float64)
-        if not (torch.isfinite(scale).all() and (scale != 0).all() and torch.isfinite(offset).all()):
-            raise InputError(f"{name}: {CONFIG} scales latents by {scale.tolist()} about {offset.tolist()}")
+        scale, offset = _numbers(config, "scaling_factor", 1.0, name), _numbers(config, "shift_factor", 0.0, name)
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            offset = _numbers(config, "latents_mean", 0.0, name)
+            scale = scale / _numbers(config, "latents_std", 1.0, name)
+        if not (torch.isfinite(scale).all() and (scale != 0).all()):
+            raise InputError(f"{name}/{CONFIG}: scaling_factor and latents_std scale latents by {scale.tolist()}")
         # no weights: they follow from the configuration
         self.register_buffer("scale", scale.float().reshape(-1, 1, 1), persistent=False)
         self.register_buffer("shift", offset.float().reshape(-1, 1, 1), persistent=False)
@@ -118,17 +119,34 @@ def _adapted(network: Any, settings: Vae, resolution: int, files: Mapping[str, b
     return Pretrained(settings, resolution, *parts, files, (name, name))
 
 
+def _numbers(config: Mapping[str, Any], field: str, default: float, name: str) -> Tensor:
+    """A field's number, or its number for each channel (`latents_*`), in float64."""
+    found = config.get(field)
+    per_channel = field.startswith("latents_")
+    listed = found if per_channel else [found]
+    n = int(config.get("latent_channels", 4)) if per_channel else 1
+    is_number = [type(x) in (int, float) and math.isfinite(x) for x in listed] if isinstance(listed, list) else []
+    if found is not None and (not all(is_number) or len(is_number) != n):
+        expected = f"a list of {n} numbers, one for each of latent_channels" if per_channel else "a number"
+        raise InputError(f"{name}/{CONFIG}: {field} is {json.dumps(found)[:80]}; expected {expected}")
+    return torch.tensor(default if found is None else found, dtype=torch.float64)
+
+
 def _read_config(folder: Location) -> dict[str, Any]:
+    """The configuration of a directory that has all that is needed, and no other kind of weights."""
     if not folder.exists():
         raise InputError(f"vae.path: there is no directory {folder.uri}")
     names = folder.names()
     if "model_index.json" in names:
-        raise InputError(f"vae.path: {folder.uri} is a whole pipeline; give its folder with the autoencoder (vae)")
+        part = (folder / "vae").uri
+        raise InputError(f"vae.path: {folder.uri} is a whole pipeline; give its autoencoder alone, as a rule {part}")
     if CONFIG not in names:
         shown = ", ".join(names[:5]) or "nothing"
         raise InputError(f"vae.path: {folder.uri} has no {CONFIG}, as save_pretrained writes it; found {shown}")
     config = _parsed((folder / CONFIG).read_bytes(), (folder / CONFIG).uri)
-    _class_of(config, (folder / CONFIG).uri)
+    kind = _kind(config, (folder / CONFIG).uri)
+    if WEIGHTS not in names:
+        raise InputError(f"vae.path: {folder.uri} has no {WEIGHTS}; {_other_weights(folder, names, kind)}")
     return config
 
 
@@ -142,34 +160,63 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
     return config
 
 
-def _class_of(config: Mapping[str, Any], name: str) -> Any:
+def _kind(config: Mapping[str, Any], where: str) -> str:
     found = config.get("_class_name")
     if found not in CLASSES:
-        raise InputError(f"{name}: an autoencoder of class {found} is not known here; possible: {', '.join(CLASSES)}")
+        possible = ", ".join(CLASSES)
+        raise InputError(f"{where}: an autoencoder of class {found} is not known here; possible: {possible}")
+    return str(found)
+
+
+def _class_of(config: Mapping[str, Any], where: str) -> Any:
+    kind = _kind(config, where)
     if find_spec("diffusers") is None:
         raise ResourceError("vae.kind: diffusers needs the package; run pip install 'ldsaug_ray[diffusers]'")
     import diffusers
 
-    return getattr(diffusers, found)
+    return getattr(diffusers, kind)
 
 
-def _check_weights(folder: Location, kind: str) -> None:
-    names = folder.names()
-    if WEIGHTS in names:
-        return
-    others = [n for n in names if n.endswith((".bin", ".safetensors", ".pt", ".ckpt"))]
-    advice = ""
-    if any(n.endswith(".bin") for n in others):
-        advice = (
-            '; a .bin file is unpickled, which can run code. Convert it where you trust it: python -c "from diffusers '
-            f"import {kind}; {kind}.from_pretrained('{folder.path}', use_safetensors=False)"
-            f".save_pretrained('{folder.path}')\""
-        )
-    raise InputError(f"vae.path: {folder.uri} has no {WEIGHTS}; found {', '.join(others) or 'no weights'}{advice}")
+def _other_weights(folder: Location, names: Sequence[str], kind: str) -> str:
+    """What weights there are in place of those that are read, and the command that writes those."""
+    others = [n for n in names if n.endswith((".bin", ".safetensors", ".pt", ".ckpt", ".index.json"))]
+    found = f"found {', '.join(others[:5]) or 'no weights'}{', …' * (len(others) > 5)}"
+    pattern = re.compile(r"diffusion_pytorch_model(?:\.(\w+))?\.(safetensors|bin)")
+    named = [m for n in others if (m := pattern.fullmatch(n))]
+    if any(n.endswith(".index.json") for n in others):
+        why, how = "Weights in several files are not read", ""
+    elif named:
+        variant, ending = min(named, key=lambda m: m[2] == "bin").groups()
+        why = f"The variant {variant} is not read" if variant else ""
+        how = f", variant={variant!r}" if variant else ""
+        if ending == "bin":
+            why = "A .bin file is unpickled, which can run code: convert it where you trust it"
+            how += ", use_safetensors=False"
+    else:
+        return found
+    place = folder.path if folder.is_local else f"copy-of-{folder.name}"
+    code = (
+        f"from diffusers import {kind}; {kind}.from_pretrained({place!r}{how}).save_pretrained({place!r}, "
+        "max_shard_size='1TB')"
+    )
+    return f"{found}. {why}. To write the file that is: python -c {shlex.quote(code)}"
+
+
+def _built(config: Mapping[str, Any], where: str) -> Any:
+    """The network of a configuration, its weights random."""
+    kind = _class_of(config, where)
+    with _quiet():
+        try:
+            return kind.from_config(_plain(config))
+        except Exception as e:  # whatever the layers' own code raises where a field is of no use to them
+            raise InputError(f"{where}: describes no {config['_class_name']} ({_reason(e)})") from None
 
 
 def _load(folder: Location, config: Mapping[str, Any]) -> Any:
     """The network with its weights, by diffusers' own loader: it knows the older names of some weights."""
+    with torch.device("meta"):  # whether the configuration is one, before the weights are read
+        _built(config, (folder / CONFIG).uri)
+    where = (folder / WEIGHTS).uri
     with TemporaryDirectory(prefix="ldsaug-") as temporary, _quiet():
         for name in (CONFIG, WEIGHTS):  # nothing else, so that nothing else can be loaded
             (Path(temporary) / name).write_bytes((folder / name).read_bytes())
@@ -185,12 +232,11 @@ def _load(folder: Location, config: Mapping[str, Any]) -> Any:
             )
         except Exception as e:  # OSError, ValueError, RuntimeError, SafetensorError, TypeError: as diffusers has it
             reason = _reason(e).replace(temporary, folder.uri)
-            raise InputError(f"{folder.uri}: diffusers cannot load it ({reason})") from None
+            raise InputError(f"{where}: diffusers cannot load it ({reason})") from None
     wrong = {k: sorted(map(str, report.get(k) or [])) for k in ("missing_keys", "mismatched_keys", "unexpected_keys")}
     for words, keys in wrong.items():
         if keys:  # diffusers itself would go on with random weights
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            where = (folder / WEIGHTS).uri
             raise InputError(f"{where}: does not fit {CONFIG}: {words.replace('_', ' ')} {', '.join(keys[:3])}{more}")
     return network
 
@@ -220,4 +266,6 @@ def _quiet() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
+        lines = [f"does not fit {CONFIG}: {lines[1]}"]
     return lines[0][:300] if lines else type(error).__name__

@@ -17,7 +17,7 @@ from ldsaug_ray.models.adapters.pretrained import Pretrained
 
 
 def open_pretrained(settings: Vae, resolution: int) -> Pretrained:
-    """The autoencoder that the settings name, on the CPU in evaluation mode, tried on one grey image.
+    """The autoencoder that the settings name, on the CPU in evaluation mode, tried on two images.
 
     Raises:
         InputError: a file is missing, damaged, of another format, or does not fit images of this resolution; the
@@ -57,12 +57,12 @@ def pretrained_stamp(settings: Vae) -> str:
     """SHA-256 over sizes and times of the files that the settings name; '' where the network is our own.
 
     Raises:
-        InputError: a file is not there.
+        InputError: a file is not there, or a directory is none of diffusers that is read here.
         StorageError: it cannot be looked at.
     """
     files = [Location.of(uri) for uri in (settings.encoder, settings.decoder) if uri is not None]
     if settings.path is not None:
-        files = [Location.of(settings.path) / name for name in (diffusers.CONFIG, diffusers.WEIGHTS)]
+        files = diffusers.stored(Location.of(settings.path))
     if not files:
         return ""
     if missing := [f.uri for f in files if not f.exists()]:

@@ -11,12 +11,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.autoencoder import Autoencoder
+from ldsaug_ray.models.inference import decode_images, posterior_means
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
 from ldsaug_ray.models.stylegan2.model import to_float
 
@@ -27,7 +29,7 @@ class Pretrained(Autoencoder):
     Args:
         settings: section `vae`; where it names the user's files, `files` has their copies.
         resolution: side of the images, px.
-        encoder: float32[B, 3, R, R] in −1..1 -> latents float32[B, ...], or the pair (μ, log σ²) of them.
+        encoder: float32[B, 3, R, R] in −1..1 -> latents float32[B, ...], or a list or tuple of them, or of (μ, log σ²).
         decoder: such latents -> float32[B, 3, R, R], nominally −1..1.
         files: what the network can be built from again, weights apart: name -> content.
         names: what to call the two parts in messages.
@@ -36,7 +38,8 @@ class Pretrained(Autoencoder):
         latent_shape: of one latent, as the encoder gives it.
 
     Raises:
-        InputError: the parts do not fit each other or images of this resolution; the message names the file.
+        InputError: the parts do not fit each other or images of this resolution, or draw random numbers; the message
+            names the file.
     """
 
     def __init__(
@@ -59,13 +62,11 @@ class Pretrained(Autoencoder):
                 parameter.requires_grad_(True)  # files often hold frozen ones; what is frozen here, the settings say
         self.eval()
         self.latent_shape = self._tried(names)
-        self.latent_dim = torch.Size(self.latent_shape).numel()
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `Autoencoder.encode`."""
-        found = self.encoder(to_float(images))
-        mu, logvar = found if isinstance(found, tuple | list) else (found, None)
-        return mu.flatten(1).float(), None if logvar is None else logvar.flatten(1).float()
+        mu, *logvar = _parts(self.encoder(to_float(images)))
+        return mu.flatten(1).float(), logvar[0].flatten(1).float() if logvar else None
 
     def decode(self, z: Tensor, noise: NoiseMode = "const", generator: torch.Generator | None = None) -> Tensor:
         """As `Autoencoder.decode`; there is no noise."""
@@ -77,30 +78,42 @@ class Pretrained(Autoencoder):
         return json.dumps([self.settings.kind, self.settings.pixel_range, digests], sort_keys=True)
 
     def _tried(self, names: tuple[str, str]) -> tuple[int, ...]:
-        """Encode and decode grey images, two and one; gives the shape of a latent.
+        """Encode and decode two images and one, as the stages do it, and again; gives the shape of a latent.
 
         Raises:
-            InputError: what came is not what an autoencoder of this resolution gives.
+            InputError: what came is not what an autoencoder of this resolution gives, or not the same both times.
         """
         side = self.resolution
-        shape: tuple[int, ...] = ()
-        with torch.no_grad():
-            for n in (2, 1):
-                images = torch.zeros(n, 3, side, side)
-                found = _called(self.encoder, images, f"{names[0]}: the encoder")
-                parts = list(found) if isinstance(found, tuple | list) else [found]
-                shape = self._latent_of(parts, n, names[0])
-                picture = _called(self.decoder, parts[0], f"{names[1]}: the decoder")
-                _check(picture, names[1], f"the decoder, given latents {list(parts[0].shape)},")
-                if tuple(picture.shape) != (n, 3, side, side):
-                    stride = ""
-                    if len(shape) == 3 and side % shape[1]:
-                        stride = f"; the encoder's stride does not divide {side} px: give another data.resolution"
+        for n in (2, 1):
+            images = (np.arange(n * side * side * 3) * 37 % 256).astype(np.uint8).reshape(n, side, side, 3)
+            with torch.inference_mode():
+                found = _called(self.encoder, to_float(torch.from_numpy(images)), f"{names[0]}: the encoder")
+                self.latent_shape = self._latent_of(_parts(found), n, names[0])
+                self.latent_dim = torch.Size(self.latent_shape).numel()
+                z = _parts(found)[0]
+                picture = _called(self.decoder, z, f"{names[1]}: the decoder")
+            self._check_picture(picture, z, names[1])
+            for part, use, given in (
+                ("encoder", posterior_means, images),
+                ("decoder", decode_images, z.flatten(1).numpy()),
+            ):
+                if not np.array_equal(use(self, given, n), use(self, given, n)):
                     raise InputError(
-                        f"{names[1]}: the decoder, given latents {list(parts[0].shape)}, gives {list(picture.shape)}; "
-                        f"expected [{n}, 3, {side}, {side}]{stride}"
+                        f"{names[part == 'decoder']}: the {part} gives something else each time for the same input: it "
+                        "draws random numbers (a sampled latent, noise, or dropout of a network that was saved in "
+                        "training mode). Save one that does not, such as an encoder that gives the mean, after .eval()"
                     )
-        return shape
+        return self.latent_shape
+
+    def _check_picture(self, picture: Any, z: Tensor, name: str) -> None:
+        n, side = len(z), self.resolution
+        what = f"the decoder, given latents {list(z.shape)},"
+        _check(picture, name, what)
+        if tuple(picture.shape) != (n, 3, side, side):
+            stride = ""
+            if z.ndim == 4 and side % z.shape[2]:
+                stride = f"; the encoder's stride does not divide {side} px: give another data.resolution"
+            raise InputError(f"{name}: {what} gives {list(picture.shape)}; expected [{n}, 3, {side}, {side}]{stride}")
 
     def _latent_of(self, parts: list[Any], n: int, name: str) -> tuple[int, ...]:
         side = self.resolution
@@ -116,6 +129,11 @@ class Pretrained(Autoencoder):
         if len(shape) < 2 or shape[0] != n or 0 in shape:
             raise InputError(f"{name}: {what} gives {list(shape)}; expected [{n}, d] or [{n}, C, h, w], none of them 0")
         return shape[1:]
+
+
+def _parts(found: Any) -> list[Any]:
+    """Latents, perhaps with log σ², of what an encoder gives: a tensor, or a list or tuple of one or two."""
+    return list(found) if isinstance(found, tuple | list) else [found]
 
 
 def _called(part: nn.Module, given: Tensor, what: str) -> Any:
