@@ -16,7 +16,7 @@ from rich.table import Table
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError, UsageError
-from ldsaug_ray.run.tracking import first_line, quieten, tracking_uri
+from ldsaug_ray.run.tracking import client_at, quieten, tracking_uri, unusable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,20 +88,15 @@ def find_runs(names: Sequence[str]) -> list[Compared]:
         InputError, StorageError: as `compare_command`.
     """
     quieten()
-    from mlflow import MlflowClient
-
     uri = tracking_uri()
     try:
-        client = MlflowClient(tracking_uri=uri)
+        client = client_at(uri)
         experiments = [e.experiment_id for e in client.search_experiments()]
         return [_as_compared(_find(client, experiments, name)) for name in names]
     except LdsaugError:  # says what it is about
         raise
     except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
-        raise StorageError(
-            f"MLflow at {without_password(uri)} cannot be used ({first_line(e)}); start it, or change "
-            "MLFLOW_TRACKING_URI"
-        ) from e
+        raise unusable(uri, e) from e
 
 
 def differing_settings(runs: Sequence[Compared]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.table import Table
@@ -112,21 +113,19 @@ def _product(a: int, b: int) -> int:
 
 
 def _mlflow() -> Finding:
-    from ldsaug_ray.run.tracking import quieten, tracking_uri
+    from ldsaug_ray.run.tracking import client_at, quieten, tracking_uri, unusable
 
     quieten()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     address = tracking_uri()
     uri = without_password(address)
-    if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):
+    if uri.startswith("sqlite:///") and not os.path.exists(unquote(uri.removeprefix("sqlite:///"))):
         return Finding("MLflow", "ok", f"{uri} will be created by the first run")
-    from mlflow import MlflowClient
-
     try:
-        experiments = MlflowClient(tracking_uri=address).search_experiments(max_results=100)
+        experiments = client_at(address).search_experiments(max_results=100)
     except Exception as e:
-        reason = (without_password(str(e)).strip().splitlines() or [type(e).__name__])[0][:160]
-        return Finding("MLflow", "fails", f"{uri}: {reason}", "start the server, or unset MLFLOW_TRACKING_URI")
+        found, _, advice = str(unusable(address, e)).rpartition("); ")
+        return Finding("MLflow", "fails", f"{found})", advice)
     return Finding("MLflow", "ok", f"{uri} answers, {len(experiments)} experiments")
 
 

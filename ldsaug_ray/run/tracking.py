@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import identity
+from ldsaug_ray.run.progress import make_console
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,16 +55,37 @@ def tracking_uri() -> str:
             "MLFLOW_TRACKING_URI is not set, and a file in a job's working folder goes with the job; set it on the "
             "head or for the job (ray job submit --runtime-env-json), or give tracking.enabled=false"
         )
-    return uri or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    # what SQLAlchemy would take for a code or for the end of the path; anything else it takes as it is
+    return uri or f"sqlite:///{Path.cwd() / 'mlflow.db'}".replace("%", "%25").replace("?", "%3F")
 
 
 def view_command() -> str:
-    """The command that shows the runs."""
-    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
-        return f"open {without_password(tracking_uri())}"
-    mlflow = Path(sys.executable).with_name("mlflow")
-    command = mlflow if mlflow.exists() else "mlflow"
-    return f"{command} ui --host 127.0.0.1 --backend-store-uri {without_password(tracking_uri())}"
+    """The command that shows the runs, for a shell."""
+    uri = without_password(tracking_uri())
+    if uri.startswith("http"):
+        return shlex.join(["open", uri])
+    return _mlflow("ui", "--host", "127.0.0.1", "--backend-store-uri", uri)
+
+
+def client_at(uri: str) -> MlflowClient:
+    """MLflow's client; raises whatever it raises."""
+    from mlflow import MlflowClient
+
+    path = Path(uri.partition("///")[2])
+    absent = [p for p in path.parents if not p.exists()]  # MLflow makes them, by the path as it stands in the URI
+    client = MlflowClient(tracking_uri=uri)
+    for folder in absent:
+        with suppress(OSError):  # what is used is not empty
+            folder.rmdir()
+    return client
+
+
+def unusable(uri: str, error: BaseException, otherwise: str = "") -> StorageError:
+    """What MLflow raised, with all that it advises, and what else can be done."""
+    reason = first_line(error)
+    advice = "where a newer MLflow wrote the database, install that one; " * ("out-of-date database" in reason)
+    advice += f"{'start it, or ' * uri.startswith('http')}change MLFLOW_TRACKING_URI{otherwise}"
+    return StorageError(f"MLflow at {without_password(uri)} cannot be used ({reason}); {advice}")
 
 
 class Tracker:
@@ -84,15 +107,13 @@ class Tracker:
             noted_as: name of the note: what else than a run is kept in the directory has one of its own.
 
         Raises:
-            StorageError: the tracking server or file does not answer.
+            StorageError: the tracking server or file does not answer, or the experiment is deleted.
         """
         quieten()
-        from mlflow import MlflowClient
-
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         uri = tracking_uri()
         try:
-            client = MlflowClient(tracking_uri=uri)
+            client = client_at(uri)
             experiment = _experiment(client, config.tracking.experiment, uri)
             run_id = _known_run(client, run.manifest.get(noted_as), uri, identity(config))
             if run_id is None:
@@ -110,10 +131,7 @@ class Tracker:
         except StorageError:
             raise
         except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
-            raise StorageError(
-                f"MLflow at {without_password(uri)} cannot be used ({first_line(e)}); start it, change "
-                "MLFLOW_TRACKING_URI, or set tracking.enabled=false"
-            ) from e
+            raise unusable(uri, e, ", or set tracking.enabled=false") from e
         return tracker
 
     def child_of(self) -> dict[str, str]:
@@ -326,6 +344,13 @@ def allowed_name(name: str) -> str:
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        restore = _mlflow("experiments", "restore", "--experiment-id", str(found.experiment_id))
+        raise StorageError(
+            f"MLflow at {without_password(uri)}: its experiment {name} is deleted; restore it by "
+            f"{shlex.join(['env', f'MLFLOW_TRACKING_URI={without_password(uri)}'])} {restore}, or give another "
+            "tracking.experiment"
+        )
     if found is not None:
         return str(found.experiment_id)
     if folder_is_temporary() and not uri.startswith("http"):
@@ -345,8 +370,21 @@ def _known_run(client: MlflowClient, noted: Any, uri: str, settings: str) -> str
     if noted.get("settings") != settings:
         return None
     with suppress(MlflowException):  # the database may have been deleted since
-        return str(client.get_run(noted["run_id"]).info.run_id)
+        info = client.get_run(noted["run_id"]).info
+        if info.lifecycle_stage != "deleted":
+            return str(info.run_id)
+        make_console().print(
+            f"MLflow    run {info.run_name} ({info.run_id}) is deleted there; a new one takes its place",
+            highlight=False,
+            markup=False,
+        )
     return None
+
+
+def _mlflow(*words: str) -> str:
+    """A command of MLflow for a shell, by the program beside this Python where there is one."""
+    beside = Path(sys.executable).with_name("mlflow")
+    return shlex.join([str(beside) if beside.exists() else "mlflow", *words])
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -365,6 +403,6 @@ def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong in one line without passwords."""
+    """What went wrong in one line without passwords; whole, for advice stands at the end."""
     text = str(error).strip()
-    return without_password(text.splitlines()[0])[:200] if text else type(error).__name__
+    return without_password(text.splitlines()[0])[:2000] if text else type(error).__name__

@@ -135,8 +135,8 @@ class Search:
         given = [word for word in self.source.overrides if not word.startswith(("tune.", "run_dir="))]
         if self.one_gpu and self.config.finetune.workers.count == "auto":
             given.append("finetune.workers.count=1")
-        place = f"run_dir={self.root}-{trial.key}"
-        return shlex.join(["ldsaug", "run", self.source.path, *given, *as_overrides(trial.point), place])
+        fixed = as_overrides({**trial.point, "run_dir": f"{self.root}-{trial.key}"})
+        return shlex.join(["ldsaug", "run", self.source.path, *given, *fixed])
 
     def commands(self, trial: Trial) -> list[tuple[str, str]]:
         """What repeats a trial, elsewhere, and what that is in words: its run; where it had none, its measures."""
@@ -144,8 +144,8 @@ class Search:
             return [("its run again, with a page of its own", self.command(trial))]
         space = json.dumps({name: [value] for name, value in trial.point.items()})
         given = [word for word in self.source.overrides if not word.startswith(_OF_THE_SPACE)]
-        place = f"run_dir={self.root}-{trial.key}-measured"
-        measured = ["ldsaug", "tune", self.source.path, *given, f"tune.space={space}", place]
+        place = as_overrides({"run_dir": f"{self.root}-{trial.key}-measured"})
+        measured = ["ldsaug", "tune", self.source.path, *given, f"tune.space={space}", *place]
         return [
             ("measured again", shlex.join(measured)),
             ("as a whole run, fine-tuning too", self.command(trial)),

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import yaml
 
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
@@ -123,4 +126,7 @@ def as_overrides(point: Point) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)
+    with suppress(yaml.YAMLError):
+        if isinstance(value, str) and yaml.safe_load(value) == value:
+            return value
+    return json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shlex
+import shutil
+import sqlite3
 from pathlib import Path
 
 import mlflow
@@ -12,12 +17,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow_server import Server
 
+from ldsaug_ray.commands.compare import find_runs
+from ldsaug_ray.commands.doctor import _mlflow
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.models import build_vae, decode_images, save_vae
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.run.tracking import Tracker
+from ldsaug_ray.run.tracking import Tracker, client_at, quieten, tracking_uri, view_command
 
 
 def complete(run: RunDir, config: Config, stage: str) -> None:
@@ -37,6 +45,110 @@ def config(tmp_path: Path) -> Config:
             "vae": {"latent_dim": 4, "channel_base": 128, "channel_max": 8, "mapping_layers": 0},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database as it is made, which takes seconds, in a folder whose name would be another in a URI."""
+    folder = tmp_path_factory.mktemp("migrated") / "50%20a?b my #1'"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        quieten()
+        client_at(tracking_uri()).search_experiments()
+    assert [p.name for p in folder.iterdir()] == ["mlflow.db"]
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(params=["plain", "a?b", "50%20x", "my runs"])
+def folder(request: pytest.FixtureRequest, migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with MLflow's default database in it."""
+    folder = tmp_path / request.param
+    folder.mkdir()
+    shutil.copy(migrated, folder / "mlflow.db")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+def runs_in(database: Path) -> list[tuple[str, str]]:
+    """Names and states of the runs, read without MLflow."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("select name, lifecycle_stage from runs order by start_time").fetchall()
+
+
+def test_the_default_database_and_artifacts_are_in_the_working_folder_whatever_its_name(
+    folder: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker.start(config, open_run_dir(config))
+    (folder / "numbers.json").write_text("{}")
+    tracker.log_files([Location.of(folder / "numbers.json")], "evaluate")
+    tracker.end("FINISHED")
+    assert runs_in(folder / "mlflow.db") == [("run", "active")]
+    (file,) = folder.glob("mlartifacts/*/artifacts/evaluate/*")
+    assert file.name == "numbers.json"
+    assert {p.name for p in folder.iterdir()} == {"mlflow.db", "mlartifacts", "numbers.json"}
+    assert {p.name for p in folder.parent.iterdir()} == {folder.name, "run"}
+
+    # the command, as a shell takes it apart
+    words = shlex.split(view_command())
+    assert words[1:5] == ["ui", "--host", "127.0.0.1", "--backend-store-uri"]
+    (found,) = client_at(words[5]).search_runs(["1"])
+    assert found.info.run_id == tracker.run_id
+    assert _mlflow().found.endswith("answers, 2 experiments")
+
+
+@pytest.mark.parametrize("folder", ["plain"], indirect=True)
+def test_a_deleted_run_is_replaced_and_a_deleted_experiment_told(
+    folder: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, client = open_run_dir(config), MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    first = Tracker.start(config, run).run_id
+    client.delete_run(first)
+    capsys.readouterr()
+    second = Tracker.start(config, run)
+    assert f"({first}) is deleted there; a new one takes its place" in capsys.readouterr().err
+    second.tag("of", "the new one")
+    assert Tracker.start(config, run).run_id == second.run_id
+    assert capsys.readouterr().err == ""
+    assert runs_in(folder / "mlflow.db") == [("run", "deleted"), ("run", "active")]
+
+    experiment = client.get_run(first).info.experiment_id
+    client.delete_experiment(experiment)
+    with pytest.raises(StorageError, match=f"its experiment {config.tracking.experiment} is deleted; restore it") as e:
+        Tracker.start(config, run)
+    command = shlex.split(str(e.value).partition("restore it by ")[2].partition(", or give")[0])
+    assert command[:2] == ["env", f"MLFLOW_TRACKING_URI={tracking_uri()}"]
+    assert command[3:] == ["experiments", "restore", "--experiment-id", experiment]
+    client.restore_experiment(experiment)
+    assert Tracker.start(config, run).run_id == second.run_id
+
+
+@pytest.mark.parametrize("folder", ["plain"], indirect=True)
+def test_mlflow_is_heard_to_the_end(
+    folder: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its advice stands at the end of long messages: the whole of it, in every command."""
+    other = tmp_path / "newer.db"
+    shutil.copy(folder / "mlflow.db", other)
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("update alembic_version set version_num = 'ffffffffffff'")
+        connection.commit()
+    for uri, advice in (
+        (
+            f"sqlite:///{other}",
+            r"found version ffffffffffff.*for more detail\.\); where a newer .* install",
+        ),
+        (str(tmp_path / "mlruns"), r"maintenance mode.*migrate-filestore.*MLFLOW_ALLOW_FILE_STORE=true.*\); change"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        for use in (lambda: Tracker.start(config, open_run_dir(config)), lambda: find_runs(["one", "two"])):
+            with pytest.raises(StorageError, match=advice) as e:
+                use()
+            assert "start it" not in str(e.value)
+        found = _mlflow()
+        assert re.search(advice, f"{found.found}; {found.advice}")
 
 
 def test_other_settings_are_another_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,9 @@ def test_commands_give_the_settings_of_the_trial(tmp_path, trains):
     objectives, evaluate = ([{"frechet": 1}], EXTRACTOR) if trains else ([{"a_nearer": 1}], {})
     space = {**SPACE, "finetune.objective": [{"reconstruction": "l2"}, {"beta": 0.5}]} if trains else SPACE
     point = {**POINT, **({"finetune.objective": {"beta": 0.5}} if trains else {})}
-    search = plan(tmp_path, "seed=3", "tune.seed=4", evaluate=evaluate, objectives=objectives, space=space)
+    folder = tmp_path / "my #1: it's"  # a remark and a mapping in YAML, a quotation mark in a shell
+    folder.mkdir()
+    search = plan(folder, "seed=3", "tune.seed=4", evaluate=evaluate, objectives=objectives, space=space)
     trial = Trial(point, 1, "same")
     want = search.trial_config(point)
     for what, command in search.commands(trial):
@@ -114,7 +116,7 @@ def test_commands_give_the_settings_of_the_trial(tmp_path, trains):
             found = again.trial_config(point)
         else:
             found = load_config(path, overrides)
-        assert found.run_dir != want.run_dir
+        assert found.run_dir.startswith(f"{search.config.run_dir}-")
         for section in ("seed", "data", "vae", "train", "encode", "score", "select", "decode", "finetune", "sample"):
             assert getattr(found, section) == getattr(want, section), section
     assert len(search.commands(trial)) == (1 if trains else 2)
