@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from ldsaug_ray import __version__
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.errors import LdsaugError, UsageError
+from ldsaug_ray.run.output import forgiving_output
 from ldsaug_ray.run.pipeline import STAGES
 
 _EPILOG = """\
@@ -26,13 +26,19 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 """
 
 
+_ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor")  # what of them is not printed is not done
 _WITH_VALUE = ("--n", "--out", "--images")  # all other options are flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
+    with forgiving_output() as out:
+        arguments = _parse(_parser(), list(sys.argv[1:] if argv is None else argv))
+        code = _run(arguments)
+    return 1 if out.lost and arguments.command in _ALL_IS_OUTPUT else code
+
+
+def _run(arguments: argparse.Namespace) -> int:
     verbose = getattr(arguments, "verbose", False)
     _Terminated.received = False
     signal.signal(signal.SIGTERM, _terminate)
@@ -45,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as e:
         if verbose:
             raise

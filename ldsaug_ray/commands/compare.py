@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError, UsageError
+from ldsaug_ray.run.progress import result_console
 from ldsaug_ray.run.tracking import client_at, quieten, tracking_uri, unusable
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def compare_command(names: Sequence[str], *, as_csv: bool = False) -> int:
         writer.writerows([name, *(run.settings.get(name, "") for run in runs)] for name in settings)
         writer.writerows([name, *(run.metrics.get(name, "") for run in runs)] for name in metrics)
         return 0
-    console = Console(width=None if Console().is_terminal else 160)
+    console = result_console(160)
     table = Table(title="settings that differ", title_justify="left")
     table.add_column("setting")
     for run in runs:

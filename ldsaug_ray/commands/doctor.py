@@ -11,11 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 from urllib.parse import unquote
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ldsaug_ray import __version__
 from ldsaug_ray.common.secrets import without_password
+from ldsaug_ray.run.progress import result_console
 
 Mark = Literal["ok", "note", "fails"]
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "mlflow", "pydantic", "safetensors", "pillow")
@@ -45,8 +46,8 @@ def examine(*, verbose: bool = False) -> int:
     table = Table(show_header=False, box=None, pad_edge=False)
     colours = {"ok": "green", "note": "yellow", "fails": "red"}
     for f in findings:
-        table.add_row(f.subject, f"[{colours[f.mark]}]{f.mark}", f.found + (f"\n→ {f.advice}" if f.advice else ""))
-    Console(width=None if Console().is_terminal else 120).print(table)
+        table.add_row(f.subject, Text(f.mark, colours[f.mark]), f.found + (f"\n→ {f.advice}" if f.advice else ""))
+    result_console(120).print(table)
     return 1 if any(f.mark == "fails" for f in findings) else 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.common.storage import Location
@@ -17,7 +16,7 @@ from ldsaug_ray.experiment.run import is_left, run_experiment
 from ldsaug_ray.experiment.summary import Summary
 from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.run.progress import make_console
+from ldsaug_ray.run.progress import make_console, result_console
 from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.stages.checks import require_faiss, try_networks
 from ldsaug_ray.stages.job import Job
@@ -57,7 +56,7 @@ def experiment_command(
 
 
 def _print_results(summary: Summary) -> None:
-    console = Console(width=None if Console().is_terminal else 160)
+    console = result_console(160)
     for group in summary.groups:
         for title, (head, rows) in (
             (group.title, rows_of(summary, group)),
@@ -82,7 +81,7 @@ def _print_plan(plan: Plan, overwrite: bool) -> None:
     for name in (BASELINE, *asked.arms):
         text = "no fine-tuning" if name == BASELINE else changes_of(asked.arms[name])
         arms.add_row(name, asked.control_of(name) or "", text)
-    console = Console(width=None if Console().is_terminal else 150)
+    console = result_console(150)
     console.print(arms)
     cells = Table(title=f"{len(plan.runs):,} runs", title_justify="left")
     for column in ("training images", "seed", "runs", "done"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
+from ldsaug_ray.run.progress import result_console
 from ldsaug_ray.stages.runner import plan_steps
 
 
@@ -38,7 +38,7 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             _asked(config, step.stage),
             f"{state}: {step.why}",
         )
-    Console(width=None if Console().is_terminal else 150).print(table)
+    result_console(150).print(table)
     n = _training_latents(config, run, images)
     if n and any(s.stage == "score" and s.state != "complete" for s in steps):
         from ldsaug_ray.lds import candidates
@@ -67,7 +67,7 @@ def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> No
         _asked(config, "sample"),
         {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state],
     )
-    Console(width=None if Console().is_terminal else 150).print(table)
+    result_console(150).print(table)
 
 
 def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | None) -> int | None:

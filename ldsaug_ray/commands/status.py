@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.commands.run import stages_of
@@ -20,6 +19,7 @@ from ldsaug_ray.report.gather import read_quarantine
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import driver_at_work
 from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.run.progress import result_console
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages.checkpoints import RECORD, Checkpoints
@@ -78,7 +78,7 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     for step in steps:
         entry = run.entry(step.stage)
         table.add_row(step.stage, *_cells(run, step, entry, driver))
-    Console(width=None if Console().is_terminal else 130).print(table)
+    result_console(130).print(table)
     quarantine = read_quarantine(run)
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
+from ldsaug_ray.run.progress import result_console
 
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
@@ -26,7 +26,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
         rate = entry["rows_per_second"]
         speed = f"{rate:,.0f} {COMMANDS[name].unit}/s" if rate and name != "report" else ""
         table.add_row(name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")])
-    Console(soft_wrap=False, width=None if Console().is_terminal else 110).print(table)
+    result_console(110).print(table)
     selected = run.entry("select")
     if selected and "select" in names:
         print(_selection(selected))
@@ -55,7 +55,7 @@ def print_measures(entry: Mapping[str, Any]) -> None:
     for name, numbers in sets.items():
         values = [numbers.get(measure, {}).get("value") for measure in MEASURES]
         table.add_row(name, f"{numbers['n']:,}", *("" if v is None else f"{v:.3g}" for v in values))
-    console = Console(width=None if Console().is_terminal else 150)
+    console = result_console(150)
     console.print(table)
     found = entry.get("detection", ())
     if not found:

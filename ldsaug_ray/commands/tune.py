@@ -6,14 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.run.progress import make_console
+from ldsaug_ray.run.progress import make_console, result_console
 from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
@@ -78,7 +77,7 @@ def tune_command(
 
 
 def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None:
-    console = Console(width=None if Console().is_terminal else 150)
+    console = result_console(150)
     head, rows = rows_of(search, trials, most=SHOWN)
     table = Table(title=f"the best of {_counted(len(trials), 'trial')}", title_justify="left")
     for n, name in enumerate(head):
@@ -119,7 +118,7 @@ def _print_plan(search: Search, run: RunDir) -> None:
         table.add_column(column, overflow="fold")
     for dimension in search.space.dimensions:
         table.add_row(dimension.name, dimension.text)
-    console = Console(width=None if Console().is_terminal else 150)
+    console = result_console(150)
     console.print(table)
     size = search.space.size
     points = size if asked.search == "grid" else min(asked.trials, size)

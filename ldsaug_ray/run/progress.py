@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 _LOG_EVERY_SECONDS = 15.0
+# Names of files and folders are no markup: of `runs[/x]` rich would make an error, of `a:cat:` a picture
+AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}
 
 
 class _Rate(ProgressColumn):
@@ -33,12 +36,12 @@ class Bar:
         self._live: Progress | None = None
         if console.is_terminal:
             self._live = Progress(
-                TextColumn("{task.description:<9}"),
+                TextColumn("{task.description:<9}", markup=False),
                 BarColumn(bar_width=None),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
                 _Rate(),
                 TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[note]}", style="dim"),
+                TextColumn("{task.fields[note]}", style="dim", markup=False),
                 console=console,
             )
             self._task = self._live.add_task(name, total=total, completed=done, unit=unit, note="")
@@ -106,7 +109,12 @@ def repeated(seconds: float, look: Callable[[], None]) -> Iterator[None]:
 
 def make_console() -> Console:
     """Console for messages to people: standard error, so that standard output stays for results."""
-    return Console(file=sys.stderr, soft_wrap=True)
+    return Console(file=sys.stderr, soft_wrap=True, **AS_IT_IS)
+
+
+def result_console(width: int) -> Console:
+    """Console for tables on standard output, `width` columns wide where that is no terminal."""
+    return Console(width=None if Console().is_terminal else width, **AS_IT_IS)
 
 
 def _duration(seconds: float) -> str:

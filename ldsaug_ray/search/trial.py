@@ -23,6 +23,7 @@ from ldsaug_ray.errors import ImpossibleError, InputError, StorageError
 from ldsaug_ray.lds import Candidates, candidates
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.run.progress import AS_IT_IS
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.proxies import Real
@@ -101,7 +102,7 @@ class Evaluations:
 
     def __init__(self, shared: Shared, point: Point, number: int):
         self._shared = shared
-        self._work = _evaluations(shared, point, Console(file=_Said(shared.say, number), width=120))
+        self._work = _evaluations(shared, point, Console(file=_Said(shared.say, number), width=120, **AS_IT_IS))
         self._started = time.monotonic()
 
     def step(self) -> dict[str, Any]:
