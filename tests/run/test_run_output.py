@@ -114,7 +114,7 @@ def broken_pipe() -> TextIO:
 
 
 def full_disk() -> TextIO:
-    return open("/dev/full", "w")  # noqa: SIM115
+    return open("/dev/full", "w")
 
 
 @pytest.mark.parametrize("lost", ["stdout", "stderr"])
