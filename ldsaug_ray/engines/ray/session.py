@@ -12,11 +12,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines.ray.socket_folder import not_started, short_temp_dir
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError, ResourceError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.progress import make_console
@@ -31,7 +32,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
     """Attach to the cluster of RAY_ADDRESS, or start a local Ray; leave it when the block ends.
 
     Raises:
-        ResourceError: the cluster does not answer.
+        ResourceError: the cluster does not answer, or a local Ray does not start.
         ConfigError: limits of a local Ray were given for an existing cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -74,14 +75,18 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
     else:
         store = None if limits.object_store_gb is None else int(limits.object_store_gb * 1e9)
         with _held_back(not verbose):
-            ray.init(
-                address="local",  # not a head that happens to run on this machine
-                num_cpus=limits.num_cpus,
-                num_gpus=limits.num_gpus,
-                object_store_memory=store,
-                include_dashboard=False,
-                **quiet,
-            )
+            try:
+                ray.init(
+                    address="local",  # not a head that happens to run on this machine
+                    num_cpus=limits.num_cpus,
+                    num_gpus=limits.num_gpus,
+                    object_store_memory=store,
+                    include_dashboard=False,
+                    _temp_dir=short_temp_dir(),
+                    **quiet,
+                )
+            except Exception as e:  # OSError, ValueError, RuntimeError, or no more than Exception, as Ray has it
+                raise not_started(e, limits) from e
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():  # Ray's C++ core has put its own in their place
             signal.signal(number, handler)
@@ -229,7 +234,8 @@ def _held_back(quiet: bool) -> Iterator[Callable[[], str]]:
             yield held
         except BaseException as e:
             if not isinstance(e, LdsaugError):
-                os.write(terminal, held().encode())
+                with suppress(OSError):  # nobody reads it
+                    os.write(terminal, held().encode())
             raise
         finally:
             os.dup2(terminal, 2)
