@@ -15,8 +15,8 @@ from rich.table import Table
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError, UsageError
+from ldsaug_ray.run.mlflow_place import client_at, quieten, tracking_uri, unusable
 from ldsaug_ray.run.progress import result_console
-from ldsaug_ray.run.tracking import client_at, quieten, tracking_uri, unusable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -114,7 +114,7 @@ def _product(a: int, b: int) -> int:
 
 
 def _mlflow() -> Finding:
-    from ldsaug_ray.run.tracking import client_at, quieten, tracking_uri, unusable
+    from ldsaug_ray.run.mlflow_place import client_at, quieten, tracking_uri, unusable
 
     quieten()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

@@ -15,9 +15,9 @@ from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.run import is_left, run_experiment
 from ldsaug_ray.experiment.summary import Summary
 from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
+from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console, result_console
-from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.stages.checks import require_faiss, try_networks
 from ldsaug_ray.stages.job import Job
 

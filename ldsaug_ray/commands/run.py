@@ -8,11 +8,11 @@ from ldsaug_ray.commands.plan import print_plan
 from ldsaug_ray.commands.summary import print_measures, print_summary
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
+from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracked import nothing, tracked_run
-from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.stages.checks import require_faiss, try_networks
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import plan_steps, run_stages

@@ -11,9 +11,9 @@ from rich.table import Table
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console, result_console
-from ldsaug_ray.run.tracking import view_command
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.run import run_search

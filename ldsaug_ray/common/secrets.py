@@ -20,3 +20,9 @@ def without_passwords(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [without_passwords(v) for v in tree]
     return without_password(tree) if isinstance(tree, str) else tree
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong in one line without passwords; whole, for advice stands at the end."""
+    text = str(error).strip()
+    return without_password(text.splitlines()[0])[:2000] if text else type(error).__name__

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from ldsaug_ray.common.secrets import first_line
 from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.experiment import (
     ArmRun,
@@ -30,7 +31,7 @@ from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracked import nothing, tracked_run
-from ldsaug_ray.run.tracking import Tracker, allowed_name, first_line
+from ldsaug_ray.run.tracking import Tracker, allowed_name
 from ldsaug_ray.stages.adopt import adopt
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import plan_steps, run_stages

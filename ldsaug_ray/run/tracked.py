@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from ldsaug_ray.common.secrets import first_line
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.run.tracking import Status, Tracker, first_line
+from ldsaug_ray.run.tracking import Status, Tracker
 
 
 def nothing() -> None:

@@ -9,11 +9,8 @@ Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of t
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +24,12 @@ import numpy as np
 from ldsaug_ray import __version__
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.secrets import without_password, without_passwords
-from ldsaug_ray.common.storage import Location, folder_is_temporary
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.mlflow_place import client_at, experiment_at, known_run, quieten, tracking_uri, unusable
 from ldsaug_ray.run.pipeline import identity
-from ldsaug_ray.run.progress import make_console
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,51 +38,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARAMETERS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
 _RUNS_PER_CALL = 500
-
-
-def tracking_uri() -> str:
-    """Where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file in the working folder.
-
-    Raises:
-        StorageError: that folder will not be kept.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri and folder_is_temporary():
-        raise StorageError(
-            "MLFLOW_TRACKING_URI is not set, and a file in a job's working folder goes with the job; set it on the "
-            "head or for the job (ray job submit --runtime-env-json), or give tracking.enabled=false"
-        )
-    # what SQLAlchemy would take for a code or for the end of the path; anything else it takes as it is
-    return uri or f"sqlite:///{Path.cwd() / 'mlflow.db'}".replace("%", "%25").replace("?", "%3F")
-
-
-def view_command() -> str:
-    """The command that shows the runs, for a shell."""
-    uri = without_password(tracking_uri())
-    if uri.startswith("http"):
-        return shlex.join(["open", uri])
-    return _mlflow("ui", "--host", "127.0.0.1", "--backend-store-uri", uri)
-
-
-def client_at(uri: str) -> MlflowClient:
-    """MLflow's client; raises whatever it raises."""
-    from mlflow import MlflowClient
-
-    path = Path(uri.partition("///")[2])
-    absent = [p for p in path.parents if not p.exists()]  # MLflow makes them, by the path as it stands in the URI
-    client = MlflowClient(tracking_uri=uri)
-    for folder in absent:
-        with suppress(OSError):  # what is used is not empty
-            folder.rmdir()
-    return client
-
-
-def unusable(uri: str, error: BaseException, otherwise: str = "") -> StorageError:
-    """What MLflow raised, with all that it advises, and what else can be done."""
-    reason = first_line(error)
-    advice = "where a newer MLflow wrote the database, install that one; " * ("out-of-date database" in reason)
-    advice += f"{'start it, or ' * uri.startswith('http')}change MLFLOW_TRACKING_URI{otherwise}"
-    return StorageError(f"MLflow at {without_password(uri)} cannot be used ({reason}); {advice}")
 
 
 class Tracker:
@@ -114,8 +66,8 @@ class Tracker:
         uri = tracking_uri()
         try:
             client = client_at(uri)
-            experiment = _experiment(client, config.tracking.experiment, uri)
-            run_id = _known_run(client, run.manifest.get(noted_as), uri, identity(config))
+            experiment = experiment_at(client, config.tracking.experiment, uri)
+            run_id = known_run(client, run.manifest.get(noted_as), uri, identity(config))
             if run_id is None:
                 name = config.tracking.run_name or run.root.name
                 own = {"ldsaug.run_dir": without_password(run.root.uri), "ldsaug.version": __version__}
@@ -327,64 +279,9 @@ class Tracker:
             self._client.log_batch(self.run_id, metrics=metrics[k : k + _METRICS_PER_CALL])
 
 
-def quieten() -> None:
-    """MLflow's and its database migrations' remarks off, which would bury the progress lines."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    import mlflow  # noqa: F401  (it sets its loggers' levels on import)
-
-    for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def allowed_name(name: str) -> str:
     """A name that MLflow takes; those of arms and tables are the user's."""
     return re.sub(r"[^\w. :/-]", "_", name)
-
-
-def _experiment(client: MlflowClient, name: str, uri: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage == "deleted":
-        restore = _mlflow("experiments", "restore", "--experiment-id", str(found.experiment_id))
-        raise StorageError(
-            f"MLflow at {without_password(uri)}: its experiment {name} is deleted; restore it by "
-            f"{shlex.join(['env', f'MLFLOW_TRACKING_URI={without_password(uri)}'])} {restore}, or give another "
-            "tracking.experiment"
-        )
-    if found is not None:
-        return str(found.experiment_id)
-    if folder_is_temporary() and not uri.startswith("http"):
-        raise StorageError(
-            f"MLFLOW_TRACKING_URI={without_password(uri)}: artifacts would be lost with the job's working folder; give "
-            f"a server (http://...), or make its experiment {name} first, with an artifact location"
-        )
-    artifacts = None if uri.startswith("http") else (Path.cwd() / "mlartifacts").as_uri()
-    return str(client.create_experiment(name, artifact_location=artifacts))
-
-
-def _known_run(client: MlflowClient, noted: Any, uri: str, settings: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(noted, dict) or noted.get("tracking_uri") != without_password(uri):
-        return None
-    if noted.get("settings") != settings:
-        return None
-    with suppress(MlflowException):  # the database may have been deleted since
-        info = client.get_run(noted["run_id"]).info
-        if info.lifecycle_stage != "deleted":
-            return str(info.run_id)
-        make_console().print(
-            f"MLflow    run {info.run_name} ({info.run_id}) is deleted there; a new one takes its place",
-            highlight=False,
-            markup=False,
-        )
-    return None
-
-
-def _mlflow(*words: str) -> str:
-    """A command of MLflow for a shell, by the program beside this Python where there is one."""
-    beside = Path(sys.executable).with_name("mlflow")
-    return shlex.join([str(beside) if beside.exists() else "mlflow", *words])
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -400,9 +297,3 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
     leaves = _leaves({k: v for k, v in entry.items() if k != "quarantine_reasons"})
     return {k: v for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong in one line without passwords; whole, for advice stands at the end."""
-    text = str(error).strip()
-    return without_password(text.splitlines()[0])[:2000] if text else type(error).__name__

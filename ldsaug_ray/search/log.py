@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.secrets import first_line
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.experiment.results import first_drawn
@@ -22,7 +23,7 @@ from ldsaug_ray.report._scores import selected_csv
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.run.tracking import Status, Tracker, first_line
+from ldsaug_ray.run.tracking import Status, Tracker
 from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.trials import Trial

@@ -24,8 +24,9 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.models import build_vae, decode_images, save_vae
 from ldsaug_ray.run.directory import Counts, RunDir
+from ldsaug_ray.run.mlflow_place import client_at, quieten, tracking_uri, view_command
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.run.tracking import Tracker, client_at, quieten, tracking_uri, view_command
+from ldsaug_ray.run.tracking import Tracker
 
 
 def complete(run: RunDir, config: Config, stage: str) -> None:

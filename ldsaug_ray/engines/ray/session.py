@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ldsaug_ray.common.secrets import first_line
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.ray.socket_folder import not_started, short_temp_dir
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError, ResourceError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.progress import make_console
-from ldsaug_ray.run.tracking import first_line
 
 _ANSWER_SECONDS = 60.0  # a node has to answer within, Python's start included
 _SHARED_SECONDS = 5.0  # a new file may take to be seen elsewhere, on a shared file system

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ldsaug_ray.common.secrets import first_line
 from ldsaug_ray.config import Ray
 from ldsaug_ray.errors import LdsaugError, ResourceError
-from ldsaug_ray.run.tracking import first_line
 
 _LONGEST = 107 if sys.platform.startswith("linux") else 103  # bytes in the name of a Unix socket
 _BELOW = "/session_2026-11-28_10-10-44_396230_4194304/sockets/plasma_store.9"  # the longest that Ray adds

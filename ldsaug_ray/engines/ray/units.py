@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ldsaug_ray.common.secrets import first_line
 from ldsaug_ray.engines.base import MarkedWorker, Places, UnitWork, Worker
 from ldsaug_ray.engines.ray.held import fetched
 from ldsaug_ray.engines.ray.meters import Meters
 from ldsaug_ray.engines.threads import limit_threads
 from ldsaug_ray.errors import LdsaugError, ResourceError, error_named
 from ldsaug_ray.run.directory import UnitResult
-from ldsaug_ray.run.tracking import first_line
 
 if TYPE_CHECKING:
     from ray.data import Dataset
