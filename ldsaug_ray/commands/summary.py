@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
+from ldsaug_ray.lds.diagnostics import coinciding, latents_coincide
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
 from ldsaug_ray.run.progress import result_console
+from ldsaug_ray.stages.prepare import same_picture
 
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
@@ -30,6 +32,8 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
     selected = run.entry("select")
     if selected and "select" in names:
         print(_selection(selected))
+    if alike := _alike(run, names):
+        print(alike)
     decoded = run.entry("decode")
     if decoded and "decode" in names and "sharpest" in decoded:
         print(
@@ -68,6 +72,16 @@ def print_measures(entry: Mapping[str, Any]) -> None:
         values = [x["auroc"]["value"] for x in found if (x["scale"], x["centred"]) == (scale, centred)]
         table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{v:.3f}" for v in values))
     console.print(table)
+
+
+def _alike(run: RunDir, names: list[str]) -> str:
+    """That all latents coincide, or will; empty where not."""
+    n, least = run.require("prepare", "train_images"), (run.entry("select") or {}).get("threshold_log_lds")
+    if "select" in names and least is not None and latents_coincide(least):
+        return coinciding(n)
+    if "prepare" in names and run.require("prepare").get("identical_images"):
+        return same_picture(n)
+    return ""
 
 
 def _selection(entry: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds.diagnostics import latent_norms
+from ldsaug_ray.lds.diagnostics import WHERE_LATENTS_COINCIDE, latent_norms
 from ldsaug_ray.lds.exact import score_leave_one_out, score_pairs
 from ldsaug_ray.lds.latents import row_blocks, squared_gaps, validate_latents
 from ldsaug_ray.lds.pairs import plan_pairs
@@ -91,7 +91,7 @@ def sigma_from_norm(train: ArrayLike, scale: float = 0.2) -> float:
     if sigma == 0 or not math.isfinite(sigma):
         raise InputError(
             f"sigma = {scale:g} x mean norm of {len(z)} latents comes out as {sigma}: "
-            "the latents are all zero (a collapsed encoder?); set score.sigma.rule: fixed and a value to go on"
+            f"the latents are all zero, and LDS would be 1 everywhere for any sigma; {WHERE_LATENTS_COINCIDE}"
         )
     return sigma
 
@@ -207,8 +207,8 @@ def _grid(z: NDArray[np.floating], rule: str) -> Array:
     spread = _spread(z)
     if spread == 0:
         raise InputError(
-            f"score.sigma.rule: {rule} finds no sigma: all {len(z)} latents are equal (a collapsed encoder?); "
-            "set score.sigma.rule: fixed and a value to go on"
+            f"score.sigma.rule: {rule} finds no sigma: all {len(z)} latents are equal, and LDS would be 1 "
+            f"everywhere for any sigma; {WHERE_LATENTS_COINCIDE}"
         )
     smallest = min(SMALLEST_OF_SPREAD, SMALLEST_OF_NEAREST / math.sqrt(z.shape[1]))
     return np.geomspace(smallest * spread, LARGEST_OF_SPREAD * spread, GRID)

@@ -19,6 +19,12 @@ from ldsaug_ray.lds.pairs import Candidates
 
 Array = NDArray[np.float64]
 
+_ONE = -1e-5  # log LDS above which LDS is 1, to float32's error
+WHERE_LATENTS_COINCIDE = (
+    "where the images are alike, give others (data.source); where they differ, the encoder gives one latent for all: "
+    "look at the reconstructions, train longer (train.steps), or lower train.objective.beta"
+)
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -173,6 +179,8 @@ def _overlap(scores: Array, kept: NDArray[np.bool_]) -> float:
 def sentences(regime: Regime) -> list[str]:
     """The findings in plain English, one number each, good news included (spec section 2)."""
     r = regime
+    if latents_coincide(r.max_log_lds):
+        return [coinciding(r.n_latents)]  # whatever else was measured is rounding
     found = [_parents(r), _neighbours(r)]
     if r.correlation_with_middle is not None and r.extreme_share_selected is not None and len(r.alphas) > 1:
         found.append(_alphas(r))
@@ -189,6 +197,19 @@ def sentences(regime: Regime) -> list[str]:
         f"(log {r.max_log_lds:.2f} and {r.median_log_lds:.2f}): a select.tau at or above the largest keeps nothing."
     )
     return found
+
+
+def latents_coincide(log_lds: float) -> bool:
+    """Whether this is the score of a candidate that all training latents coincide with: LDS is 1 nowhere else."""
+    return log_lds > _ONE
+
+
+def coinciding(n: int) -> str:
+    """The finding that all `n` training latents coincide."""
+    return (
+        f"All {n:,} training latents coincide, and LDS is 1 for every candidate: no bandwidth and no rule of select "
+        f"can prefer one to another, and what is kept is arbitrary. What to do: {WHERE_LATENTS_COINCIDE}."
+    )
 
 
 def _parents(r: Regime) -> str:

@@ -5,11 +5,13 @@ It is the one place where images of unknown quality are read; every later stage 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ldsaug_ray.common.digest import add_digests, table_digest
 from ldsaug_ray.common.storage import Location
@@ -80,6 +82,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             f"data.source = {data.source}: {n_train} usable training images of {work.n_listed} listed "
             f"({counts.rows_quarantined} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
         )
+    alike = {r.extra.get("alike", -1.0) for r in results.values() if r.extra["train"]}
+    if identical := len(alike) == 1 and -1.0 not in alike:
+        job.console.print(f"prepare   {same_picture(n_train)}", style="yellow", highlight=False)
     return Outcome(
         counts,
         digest,
@@ -88,9 +93,18 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "test_images": counts.rows_out - n_train,
             "attributes": list(work.attribute_names or ()),
             "quarantine_reasons": dict(_reasons(job).most_common()),
+            **({"identical_images": True} if identical else {}),
             **({"passed_over": source.passed_over} if source.passed_over else {}),
         },
         processed=sum(len(u) for u in units.values()) - sum(r.counts.rows_in for r in done.values()),
+    )
+
+
+def same_picture(n: int) -> str:
+    """The finding that all `n` training images are one, before anything is trained on it."""
+    return (
+        f"all {n:,} training images are the same picture: their latents will coincide, LDS will be 1 for every "
+        "candidate, and there is nothing to select. Give data.source different images"
     )
 
 
@@ -117,8 +131,16 @@ class PrepareWorker:
             add_digests([table_digest(prepared.train), table_digest(prepared.test)]),
             tuple(files),
             tuple(rows),
-            {"train": len(prepared.train)},
+            {"train": len(prepared.train), "alike": _one_image(prepared.train)},
         )
+
+
+def _one_image(table: pa.Table) -> float:
+    """A number that stands for the only image of a table; -1 where its images differ, or there is none."""
+    images = table["image"]
+    if not len(images) or not pc.all(pc.equal(images, images[0])).as_py():
+        return -1.0
+    return float(int.from_bytes(hashlib.sha256(images[0].as_buffer()).digest()[:6], "big"))  # exact in a float
 
 
 def _reasons(job: Job) -> Counter[str]:

@@ -25,10 +25,13 @@ ALPHAS = [m / 10 for m in range(1, 10)]
 
 def measured(scale: float) -> Regime:
     """A whole small run on Gaussian latents at sigma = scale x mean norm."""
-    z = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32)
-    n_pairs = 100
-    c = candidates(300, ALPHAS, 0, n_pairs * 9, 0)
-    scores = score_pairs(z, np.stack([c.i, c.j], axis=1)[::9], ALPHAS, [scale * 8.0])
+    return measured_on(np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32), scale * 8.0)
+
+
+def measured_on(z: np.ndarray, sigma: float) -> Regime:
+    """A run of 100 pairs on these latents."""
+    c = candidates(len(z), ALPHAS, 0, 100 * 9, 0)
+    scores = score_pairs(z, np.stack([c.i, c.j], axis=1)[::9], ALPHAS, [sigma])
     flat = {name: getattr(scores, name).ravel() for name in vars(scores)}
     kept = np.isin(c.id, select([(c.id, flat["log_lds"])], len(c), Select()).ids)
     norms = norms_from_mean(z, c)
@@ -138,6 +141,18 @@ def test_beside_held_out_real_latents() -> None:
     assert "consider select.tau=auto" in thin
     usual = hand_made(held_out=HeldOut(9, -9.0, -1.7, -0.1))
     assert sentences(usual)[-2].endswith("where real latents would be 2.5% and 50%.")
+
+
+def test_latents_that_coincide_are_the_only_finding() -> None:
+    """LDS of a point that all latents share is 1; where they lie sigma / 20 apart it is not. What else is measured
+    there is rounding, and its advice (a smaller sigma, select.tau) of no use."""
+    point = np.random.default_rng(0).standard_normal(6).astype(np.float32)
+    for apart, coincide in ((0.0, True), (0.05, False)):
+        z = point + np.float32(apart) * np.random.default_rng(1).standard_normal((44, 6)).astype(np.float32)
+        told = sentences(measured_on(z, 1.0))
+        finding = "All 44 training latents coincide, and LDS is 1 for every candidate"
+        assert [finding in s for s in told] == ([True] if coincide else [False] * 7)
+        assert all("data.source" in s for s in told) == coincide
 
 
 def test_nothing_selected_and_constants_are_undefined_not_wrong() -> None:
