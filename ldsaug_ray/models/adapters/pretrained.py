@@ -20,7 +20,7 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.inference import decode_images, posterior_means
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
-from ldsaug_ray.models.stylegan2.model import to_float
+from ldsaug_ray.models.stylegan2.model import to_float, to_uint8
 
 
 class Pretrained(Autoencoder):
@@ -78,7 +78,7 @@ class Pretrained(Autoencoder):
         return json.dumps([self.settings.kind, self.settings.pixel_range, digests], sort_keys=True)
 
     def _tried(self, names: tuple[str, str]) -> tuple[int, ...]:
-        """Encode and decode two images and one, as the stages do it, and again; gives the shape of a latent.
+        """Encode and decode two images and one, and that again as the stages do it; gives the shape of a latent.
 
         Raises:
             InputError: what came is not what an autoencoder of this resolution gives, or not the same both times.
@@ -87,22 +87,23 @@ class Pretrained(Autoencoder):
         for n in (2, 1):
             images = (np.arange(n * side * side * 3) * 37 % 256).astype(np.uint8).reshape(n, side, side, 3)
             with torch.inference_mode():
-                found = _called(self.encoder, to_float(torch.from_numpy(images)), f"{names[0]}: the encoder")
-                self.latent_shape = self._latent_of(_parts(found), n, names[0])
+                parts = _parts(_called(self.encoder, to_float(torch.from_numpy(images)), f"{names[0]}: the encoder"))
+                self.latent_shape = self._latent_of(parts, n, names[0])
                 self.latent_dim = torch.Size(self.latent_shape).numel()
-                z = _parts(found)[0]
-                picture = _called(self.decoder, z, f"{names[1]}: the decoder")
-            self._check_picture(picture, z, names[1])
-            for part, use, given in (
-                ("encoder", posterior_means, images),
-                ("decoder", decode_images, z.flatten(1).numpy()),
-            ):
-                if not np.array_equal(use(self, given, n), use(self, given, n)):
-                    raise InputError(
-                        f"{names[part == 'decoder']}: the {part} gives something else each time for the same input: it "
-                        "draws random numbers (a sampled latent, noise, or dropout of a network that was saved in "
-                        "training mode). Save one that does not, such as an encoder that gives the mean, after .eval()"
-                    )
+                picture = _called(self.decoder, parts[0], f"{names[1]}: the decoder")
+                self._check_picture(picture, parts[0], names[1])
+        z = parts[0].flatten(1).numpy()
+        again = {
+            f"{names[0]}: the encoder": np.array_equal(posterior_means(self, images, n), z),
+            f"{names[1]}: the decoder": np.array_equal(decode_images(self, z, n), to_uint8(picture).numpy()),
+        }
+        for what, same in again.items():
+            if not same:
+                raise InputError(
+                    f"{what} gives something else each time for the same input: it draws random numbers (a sampled "
+                    "latent, noise, or dropout of a network that was saved in training mode). Save one that does not, "
+                    "such as an encoder that gives the mean, after .eval()"
+                )
         return self.latent_shape
 
     def _check_picture(self, picture: Any, z: Tensor, name: str) -> None:
