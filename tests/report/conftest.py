@@ -24,12 +24,12 @@ from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_di
 from ldsaug_ray.run.directory import Counts, mark, total
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.stages import select
-from ldsaug_ray.stages.held_out import score_held_out
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.scorers import ScoreWorker
 from ldsaug_ray.stages.decode import DecodeWorker
 from ldsaug_ray.stages.encode import EncodeWorker, image_parts, read_latents
+from ldsaug_ray.stages.held_out import score_held_out
+from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.prepare import PrepareWorker
+from ldsaug_ray.stages.scorers import ScoreWorker
 
 HOSTILE = "<script>alert(1)</script>.png"
 

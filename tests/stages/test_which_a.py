@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from stages_helpers import Tree, manifest, merge
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import ConfigError
@@ -20,7 +21,6 @@ from ldsaug_ray.report import gather, report_page
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection.threshold import conformal_band
-from ldsaug_ray.commands.run import run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 
