@@ -43,7 +43,7 @@ def tracked_run(
         except Exception as e:
             if not told:
                 console.print(
-                    f"MLflow does not answer ({first_line(e)}); the run goes on, what MLflow lacks is sent later",
+                    f"MLflow does not take it ({first_line(e)}); the run goes on, what MLflow lacks is sent later",
                     highlight=False,
                 )
             told = True
