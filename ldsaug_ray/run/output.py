@@ -68,7 +68,7 @@ def forgiving_output() -> Iterator[Forgiving]:
     before = sys.stdout, sys.stderr
     # None where the descriptor was closed before Python began
     out, err = (Forgiving(stream or open(os.devnull, "w")) for stream in before)  # noqa: SIM115
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:
