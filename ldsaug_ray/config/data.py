@@ -26,6 +26,15 @@ class Data(Section):
     key_column: str | None = Field(
         None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
     )
+    shard_in_key: bool = Field(
+        False, description="Parquet, tars: put the file's name before the key, where every file counts from zero"
+    )
+    member: str | None = Field(
+        None,
+        min_length=1,
+        description="tars: of a sample's several images the one with this suffix (left.png, left), all of them as "
+        "samples (all), or none: KEY.png, else the commonest",
+    )
     attributes: str | None = Field(
         None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
     )

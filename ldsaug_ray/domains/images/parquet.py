@@ -5,7 +5,7 @@ Listing reads the key column alone; reading streams only the row groups and colu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ _UNIQUE_ENOUGH = 0.99  # of the image paths must differ for them to serve as key
 class ParquetSource(Source):
     """Rows of Parquet files. The key is data.key_column, else `image_id`, else the image's path, else `FILE#ROW`."""
 
-    def __init__(self, root: Location, files: Sequence[str], data: Data) -> None:
+    def __init__(self, root: Location, files: Sequence[str], data: Data, passed_over: Mapping[str, int]) -> None:
         """`files`: relative to `root`, sorted; "" where root is the one file.
 
         Raises:
@@ -55,6 +55,7 @@ class ParquetSource(Source):
                 attributes are asked for and no column can hold them.
         """
         self.uri = root.uri
+        self.passed_over = passed_over
         self.root = root
         self.files = tuple(files)
         self.image_column = data.image_column
