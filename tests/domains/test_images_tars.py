@@ -260,9 +260,9 @@ def test_compressed_tar_cut_short(make_data, tmp_path, encode, ending):
     assert [r[0] for r in sound] == list(payloads.values())[: len(sound)]
     assert 60 <= len(sound) <= 84  # bzip2 compresses 900 kB at a time
     assert len(readings) == len(sound) + 1
-    assert "tar" in readings[-1][1]
+    assert "truncated" in readings[-1][1].lower()
     path.write_bytes(whole[: len(whole) // 100])
-    with pytest.raises(InputError, match="not a tar file|no image in it is whole"):
+    with pytest.raises(InputError, match=r"not a tar file|no image in it is whole"):
         open_source(make_data(path, format="webdataset")).list()
 
 
@@ -305,4 +305,6 @@ def test_the_shard_in_the_key(make_data, grey, tmp_path):
     assert values(source) == expected
     table = source.list()
     assert [a is not None for _, _, a in source.read(table)] == [True, False, False] * 2
-    assert list(values(open_source(make_data(tmp_path / "s/00.tar", shard_in_key=True)))) == [f"00/{i}" for i in range(3)]
+    assert list(values(open_source(make_data(tmp_path / "s/00.tar", shard_in_key=True)))) == [
+        f"00/{i}" for i in range(3)
+    ]

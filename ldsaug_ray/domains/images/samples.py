@@ -102,10 +102,7 @@ def _numbered(images: Iterable[Sequence[Member]]) -> set[str]:
 def _ranks(images: Iterable[Sequence[Member]]) -> dict[str, tuple[bool, bool, int, int]]:
     """Kind -> its rank as the image of a sample, lowest first: `x.png`, numbers alone, the commonest, the first."""
     counts = Counter(_kind(m) for members in images for m in members)
-    return {
-        kind: (kind != "", not _is_pure(kind), -n, place)
-        for place, (kind, n) in enumerate(counts.items())
-    }
+    return {kind: (kind != "", not _is_pure(kind), -n, place) for place, (kind, n) in enumerate(counts.items())}
 
 
 def _of_sample(group: Sequence[Member], wanted: str | None, ranks: Mapping[str, tuple[bool, ...]]) -> list[Member]:
