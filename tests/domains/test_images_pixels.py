@@ -184,6 +184,7 @@ def test_depths_that_pillow_does_not_know_are_named(bits):
 def test_what_a_tiff_does_not_say():
     data = packed(samples(8), 8)
     assert "photometric interpretation" in reason(tiff(data, {262: None}))
+    assert "thumbnail" in reason(tiff(data, {254: 1}))
     assert "separate planes" in reason(tiff(packed(samples(16, 3), 16), {258: (16,) * 3, 262: 2, 277: 3, 284: 2}))
     half = data + data[: len(data) // 2]  # one pair of colours for two by two pixels
     assert "subsampled" in reason(tiff(half + data, {258: (8, 8, 8), 262: 6, 277: 3, 279: len(half)}))

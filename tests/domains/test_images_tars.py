@@ -70,7 +70,7 @@ def values(source) -> dict[str, int]:
     ("names", "keys"),
     [
         (["rec7.0.png", "rec7.1.png", "rec7.2.png"], ["rec7.0", "rec7.1", "rec7.2"]),
-        (["face_0.5.jpg.png", "face_0.7.png"], ["face_0"]),  # two kinds: `5.jpg` and `7`
+        (["face_0.5.jpg.png", "face_0.7.png"], ["face_0"]),  # of the kinds `5.jpg` and `7` the number
         (["d/face_0.5.png", "d/face_0.12.png"], ["d/face_0.5", "d/face_0.12"]),
         (["22.05.png", "22.06.png", "23.01.png"], ["22.05", "22.06", "23.01"]),
         (["v1.2_a.png", "v1.3_a.png"], ["v1.2_a", "v1.3_a"]),
@@ -115,6 +115,15 @@ def test_of_other_kinds_one_is_taken_and_the_user_told(make_data, grey, tmp_path
     assert everything == {"x.left.png": 1, "x.right.png": 2, "y.right.png": 4, "y.left.png": 3}
     with pytest.raises(InputError, match=r"data\.member = rihgt.*did you mean 'right\.png'"):
         open_source(make_data(tmp_path, member="rihgt.png")).list()
+
+
+def test_a_mask_is_no_image_because_its_sample_lacks_one(make_data, grey, tmp_path):
+    members = {"1.jpg": grey(1), "1.seg.png": grey(9), "2.seg.png": grey(9), "3.jpg": grey(3)}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    source = open_source(make_data(tmp_path))
+    assert values(source) == {"1": 1, "3": 3}
+    assert source.passed_over == {"further images of samples (seg.png)": 2}
+    assert "seg.png" in source.notes[0]
 
 
 def test_masks_labels_and_formats_beside_images(make_data, grey, tmp_path):
@@ -279,6 +288,17 @@ def test_compressed_tars_on_a_store(make_data, grey):
         assert source.passed_over == {"folders @eaDir": 1, "hidden (the name begins with a dot)": 1}
     finally:
         fs.rm("/tars", recursive=True)
+
+
+def test_archives_beside_images_do_not_decide(make_data, tmp_path, image_folder):
+    (image_folder / "images.tar.gz").write_bytes(gzip.compress(tar_bytes({"0.png": b"x"})))
+    source = open_source(make_data(image_folder))
+    assert len(source.list()) == 10
+    assert source.passed_over[".tar.gz"] == 1
+    assert len(open_source(make_data(image_folder, format="webdataset")).list()) == 1
+    for settings in ({"member": "all"}, {"shard_in_key": True}):
+        with pytest.raises(InputError, match=f"data.{next(iter(settings))}"):
+            open_source(make_data(image_folder, **settings))
 
 
 def test_a_tar_that_is_not_there(make_data, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImagePalette, PngImagePlugin, TiffImagePlugin
 
-_BITS, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _FORMAT = 258, 262, 266, 284, 339
+_SUBFILE, _BITS, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _FORMAT = 254, 258, 262, 266, 284, 339
 _STRIP_BYTES, _TILE_BYTES, _SUBSAMPLING, _COLOR_MAP, _EXTRA = 279, 325, 530, 320, 338
 _WHITE_IS_ZERO, _YCBCR = 0, 6
 _GREY, _RGB = 0, 2  # PNG's colour types
@@ -121,6 +121,8 @@ def _mend_bmp(image: BmpImagePlugin.BmpImageFile, payload: bytes) -> None:
 
 
 def _check_tiff(tags: Any, compression: str | None) -> None:
+    if tags.get(_SUBFILE, 0) & 5:
+        raise UnusableImage("the first page of this TIFF is a thumbnail or a mask, as it says; store the image first")
     bits, form = tags.get(_BITS, (1,)), tags.get(_FORMAT, (1,))
     if _PHOTOMETRIC not in tags and compression != "tiff_jpeg":
         raise UnusableImage("TIFF without a photometric interpretation: whether 0 is black or white is not known")

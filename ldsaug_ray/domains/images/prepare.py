@@ -62,14 +62,21 @@ def plan(source: Source, data: Data, seed: int, attributes: AttributeTable | Non
         raise InputError(f"data.source = {source.uri}: {len(keys)} image found; pairs need two at least")
     first: dict[str, int] = {}
     quarantine: list[tuple[str, str, str]] = []
+    across = 0
     for i, key in enumerate(keys):
         original = first.setdefault(key, i)
         if original != i:
             where = files[original] or source.uri
             quarantine.append((key, f"duplicate key (first seen in {where})", files[i]))
+            across += files[original] != files[i]
     unique = np.fromiter(first.values(), np.int64, len(first))  # ascending: dicts keep the order
     splits = assign_splits(list(first), seed=seed, train=data.train, test=data.test)
-    notes = [*source.notes, *_of_duplicates(quarantine, files, data)]
+    notes = list(source.notes)
+    if across and not data.shard_in_key:
+        notes.append(
+            f"{across} images have the key of an image in another file ({quarantine[0][0]}, …) and are quarantined; "
+            "where every file counts from zero, data.shard_in_key=true puts the file's name before the key"
+        )
     used = splits != "unused"
     rows, chosen = unique[used], splits[used]
     if attributes is not None:
@@ -166,15 +173,6 @@ def _decoded(
             except UnusableImage as e:
                 reason = str(e)
         yield image, reason, found
-
-
-def _of_duplicates(quarantine: list[tuple[str, str, str]], files: list[str], data: Data) -> list[str]:
-    if not quarantine or data.shard_in_key or len(set(files)) == len(files):
-        return []
-    return [
-        f"{len(quarantine)} images have a key that another image has ({quarantine[0][0]}, …): quarantined. Where every "
-        "file counts from zero, data.shard_in_key=true puts the file's name before the key"
-    ]
 
 
 def _of_matching(keys: list[str], attributes: AttributeTable) -> list[str]:

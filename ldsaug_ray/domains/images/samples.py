@@ -49,25 +49,33 @@ def choose(members: Mapping[str, Sequence[Member]], wanted: str | None, where: s
     others = endings(m.name for found in members.values() for m in found if not is_image(m))
     if wanted not in (None, ALL):
         suffixes = Counter(m.extension.lower() for found in images.values() for m in found)
-        if not any(wanted.lower() in (s, _suffix(s)) for s in suffixes):  # type: ignore[union-attr]
+        if not any(wanted.lower() in (s, _suffix(s)) for s in suffixes):
             raise InputError(
                 f"data.member = {wanted}: no image in {where} has this suffix; {did_you_mean(str(wanted), suffixes)}"
             )
-    numbered = _numbered(images.values())
-    ranks = _ranks(images.values())
+    numbered, ranks = _numbered(images.values()), _ranks(images.values())
+    samples = {file: list(_by_key(found)) for file, found in images.items()}
+    never: set[str] = set()  # kinds that yield to another: a mask is no image because its sample lacks one
+    if wanted is None:
+        for group in (g for groups in samples.values() for g in groups):
+            never |= {_kind(m) for m in group} - {_kind(m) for m in _of_sample(group, wanted, ranks)}
     taken: dict[str, tuple[Member, ...]] = {}
     passed_over: Counter[str] = Counter()
-    for file, found in images.items():
-        of_key: dict[str, list[Member]] = defaultdict(list)
-        for m in found:
-            of_key[m.key].append(m)
+    for file, groups in samples.items():
         mine: list[Member] = []
-        for group in of_key.values():
-            chosen = _of_sample(group, wanted, ranks)
+        for group in groups:
+            chosen = [m for m in _of_sample(group, wanted, ranks) if _kind(m) not in never]
             passed_over.update(m.extension.lower() for m in group if m not in chosen)
             mine += [_named(m, numbered, wanted == ALL and len(group) > 1) for m in chosen]
         taken[file] = tuple(sorted(mine, key=lambda m: m.offset))
     return Chosen(taken, others, passed_over)
+
+
+def _by_key(members: Iterable[Member]) -> Iterable[list[Member]]:
+    of_key: dict[str, list[Member]] = defaultdict(list)
+    for m in members:
+        of_key[m.key].append(m)
+    return of_key.values()
 
 
 def _suffix(extension: str) -> str:
@@ -105,7 +113,9 @@ def _ranks(images: Iterable[Sequence[Member]]) -> dict[str, tuple[bool, bool, in
     return {kind: (kind != "", not _is_pure(kind), -n, place) for place, (kind, n) in enumerate(counts.items())}
 
 
-def _of_sample(group: Sequence[Member], wanted: str | None, ranks: Mapping[str, tuple[bool, ...]]) -> list[Member]:
+def _of_sample(
+    group: Sequence[Member], wanted: str | None, ranks: Mapping[str, tuple[bool, bool, int, int]]
+) -> list[Member]:
     """The images among the members of one key."""
     if wanted == ALL:
         return list(group)

@@ -15,10 +15,11 @@ from ldsaug_ray.domains.images.base import Source
 from ldsaug_ray.domains.images.digits import DigitsSource
 from ldsaug_ray.domains.images.folder import FolderSource
 from ldsaug_ray.domains.images.parquet import ParquetSource
-from ldsaug_ray.domains.images.walk import Entry, counted, endings, kind_of, walk
+from ldsaug_ray.domains.images.walk import IMAGE_EXTENSIONS, KINDS, Entry, counted, ending, endings, kind_of, walk
 from ldsaug_ray.domains.images.webdataset import WebDatasetSource
 from ldsaug_ray.errors import InputError
 
+_SURE = {*IMAGE_EXTENSIONS, "parquet", "tar"}
 _FILES = {"folder": "image", "parquet": "Parquet", "webdataset": "tar"}  # what a format's files are called
 
 
@@ -49,6 +50,10 @@ def open_source(data: Data) -> Source:
     files = found if one_file else [f for f in found if kind_of(f.name) == kind]
     if not files:
         raise InputError(f"data.source = {data.source}, data.format = {kind}: {_summary(found, left_out, kind)}")
+    if data.member is not None and kind != "webdataset":
+        raise InputError(f"data.member = {data.member}: only tars have members; {data.source} is read as {kind}")
+    if data.shard_in_key and kind == "folder":
+        raise InputError("data.shard_in_key: the keys of image files are their paths already; leave it out")
     if data.attributes == "columns" and kind == "folder":
         raise InputError(
             "data.attributes = columns: image files have no columns; set it to a file in CelebA's layout, or to null"
@@ -119,7 +124,12 @@ def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int]) -> 
             f"data.source = {source} is one file and neither .parquet nor .tar; give a folder of images, or set "
             "data.format"
         )
-    kinds = Counter(kind for f in files if (kind := kind_of(f.name)))
+    named = Counter(ending(f.name) for f in files if kind_of(f.name))
+    # Archives beside images are mostly where the images came from: they decide only where nothing else does.
+    kinds = Counter[str]()
+    for end, n in named.items():
+        if end in _SURE or not _SURE & set(named):
+            kinds[KINDS[end]] += n
     if len(kinds) == 1:
         return next(iter(kinds))
     if not kinds:

@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -31,9 +31,10 @@ DANGLING = "hard links in tars to members that are not there"
 ODD = "members of tars that are no files"
 
 _BUFFER = 1 << 18  # headers of small images come many at a time
+_AHEAD = 1 << 22  # of a compressed file, since an object store answers late
 _PIECE = 1 << 14  # read from a decompressor at a time
 _KEPT_BYTES = 1 << 20  # of one member that is kept while a compressed tar streams by
-DAMAGE: tuple[type[Exception], ...] = (
+DAMAGE: tuple[type[Exception], ...] = (  # of a tar or its compression; a decompressor's OSError has no number
     tarfile.TarError,
     EOFError,
     ValueError,
@@ -41,6 +42,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     lzma.LZMAError,
     gzip.BadGzipFile,
 )
+_DAMAGE_OR_OS: tuple[type[Exception], ...] = (*DAMAGE, OSError)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def is_compressed(place: Location) -> bool:
         raise StorageError(f"{place.uri}: {unreadable(e)}") from e
 
 
-def open_tar(place: Location) -> tuple[IO[bytes] | pa.NativeFile, int | None]:
+def open_tar(place: Location) -> tuple[Any, int | None]:
     """The tar's bytes, decompressed, to read and seek in, and how many there are; None: compressed, not known."""
     raw = place.fs.open_input_file(place.path)
     opener = _decompressor(raw.read(6))
@@ -113,7 +115,7 @@ def scan_tar(place: Location, keep: Callable[[str], bool]) -> Contents:
 def _scan(handle: Any, size: int | None, place: Location, keep: Callable[[str], bool]) -> Contents:
     try:
         tar = tarfile.open(fileobj=handle, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
-    except (*DAMAGE, OSError) as e:
+    except _DAMAGE_OR_OS as e:
         if isinstance(e, OSError) and (size is not None or e.errno is not None):  # else a decompressor's
             raise
         with place.fs.open_input_file(place.path) as raw:
@@ -191,7 +193,7 @@ def _readable_bytes(place: Location) -> int:
         raw = handle.raw  # type: ignore[union-attr]  # a `_Forwards`
         try:
             raw.seek(sys.maxsize)
-        except (*DAMAGE, OSError):
+        except _DAMAGE_OR_OS:
             pass
         return raw.tell()
 
@@ -222,7 +224,8 @@ class _Forwards(io.RawIOBase):
         self._begin()
 
     def _begin(self) -> None:
-        self._stream = self._opener(self._place.fs.open_input_file(self._place.path))
+        raw = self._place.fs.open_input_stream(self._place.path, compression=None, buffer_size=_AHEAD)
+        self._stream = self._opener(raw)
         self._at = 0
 
     def readable(self) -> bool:

@@ -127,7 +127,8 @@ def _identity(info: os.stat_result) -> int | None:
 def _walk_local(root: str, left_out: Counter[str], only: Only | None) -> Iterator[_Seen]:
     """Real folders first, then what links lead to: so a folder is listed under its own path, wherever links stand."""
     entered: set[int] = set()
-    todo, links = [(root, "")], []
+    todo = [(root, "")]
+    links: list[tuple[str, str]] = []
     while todo or links:
         if not todo:
             links.sort(reverse=True)

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 
@@ -190,9 +190,9 @@ class WebDatasetSource(Source):
             known[file] = is_compressed(locate(self.root, file))
         return known[file]
 
-    def _open(self, file: str) -> tuple[IO[bytes] | pa.NativeFile, int | None]:
+    def _open(self, file: str) -> tuple[Any, int | None]:
         """A tar and its size, kept open: the next record is most likely in the same one."""
-        kept: dict[str, tuple[IO[bytes] | pa.NativeFile, int | None]] = self.__dict__.setdefault("_handles", {})
+        kept: dict[str, tuple[Any, int | None]] = self.__dict__.setdefault("_handles", {})
         opened = kept.get(file)
         if opened is None:
             opened = open_tar(locate(self.root, file))
