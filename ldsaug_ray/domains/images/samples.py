@@ -19,6 +19,8 @@ from ldsaug_ray.errors import InputError
 
 ALL = "all"
 
+_Rank = tuple[bool, bool, int, int]
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -107,15 +109,13 @@ def _numbered(images: Iterable[Sequence[Member]]) -> set[str]:
     return found
 
 
-def _ranks(images: Iterable[Sequence[Member]]) -> dict[str, tuple[bool, bool, int, int]]:
+def _ranks(images: Iterable[Sequence[Member]]) -> dict[str, _Rank]:
     """Kind -> its rank as the image of a sample, lowest first: `x.png`, numbers alone, the commonest, the first."""
     counts = Counter(_kind(m) for members in images for m in members)
     return {kind: (kind != "", not _is_pure(kind), -n, place) for place, (kind, n) in enumerate(counts.items())}
 
 
-def _of_sample(
-    group: Sequence[Member], wanted: str | None, ranks: Mapping[str, tuple[bool, bool, int, int]]
-) -> list[Member]:
+def _of_sample(group: Sequence[Member], wanted: str | None, ranks: Mapping[str, _Rank]) -> list[Member]:
     """The images among the members of one key."""
     if wanted == ALL:
         return list(group)

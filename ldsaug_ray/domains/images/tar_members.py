@@ -6,6 +6,7 @@ A plain tar is read by range. A compressed one can only be read from its start, 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -190,11 +191,9 @@ def _next_data(handle: Any, position: int) -> int | None:
 def _readable_bytes(place: Location) -> int:
     """How many bytes of a damaged compressed tar can be had."""
     with open_tar(place)[0] as handle:
-        raw = handle.raw  # type: ignore[union-attr]  # a `_Forwards`
-        try:
+        raw = handle.raw  # a `_Forwards`
+        with contextlib.suppress(*DAMAGE, OSError):
             raw.seek(sys.maxsize)
-        except _DAMAGE_OR_OS:
-            pass
         return raw.tell()
 
 
