@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Positive, Section, how
+from ldsaug_ray.config.base import Positive, Section, how, since
 from ldsaug_ray.config.workers import CpuWorkers
 
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
@@ -26,6 +26,15 @@ class Data(Section):
     key_column: str | None = Field(
         None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
     )
+    shard_in_key: bool = since(
+        False, description="Parquet, tars: put the file's name before the key, where every file counts from zero"
+    )
+    member: str | None = since(
+        None,
+        min_length=1,
+        description="tars: of a sample's several images the one with this suffix (left.png, left), all of them as "
+        "samples (all), or none: KEY.png, else the commonest",
+    )
     attributes: str | None = Field(
         None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
     )
@@ -40,6 +49,13 @@ class Data(Section):
     upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
     train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
+    near_duplicates: int | None = since(
+        6,
+        ge=0,
+        le=6,
+        description="bits of 128 by which perceptual hashes of images may differ that are told as nearly the same; "
+        "none: not looked for",
+    )
     max_quarantined_fraction: float = how(0.05, ge=0, le=1, description="stop when more of the images are unusable")
     max_pixels: Positive = Field(
         64_000_000, description="an image with more pixels is a decompression bomb: quarantined"

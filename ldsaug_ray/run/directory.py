@@ -67,7 +67,7 @@ class UnitResult:
     digest: int
     files: tuple[str, ...] = ()
     file_rows: tuple[int, ...] = ()
-    extra: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As stored; the digest as text, since JSON readers lose large integers."""

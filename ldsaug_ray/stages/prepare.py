@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,13 +19,17 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images import (
     AttributeTable,
+    PreparedUnit,
     Source,
+    image_array,
     load_attributes,
     open_source,
     plan,
     prepare_unit,
     require_attribute,
 )
+from ldsaug_ray.domains.images.near_duplicates import find_near_duplicates, hash_images
+from ldsaug_ray.domains.images.walk import counted
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import Counts, UnitResult, total
 from ldsaug_ray.stages.job import Job
@@ -45,9 +50,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     if data.attributes is not None:  # else told after hours of training
         for name in job.config.evaluate.attributes:
             require_attribute(name, work.attribute_names or ())
-    if source.passed_over:
-        listed = ", ".join(f"{n} {name}" for name, n in source.passed_over.items())
-        job.console.print(f"prepare   passed over, by their names no images: {listed}", highlight=False)
+    passed_over = [f"passed over: {counted(source.passed_over)}"] if source.passed_over else []
+    for sentence in (*passed_over, *work.notes):
+        job.console.print(f"prepare   {sentence}", highlight=False, markup=False)
     quarantine = work.quarantine
     _check_bad(job, len(quarantine), work.n_listed, Counter(quarantine["reason"].to_pylist()))
     if len(quarantine):
@@ -85,6 +90,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     alike = {r.extra.get("alike", -1.0) for r in results.values() if r.extra["train"]}
     if identical := len(alike) == 1 and -1.0 not in alike:
         job.console.print(f"prepare   {same_picture(n_train)}", style="yellow", highlight=False)
+    near, sentence = _near_duplicates(job, results)
+    if sentence:
+        job.console.print(f"prepare   {sentence}", highlight=False, markup=False)
     return Outcome(
         counts,
         digest,
@@ -95,6 +103,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "quarantine_reasons": dict(_reasons(job).most_common()),
             **({"identical_images": True} if identical else {}),
             **({"passed_over": source.passed_over} if source.passed_over else {}),
+            **({"notes": list(work.notes)} if work.notes else {}),
+            **({"near_duplicates": near} if near else {}),
         },
         processed=sum(len(u) for u in units.values()) - sum(r.counts.rows_in for r in done.values()),
     )
@@ -131,8 +141,45 @@ class PrepareWorker:
             add_digests([table_digest(prepared.train), table_digest(prepared.test)]),
             tuple(files),
             tuple(rows),
-            {"train": len(prepared.train), "alike": _one_image(prepared.train)},
+            {"train": len(prepared.train), "alike": _one_image(prepared.train), **self._hashes(prepared)},
         )
+
+    def _hashes(self, prepared: PreparedUnit) -> dict[str, str]:
+        """Of the training images, then of the test images."""
+        if self.config.data.near_duplicates is None:
+            return {}
+        hashes = [hash_images(image_array(table)) for table in (prepared.train, prepared.test)]
+        return {"hashes": np.concatenate(hashes).tobytes().hex()}
+
+
+def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[str, Any], str]:
+    """What the manifest says of images that are nearly the same, and a sentence where there are any."""
+    radius, units = job.config.data.near_duplicates, list(results.values())
+    if radius is None or not all("hashes" in r.extra for r in units):  # a version before began this stage
+        return {}, ""
+    parts = [np.frombuffer(bytes.fromhex(r.extra["hashes"]), np.uint64).reshape(-1, 2) for r in units]
+    test = np.concatenate([np.arange(len(p)) >= r.extra["train"] for p, r in zip(parts, units, strict=True)])
+    found = find_near_duplicates(np.concatenate(parts), test, radius)
+    ends = np.cumsum([len(p) for p in parts])
+
+    def key(row: int) -> str:
+        n = int(np.searchsorted(ends, row, side="right"))
+        within = row - int(ends[n]) + len(parts[n])
+        split = "test" if test[row] else "train"
+        within -= int(units[n].extra["train"]) if split == "test" else 0
+        table = (job.run.root / f"images/{split}-{units[n].unit:06d}.parquet").read_table(["key"])
+        return table["key"][within].as_py()
+
+    examples = [[key(a), key(b)] for a, b in found.examples]
+    facts = {"test_in_train": found.test_in_train, "in_train": found.in_train, "in_test": found.in_test}
+    said = (
+        f"nearly the same, by perceptual hashes: {found.test_in_train} of {int(test.sum())} test images as one in "
+        f"train, {found.in_train} of {int((~test).sum())} training images as another, {found.in_test} test images as "
+        "another"
+    )
+    if examples:
+        said += f" (in test and in train, as {' and '.join(examples[0])}: measures of copying count such as copies)"
+    return {**facts, "examples": examples}, said if any(facts.values()) else ""
 
 
 def _one_image(table: pa.Table) -> float:

@@ -54,11 +54,29 @@ def test_lookup_by_key_then_name_then_stem(read):
     assert again.lookup("x/a.png") == {"Male": 1}
 
 
+def test_accents_that_are_taken_apart(read):
+    """As macOS writes names; the row of the same name as it is written comes first."""
+    table = read("5\nMale\nJos\u00e9.jpg 1\nA\u030a.jpg -1\nsub/e\u0301.png 1\ne\u0301x.jpg 1\n\u00e9x.jpg -1\n")
+    assert table.lookup("Jose\u0301.jpg") == table.lookup("x/Jose\u0301.png") == {"Male": 1}
+    assert table.lookup("\u00c5.jpg") == table.lookup("A\u030a.webp") == {"Male": -1}
+    assert table.lookup("sub/\u00e9.png") == table.lookup("\u00e9") == {"Male": 1}
+    assert table.lookup("e\u0301x.jpg") == {"Male": 1}
+    assert table.lookup("\u00e9x.jpg") == {"Male": -1}
+    assert table.exact_row("Jose\u0301.jpg") is None
+    assert table.lookup("Jose.jpg") is None
+    assert pickle.loads(pickle.dumps(table)).lookup("Jose\u0301.jpg") == {"Male": 1}
+    both = read("2\nMale\ne\u0301x.jpg 1\n\u00e9x.jpg -1\n")
+    assert both.lookup("e\u0301x.png") == {"Male": 1}  # by its stem, as it is written
+    two = read("2\nMale\na/e\u0301.jpg 1\nb/\u00e9.png -1\n")
+    assert two.row("c/e\u0301.gif") == 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("x\nMale\na 1\n", r"attributes.txt, line 1: should be the number of rows, found 'x'"),
         ("image_id,Male\na.jpg,1\n", "CSV"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
         ("1\n", "line 2"),
         ("", "line 1"),
         ("1\nMale Male\na 1 1\n", "line 2: named more than once: Male"),

@@ -117,6 +117,23 @@ def test_missing_attributes(make_data, image_folder, tmp_path):
         run(make_data(image_folder, **settings))
 
 
+def test_names_with_accents_and_names_without_folders(make_data, encode, tmp_path):
+    folder = tmp_path / "faces"
+    for name in ("Jose\u0301.png", "A.png", "B.png", "x/0.png", "y/0.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode())
+    file = tmp_path / "attributes.txt"
+    file.write_text("4\nMale\nJos\u00e9.png 1\nA.png -1\nB.png 1\n0.png 1\n")
+    work, train, test, quarantine = run(make_data(folder, attributes=str(file)))
+    assert len(quarantine) == 0
+    values = {row["key"]: row["attributes"]["Male"] for row in train.to_pylist() + test.to_pylist()}
+    assert values == {"Jose\u0301.png": 1, "A.png": -1, "B.png": 1, "x/0.png": 1, "y/0.png": 1}
+    assert len(work.notes) == 2
+    assert work.notes[0].startswith("1 images match ")
+    assert r"Jose\u0301" in work.notes[0]
+    assert work.notes[1].startswith("1 rows of ")
+
+
 def test_missing_attribute_columns(make_data, encode, tmp_path):
     columns = {"image": [encode()] * 4, "Male": pa.array([1, 0, None, 1], pa.int8())}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")

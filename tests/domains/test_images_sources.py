@@ -281,10 +281,6 @@ def test_no_tar(make_data, encode, tmp_path):
     path.write_bytes(b"hello" * 300)
     with pytest.raises(InputError, match="not a tar file"):
         open_source(make_data(path)).list()
-    with tarfile.open(path, "w:gz"):
-        pass
-    with pytest.raises(InputError, match="compressed tar"):
-        open_source(make_data(path)).list()
     write_tar(path, {"a.txt": b"x"})
     with pytest.raises(InputError, match="no tar member has an image's extension"):
         open_source(make_data(path)).list()

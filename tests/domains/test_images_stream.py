@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.stream import Stream, read_chunk, read_images, training_chunks
+from ldsaug_ray.domains.images.stored import read_images
+from ldsaug_ray.domains.images.stream import Stream, read_chunk, training_chunks
 from ldsaug_ray.domains.images.tables import image_table
 
 FIXED = settings(deadline=None, derandomize=True, database=None)

@@ -157,10 +157,21 @@ def test_what_is_no_image_by_its_name_is_counted(tree, pictures, tmp_path, save,
     shutil.copytree(pictures, folder)
     for name in ("a.avif", "b.avif", "notes.txt", "README"):
         (folder / name).write_text("x")
-    settings = merge(tree, {"data": {"source": str(folder)}})
+    for n in range(60):  # a copy of each, by far not all in the split of its original
+        shutil.copy(folder / f"disc-{n:03d}.png", folder / f"copy-{n:03d}.png")
+    settings = merge(tree, {"data": {"source": str(folder), "train": 60, "test": 60}})
     assert main(["prepare", str(save(settings))]) == 0
-    assert manifest(settings)["prepare"]["passed_over"] == {".avif": 2, ".txt": 1, "no extension": 1}
-    assert "2 .avif" in capsys.readouterr().err
+    entry, said = manifest(settings)["prepare"], capsys.readouterr().err
+    assert entry["passed_over"] == {".avif": 2, ".txt": 1, "no extension": 1}
+    assert "2 .avif" in said
+    split = {}
+    for file in sorted(Path(settings["run_dir"], "images").iterdir()):
+        split.update(dict.fromkeys(pq.read_table(file)["key"].to_pylist(), file.name.partition("-")[0]))
+    apart = [n for n in range(60) if split[f"disc-{n:03d}.png"] != split[f"copy-{n:03d}.png"]]
+    alike = entry["near_duplicates"]
+    assert 0 < len(apart) <= alike["test_in_train"]  # discs of one size and place are alike too
+    assert f"{alike['test_in_train']} of 60 test images as one in train" in " ".join(said.split())
+    assert all((split[a], split[b]) == ("test", "train") for a, b in alike["examples"])
 
 
 def test_settings_that_cannot_be_used(tree, fails, tmp_path, capsys):

@@ -5,6 +5,7 @@ Read by hand and not by pandas, so that an error names its line, and 200,000 row
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import Attributes, did_you_mean
+from ldsaug_ray.domains.images.base import Attributes, did_you_mean, pointer
 from ldsaug_ray.errors import InputError
 
 _CODES = {"-1": 0, "0": 0, "1": 1}  # 0 and -1 both mean no
@@ -42,8 +43,18 @@ class AttributeTable:
     def row(self, key: str) -> int | None:
         """The row of an image: by its exact key, else by its file name, else by the name without extension.
 
-        A name without extension that several rows share matches none of them.
+        Where none of these is there as it is written, accents written in another way match too (Unicode NFC: macOS
+        takes them apart). A name that several rows share in such a form matches none of them.
         """
+        row = self.exact_row(key)
+        if row is None and not key.isascii():
+            key = unicodedata.normalize("NFC", key)
+            for name in (key, key.rpartition("/")[2], _stem(key.rpartition("/")[2])):
+                row = self._composed.get(name) if row is None else row
+        return row
+
+    def exact_row(self, key: str) -> int | None:
+        """`row`, by names as they are written."""
         base = key.rsplit("/", 1)[-1]
         row = self._rows.get(key)
         if row is None:
@@ -63,9 +74,14 @@ class AttributeTable:
 
     @cached_property
     def _stems(self) -> dict[str, int]:
-        stems = [_stem(key.rsplit("/", 1)[-1]) for key in self.keys]
-        times = Counter(stems)
-        return {stem: i for i, stem in enumerate(stems) if times[stem] == 1}
+        return _only([_stem(key.rpartition("/")[2]) for key in self.keys])
+
+    @cached_property
+    def _composed(self) -> dict[str, int]:
+        """NFC of keys, and of their stems, with an accent."""
+        keys = [unicodedata.normalize("NFC", key) for key in self.keys]
+        found = _only([_stem(key.rpartition("/")[2]) for key in keys]) | _only(keys)
+        return {name: i for name, i in found.items() if not name.isascii()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
@@ -106,6 +122,8 @@ def read_attribute_file(location: Location, names: Sequence[str] | None = None) 
         raise InputError(f"data.attributes = {where}: there is no such file")
     lines = location.read_text().split("\n")
     first = lines[0].strip()
+    if (advice := pointer(first.encode())) is not None:
+        raise InputError(f"{where}: {advice}")
     if not first.isdecimal():
         advice = "; this looks like CSV, give CelebA's .txt layout" if "," in first else ""
         raise InputError(f"{where}, line 1: should be the number of rows, found {first[:60]!r}{advice}")
@@ -147,6 +165,12 @@ def _rows(lines: Sequence[str], width: int, where: str) -> tuple[list[str], byte
             raise InputError(f"{where}, line {number}: {key!r} stands already on line {seen[key]}")
         seen[key] = number
     return list(seen), bytes(packed)
+
+
+def _only(names: Sequence[str]) -> dict[str, int]:
+    """Name -> its place, of those that stand once."""
+    times = Counter(names)
+    return {name: i for i, name in enumerate(names) if times[name] == 1}
 
 
 def _stem(base: str) -> str:

@@ -1,4 +1,4 @@
-"""What every image source shares: the listing's schema, the reading protocol, and walking a folder.
+"""What every image source shares: the listing's schema and the reading protocol.
 
 A source lists its images without decoding one, then reads any part of that list in order. It pickles, so Ray workers
 read their own part. A file that cannot be read is a reason beside the record, never an exception: one bad file must
@@ -8,7 +8,6 @@ not stop a job.
 from __future__ import annotations
 
 import difflib
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,15 +16,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.domains.images.walk import ending
+from ldsaug_ray.errors import StorageError
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 
 LISTING = pa.schema(
     [
@@ -39,6 +36,11 @@ LISTING = pa.schema(
 Attributes = dict[str, int | None]  # 1 yes, -1 no, None not known
 Reading = tuple[bytes | None, str | None, Attributes | None]  # (payload, why there is none, attributes)
 
+POINTER_BYTES = 64
+_POINTERS = (
+    (b"version https://git-lfs.github.com/spec/", "Git LFS", "git lfs pull"),
+    (b"/annex/objects/", "git-annex", "git annex get"),
+)
 _REMOTE_AHEAD = 16  # range requests under way at a time on an object store
 
 
@@ -48,12 +50,14 @@ class Source(ABC):
     Attributes:
         uri: what the user wrote, for messages.
         attribute_names: attributes that `read` gives; empty unless data.attributes is "columns".
-        passed_over: extension -> number of files that lie there and are not of the source's kind.
+        passed_over: what -> how often it lies there and is not read; whole once `list` has returned.
+        notes: sentences that the user should read before trusting the result; whole once `list` has returned.
     """
 
     uri: str
     attribute_names: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def list(self) -> pa.Table:
@@ -95,50 +99,6 @@ def locate(root: Location, file: str) -> Location:
     return root / file if file else root
 
 
-def walk(folder: Location) -> list[tuple[str, int]]:
-    """(relative path, bytes) of everything below a folder that is no folder, sorted by path; -1 bytes: not known.
-
-    Names that begin with a dot are left out at every level: editors, macOS and synchronisers leave them, and
-    `._0001.jpg` is no image. A link that leads nowhere is listed, so that it is reported and not lost.
-    """
-    skip = len(folder.path.rstrip("/")) + 1
-    try:
-        infos = folder.fs.get_file_info(pafs.FileSelector(folder.path, recursive=True))
-        found = [(i.path[skip:], -1 if i.size is None else i.size) for i in infos if i.type != pafs.FileType.Directory]
-    except OSError as e:
-        raise StorageError(f"cannot list {folder.uri}: {str(e).splitlines()[0]}") from e
-    except UnicodeDecodeError as e:
-        raise InputError(f"{folder.uri}: {_misnamed(folder.path)}; keys are text, so rename or remove it") from e
-    if isinstance(folder.fs, pafs.LocalFileSystem):
-        found += [(name, -1) for name in _dead_links(folder.path)]
-    return sorted((name, size) for name, size in found if not name.startswith(".") and "/." not in name)
-
-
-def _dead_links(folder: str) -> Iterator[str]:
-    """Links to nowhere, which pyarrow passes over in silence."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            if os.path.islink(path) and not os.path.exists(path):
-                yield os.path.relpath(path, folder)
-
-
-def _misnamed(folder: str) -> str:
-    for parent, folders, names in os.walk(os.fsencode(folder)):
-        for name in (*folders, *names):
-            try:
-                name.decode()
-            except UnicodeDecodeError:
-                return f"the name of {os.path.join(parent, name)!r} is not UTF-8"
-    return "a name is not UTF-8"
-
-
-def extension(name: str) -> str:
-    """The lower-case extension of a path without its dot, "" where there is none."""
-    _, dot, ending = name.rsplit("/", 1)[-1].rpartition(".")
-    return ending.lower() if dot else ""
-
-
 def read_or_reason(location: Location) -> tuple[bytes | None, str | None]:
     """A file's bytes, or why they cannot be read."""
     try:
@@ -153,6 +113,29 @@ def unreadable(error: BaseException) -> str:
         return "the file is gone"
     lines = str(error).splitlines()
     return f"cannot be read: {lines[0] if lines else type(error).__name__}"
+
+
+def shard_key(file: str) -> str:
+    """What stands before the keys of a file with data.shard_in_key: its path without the ending."""
+    return file[: -len(ending(file)) - 1] if ending(file) else file
+
+
+def text_of(name: bytes) -> str:
+    """A stored name as text; bytes that are not UTF-8 are written as `\\xe9`, since a key must be text."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def pointer(begin: bytes) -> str | None:
+    """What to do about a file that only stands for another one, by its first `POINTER_BYTES`; None: it is itself."""
+    for mark, what, command in _POINTERS:
+        if begin.lstrip().startswith(mark):
+            return f"a {what} pointer and not the data: run `{command}` in the clone that it is from"
+    return None
+
+
+def not_a(kind: str, begin: bytes, error: BaseException) -> str:
+    """Why a file cannot be read as `kind`, by its first `POINTER_BYTES` and what its reader said."""
+    return pointer(begin) or f"not a {kind} file ({str(error).splitlines()[0] if str(error) else 'damaged'})"
 
 
 def ahead(function: Callable[[T], U], items: Iterable[T], *, remote: bool) -> Iterator[U]:

@@ -23,6 +23,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ldsaug_ray.domains.images.base import POINTER_BYTES, pointer
+from ldsaug_ray.domains.images.pixels import UnusableImage, to_rgb
+from ldsaug_ray.domains.images.png_chunks import SIGNATURE, only_pixels
+
 # Pillow knows more formats, and runs programs for some of them. Importing a plugin registers it.
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, BmpImagePlugin, TiffImagePlugin, GifImagePlugin)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -40,10 +44,6 @@ _ORIENTATION = 0x0112
 _WARNINGS = threading.Lock()  # Python's warning filters are per process; Ray works with processes, so nobody waits
 
 
-class UnusableImage(Exception):
-    """The image cannot become a training array; the text says why, in a few words."""
-
-
 def decode_image(
     payload: bytes,
     *,
@@ -54,8 +54,8 @@ def decode_image(
 ) -> np.ndarray:
     """Decode one image to uint8[resolution, resolution, 3], RGB, height first.
 
-    EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped; of an animation the
-    first frame counts; colour profiles are ignored. Resizing is Lanczos, antialiased.
+    EXIF orientation is applied; transparency is laid on white; grey of 12 or 16 bits is scaled, not clipped; of an
+    animation the first frame counts; colour profiles are ignored. Resizing is Lanczos, antialiased.
 
     Args:
         payload: the file's bytes: JPEG, PNG, WebP, BMP, TIFF or GIF.
@@ -69,6 +69,7 @@ def decode_image(
     """
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns of is either checked here or harmless to the pixels
+        payload = only_pixels(payload) if payload.startswith(SIGNATURE) else payload
         image = _open(payload)
         width, height = image.size
         if width < 1 or height < 1:
@@ -79,7 +80,7 @@ def decode_image(
             raise UnusableImage(
                 f"smaller than the resolution: {width} x {height} px, not {resolution}; data.upscale=true accepts it"
             )
-        pixels = _decode(image)
+        pixels = _decode(image, payload)
     if crop == "center":
         side = min(pixels.shape[:2])
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
@@ -102,6 +103,8 @@ def _open(payload: bytes) -> ImageFile.ImageFile:
         raise UnusableImage("empty file")
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
+        if name == "JPEG":  # not Pillow's own choice, which looks for further frames and fails where their list is bad
+            factory = JpegImagePlugin.JpegImageFile
         accepted = accept is not None and accept(payload[:16])
         if not accepted:
             continue
@@ -116,15 +119,14 @@ def _open(payload: bytes) -> ImageFile.ImageFile:
         except Exception as e:  # on damaged bytes Pillow's parsers raise nearly anything
             raise UnusableImage(_damage(name, e)) from e
         return image
-    raise UnusableImage(f"not an image (begins with {payload[:12]!r})")
+    raise UnusableImage(pointer(payload[:POINTER_BYTES]) or f"not an image (begins with {payload[:12]!r})")
 
 
-def _decode(image: ImageFile.ImageFile) -> np.ndarray:
+def _decode(image: ImageFile.ImageFile, payload: bytes) -> np.ndarray:
     """uint8[H, W] of a grey image or uint8[H, W, 3], upright."""
     name = image.format or "image"
     try:
-        image.load()
-        pixels = _to_rgb(image)
+        pixels = to_rgb(image, payload)
     except (MemoryError, UnusableImage):
         raise
     except Image.DecompressionBombError as e:
@@ -138,31 +140,11 @@ def _decode(image: ImageFile.ImageFile) -> np.ndarray:
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Any mode of Pillow's as uint8[H, W] (grey) or uint8[H, W, 3]."""
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
-        see_through = image.info.get("transparency")
-        if isinstance(see_through, int):
-            grey[values == see_through] = 255
-        return grey
-    if image.mode in ("I", "F"):
-        kind = "integer" if image.mode == "I" else "float"
-        raise UnusableImage(f"32-bit {kind} pixels have no agreed white; store it with 8 or 16 bits")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-    if image.mode == "1":
-        image = image.convert("L")
-    return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-
-
 def _damage(name: str, error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, KeyError):  # its text is only the key
         text = f"lacks {text}"
     if "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError):
         return f"truncated {name}"
-    return f"damaged {name}: {text}"
+    unknown = any(word in text.lower() for word in ("unknown pixel", "unknown raw", "unsupported", "not supported"))
+    return f"{'unreadable' if unknown else 'damaged'} {name}: {text}"

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.base import (
-    IMAGE_EXTENSIONS,
-    Reading,
-    Source,
-    ahead,
-    extension,
-    listing,
-    locate,
-    read_or_reason,
-    walk,
-)
+from ldsaug_ray.domains.images.base import Reading, Source, ahead, listing, locate, read_or_reason
+from ldsaug_ray.domains.images.walk import Entry, kind_of, walk
 
 
 class FolderSource(Source):
     """Image files below `root`."""
 
-    def __init__(self, root: Location, files: Sequence[tuple[str, int]]) -> None:
-        """`files`: (relative path, bytes), sorted; not pickled with the source, workers have no use for it."""
+    def __init__(self, root: Location, files: Sequence[Entry], passed_over: Mapping[str, int]) -> None:
+        """`files`: sorted; not pickled with the source, workers have no use for them."""
         self.uri = root.uri
         self.root = root
+        self.passed_over = passed_over
         self._files = tuple(files)
 
     def list(self) -> pa.Table:
         """See `Source.list`; one row per file, index 0."""
         if "_files" not in self.__dict__:
-            self._files = tuple(f for f in walk(self.root) if extension(f[0]) in IMAGE_EXTENSIONS)
-        names = [name for name, _ in self._files]
-        return listing(names, names, [0] * len(names), [size for _, size in self._files])
+            self._files = tuple(f for f in walk(self.root)[0] if kind_of(f.name) == "folder")
+        names = [f.name for f in self._files]
+        return listing(names, names, [0] * len(names), [f.size for f in self._files])
 
     def read(self, records: pa.Table) -> Iterator[Reading]:
         """See `Source.read`."""

@@ -5,9 +5,9 @@ Listing reads the key column alone; reading streams only the row groups and colu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,22 +18,25 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import (
     LISTING,
+    POINTER_BYTES,
     Attributes,
     Reading,
     Source,
-    did_you_mean,
     listing,
     locate,
+    not_a,
     read_or_reason,
+    shard_key,
     sign,
     unreadable,
 )
 from ldsaug_ray.domains.images.parquet_columns import (
+    as_text,
     attribute_columns,
     check_image_column,
+    image_fields,
     inspect,
-    is_binary,
-    key_columns,
+    key_column,
 )
 from ldsaug_ray.errors import InputError, StorageError
 
@@ -47,7 +50,7 @@ _UNIQUE_ENOUGH = 0.99  # of the image paths must differ for them to serve as key
 class ParquetSource(Source):
     """Rows of Parquet files. The key is data.key_column, else `image_id`, else the image's path, else `FILE#ROW`."""
 
-    def __init__(self, root: Location, files: Sequence[str], data: Data) -> None:
+    def __init__(self, root: Location, files: Sequence[str], data: Data, passed_over: Mapping[str, int]) -> None:
         """`files`: relative to `root`, sorted; "" where root is the one file.
 
         Raises:
@@ -56,34 +59,50 @@ class ParquetSource(Source):
         """
         self.uri = root.uri
         self.root = root
-        self.files = tuple(files)
         self.image_column = data.image_column
-        footers = self._each_file(lambda parquet: inspect(parquet, data.attributes == "columns"))
-        for file, footer in zip(self.files, footers, strict=True):
+        self.shard_in_key = data.shard_in_key
+        ranges = data.attributes == "columns"
+        footers = self._each_file(files, lambda _, parquet: inspect(parquet, ranges))
+        filled = {file: footer for file, footer in zip(files, footers, strict=True) if footer.rows}
+        empty = len(footers) - len(filled)
+        self.passed_over = {**passed_over, **({"Parquet files without rows": empty} if empty else {})}
+        if not filled:
+            raise InputError(f"{root.uri}: no row in {len(files)} Parquet file{'s' * (len(files) > 1)}")
+        self.files = tuple(filled)
+        self.key_columns: dict[str, str | None] = {}
+        for file, footer in filled.items():
             where = locate(root, file).uri
             check_image_column(footer.schema, data.image_column, where)
-            if data.key_column and data.key_column not in footer.schema.names:
-                advice = did_you_mean(data.key_column, footer.schema.names)
-                raise InputError(f"data.key_column = {data.key_column!r}: {where} has no such column; {advice}")
-        self.key_columns = key_columns(footers[0].schema, data)
-        if data.attributes == "columns":
-            self.attribute_names = attribute_columns(root.uri, footers, data, self.key_columns)
+            self.key_columns[file] = key_column(footer.schema, data, where)
+        if (kinds := set(self.key_columns.values())) > {None}:
+            without = [f for f, column in self.key_columns.items() if column is None]
+            named = " or ".join(sorted(k for k in kinds if k is not None))
+            self.notes = (
+                f"{len(without)} of {len(self.files)} Parquet files of {root.uri} have no column {named}; keys there "
+                f"are FILE#ROW ({', '.join(without[:3])}{', …' if len(without) > 3 else ''})",
+            )
+        if ranges:
+            by_address = {locate(root, file).uri: footer for file, footer in filled.items()}
+            self.attribute_names = attribute_columns(root.uri, by_address, data, self.key_columns.values())
 
     def list(self) -> pa.Table:
         """See `Source.list`; a row whose key is null gets `FILE#ROW`.
 
         Image paths are keys only where no row lacks one and 99 % differ: many datasets store `image.png` throughout.
         """
-        keys = self._each_file(self._read_keys)
-        if self.key_columns and self.key_columns[0] == f"{self.image_column}.path":
-            paths = pa.chunked_array(keys, pa.string())
-            if paths.null_count or len(paths.unique()) < _UNIQUE_ENOUGH * len(paths):
-                keys = [pa.nulls(len(k), pa.string()) for k in keys]
+        path = f"{self.image_column}.path"
+        keys = self._each_file(self.files, self._read_keys)
+        by_path = [k for f, k in zip(self.files, keys, strict=True) if self.key_columns[f] == path]
+        paths = pa.chunked_array(by_path, pa.string())
+        paths_differ = not paths.null_count and len(paths.unique()) >= _UNIQUE_ENOUGH * len(paths)
         parts = [LISTING.empty_table()]
         for file, column in zip(self.files, keys, strict=True):
-            n = len(column)
+            n, name = len(column), file or self.root.name
+            if self.key_columns[file] == path and not paths_differ:
+                column = pa.nulls(n, pa.string())
+            if self.shard_in_key:
+                column = pc.binary_join_element_wise(pa.scalar(shard_key(name)), column, "/")
             if column.null_count:
-                name = file or self.root.name
                 column = pc.coalesce(column, pa.array([f"{name}#{row}" for row in range(n)]))
             parts.append(listing(column, [file] * n, np.arange(n), np.full(n, -1)))
         return pa.concat_tables(parts).combine_chunks()
@@ -122,31 +141,38 @@ class ParquetSource(Source):
 
     def _read_group(self, parquet: pq.ParquetFile, group: int, rows: np.ndarray) -> Iterator[Reading]:
         """Ascending `rows` of one row group; stops decoding after the last."""
-        binary = is_binary(parquet.schema_arrow.field(self.image_column).type)
-        image = [self.image_column] if binary else [f"{self.image_column}.bytes", f"{self.image_column}.path"]
+        fields = image_fields(parquet.schema_arrow.field(self.image_column).type)
+        image = [f"{self.image_column}.{name}" for name in fields] or [self.image_column]
         first, taken = 0, 0
         batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[*image, *self.attribute_names])
         for batch in batches:
             last = int(np.searchsorted(rows, first + batch.num_rows))
-            for row, attributes in self._select(batch, rows[taken:last] - first):
-                value = row if binary or row is None else row.get("bytes")
-                if value is not None:
-                    yield value, None, attributes
-                else:
-                    yield self._from_path(row.get("path") if isinstance(row, dict) else None, attributes)
+            for value, path, attributes in self._select(batch, rows[taken:last] - first, fields):
+                yield (value, None, attributes) if value is not None else self._from_path(path, attributes)
             first, taken = first + batch.num_rows, last
             if taken == len(rows):
                 return
 
-    def _select(self, batch: pa.RecordBatch, rows: np.ndarray) -> Iterator[tuple[Any, Attributes | None]]:
+    def _select(
+        self, batch: pa.RecordBatch, rows: np.ndarray, fields: Sequence[str]
+    ) -> Iterator[tuple[bytes | None, str | None, Attributes | None]]:
+        """(bytes, path, attributes) of some rows of a batch."""
         if len(rows) == 0:
             return
-        chosen = batch.take(pa.array(rows))
-        columns = [chosen[name].to_pylist() for name in self.attribute_names]
-        for i, image in enumerate(chosen[self.image_column].to_pylist()):
+        chosen = pa.array(rows)
+        columns = [batch[name].take(chosen).to_pylist() for name in self.attribute_names]
+        image = batch[self.image_column]
+        data = pc.struct_field(image, "bytes") if fields else image
+        if pa.types.is_binary_view(data.type):
+            data = data.cast(pa.large_binary())  # views cannot be taken from
+        payloads = data.take(chosen).to_pylist()
+        paths = [None] * len(rows)
+        if "path" in fields:
+            paths = as_text(pc.struct_field(image, "path")).take(chosen).to_pylist()
+        for i, (payload, path) in enumerate(zip(payloads, paths, strict=True)):
             values = {n: sign(c[i]) for n, c in zip(self.attribute_names, columns, strict=True)}
             known = any(v is not None for v in values.values())  # a row of nulls has no attributes
-            yield image, values if known else None
+            yield payload, path, values if known else None
 
     def _from_path(self, path: str | None, attributes: Attributes | None) -> Reading:
         """The file a row points to; only inside the source: a dataset must not read its user's other files."""
@@ -162,32 +188,31 @@ class ParquetSource(Source):
             return None, f"the image's bytes are null; {path}: {reason}", None
         return payload, None, attributes
 
-    def _read_keys(self, parquet: pq.ParquetFile) -> pa.Array:
+    def _read_keys(self, file: str, parquet: pq.ParquetFile) -> pa.Array:
         """One file's keys as strings; null where it has none."""
-        if not self.key_columns:
+        name = self.key_columns[file]
+        if name is None:
             return pa.nulls(parquet.metadata.num_rows, pa.string())
-        table = parquet.read(columns=self.key_columns)
-        column = table.column(0)
-        if pa.types.is_struct(column.type):
-            column = pc.struct_field(column, "path")
-        return column.cast(pa.string()).combine_chunks()
+        column = parquet.read(columns=[name]).column(0).combine_chunks()
+        return as_text(pc.struct_field(column, "path") if pa.types.is_struct(column.type) else column)
 
     def _open(self, file: str) -> pq.ParquetFile:
         place = locate(self.root, file)
         return pq.ParquetFile(place.fs.open_input_file(place.path), buffer_size=_BUFFER_BYTES)
 
-    def _each_file(self, function: Callable[[pq.ParquetFile], T]) -> Sequence[T]:
-        """function(ParquetFile) for every file, in order; a few at a time, since each waits for its footer."""
+    def _each_file(self, files: Sequence[str], function: Callable[[str, pq.ParquetFile], T]) -> Sequence[T]:
+        """function(file, ParquetFile) for every file, in order; a few at a time, since each waits for its footer."""
 
         def call(file: str) -> T:
-            where = locate(self.root, file).uri
+            place = locate(self.root, file)
             try:
                 with self._open(file) as parquet:
-                    return function(parquet)
-            except pa.ArrowInvalid as e:
-                raise InputError(f"{where}: not a readable Parquet file ({str(e).splitlines()[0]})") from e
+                    return function(file, parquet)
+            except pa.ArrowException as e:
+                with place.fs.open_input_file(place.path) as raw:
+                    raise InputError(f"{place.uri}: {not_a('readable Parquet', raw.read(POINTER_BYTES), e)}") from e
             except OSError as e:
-                raise StorageError(f"{where}: {unreadable(e)}") from e
+                raise StorageError(f"{place.uri}: {unreadable(e)}") from e
 
         with ThreadPoolExecutor(8) as pool:
-            return tuple(pool.map(call, self.files))
+            return tuple(pool.map(call, files))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,29 +10,51 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import did_you_mean
+from ldsaug_ray.domains.images.base import did_you_mean, text_of
 from ldsaug_ray.errors import InputError
 
 _NOT_ATTRIBUTES = ("partition", "split", "fold")  # say where an image belongs, not what it shows
 
 
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds byte strings."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
 def is_image(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold encoded images: binary, or a struct with a binary field `bytes`."""
+    """Whether a column of this type can hold encoded images: binary, or a struct with a binary field `bytes`.
+
+    A column of nulls alone can: a file that lacks all its images is no reason to refuse the others.
+    """
     if not pa.types.is_struct(kind):
-        return is_binary(kind)
-    return any(kind.field(i).name == "bytes" and is_binary(kind.field(i).type) for i in range(kind.num_fields))
+        return _is_binary(kind) or pa.types.is_null(kind)
+    names = [field.name for field in kind]
+    return names.count("bytes") == 1 and _is_binary(kind.field("bytes").type)
+
+
+def image_fields(kind: pa.DataType) -> tuple[str, ...]:
+    """The fields of an image column's struct that are read; none where it is no struct."""
+    if not pa.types.is_struct(kind):
+        return ()
+    names = [field.name for field in kind]
+    has_path = names.count("path") == 1 and _is_string(kind.field("path").type)
+    return ("bytes", "path") if has_path else ("bytes",)
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """A column of strings, integers or nulls as strings; bytes that are not UTF-8 as `text_of` writes them."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    text = column.cast(pa.string())
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = text.cast(pa.binary()).to_pylist()
+        return pa.array([None if value is None else text_of(value) for value in raw], pa.string())
+    return text
 
 
 def check_image_column(schema: pa.Schema, name: str, where: str) -> None:
-    """Raise InputError, with the columns that could be meant, unless `name` can hold images."""
+    """Raise InputError, with the columns that could be meant, unless `name` is one column and can hold images."""
+    _check_once(schema, name, where)
     if name in schema.names and is_image(schema.field(name).type):
         return
-    fitting = [f.name for f in schema if is_image(f.type)]
+    fitting = [f.name for f in schema if is_image(f.type) and not pa.types.is_null(f.type)]
     problem = f"is {schema.field(name).type}, not an image" if name in schema.names else "is not a column of it"
     advice = (
         f"set data.image_column to one that can hold images: {', '.join(fitting)}"
@@ -44,19 +66,26 @@ def check_image_column(schema: pa.Schema, name: str, where: str) -> None:
     )
 
 
-def key_columns(schema: pa.Schema, data: Data) -> list[str]:
-    """The column with the key: data.key_column, `image_id`, or the image's path; empty: count the rows."""
-    if data.key_column:
-        kind = schema.field(data.key_column).type
-        if not _is_key(kind):
-            raise InputError(f"data.key_column = {data.key_column!r} is {kind}; a key is a string or an integer")
-        return [data.key_column]
-    if "image_id" in schema.names and _is_key(schema.field("image_id").type):
-        return ["image_id"]
-    image = schema.field(data.image_column).type
-    if pa.types.is_struct(image) and any(image.field(i).name == "path" for i in range(image.num_fields)):
-        return [f"{data.image_column}.path"]
-    return []
+def key_column(schema: pa.Schema, data: Data, where: str) -> str | None:
+    """One file's column with the key: data.key_column, `image_id`, or the image's path; None: count the rows.
+
+    Raises:
+        InputError: data.key_column is not one column of strings or integers.
+    """
+    name = data.key_column or "image_id"
+    _check_once(schema, name, where)
+    if name in schema.names and _is_key(schema.field(name).type):
+        return name
+    if data.key_column and name not in schema.names:
+        advice = did_you_mean(name, schema.names)
+        raise InputError(f"data.key_column = {name!r}: {where} has no such column; {advice}")
+    if data.key_column and not pa.types.is_null(schema.field(name).type):
+        raise InputError(
+            f"data.key_column = {name!r} is {schema.field(name).type} in {where}; a key is a string or an integer"
+        )
+    if data.key_column is None and "path" in image_fields(schema.field(data.image_column).type):
+        return f"{data.image_column}.path"
+    return None
 
 
 @dataclass(frozen=True)
@@ -64,37 +93,52 @@ class Footer:
     """What one file's footer says: its schema, and the range of each bool and integer column (None: only nulls)."""
 
     schema: pa.Schema
+    rows: int
     ranges: dict[str, tuple[int, int] | None]
 
 
 def inspect(parquet: pq.ParquetFile, with_ranges: bool) -> Footer:
     """The file's `Footer`; a column without statistics is read for its range."""
-    schema = parquet.schema_arrow
-    return Footer(schema, {n: _range(parquet, n) for n in _countable(schema)} if with_ranges else {})
+    schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+    wanted = [f for f in schema if schema.names.count(f.name) == 1] if with_ranges and rows else []
+    ranges = {f.name: _range(parquet, f.name) for f in wanted if _is_countable(f.type)}
+    ranges |= {f.name: None for f in wanted if pa.types.is_null(f.type)}
+    return Footer(schema, rows, ranges)
 
 
-def attribute_columns(uri: str, footers: Sequence[Footer], data: Data, keys: Sequence[str]) -> tuple[str, ...]:
+def attribute_columns(
+    uri: str, footers: Mapping[str, Footer], data: Data, keys: Collection[str | None]
+) -> tuple[str, ...]:
     """The columns to read as attributes: data.attribute_names, or every one that looks binary.
 
     A column looks binary when its type is bool, or an integer whose values all lie in {-1, 0, 1} (by the footers'
     statistics, or by reading it where they are lacking), and it is neither the key nor called partition, split or
-    fold. A named column only has to have such values.
+    fold. A named column only has to have such values. A file may have nulls alone in it.
+
+    Args:
+        footers: by the file's address; those of the files that have rows.
 
     Raises:
-        InputError: a name that is no column or not binary, or no binary column at all.
+        InputError: a name that is no column or not binary, or no binary column at all; one that a file lacks.
     """
-    schema = footers[0].schema
-    typed = _countable(schema)
+    schema = next(iter(footers.values())).schema
+    typed = [f.name for f in schema if _is_countable(f.type)]
     for name in data.attribute_names or ():
         if name not in schema.names:
             raise InputError(f"data.attribute_names: {uri} has no column {name!r}; {did_you_mean(name, typed)}")
-        if name not in typed:
+        if name not in typed and not pa.types.is_null(schema.field(name).type):
             raise InputError(f"data.attribute_names: {name!r} is {schema.field(name).type}, not bool or integer")
     chosen = []
     for name in data.attribute_names or [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]:
-        if any(name not in f.ranges for f in footers):
-            raise InputError(f"{uri}: {name!r} is not a bool or integer column in all of its Parquet files")
-        ranges = [r for r in (f.ranges[name] for f in footers) if r is not None]
+        for where, footer in footers.items():
+            _check_once(footer.schema, name, where)
+            if name not in footer.ranges:
+                there = str(footer.schema.field(name).type) if name in footer.schema.names else "lacking"
+                raise InputError(
+                    f"{uri}: {name!r} is not a bool or integer column in all of its Parquet files; it is {there} in "
+                    f"{where}. Mend that file, or name the attributes to take in data.attribute_names"
+                )
+        ranges = [r for r in (f.ranges[name] for f in footers.values()) if r is not None]
         low, high = min((r[0] for r in ranges), default=None), max((r[1] for r in ranges), default=None)
         if low is not None and high is not None and low >= -1 and high <= 1:
             chosen.append(name)
@@ -109,19 +153,29 @@ def attribute_columns(uri: str, footers: Sequence[Footer], data: Data, keys: Seq
     return tuple(chosen)
 
 
-def _is_key(kind: pa.DataType) -> bool:
+def _check_once(schema: pa.Schema, name: str, where: str) -> None:
+    if (n := schema.names.count(name)) > 1:
+        raise InputError(f"{where}: {n} columns are called {name!r}; rename or drop all but one")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_integer(kind)
-    )
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _countable(schema: pa.Schema) -> list[str]:
-    return [f.name for f in schema if pa.types.is_boolean(f.type) or pa.types.is_integer(f.type)]
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_key(kind: pa.DataType) -> bool:
+    return _is_string(kind) or pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _is_countable(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_boolean(kind) or pa.types.is_integer(kind))
 
 
 def _range(parquet: pq.ParquetFile, name: str) -> tuple[int, int] | None:

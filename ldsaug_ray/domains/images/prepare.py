@@ -6,6 +6,7 @@ done anywhere, twice, or later. Every listed image ends in exactly one place: tr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class PreparePlan:
     n_train: int  # in the units; decoding may quarantine some
     n_test: int
     attribute_names: tuple[str, ...] | None  # of the prepared tables; None: they have no attributes
+    notes: tuple[str, ...] = ()  # sentences that the user should read before trusting the result
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,25 @@ def plan(source: Source, data: Data, seed: int, attributes: AttributeTable | Non
         raise InputError(f"data.source = {source.uri}: {len(keys)} image found; pairs need two at least")
     first: dict[str, int] = {}
     quarantine: list[tuple[str, str, str]] = []
+    across = 0
     for i, key in enumerate(keys):
         original = first.setdefault(key, i)
         if original != i:
             where = files[original] or source.uri
             quarantine.append((key, f"duplicate key (first seen in {where})", files[i]))
+            across += files[original] != files[i]
     unique = np.fromiter(first.values(), np.int64, len(first))  # ascending: dicts keep the order
     splits = assign_splits(list(first), seed=seed, train=data.train, test=data.test)
+    notes = list(source.notes)
+    if across and not data.shard_in_key:
+        notes.append(
+            f"{across} images have the key of an image in another file ({quarantine[0][0]}, …) and are quarantined; "
+            "where every file counts from zero, data.shard_in_key=true puts the file's name before the key"
+        )
     used = splits != "unused"
     rows, chosen = unique[used], splits[used]
+    if attributes is not None:
+        notes += _of_matching([keys[i] for i in rows], attributes)
     if attributes is not None and data.missing_attributes != "keep":
         there = np.array([attributes.row(keys[i]) is not None for i in rows], bool)
         missing = [keys[i] for i in rows[~there]]
@@ -92,6 +104,7 @@ def plan(source: Source, data: Data, seed: int, attributes: AttributeTable | Non
         n_train=n_train,
         n_test=len(chosen) - n_train,
         attribute_names=names,
+        notes=tuple(notes),
     )
 
 
@@ -160,6 +173,25 @@ def _decoded(
             except UnusableImage as e:
                 reason = str(e)
         yield image, reason, found
+
+
+def _of_matching(keys: list[str], attributes: AttributeTable) -> list[str]:
+    """What to say of rows that were found by other than their images' own names."""
+    accents = [k for k in keys if not k.isascii() and attributes.exact_row(k) is None and attributes.row(k) is not None]
+    rows = Counter(row for k in keys if (row := attributes.row(k)) is not None)
+    several = [row for row, n in rows.items() if n > 1]
+    notes = []
+    if accents:
+        notes.append(
+            f"{len(accents)} images match {attributes.file} only when accents are composed (Unicode NFC), as "
+            f"{accents[0]!a}: names written on macOS and elsewhere look alike and differ"
+        )
+    if several:
+        notes.append(
+            f"{len(several)} rows of {attributes.file} each serve several images, as {attributes.keys[several[0]]}: "
+            "its names have no folders; are these images of the same thing?"
+        )
+    return notes
 
 
 def _check_missing(missing: list[str], n: int, source: Source, data: Data, table: AttributeTable) -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow.fs as pafs
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import IMAGE_EXTENSIONS, Source, extension, walk
+from ldsaug_ray.domains.images.base import Source
 from ldsaug_ray.domains.images.digits import DigitsSource
 from ldsaug_ray.domains.images.folder import FolderSource
 from ldsaug_ray.domains.images.parquet import ParquetSource
+from ldsaug_ray.domains.images.walk import IMAGE_EXTENSIONS, KINDS, Entry, counted, ending, endings, kind_of, walk
 from ldsaug_ray.domains.images.webdataset import WebDatasetSource
 from ldsaug_ray.errors import InputError
 
-_KINDS = {**dict.fromkeys(IMAGE_EXTENSIONS, "folder"), "parquet": "parquet", "tar": "webdataset"}
+_SURE = {*IMAGE_EXTENSIONS, "parquet", "tar"}
 _FILES = {"folder": "image", "parquet": "Parquet", "webdataset": "tar"}  # what a format's files are called
 
 
@@ -40,56 +41,67 @@ def open_source(data: Data) -> Source:
                 "with data.format auto or digits"
             )
         return DigitsSource(data.attributes == "columns", data.attribute_names)
-    root, found = find_files(data.source)
-    kind = data.format if data.format != "auto" else _judge(data.source, found)
-    one_file = [name for name, _ in found] == [""]
+    root, found, left_out = find_files(data.source)
+    kind = data.format if data.format != "auto" else _judge(data.source, found, left_out)
+    one_file = [f.name for f in found] == [""]
     if one_file and kind == "folder":
         raise InputError(f"data.source = {data.source} is one file; data.format=folder needs the folder it lies in")
     # In a folder, what the format does not read is left alone; one file is taken at its word, whatever its name.
-    files = found if one_file else [f for f in found if _KINDS.get(extension(f[0])) == kind]
+    files = found if one_file else [f for f in found if kind_of(f.name) == kind]
     if not files:
-        raise InputError(f"data.source = {data.source}, data.format = {kind}: {_summary(found, kind)}")
-    names = [name for name, _ in files]
-    if kind == "parquet":
-        return ParquetSource(root, names, data)
+        raise InputError(f"data.source = {data.source}, data.format = {kind}: {_summary(found, left_out, kind)}")
+    if data.member is not None and kind != "webdataset":
+        raise InputError(f"data.member = {data.member}: only tars have members; {data.source} is read as {kind}")
+    if data.shard_in_key and kind == "folder":
+        raise InputError("data.shard_in_key: the keys of image files are their paths already; leave it out")
     if data.attributes == "columns" and kind == "folder":
         raise InputError(
             "data.attributes = columns: image files have no columns; set it to a file in CelebA's layout, or to null"
         )
-    if kind == "webdataset":
-        return WebDatasetSource(root, names, data)
-    source = FolderSource(root, files)
-    known = set(names)
-    source.passed_over = dict(Counter(_ending(name) for name, _ in found if name not in known).most_common())
-    return source
+    others = endings(f.name for f in found if kind_of(f.name) != kind) if not one_file else Counter()
+    passed_over = dict([*others.most_common(), *left_out.most_common()])
+    if kind == "folder":
+        return FolderSource(root, files, passed_over)
+    reads = ParquetSource if kind == "parquet" else WebDatasetSource
+    return reads(root, [f.name for f in files], data, passed_over)
 
 
-def find_files(source: str) -> tuple[Location, list[tuple[str, int]]]:
-    """(root, [(relative path, bytes)]); the one path is "" where root is a file."""
+def find_files(source: str) -> tuple[Location, list[Entry], Counter[str]]:
+    """(root, its files, what was left out -> how often); the one file's name is "" where root is a file.
+
+    Raises:
+        InputError: nothing is there, or a name is not UTF-8.
+        StorageError: it cannot be looked at.
+    """
     folder, slash, pattern = source.rstrip("/").rpartition("/")
     if any(c in pattern for c in "*?{"):
         parent = Location.of(folder or slash or ".")
         if not (parent / pattern).exists():  # a folder may well be called "a{1}"
-            there = walk(parent) if parent.exists() else []
-            return parent, _match(source, pattern, [f for f in there if "/" not in f[0]])
+            return parent, *_matching(source, parent, pattern)
     root = Location.of(source)
     info = root.info()
     if info.type == pafs.FileType.NotFound:
         raise InputError(f"data.source = {source}: there is no such file or folder")
     if info.type == pafs.FileType.Directory:
-        return root, walk(root)
-    return root, [("", info.size if info.size is not None else -1)]
+        return root, *walk(root)
+    if info.type != pafs.FileType.File:
+        raise InputError(f"data.source = {source}: neither a file nor a folder, but a pipe, socket or device")
+    return root, [Entry("", info.size if info.size is not None else -1, info.mtime_ns)], Counter()
 
 
-def _match(source: str, pattern: str, there: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    sizes = dict(there)
-    chosen: set[str] = set()
-    for one in _expand(pattern):
-        matches = [name for name in sizes if fnmatch.fnmatchcase(name, one)]
-        if not matches:
-            raise InputError(f"data.source = {source}: there is no file {one!r}")
-        chosen.update(matches)
-    return sorted((name, sizes[name]) for name in chosen)
+def _matching(source: str, parent: Location, pattern: str) -> tuple[list[Entry], Counter[str]]:
+    missing = _expand(pattern)
+    patterns = tuple(missing)
+
+    def matches(name: str) -> bool:
+        hits = [one for one in patterns if fnmatch.fnmatchcase(name, one)]
+        missing[:] = [one for one in missing if one not in hits]
+        return bool(hits)
+
+    found = walk(parent, matches) if parent.exists() else ([], Counter[str]())
+    if missing:
+        raise InputError(f"data.source = {source}: there is no file {missing[0]!r}")
+    return found
 
 
 def _expand(pattern: str) -> list[str]:
@@ -103,33 +115,35 @@ def _expand(pattern: str) -> list[str]:
     return [one for value in values for one in _expand(before + value + after)]
 
 
-def _judge(source: str, files: Sequence[tuple[str, int]]) -> str:
-    if [name for name, _ in files] == [""]:
-        kind = _KINDS.get(extension(source))
+def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int]) -> str:
+    if [f.name for f in files] == [""]:
+        kind = kind_of(source)
         if kind in ("parquet", "webdataset"):
             return kind
         raise InputError(
             f"data.source = {source} is one file and neither .parquet nor .tar; give a folder of images, or set "
             "data.format"
         )
-    kinds = Counter(_KINDS[extension(name)] for name, _ in files if extension(name) in _KINDS)
+    named = Counter(ending(f.name) for f in files if kind_of(f.name))
+    # Archives beside images are mostly where the images came from: they decide only where nothing else does.
+    kinds = Counter[str]()
+    for end, n in named.items():
+        if end in _SURE or not _SURE & set(named):
+            kinds[KINDS[end]] += n
     if len(kinds) == 1:
         return next(iter(kinds))
     if not kinds:
-        raise InputError(f"data.source = {source}: {_summary(files, 'folder')}")
+        raise InputError(f"data.source = {source}: {_summary(files, left_out, 'folder')}")
     found = ", ".join(f"{n} {_FILES[k]} file{'s' * (n > 1)}" for k, n in kinds.most_common())
     raise InputError(f"data.source = {source} holds {found}: set data.format to {' or '.join(sorted(kinds))}")
 
 
-def _summary(files: Sequence[tuple[str, int]], kind: str) -> str:
+def _summary(files: Sequence[Entry], left_out: Mapping[str, int], kind: str) -> str:
     """ "3 files, none with an image extension (.txt ×2, .csv ×1)"."""
+    apart = f"; left out: {counted(left_out)}" if left_out else ""
     if not files:
-        return "the folder is empty"
-    endings = Counter(_ending(name) for name, _ in files)
-    listed = ", ".join(f"{e} ×{n}" for e, n in endings.most_common(8)) + (", …" if len(endings) > 8 else "")
+        return f"the folder is empty{apart}"
+    found = endings(f.name for f in files)
+    listed = ", ".join(f"{e} ×{n}" for e, n in found.most_common(8)) + (", …" if len(found) > 8 else "")
     what = {"folder": "an image extension", "parquet": "the extension .parquet", "webdataset": "the extension .tar"}
-    return f"{len(files)} file{'s' * (len(files) > 1)}, none with {what[kind]} ({listed})"
-
-
-def _ending(name: str) -> str:
-    return f".{extension(name)}" if extension(name) else "no extension"
+    return f"{len(files)} file{'s' * (len(files) > 1)}, none with {what[kind]} ({listed}){apart}"

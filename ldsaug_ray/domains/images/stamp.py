@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import pyarrow.fs as pafs
-
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.sources import find_files
+from ldsaug_ray.domains.images.walk import Entry
 
 
 def source_stamp(data: Data) -> str:
     """SHA-256 over (path, size, time) of every file of the source and of the attribute file; '' for built-in digits.
 
-    Names that begin with a dot are left out, as the sources do.
+    What the sources leave out by its name is left out.
 
     Raises:
         InputError: nothing is there.
         StorageError: it cannot be looked at.
     """
-    stamps = [] if data.source.startswith("sklearn:") else [_stamps(*find_files(data.source))]
+    stamps = [] if data.source.startswith("sklearn:") else [_stamps(find_files(data.source)[1])]
     if data.attributes not in (None, "columns"):
-        stamps.append(_stamps(Location.of(data.attributes), [("", -1)]))
+        info = Location.of(data.attributes).info()
+        stamps.append(_stamps([Entry("", info.size, info.mtime_ns)]))
     return fingerprint(stamps) if stamps else ""
 
 
-def _stamps(root: Location, found: list[tuple[str, int]]) -> list[tuple[str, int | None, int | None]]:
-    names = {name for name, _ in found}
-    infos = [root.info()]
-    if infos[0].type == pafs.FileType.Directory:
-        below = pafs.FileSelector(root.path, recursive=any("/" in name for name in names))
-        infos = root.fs.get_file_info(below)
-    stamps = ((i.path[len(root.path) :].lstrip("/"), i.size, i.mtime_ns) for i in infos)
-    return sorted(s for s in stamps if s[0] in names)
+def _stamps(files: list[Entry]) -> list[Entry]:
+    return [f for f in files if f.size != -1]  # a link that leads nowhere
