@@ -103,8 +103,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _some_a(self) -> Config:
         if self.sample.with_augmented is True:
-            if self.select.which == "none":
-                raise ValueError("sample.with_augmented: true asks for A, but select.which: none keeps nothing")
+            if not self.select.rule.keeps:
+                raise ValueError(
+                    f"sample.with_augmented: true asks for A, but select.which: {self.select.which} keeps nothing"
+                )
             if self.sample.prior == "normal":
                 raise ValueError("sample.with_augmented: true goes with sample.prior: mixture or kde; N(0, I) is fixed")
         return self

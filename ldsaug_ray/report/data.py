@@ -17,8 +17,6 @@ from ldsaug_ray.lds import HeldOut, Regime
 Floats = NDArray[np.float64]
 Tiles = NDArray[np.uint8]  # [n, T, T, 3]
 
-PAPER_TAU = 0.28
-
 
 @dataclass(frozen=True)
 class StageRow:
@@ -90,6 +88,7 @@ class Threshold:
     """What `select` found."""
 
     which: str  # select.which
+    sentence: str  # the rule's own, on what it kept
     ranked_by: str  # log_lds or log_lds_excluding_parents
     log: float | None  # lowest log score that was kept; None: no threshold was applied
     rules: Mapping[str, int]  # rule -> how many it alone would keep; empty where none was applied

@@ -40,6 +40,7 @@ from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.selection import sentence_of
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
 RECONSTRUCTIONS_SHOWN = 16
@@ -76,6 +77,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         scores=scores,
         threshold=Threshold(
             select["which"],
+            sentence_of(select),
             ranked_by,
             select["threshold_log_lds"],
             select["rules"],

@@ -60,7 +60,7 @@ class Request:
         if sample.model == "auto" and run.entry("finetune") is None:
             model = "train"
         fitted = sample.prior != "normal"
-        uses = model == "finetune" and config.finetune.uses.prior and select.which != "none"
+        uses = model == "finetune" and config.finetune.uses.prior and select.rule.keeps
         augmented = fitted and (uses if sample.with_augmented == "auto" else sample.with_augmented)
         reads: list[str] = [model]
         if fitted:

@@ -19,10 +19,11 @@ from ldsaug_ray.lds import sentences
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report import ReportData, draw_figures, gather, page_digest, report_page
-from ldsaug_ray.report.data import PAPER_TAU, Curve, Estimate
+from ldsaug_ray.report.data import Curve, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, sharpness_sentences, typeset
+from ldsaug_ray.selection import PAPER_TAU
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages.job import Job
 
