@@ -125,7 +125,7 @@ def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int]
 
 def _expected_selection(config: Config) -> str:
     select, n = config.select, config.score.n_candidates
-    if select.which == "none":
+    if not select.rule.keeps:
         return "none"
     limits = [max(1, int(select.top_fraction * n + 0.5))] if select.top_fraction is not None else []
     limits += [min(n, select.top_count)] if select.top_count is not None else []

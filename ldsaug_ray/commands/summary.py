@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
+from ldsaug_ray.selection import sentence_of
 
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
@@ -29,7 +30,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
     Console(soft_wrap=False, width=None if Console().is_terminal else 110).print(table)
     selected = run.entry("select")
     if selected and "select" in names:
-        print(_selection(selected))
+        print(sentence_of(selected))
     decoded = run.entry("decode")
     if decoded and "decode" in names and "sharpest" in decoded:
         print(
@@ -68,17 +69,3 @@ def print_measures(entry: Mapping[str, Any]) -> None:
         values = [x["auroc"]["value"] for x in found if (x["scale"], x["centred"]) == (scale, centred)]
         table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{v:.3f}" for v in values))
     console.print(table)
-
-
-def _selection(entry: Mapping[str, Any]) -> str:
-    """What `select` kept, and why."""
-    kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
-    if entry["which"] == "none":
-        return f"{kept}: select.which is none, so that there is no A"
-    if entry["which"] == "random":
-        rules = " and ".join(entry["rules"])
-        return f"{kept}, drawn at random: as many as {rules} keep{'' if len(entry['rules']) > 1 else 's'}, no threshold"
-    return (
-        f"{kept}: LDS ≥ {entry['threshold_tau']:.4g} (log {entry['threshold_log_lds']:.3f}, by "
-        f"{entry['binding_rule']}); the paper's tau is {entry['paper_tau']}"
-    )

@@ -39,8 +39,8 @@ class Rule:
         return {}
 
     def columns(self, settings: Select) -> tuple[str, ...]:
-        """The columns of `scores/` that `choose` looks at beside `candidate`; the first is the log LDS that counts, with
-        the own parents or without, which the report shows."""
+        """The columns of `scores/` that `choose` looks at beside `candidate`: first the log LDS that counts, with the own
+        parents or without, which the report shows."""
         return ("log_lds_excluding_parents" if settings.exclude_parents else "log_lds",)
 
     def choose(
@@ -86,9 +86,9 @@ def chosen(
     """
     rule = RULES.get(which)
     columns = rule.columns(config.select)
-    if columns[:1] not in (("log_lds",), ("log_lds_excluding_parents",)):
+    if columns[0] not in ("log_lds", "log_lds_excluding_parents"):
         raise ConfigError(
-            f"select.which: {which} ranks by {columns[:1]}; possible: log_lds or log_lds_excluding_parents first"
+            f"select.which: {which} ranks by {columns[0]}; its first column must be log_lds or log_lds_excluding_parents"
         )
     found = rule.choose(tables, n, config, held_out)
     ids = np.asarray(found.ids)

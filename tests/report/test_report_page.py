@@ -290,14 +290,14 @@ def test_controls_say_what_they_are_and_claim_no_threshold(control: ReportData) 
     for claim in ("The least dense candidate", "The threshold is", "The threshold of this run", "The densest 300"):
         assert claim not in page.text
     if control.threshold.which == "none":
-        assert "Nothing was selected (select.which: none, the compute-matched control)" in page.text
+        assert "kept 0 of 1,500 candidates: select.which is none, so that there is no A." in page.text
         assert "Selected 0 0% of the candidates" in page.text
         assert "of the selected" not in page.text
         assert not control.picks
         assert control.sharpness is None
     else:
-        assert "300 (20%) were drawn at random, whatever their density" in page.text
-        assert "as many as the rules would keep (top_fraction = 0.2, 300)" in page.text
+        assert "kept 300 of 1,500 candidates, drawn at random: as many as top_fraction keeps, no threshold" in page.text
+        assert "The rules alone would keep: top_fraction = 0.2, 300." in page.text
         assert "evenly spread from the densest to the least dense" in page.text
 
 
