@@ -103,8 +103,7 @@ class Bandwidth:
     """The kernel's σ and where it comes from."""
 
     sigma: float
-    rule: str
-    numbers: Mapping[str, float]  # the rule's own, see `lds.ChosenSigma`
+    sentence: str  # of the rule that found it
     mean_norm: float  # of the training latents, from the origin
     n_latents: int
     latent_dim: int

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.config import Config, Interpolation
-from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.lds import (
+    Candidates,
+    HeldOut,
+    Regime,
+    interpolate,
+    latent_norms,
+    norms_from_mean,
+    regime,
+    sigma_sentence,
+)
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Normal
@@ -140,7 +149,7 @@ def _stage(name: str, entry: Mapping[str, Any] | None) -> StageRow:
 def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     norms = np.sqrt(np.einsum("nd,nd->n", latents.z, latents.z, dtype=np.float64))
     n, d = latents.z.shape
-    return Bandwidth(score["sigma"], score["sigma_rule"], score["sigma_numbers"], float(norms.mean()), n, d)
+    return Bandwidth(score["sigma"], sigma_sentence(score), float(norms.mean()), n, d)
 
 
 def _regime(latents: Latents, scores: Scores, interpolation: Interpolation, held_out: HeldOut | None) -> Regime:

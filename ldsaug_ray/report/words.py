@@ -129,31 +129,13 @@ def _ratio(difference: float) -> str:
 
 
 def bandwidth_sentence(data: ReportData) -> str:
-    """σ, the rule it comes from, and the rule's own number."""
-    b, n = data.bandwidth, data.bandwidth.numbers
-    mean = f"the mean norm of the {count(b.n_latents)} training latents, {b.mean_norm:.4g}"
-    end = f"Latents have {count(b.latent_dim)} dimensions."
-    if b.rule == "norm_fraction":
-        paper = ", the paper’s rule" if n["scale"] == 0.2 else "; the paper takes 0.2"
-        return f"σ = {b.sigma:.4g} = {n['scale']:g} × {mean}{paper}. {end}"
-    if b.rule == "leave_one_out":
-        why = (
-            f"the likeliest for {count(int(n['sampled_latents']))} latents among the others (leave-one-out, "
-            f"{log_text(n['log_likelihood'])} nats a latent)"
-        )
-    elif b.rule == "nearest_neighbour":
-        why = (
-            f"{n['scale']:g} × the median distance to the nearest other latent, {n['median_distance']:.4g}, of "
-            f"{count(int(n['sampled_latents']))} latents"
-        )
-    elif b.rule == "parent_share":
-        why = (
-            f"where the own parents hold {percent(n['share'])} of a typical candidate’s density, by "
-            f"{count(int(n['sampled_pairs']))} pairs"
-        )
-    else:
-        why = "fixed in the settings"
-    return f"σ = {b.sigma:.4g}, {why}: {b.sigma / b.mean_norm:.3g} × {mean}; the paper takes 0.2 ×. {end}"
+    """σ, the rule it comes from, and what it is beside the paper's."""
+    b = data.bandwidth
+    return (
+        f"σ = {b.sigma:.4g}, {typeset(b.sentence)}: {b.sigma / b.mean_norm:.3g} × the mean norm of the "
+        f"{count(b.n_latents)} training latents, {b.mean_norm:.4g}; the paper takes 0.2 ×. Latents have "
+        f"{count(b.latent_dim)} dimensions."
+    )
 
 
 def estimate_sentences(data: ReportData) -> list[str]:

@@ -39,8 +39,8 @@ class Rule:
         return {}
 
     def columns(self, settings: Select) -> tuple[str, ...]:
-        """The columns of `scores/` that `choose` looks at beside `candidate`: first the log LDS that counts, with the own
-        parents or without, which the report shows."""
+        """The columns of `scores/` that `choose` looks at beside `candidate`. First the log LDS that the report shows,
+        with the own parents or without."""
         return ("log_lds_excluding_parents" if settings.exclude_parents else "log_lds",)
 
     def choose(
@@ -88,7 +88,7 @@ def chosen(
     columns = rule.columns(config.select)
     if columns[0] not in ("log_lds", "log_lds_excluding_parents"):
         raise ConfigError(
-            f"select.which: {which} ranks by {columns[0]}; its first column must be log_lds or log_lds_excluding_parents"
+            f"select.which: {which} ranks by {columns[0]}; first must be log_lds or log_lds_excluding_parents"
         )
     found = rule.choose(tables, n, config, held_out)
     ids = np.asarray(found.ids)

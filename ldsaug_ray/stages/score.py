@@ -159,6 +159,7 @@ def _score(
             "sigma": bandwidth.sigma,
             "sigma_rule": bandwidth.rule,
             "sigma_numbers": bandwidth.numbers,
+            "sigma_sentence": bandwidth.sentence,
             "latents": len(latents),
             "held_out": None if held_out is None else asdict(held_out),
             "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ldsaug_ray.domains.images import image_array
-from ldsaug_ray.lds import sentences
+from ldsaug_ray.lds import SIGMA_RULES, sentences, sigma_sentence
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report import ReportData, draw_figures, gather, page_digest, report_page
@@ -186,8 +186,9 @@ def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
     ],
 )
 def test_the_rule_of_the_bandwidth(digits: ReportData, rule: str, numbers: dict[str, float], words: str) -> None:
-    sigma = 2 * digits.bandwidth.mean_norm
-    changed = replace(digits, bandwidth=replace(digits.bandwidth, sigma=sigma, rule=rule, numbers=numbers))
+    sigma, told = 2 * digits.bandwidth.mean_norm, SIGMA_RULES.get(rule).sentence(numbers)
+    assert sigma_sentence({"sigma_rule": rule, "sigma_numbers": numbers}) == told  # a manifest of before
+    changed = replace(digits, bandwidth=replace(digits.bandwidth, sigma=sigma, sentence=told))
     assert words in bandwidth_sentence(changed)
 
 

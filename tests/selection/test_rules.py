@@ -160,7 +160,7 @@ def test_a_rule_that_gives_no_selection_is_told(name: str) -> None:
 def test_a_rule_that_keeps_nothing_or_ranks_by_something_else_is_told() -> None:
     with pytest.raises(NothingSelectedError, match="rules_of_mine:Empty keeps none of 40 candidates"):
         kept("select.which=rules_of_mine:Empty")
-    with pytest.raises(ConfigError, match="ranks by sharpness; its first column must be log_lds or"):
+    with pytest.raises(ConfigError, match="ranks by sharpness; first must be log_lds or"):
         kept("select.which=rules_of_mine:Elsewhere")
 
 
