@@ -12,6 +12,7 @@ import pytest
 
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import ConfigError, NothingSelectedError
+from ldsaug_ray.run import pipeline
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import RULES, Selection, sentence_of
 from ldsaug_ray.selection.rule import chosen
@@ -90,8 +91,11 @@ def test_none_keeps_nothing_and_looks_at_nothing() -> None:
         ("lds+sharpness", {}, {"which": "lds+sharpness"}),
     ],
 )
-def test_what_counts_for_fingerprints(which: str, of_select: dict[str, Any], of_decode: dict[str, Any]) -> None:
+def test_what_counts_for_fingerprints(
+    which: str, of_select: dict[str, Any], of_decode: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in run directories of before the rules were records, or these would be computed again."""
+    monkeypatch.setattr(pipeline, "fingerprint", lambda value: value)
     c = config(f"select.which={which}")
     own = {
         "which": which,
@@ -103,8 +107,9 @@ def test_what_counts_for_fingerprints(which: str, of_select: dict[str, Any], of_
         "stratify": False,
         "exclude_parents": False,
     }
-    assert STAGES["select"].settings(c) == {"select": own, **of_select}
-    assert STAGES["decode"].settings(c) == {"decode": c.dump()["decode"], **of_decode}
+    decode = {"batch_size": 64, "part_rows": 512, "sharpest": 0.5}
+    assert STAGES["select"].fingerprint(c, {})[2] == {"select": own, **of_select}
+    assert STAGES["decode"].fingerprint(c, {})[2] == {"decode": decode, **of_decode}
 
 
 NUMBERS = {"rows_in": 4500, "rows_out": 900, "threshold_tau": 0.0125, "threshold_log_lds": -4.382, "paper_tau": 0.28}
