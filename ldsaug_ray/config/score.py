@@ -99,9 +99,8 @@ class Score(Section):
         description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
         "n_candidates, within 4,096..1,048,576; large ones multiply fewer parents again",
     )
-    backend: Literal["exact", "faiss", "auto"] = Field(
-        "exact",
-        description="faiss: estimates with intervals, for very many latents; auto: what is predicted to take less time",
+    backend: Literal["exact", "faiss"] = Field(
+        "exact", description="faiss: estimates with intervals, for very many latents"
     )
     approximate: Approximate = Approximate()
     shard_latents: Positive = Field(

@@ -5,7 +5,6 @@ space throughout.
 """
 
 from ldsaug_ray.lds.approximate import BoundedPoints, BoundedScores, approximate_pairs, approximate_points
-from ldsaug_ray.lds.cost_model import Choice, choose_backend
 from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
 from ldsaug_ray.lds.exact import (
     PairScores,

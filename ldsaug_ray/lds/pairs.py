@@ -45,7 +45,7 @@ class Candidates:
 
 
 def plan_pairs(n: int, n_pairs: int, seed: int) -> NDArray[np.int64]:
-    """Random pairs of different rows, int64[n_pairs, 2]; the same for every run (spec section 1, "pairs").
+    """Random pairs of different rows, int64[n_pairs, 2]; the same for every run.
 
     Raises InputError for n < 2, ConfigError for a negative count or a seed outside 0..2**64-1.
     """
