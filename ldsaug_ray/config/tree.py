@@ -79,7 +79,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _held_out(self) -> Config:
         if self.select.needs_held_out and not self.data.test:
-            raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+            bands = self.select.tau == "auto" or self.select.typical is not None
+            who = "tau: auto and select.typical compare" if bands else f"which: {self.select.which} compares"
+            raise ValueError(f"select.{who} with held-out images; set data.test above 0")
         for name in ("train", "finetune"):
             if getattr(self, name).best_by == "held_out_reconstruction" and not self.data.test:
                 raise ValueError(f"{name}.best_by: held_out_reconstruction needs test images; set data.test above 0")

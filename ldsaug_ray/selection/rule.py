@@ -75,21 +75,17 @@ class Rule:
 RULES = Registry("selection rule", Rule)
 
 
-def chosen(
-    which: str, tables: Iterable[pa.Table], n: int, config: Config, held_out: NDArray[np.float64] | None
-) -> Selection:
-    """What the rule of that name chooses, checked: a rule may be the user's own.
+def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: NDArray[np.float64] | None) -> Selection:
+    """What the rule of the settings chooses, checked: it may be the user's own. Arguments as of `Rule.choose`.
 
     Raises:
-        ConfigError: there is no such rule, or what it gives is no selection of these candidates.
+        ConfigError: what it gives is no selection of these candidates.
         NothingSelectedError, InputError: as its `choose`.
     """
-    rule = RULES.get(which)
-    columns = rule.columns(config.select)
-    if columns[0] not in ("log_lds", "log_lds_excluding_parents"):
-        raise ConfigError(
-            f"select.which: {which} ranks by {columns[0]}; first must be log_lds or log_lds_excluding_parents"
-        )
+    which, rule = config.select.which, RULES.get(config.select.which)
+    score = rule.columns(config.select)[0]
+    if score not in ("log_lds", "log_lds_excluding_parents"):
+        raise ConfigError(f"select.which: {which} ranks by {score}; first must be log_lds or log_lds_excluding_parents")
     found = rule.choose(tables, n, config, held_out)
     ids = np.asarray(found.ids)
     ordered = ids.ndim == 1 and ids.dtype == np.int64 and bool((np.diff(ids) > 0).all())

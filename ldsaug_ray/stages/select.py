@@ -70,7 +70,7 @@ def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Select
     Raises:
         NothingSelectedError, InputError, ConfigError: as `run`.
     """
-    return chosen(config.select.which, tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
+    return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 
 def _outcome(config: Config, found: Selection, digests: list[int]) -> Outcome:

@@ -39,7 +39,7 @@ def tables() -> Iterator[pa.Table]:
 
 def kept(*overrides: str) -> Selection:
     c = config(*overrides)
-    return chosen(c.select.which, tables(), 40, c, REAL)
+    return chosen(tables(), 40, c, REAL)
 
 
 def densest(scores: np.ndarray, n: int) -> list[int]:
@@ -77,7 +77,7 @@ def test_random_draws_as_many_by_the_hash_of_seed_and_id() -> None:
 def test_none_keeps_nothing_and_looks_at_nothing() -> None:
     c = config("select.which=none", "select.tau=auto", "data.test=0")
     assert not c.select.needs_held_out
-    found = chosen("none", iter(lambda: 1 / 0, None), 40, c, None)
+    found = chosen(iter(lambda: 1 / 0, None), 40, c, None)
     assert (found.ids.dtype, len(found.ids), found.n_candidates, found.rules) == (np.int64, 0, 40, {})
 
 
@@ -142,6 +142,9 @@ class Floats(Wrong):
     ids = np.array([3.0])
 class Empty(Wrong):
     ids = np.array([], np.int64)
+class Real(Rule):
+    def needs_held_out(self, settings):
+        return True
 class Elsewhere(Rule):
     def columns(self, settings):
         return ("sharpness",)
@@ -167,6 +170,12 @@ def test_a_rule_that_keeps_nothing_or_ranks_by_something_else_is_told() -> None:
         kept("select.which=rules_of_mine:Empty")
     with pytest.raises(ConfigError, match="ranks by sharpness; first must be log_lds or"):
         kept("select.which=rules_of_mine:Elsewhere")
+
+
+@pytest.mark.usefixtures("own")
+def test_a_rule_that_needs_held_out_latents_is_told_where_there_are_none() -> None:
+    with pytest.raises(ConfigError, match="rules_of_mine:Real compares with held-out images"):
+        config("select.which=rules_of_mine:Real", "data.test=0")
 
 
 @pytest.mark.parametrize(
