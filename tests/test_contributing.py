@@ -17,7 +17,8 @@ from rich.console import Console
 from ldsaug_ray.config import Score, load_config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.lds import resolve_sigma
-from ldsaug_ray.run.directory import Counts, open_run_dir
+from ldsaug_ray.run.directory import Counts
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages.job import Job

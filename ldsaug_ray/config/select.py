@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Positive, Section
 from ldsaug_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ldsaug_ray.selection import Rule
 
 
 class Select(Section):
@@ -51,14 +54,15 @@ class Select(Section):
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
 
     @property
-    def rule(self) -> Any:
-        """The `selection.Rule` that `which` names."""
-        return room_of("selection").RULES.get(self.which)
+    def rule(self) -> Rule:
+        """What `which` names."""
+        rule: Rule = room_of("selection").RULES.get(self.which)
+        return rule
 
     @property
     def needs_held_out(self) -> bool:
         """Whether the rule compares with held-out real latents."""
-        return bool(self.rule.needs_held_out(self))
+        return self.rule.needs_held_out(self)
 
     @field_validator("which")
     @classmethod

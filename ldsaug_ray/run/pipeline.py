@@ -52,7 +52,7 @@ def identity(config: Config) -> str:
 
 
 def _select_settings(config: Config) -> Mapping[str, Any]:
-    return dict(config.select.rule.counts(config))
+    return config.select.rule.counts(config)
 
 
 def _decode_settings(config: Config) -> Mapping[str, Any]:
