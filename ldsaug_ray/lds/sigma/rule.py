@@ -48,7 +48,7 @@ class SigmaRule(ABC):
         """What this sigma is, by the rule's own numbers: it follows "sigma = 1.2, "; without a full stop."""
 
 
-SIGMA_RULES = Registry("sigma rule", SigmaRule)
+SIGMA_RULES = Registry("sigma rule", SigmaRule)  # type: ignore[type-abstract]  # entries are instances
 
 
 @dataclass(frozen=True)
