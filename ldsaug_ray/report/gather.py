@@ -12,16 +12,8 @@ from numpy.typing import NDArray
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.config import Config, Interpolation
-from ldsaug_ray.lds import (
-    Candidates,
-    HeldOut,
-    Regime,
-    interpolate,
-    latent_norms,
-    norms_from_mean,
-    regime,
-    sigma_sentence,
-)
+from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Normal

@@ -213,18 +213,12 @@ def test_a_share_that_no_sigma_gives() -> None:
 
 OWN = """
 from ldsaug_ray.lds import SigmaRule
-class Given(SigmaRule):
-    fields = {"scale": 0.5, "value": None}
-    def find(self, z, given, score, seed):
-        return given["scale"] * given["value"], {"dimensions": z.shape[1]}
-    def sentence(self, numbers):
-        return f"half, for {numbers['dimensions']} dimensions"
-class Nothing(Given):
-    fields = {}
-    def find(self, z, given, score, seed):
-        return float("nan"), {}
-class Unfinished(SigmaRule):
-    pass
+given = SigmaRule(
+    {"scale": 0.5, "value": None},
+    lambda z, given, score, seed: (given["scale"] * given["value"], {"dimensions": z.shape[1]}),
+    lambda numbers: f"half, for {numbers['dimensions']} dimensions",
+)
+nothing = SigmaRule({}, lambda z, given, score, seed: (float("nan"), {}), str)
 """
 
 
@@ -236,20 +230,20 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_a_rule_of_the_users_own_has_its_fields_and_its_sentence() -> None:
-    found = resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:Given", value=3.0))
+    found = resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:given", value=3.0))
     assert (found.sigma, found.numbers, found.sentence) == (1.5, {"dimensions": 4}, "half, for 4 dimensions")
-    assert resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:Given", value=3.0, scale=2.0)).sigma == 6.0
-    with pytest.raises(InputError, match="sigmas_of_mine:Nothing gives sigma = nan; it must be positive and finite"):
-        resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:Nothing"))
+    assert resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:given", value=3.0, scale=2.0)).sigma == 6.0
+    with pytest.raises(InputError, match="sigmas_of_mine:nothing gives sigma = nan; it must be positive and finite"):
+        resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:nothing"))
 
 
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"rule": "sigmas_of_mine:Given"}, "value is needed with rule: sigmas_of_mine:Given"),
-        ({"rule": "sigmas_of_mine:Nothing", "share": 0.5}, "share belongs to rule: parent_share; leave it out"),
-        ({"rule": "sigmas_of_mine:Unfinished"}, "cannot be used: TypeError: Can't instantiate abstract class"),
+        ({"rule": "sigmas_of_mine:given"}, "value is needed with rule: sigmas_of_mine:given"),
+        ({"rule": "sigmas_of_mine:nothing", "share": 0.5}, "share belongs to rule: parent_share; leave it out"),
+        ({"rule": "sigmas_of_mine:SigmaRule"}, r"cannot be used: TypeError: .* missing 3 required"),
         ({"rule": "numpy:pi"}, "sigma rule 'numpy:pi' is no SigmaRule but float"),
         ({"rule": "scott"}, "unknown sigma rule 'scott'; possible: fixed, leave_one_out, nearest_neighbour, norm_"),
     ],

@@ -15,7 +15,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ldsaug_ray.domains.images import image_array
-from ldsaug_ray.lds import SIGMA_RULES, sentences, sigma_sentence
+from ldsaug_ray.lds import SIGMA_RULES, sentences
+from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report import ReportData, draw_figures, gather, page_digest, report_page

@@ -2,6 +2,6 @@
 
 from ldsaug_ray.common.registry import import_all
 from ldsaug_ray.lds.sigma.norm_fraction import sigma_from_norm
-from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, ChosenSigma, SigmaRule, resolve_sigma, sigma_sentence
+from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, ChosenSigma, SigmaRule, resolve_sigma
 
 import_all(__name__, __path__)

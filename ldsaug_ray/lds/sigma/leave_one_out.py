@@ -5,33 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds.exact import score_leave_one_out
 from ldsaug_ray.lds.latents import validate_latents
-from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Numbers, SigmaRule
+from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Latents, Numbers, SigmaRule
 from ldsaug_ray.lds.sigma.sample import FINER_GRID, Array, duplicates_among, grid_of, nearest_distances, sample_of
-
-
-class LeaveOneOut(SigmaRule):
-    """See `sigma_leave_one_out`."""
-
-    def find(self, z: NDArray[np.floating], given: Numbers, score: Score, seed: int) -> tuple[float, dict[str, float]]:
-        """Numbers: log_likelihood (mean log density of a latent among the others, nats), sampled_latents."""
-        sigma, likelihood = sigma_leave_one_out(z, seed)
-        return sigma, {"log_likelihood": likelihood, "sampled_latents": len(sample_of(len(z), seed))}
-
-    def sentence(self, numbers: Numbers) -> str:
-        """Of how many, and how likely."""
-        return (
-            f"the likeliest for {numbers['sampled_latents']:,.0f} latents among the others (leave-one-out, "
-            f"{numbers['log_likelihood']:.2f} nats a latent)"
-        )
-
-
-SIGMA_RULES.add("leave_one_out", LeaveOneOut())
 
 
 def sigma_leave_one_out(train: ArrayLike, seed: int = 0) -> tuple[float, float]:
@@ -62,3 +43,18 @@ def sigma_leave_one_out(train: ArrayLike, seed: int = 0) -> tuple[float, float]:
     found = likelihood(finer)
     best = int(np.argmax(found))
     return float(finer[best]), float(found[best])
+
+
+def _find(z: Latents, given: Numbers, score: Score, seed: int) -> tuple[float, Numbers]:
+    sigma, likelihood = sigma_leave_one_out(z, seed)
+    return sigma, {"log_likelihood": likelihood, "sampled_latents": len(sample_of(len(z), seed))}
+
+
+def _sentence(numbers: Numbers) -> str:
+    return (
+        f"the likeliest for {numbers['sampled_latents']:,.0f} latents among the others (leave-one-out, "
+        f"{numbers['log_likelihood']:.2f} nats a latent)"
+    )
+
+
+SIGMA_RULES.add("leave_one_out", SigmaRule({}, _find, _sentence))

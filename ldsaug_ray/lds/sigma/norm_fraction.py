@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds.latents import row_blocks, validate_latents
-from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Fields, Numbers, SigmaRule
+from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Latents, Numbers, SigmaRule
 
 PAPER_SCALE = 0.2
-
-
-class NormFraction(SigmaRule):
-    """See `sigma_from_norm`."""
-
-    fields: ClassVar[Fields] = {"scale": PAPER_SCALE}
-
-    def find(self, z: NDArray[np.floating], given: Numbers, score: Score, seed: int) -> tuple[float, dict[str, float]]:
-        """Numbers: scale, mean_norm."""
-        scale = given["scale"]
-        sigma = sigma_from_norm(z, scale)
-        return sigma, {"scale": scale, "mean_norm": sigma / scale}
-
-    def sentence(self, numbers: Numbers) -> str:
-        """The share."""
-        paper = ", the paper's rule" if numbers["scale"] == PAPER_SCALE else ""
-        return f"{numbers['scale']:g} × the mean norm{paper}"
-
-
-SIGMA_RULES.add("norm_fraction", NormFraction())
 
 
 def sigma_from_norm(train: ArrayLike, scale: float = 0.2) -> float:
@@ -56,3 +35,16 @@ def sigma_from_norm(train: ArrayLike, scale: float = 0.2) -> float:
             "the latents are all zero (a collapsed encoder?); set score.sigma.rule: fixed and a value to go on"
         )
     return sigma
+
+
+def _find(z: Latents, given: Numbers, score: Score, seed: int) -> tuple[float, Numbers]:
+    sigma = sigma_from_norm(z, given["scale"])
+    return sigma, {"scale": given["scale"], "mean_norm": sigma / given["scale"]}
+
+
+def _sentence(numbers: Numbers) -> str:
+    paper = ", the paper's rule" if numbers["scale"] == PAPER_SCALE else ""
+    return f"{numbers['scale']:g} × the mean norm{paper}"
+
+
+SIGMA_RULES.add("norm_fraction", SigmaRule({"scale": PAPER_SCALE}, _find, _sentence))

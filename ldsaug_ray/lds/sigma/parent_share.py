@@ -5,45 +5,19 @@ At the paper's sigma a candidate's parents may hold nearly all of its density: "
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds.exact import score_pairs
-from ldsaug_ray.lds.latents import validate_latents
 from ldsaug_ray.lds.pairs import plan_pairs
-from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Fields, Numbers, SigmaRule
+from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Latents, Numbers, SigmaRule
 from ldsaug_ray.lds.sigma.sample import FINER_GRID, Array, grid_of
 
 SAMPLED_PAIRS = 512
 
 
-class ParentShare(SigmaRule):
-    """See `sigma_for_parent_share`."""
-
-    fields: ClassVar[Fields] = {"share": 0.1}
-
-    def find(self, z: NDArray[np.floating], given: Numbers, score: Score, seed: int) -> tuple[float, dict[str, float]]:
-        """Numbers: share (the parents' median share at this sigma), sampled_pairs."""
-        sigma, share = sigma_for_parent_share(z, given["share"], score, seed)
-        return sigma, {"share": share, "sampled_pairs": SAMPLED_PAIRS}
-
-    def sentence(self, numbers: Numbers) -> str:
-        """The share that was reached, and by how many pairs."""
-        share = f"{100 * numbers['share']:.1f}".removesuffix(".0")
-        return (
-            f"where the own parents hold {share}% of a typical candidate's density, by "
-            f"{numbers['sampled_pairs']:,.0f} pairs"
-        )
-
-
-SIGMA_RULES.add("parent_share", ParentShare())
-
-
-def sigma_for_parent_share(train: ArrayLike, share: float, score: Score, seed: int = 0) -> tuple[float, float]:
+def _find(z: Latents, given: Numbers, score: Score, seed: int) -> tuple[float, Numbers]:
     """Sigma at which a candidate's own parents hold `share` of its density, and the share that was reached.
 
     The share is the median over the alphas of the first SAMPLED_PAIRS pairs of the plan (`plan_pairs`), which are a
@@ -51,7 +25,7 @@ def sigma_for_parent_share(train: ArrayLike, share: float, score: Score, seed: i
     lie nearer than the parents, it rises first, and the larger sigma is taken. One pass over a geometric grid, two
     between the values that bracket the share. Raises InputError where none do, with the shares that were found.
     """
-    z = validate_latents(train)
+    share = given["share"]
     pairs = plan_pairs(len(z), SAMPLED_PAIRS, seed)
 
     def medians(sigmas: Array) -> Array:
@@ -72,4 +46,13 @@ def sigma_for_parent_share(train: ArrayLike, share: float, score: Score, seed: i
         grid = np.geomspace(grid[above], grid[min(above + 1, len(grid) - 1)], FINER_GRID)
         found = medians(grid)
     best = int(np.argmin(np.abs(found - share)))
-    return float(grid[best]), float(found[best])
+    return float(grid[best]), {"share": float(found[best]), "sampled_pairs": SAMPLED_PAIRS}
+
+
+def _sentence(numbers: Numbers) -> str:
+    share = f"{100 * numbers['share']:.1f}".removesuffix(".0")
+    pairs = f"{numbers['sampled_pairs']:,.0f} pairs"
+    return f"where the own parents hold {share}% of a typical candidate's density, by {pairs}"
+
+
+SIGMA_RULES.add("parent_share", SigmaRule({"share": 0.1}, _find, _sentence))

@@ -1,16 +1,14 @@
 """What a rule for sigma is: it owns its fields of `score.sigma`, the computation, and the sentence that tells it.
 
-`score.sigma.rule` names one of `SIGMA_RULES`, or a subclass or instance of `SigmaRule` of the user's own as
-`package.module:Name`.
+`score.sigma.rule` names one of `SIGMA_RULES`, or a `SigmaRule` of the user's own as `package.module:Name`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,35 +18,27 @@ from ldsaug_ray.config import Score
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds.latents import validate_latents
 
-Numbers = Mapping[str, float]
-Fields = dict[str, float | None]
+Latents = NDArray[np.floating]
+Numbers = dict[str, float]
 
 
-class SigmaRule(ABC):
-    """One way to find sigma."""
+@dataclass(frozen=True)
+class SigmaRule:
+    """One way to find sigma.
 
-    fields: ClassVar[Fields] = {}  # those of scale, value, share that it goes by: default, or none
+    fields: which of scale, value, share it goes by, with their defaults; none: it must be given.
+    find: from the training latents float[N, d], those fields' values, the section `score` and the seed of any draw:
+        sigma, in the latents' units, and the rule's own numbers for the manifest. Raises InputError where the latents
+        do not determine one.
+    sentence: what this sigma is, from those numbers: it follows "sigma = 1.2, " and has no full stop.
+    """
 
-    @abstractmethod
-    def find(self, z: NDArray[np.floating], given: Numbers, score: Score, seed: int) -> tuple[float, dict[str, float]]:
-        """Sigma, in the latents' units, and the rule's own numbers for the manifest.
-
-        Args:
-            z: the training latents, float[N, d], finite.
-            given: `fields` with what the user gave, or their defaults.
-            score: the section of the settings, for alphas and interpolation.
-            seed: of any draw.
-
-        Raises:
-            InputError: the latents do not determine one.
-        """
-
-    @abstractmethod
-    def sentence(self, numbers: Numbers) -> str:
-        """What this sigma is, by the rule's own numbers: it follows "sigma = 1.2, "; without a full stop."""
+    fields: Mapping[str, float | None]
+    find: Callable[[Latents, Numbers, Score, int], tuple[float, Numbers]]
+    sentence: Callable[[Numbers], str]
 
 
-SIGMA_RULES = Registry("sigma rule", SigmaRule)  # type: ignore[type-abstract]  # entries are instances
+SIGMA_RULES = Registry("sigma rule", SigmaRule)
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class ChosenSigma:
 
     sigma: float
     rule: str
-    numbers: dict[str, float]
+    numbers: Numbers
     sentence: str
 
 
