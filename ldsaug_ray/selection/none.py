@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ldsaug_ray.config import Config, Select
-from ldsaug_ray.selection.rule import RULES, Rule
+from ldsaug_ray.selection.rule import RULES, HeldOut, Rule
 from ldsaug_ray.selection.threshold import Selection
 
 
@@ -23,9 +22,7 @@ class Nothing(Rule):
         """Never."""
         return False
 
-    def choose(
-        self, tables: Iterable[pa.Table], n: int, config: Config, held_out: NDArray[np.float64] | None
-    ) -> Selection:
+    def choose(self, tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut) -> Selection:
         """None of them."""
         return Selection(np.empty(0, np.int64), None, n)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.selection.rule import RULES, Rule
+from ldsaug_ray.selection.rule import RULES, HeldOut, Rule
 from ldsaug_ray.selection.threshold import SLACK, Selection, _Best, id_hash
 
 
@@ -22,9 +22,7 @@ class Random(Rule):
         """The seed of the draw."""
         return {"seed": config.seed}
 
-    def choose(
-        self, tables: Iterable[pa.Table], n: int, config: Config, held_out: NDArray[np.float64] | None
-    ) -> Selection:
+    def choose(self, tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut) -> Selection:
         """As many as pass the thresholds; none of these was applied."""
         passed = super().choose(tables, n, config, held_out)
         return Selection(random_candidates(n, len(passed.ids), config.seed), None, n, passed.rules)

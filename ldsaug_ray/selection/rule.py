@@ -19,6 +19,8 @@ from ldsaug_ray.selection.threshold import Selection, select
 
 PAPER_TAU = 0.28
 
+HeldOut = NDArray[np.float64] | None  # log LDS of real latents that the density was not made of, [h]
+
 
 class Rule:
     """The paper's: what the thresholds of `select` keep. Others are subclasses that change what is different."""
@@ -43,16 +45,14 @@ class Rule:
         with the own parents or without."""
         return ("log_lds_excluding_parents" if settings.exclude_parents else "log_lds",)
 
-    def choose(
-        self, tables: Iterable[pa.Table], n: int, config: Config, held_out: NDArray[np.float64] | None
-    ) -> Selection:
+    def choose(self, tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut) -> Selection:
         """Choose among candidates 0..n-1.
 
         Args:
             tables: all candidates, in parts and any order: `candidate` int64, and `columns`. To be gone through once.
             n: how many there are.
             config: all settings.
-            held_out: log LDS of real latents that the density was not made of, float64[h].
+            held_out: empty, or none, where the run has no test images.
 
         Raises:
             NothingSelectedError, InputError: as `select`.
@@ -75,7 +75,7 @@ class Rule:
 RULES = Registry("selection rule", Rule)
 
 
-def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: NDArray[np.float64] | None) -> Selection:
+def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut) -> Selection:
     """What the rule of the settings chooses, checked: it may be the user's own. Arguments as of `Rule.choose`.
 
     Raises:
