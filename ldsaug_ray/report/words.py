@@ -342,10 +342,9 @@ def key_settings(data: ReportData) -> Pairs:
     even = len(alphas) > 3 and len(gaps) == 1
     listed = f"{alphas[0]:g}, {alphas[1]:g}, …, {alphas[-1]:g}" if even else _listed(alphas)
     steps = c["train"]["steps"]
-    given = [n for n in ("tau", "typical", "top_fraction", "top_count") if c["select"][n] is not None]
-    rules = ", ".join(_named(data, given))
     selection = data.threshold.which
-    if data.threshold.n_selected:
+    if data.threshold.rules:
+        rules = ", ".join(_named(data, data.threshold.rules))
         selection += f": {rules}; own parents {'left out' if c['select']['exclude_parents'] else 'counted'}"
     return [
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
