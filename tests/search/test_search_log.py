@@ -14,12 +14,12 @@ from ldsaug_ray.commands.compare import compare_command, find_runs
 from ldsaug_ray.errors import InputError, StorageError, UsageError
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
+from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
+from ldsaug_ray.search.run import _Kept
 from ldsaug_ray.search.trials import Trial, read_trials
 from ldsaug_ray.stages import _search_log
 from ldsaug_ray.stages.job import Job
-from ldsaug_ray.search.log import SearchLog
-from ldsaug_ray.search.run import _Kept
 
 MEASURED = {"a_nearer": 0.5, "a_likelihood": 3.0}
 

@@ -13,9 +13,9 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.search.page import findings, render
 from ldsaug_ray.search.plan import Search, plan_search
+from ldsaug_ray.search.run import _print_results
 from ldsaug_ray.search.tables import ranked, rows_of, text_of, trials_csv
 from ldsaug_ray.search.trials import Trial
-from ldsaug_ray.search.run import _print_results
 
 SIGMA, TAU = "score.sigma.scale", "select.tau"
 TAUS = {"low": 0.1, "high": 0.9}

@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 from stages_helpers import Finished, Tree
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.ray.session import ray_session
-from ldsaug_ray.commands.run import run_command
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from ray.cluster_utils import Cluster
 from stages_helpers import Tree, manifest, merge, start
 from test_kill import checkpoints, markers
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 

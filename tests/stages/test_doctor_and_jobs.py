@@ -13,9 +13,9 @@ from stages_helpers import merge, start
 
 from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
+from ldsaug_ray.commands.run import require_faiss
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
-from ldsaug_ray.commands.run import require_faiss
 
 ROOT = Path(__file__).parents[2]
 JOBS = (*COMMANDS, "run", "experiment", "tune")

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from stages_helpers import Tree, manifest, merge
 
 from ldsaug_ray.cli import main
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import density_coverage, frechet_distance, nearest_training, sharpness
-from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 

@@ -17,10 +17,10 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from stages_helpers import Tree, merge, start
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 

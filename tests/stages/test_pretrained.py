@@ -17,6 +17,7 @@ from torch import nn
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.doctor import _diffusers
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
@@ -24,7 +25,6 @@ from ldsaug_ray.models import load_vae
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracking import Tracker
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.stages.runner import plan_steps
 
 UP_TO_DECODE = ("train", "encode", "score", "select", "decode")

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 from stages_helpers import Tree, digests, manifest, merge
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
@@ -29,7 +30,6 @@ from ldsaug_ray.selection import select
 from ldsaug_ray.stages import _units
 from ldsaug_ray.stages.job import Job, Pool
 from ldsaug_ray.stages.rank import of_the_checkpoints
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.stages.runner import plan_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]

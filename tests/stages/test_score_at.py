@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from stages_helpers import digests, merge
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.job import Job
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.stages.score import score_at
 
 pytestmark = pytest.mark.slow

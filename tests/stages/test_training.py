@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from stages_helpers import Tree, manifest, merge
 
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError
 from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
 from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
-from ldsaug_ray.commands.run import run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 

@@ -29,6 +29,7 @@ from test_evaluate import script
 from test_kill import checkpoints, interrupt
 
 from ldsaug_ray.cli import main
+from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, Tune, load_config
 from ldsaug_ray.run.directory import RunDir
@@ -38,7 +39,6 @@ from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 from ldsaug_ray.stages import _trial, tune
-from ldsaug_ray.commands.run import run_command
 
 pytestmark = pytest.mark.slow
 
