@@ -2,7 +2,6 @@
 
     .venv/bin/python benchmarks/approximate.py [--latents 20000] [--candidates 10000] [--data gaussian faces]
     .venv/bin/python benchmarks/approximate.py --quick        small sizes; every decision checked, no time judged
-    .venv/bin/python benchmarks/approximate.py --costs        the constants of ldsaug_ray/lds/cost_model.py
 
 `gaussian` is standard normal. `faces` are posterior means of a linear VAE (probabilistic PCA) of real faces at 32 px,
 read from LDSAUG_SHARED (default ../shared); beyond 8,000 latents they are shifted and mirrored crops of the same faces.
@@ -187,49 +186,6 @@ def compare(name: str, z: np.ndarray, pairs: np.ndarray, scale: float, kinds: li
     return table
 
 
-def costs() -> None:
-    """The constants of the cost model, measured on this machine; medians of three."""
-
-    def median(work: Callable[[], object]) -> float:
-        work()
-        return float(np.median([seconds(work) for _ in range(3)]))
-
-    n, d = 50_000, 512
-    z = gaussian(n, d)
-    norm = float(np.linalg.norm(z, axis=1).mean())
-    rows, out = torch.from_numpy(z[:4000]), torch.empty(4000, 4096)
-
-    def product() -> None:
-        for tile in torch.from_numpy(z).split(4096):
-            torch.mm(rows, tile.T, out=out[:, : len(tile)])
-
-    print(f"product           {median(product) / (2 * 4000 * n * d / 1e9):.2e} s / GFLOP")
-    few, many = plan_pairs(4000, 1000, 0), plan_pairs(2000, 20_000, 0)  # the same parents, ten times as often
-    several = median(lambda: score_pairs(z, many, ALPHAS, [0.2 * norm]))
-    once = median(lambda: score_pairs(z, many[:2000], ALPHAS, [0.2 * norm]))
-    print(f"kernel values     {(several - once) / (9 * 18_000 * n / 1e9):.2e} s / G values, alphas in tenths")
-    odd = [0.05, 0.15, 0.25]
-    several = median(lambda: score_pairs(z, many, odd, [0.2 * norm]))
-    once = median(lambda: score_pairs(z, many[:2000], odd, [0.2 * norm]))
-    print(f"kernel values     {(several - once) / (3 * 18_000 * n / 1e9):.2e} s / G values, other alphas")
-    frame, own = Frame.over(z), np.arange(2000)
-    for kind in ("float32", "bfloat16"):
-        took = median(lambda k=kind: nearest(frame, z, z[own], own, 64, products=k))
-        print(f"search, {kind:<9} {took / (2 * 2000 * n * d / 1e9):.2e} s / GFLOP")
-    for kind in ("flat", "ivf"):
-        settings = Approximation(index=kind)  # type: ignore[arg-type]
-        started = time.perf_counter()
-        index = LatentIndex.build(z, settings)
-        built = time.perf_counter() - started
-        took = median(lambda i=index, s=settings: i.search(z, z[own], own, s))
-        looked = n if kind == "flat" else n / 16
-        took /= 2 * 2000 * looked * d / 1e9
-        print(f"FAISS {kind:<5}       {took:.2e} s / GFLOP of what is looked at; built in {built:.1f} s")
-    race = median(lambda: race_pairs(z, few, ALPHAS, 0.2 * norm, top_count=1800, exclude_parents=True))
-    exact = median(lambda: score_pairs(z, few, ALPHAS, [0.2 * norm]))
-    print(f"race / exact at N = {n:,}: {race / exact:.2f}")
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,13 +196,9 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", choices=["gaussian", "faces"], default=["gaussian", "faces"])
     parser.add_argument("--kinds", nargs="*", choices=["flat", "ivf", "ivfpq"], default=["flat", "ivf", "ivfpq"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--costs", action="store_true", help="instead: the cost model's constants")
     parser.add_argument("--quick", action="store_true", help="small sizes, for the answers only")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.costs:
-        costs()
-        return
     if arguments.quick:
         arguments.latents, arguments.dim, arguments.candidates = 2000, 32, 450
         arguments.data, arguments.kinds, arguments.scales = ["gaussian"], ["flat", "ivf"], [0.3]

@@ -139,7 +139,7 @@ def measure(name: str, folder: Path, sigma: float, threads: int) -> dict[str, fl
 
 
 def compare(train: np.ndarray, pairs: np.ndarray, sigma: float, names: list[str], threads: int) -> None:
-    """The table of spec section 4; ends with an error where an exact method disagrees with float64."""
+    """The table of docs/benchmarks.md; ends with an error where an exact method disagrees with float64."""
     console = Console(width=None if Console().is_terminal else 120)
     table = Table(
         title=f"{len(pairs) * 9:,} candidates x {len(train):,} latents x {train.shape[1]} d, {threads} threads"

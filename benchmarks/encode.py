@@ -5,7 +5,7 @@
 Both read the same stored parts from disk, encode with the same batch size and write the same latents. The bare loop is
 one process with as many threads as there are cores; Ray Data has one actor of one CPU per core. The first quarter of
 the parts is not counted on either side: by then every actor has started and worked. Bare loop and Ray take turns,
-because shared machines drift: the ratio of the medians is the result. Spec section 4 asks for at least 0.9.
+because shared machines drift: the ratio of the medians is the result. The goal is at least 0.9.
 """
 
 from __future__ import annotations

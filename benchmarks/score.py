@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/score.py [--candidates 600000] [--latents 20000] [--dim 512] [--repeats 3]
 
 The stage's own path on made-up latents: Ray Data, actors, Parquet. The first quarter of the units is not counted: by
-then every actor has started and worked. The kinds take turns, because shared machines drift; medians are printed. Spec
-section 4 asks that two workers do at least 1.8 times as much as one.
+then every actor has started and worked. The kinds take turns, because shared machines drift; medians are printed. The
+goal: two workers do at least 1.8 times as much as one.
 """
 
 from __future__ import annotations

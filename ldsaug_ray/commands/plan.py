@@ -42,14 +42,8 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
     n = _training_latents(config, run, images)
     if n and any(s.stage == "score" and s.state != "complete" for s in steps):
         from ldsaug_ray.lds import candidates
-        from ldsaug_ray.stages.index import choice
 
         candidates(n, config.score.alphas, 0, 1, config.seed, config.score.block_shape)  # too few latents for blocks?
-        d = _latent_dim(config, run)
-        if d is None:
-            print("score: what it will take is known after train, which tells the latents' dimension")
-        else:
-            print(f"score: {choice(config, n, d).sentence}")
     if wrong is not None:
         raise wrong
 
@@ -78,12 +72,6 @@ def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | Non
     if isinstance(config.data.train, int):
         return config.data.train
     return images[1] - config.data.test if images and isinstance(config.data.test, int) else None
-
-
-def _latent_dim(config: Config, run: RunDir) -> int | None:
-    """The latents' dimension, where it can be known: a pretrained encoder tells it when it is taken."""
-    taken = run.entry("train") or {}
-    return config.vae.latent_dim or taken.get("latent_dim")
 
 
 def _planned_images(config: Config) -> tuple[int, int]:
@@ -125,7 +113,7 @@ def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int]
 
 def _expected_selection(config: Config) -> str:
     select, n = config.select, config.score.n_candidates
-    if select.which == "none":
+    if not select.rule.keeps:
         return "none"
     limits = [max(1, int(select.top_fraction * n + 0.5))] if select.top_fraction is not None else []
     limits += [min(n, select.top_count)] if select.top_count is not None else []

@@ -22,6 +22,7 @@ from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import result_console
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
+from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages.checkpoints import RECORD, Checkpoints
 from ldsaug_ray.stages.runner import Step, plan_steps
 
@@ -79,6 +80,9 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
         entry = run.entry(step.stage)
         table.add_row(step.stage, *_cells(run, step, entry, driver))
     result_console(130).print(table)
+    selected = run.entry("select")
+    if selected and any(s.stage == "select" and s.state == "complete" for s in steps):
+        print(f"select: {sentence_of(selected)}")
     quarantine = read_quarantine(run)
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")

@@ -11,6 +11,7 @@ from ldsaug_ray.lds.diagnostics import coinciding, latents_coincide
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
 from ldsaug_ray.run.progress import result_console
+from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages.prepare import same_picture
 
 
@@ -31,7 +32,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
     result_console(110).print(table)
     selected = run.entry("select")
     if selected and "select" in names:
-        print(_selection(selected))
+        print(sentence_of(selected))
     if alike := _alike(run, names):
         print(alike)
     decoded = run.entry("decode")
@@ -82,17 +83,3 @@ def _alike(run: RunDir, names: list[str]) -> str:
     if "prepare" in names and run.require("prepare").get("identical_images"):
         return same_picture(n)
     return ""
-
-
-def _selection(entry: Mapping[str, Any]) -> str:
-    """What `select` kept, and why."""
-    kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
-    if entry["which"] == "none":
-        return f"{kept}: select.which is none, so that there is no A"
-    if entry["which"] == "random":
-        rules = " and ".join(entry["rules"])
-        return f"{kept}, drawn at random: as many as {rules} keep{'' if len(entry['rules']) > 1 else 's'}, no threshold"
-    return (
-        f"{kept}: LDS ≥ {entry['threshold_tau']:.4g} (log {entry['threshold_log_lds']:.3f}, by "
-        f"{entry['binding_rule']}); the paper's tau is {entry['paper_tau']}"
-    )

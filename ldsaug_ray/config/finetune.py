@@ -11,7 +11,7 @@ from ldsaug_ray.config.train import Optimisation
 
 
 class Uses(Section):
-    """What A is used for; uses combine (spec section 2, trap 6)."""
+    """What A is used for; uses combine (README.md has what each does)."""
 
     pixels: float = Field(1.0, ge=0, description="weight with which decoded images join the training set (the paper)")
     adversarial: float = Field(

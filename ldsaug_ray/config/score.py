@@ -6,30 +6,23 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section, how
 from ldsaug_ray.config.workers import ScoreWorkers
 
 LARGEST_PART = 4_194_304  # candidates of one stored part: about 1 GB while it is written
 
 
-_SIGMA_FIELDS: dict[str, dict[str, float | None]] = {  # what each rule goes by, and its default
-    "norm_fraction": {"scale": 0.2},
-    "fixed": {"value": None},
-    "leave_one_out": {},
-    "nearest_neighbour": {"scale": 1.0},
-    "parent_share": {"share": 0.1},
-}
-
-
 class Sigma(Section):
     """Bandwidth of the kernel density."""
 
-    rule: Literal["norm_fraction", "fixed", "leave_one_out", "nearest_neighbour", "parent_share"] = Field(
+    rule: str = Field(
         "norm_fraction",
         description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
         "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
         "candidate sees little but its parents); nearest_neighbour: scale x median distance of a latent to the nearest "
-        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density",
+        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density; "
+        "package.module:Name: a sigma rule of your own",
     )
     scale: float | None = Field(
         None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
@@ -37,22 +30,32 @@ class Sigma(Section):
     value: float | None = Field(None, ge=1e-100, le=1e100, description="with fixed: sigma itself")
     share: float | None = Field(None, gt=0, lt=1, description="with parent_share: the parents' median share; none: 0.1")
 
+    @field_validator("rule")
+    @classmethod
+    def _known(cls, rule: str) -> str:
+        return str(room_of("lds").SIGMA_RULES.check(rule))
+
     @model_validator(mode="after")
     def _of_its_rule(self) -> Sigma:
+        if not self.model_fields_set:  # the defaults go together
+            return self
+        rules = room_of("lds").SIGMA_RULES
+        fields = rules.get(self.rule).fields
         for name in ("scale", "value", "share"):
-            if getattr(self, name) is not None and name not in _SIGMA_FIELDS[self.rule]:
-                rules = " or ".join(rule for rule, fields in _SIGMA_FIELDS.items() if name in fields)
-                raise ValueError(f"{name} belongs to rule: {rules}; leave it out (or null) with rule: {self.rule}")
-        if self.rule == "fixed" and self.value is None:
-            raise ValueError("value is needed with rule: fixed")
+            if getattr(self, name) is not None and name not in fields:
+                having = " or ".join(rule for rule in rules.names() if name in rules.get(rule).fields)
+                raise ValueError(f"{name} belongs to rule: {having}; leave it out (or null) with rule: {self.rule}")
+        for name, default in fields.items():
+            if getattr(self, name, default) is None and default is None:
+                raise ValueError(f"{name} is needed with rule: {self.rule}")
         return self
 
-    def number(self, name: Literal["scale", "value", "share"]) -> float:
-        """A field that the rule goes by, or its default with this rule."""
-        given: float | None = getattr(self, name)
-        found = _SIGMA_FIELDS[self.rule][name] if given is None else given
-        assert found is not None  # `fixed` has its value
-        return found
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The fields that the rule goes by, as given or by default."""
+        fields = room_of("lds").SIGMA_RULES.get(self.rule).fields
+        given = {name: getattr(self, name, None) for name in fields}
+        return {name: fields[name] if value is None else value for name, value in given.items()}
 
 
 class Approximate(Section):
@@ -96,9 +99,8 @@ class Score(Section):
         description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
         "n_candidates, within 4,096..1,048,576; large ones multiply fewer parents again",
     )
-    backend: Literal["exact", "faiss", "auto"] = Field(
-        "exact",
-        description="faiss: estimates with intervals, for very many latents; auto: what is predicted to take less time",
+    backend: Literal["exact", "faiss"] = Field(
+        "exact", description="faiss: estimates with intervals, for very many latents"
     )
     approximate: Approximate = Approximate()
     shard_latents: Positive = Field(

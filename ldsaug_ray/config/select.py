@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Positive, Section
+from ldsaug_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ldsaug_ray.selection import Rule
 
 
 class Select(Section):
     """Which candidates are kept. Rules given together must all hold."""
 
-    which: Literal["lds", "random", "lds+sharpness", "typical", "none"] = Field(
+    which: str = Field(
         "lds",
         description="lds: what the rules keep; random: as many as they keep, drawn from all candidates (the control of "
         "unfiltered interpolants); lds+sharpness: of what the rules keep, the sharpest once decoded (decode.sharpest); "
         "typical: the rules, with select.typical; none: nothing, whatever the rules (the compute-matched control: "
-        "finetune sees training images alone)",
+        "finetune sees training images alone); package.module:Name: a selection rule of your own",
     )
     tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
         None,
@@ -48,15 +54,27 @@ class Select(Section):
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
 
     @property
+    def rule(self) -> Rule:
+        """What `which` names."""
+        rule: Rule = room_of("selection").RULES.get(self.which)
+        return rule
+
+    @property
     def needs_held_out(self) -> bool:
-        """Whether a rule compares with held-out real latents."""
-        return self.which != "none" and (self.tau == "auto" or self.typical is not None)
+        """Whether the rule compares with held-out real latents."""
+        return self.rule.needs_held_out(self)
+
+    @field_validator("which")
+    @classmethod
+    def _known(cls, which: str) -> str:
+        return str(room_of("selection").RULES.check(which))
 
     @model_validator(mode="before")
     @classmethod
     def _one_rule_by_default(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("which") == "typical" and given.get("typical") is None:
-            given = {**given, "typical": 0.9}
+        if isinstance(given, dict) and isinstance(given.get("which"), str):
+            with suppress(ConfigError):  # an unknown rule is told of as the field is checked
+                given = room_of("selection").RULES.get(given["which"]).fill(given)
         others = ("tau", "typical", "top_count")
         other = isinstance(given, dict) and any(given.get(name) is not None for name in others)
         return {"top_fraction": None, **given} if other else given

@@ -79,7 +79,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _held_out(self) -> Config:
         if self.select.needs_held_out and not self.data.test:
-            raise ValueError("select.tau: auto and select.typical compare with held-out images; set data.test above 0")
+            bands = self.select.tau == "auto" or self.select.typical is not None
+            who = "tau: auto and select.typical compare" if bands else f"which: {self.select.which} compares"
+            raise ValueError(f"select.{who} with held-out images; set data.test above 0")
         for name in ("train", "finetune"):
             if getattr(self, name).best_by == "held_out_reconstruction" and not self.data.test:
                 raise ValueError(f"{name}.best_by: held_out_reconstruction needs test images; set data.test above 0")
@@ -103,8 +105,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _some_a(self) -> Config:
         if self.sample.with_augmented is True:
-            if self.select.which == "none":
-                raise ValueError("sample.with_augmented: true asks for A, but select.which: none keeps nothing")
+            if not self.select.rule.keeps:
+                raise ValueError(
+                    f"sample.with_augmented: true asks for A, but select.which: {self.select.which} keeps nothing"
+                )
             if self.sample.prior == "normal":
                 raise ValueError("sample.with_augmented: true goes with sample.prior: mixture or kde; N(0, I) is fixed")
         return self

@@ -5,8 +5,6 @@ space throughout.
 """
 
 from ldsaug_ray.lds.approximate import BoundedPoints, BoundedScores, approximate_pairs, approximate_points
-from ldsaug_ray.lds.bandwidth import ChosenSigma, resolve_sigma, sigma_from_norm
-from ldsaug_ray.lds.cost_model import Choice, choose_backend
 from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
 from ldsaug_ray.lds.exact import (
     PairScores,
@@ -22,4 +20,5 @@ from ldsaug_ray.lds.latents import validate_latents
 from ldsaug_ray.lds.neighbours import Neighbours
 from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
 from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
+from ldsaug_ray.lds.sigma import SIGMA_RULES, ChosenSigma, SigmaRule, resolve_sigma, sigma_from_norm
 from ldsaug_ray.lds.weights import lds_weights, log_mean_weight

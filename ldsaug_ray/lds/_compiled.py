@@ -143,7 +143,7 @@ def add_tenths(  # type: ignore[no-untyped-def]
 ):
     """Weights of the candidates alpha = 0.1 ... 0.9 of pairs `first` to `last`, from the separated kernel.
 
-    With a = exp(-x_i / 10) and b = exp(-x_j / 10) the weight at alpha = m/10 is a**(10 - m) * b**m (spec section 1),
+    With a = exp(-x_i / 10) and b = exp(-x_j / 10) the weight at alpha = m/10 is a**(10 - m) * b**m,
     where x_i = (norms - 2 cross[i] - reference[i]) / 2 sigma**2: two exponentials serve nine candidates.
 
     cross: float32[R, K], -FAR where a latent is to have no weight; norms: float32[S, K], times factors; reference:

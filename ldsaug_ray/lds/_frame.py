@@ -39,7 +39,7 @@ class Rows:
 class Frame:
     """Coordinates in which the latents' mean is 0 and their root mean square norm lies between 1 and 2.
 
-    Subtracting the mean changes no distance, and keeps float32's digits for the differences (spec section 2, trap 5).
+    Subtracting the mean changes no distance, and keeps float32's digits for the differences.
     The scale is a power of two: it rounds nothing. `mean_norm` is the mean squared norm: float32 keeps what squared
     norms differ from it, which in many dimensions is little.
     """

@@ -2,7 +2,7 @@
 
 The near field of a candidate is the union of its parents' lists (`Neighbours`). A latent in neither list is at least
 as far from the candidate as Stewart's theorem gives for two latents at the lists' edges, which bounds its weight. The
-parents themselves belong to neither field; their weights are added from geometry (`exact.with_parents`).
+parents themselves belong to neither field; their weights are added from geometry (`with_parents`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from ldsaug_ray.lds._compiled import in_threads
 from ldsaug_ray.lds._far import FarField
 from ldsaug_ray.lds._frame import Frame
 from ldsaug_ray.lds._kernel import Mix, Sums, merge, pair_sums, rows_within
-from ldsaug_ray.lds.cost_model import PRODUCT, VALUES, VALUES_IN_TENTHS
-from ldsaug_ray.lds.exact import Geometry, PairScores, with_parents
+from ldsaug_ray.lds._shared import Geometry, PairScores, with_parents
 from ldsaug_ray.lds.latents import row_blocks
 from ldsaug_ray.lds.neighbours import Neighbours
 
@@ -27,6 +26,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 SHARD_BYTES = 32 * 2**20  # of latents gathered at a time
+# Seconds that a GFLOP of inner products, and 10^9 kernel values, took on two cores: their ratio decides, not their size
+PRODUCT, VALUES_IN_TENTHS, VALUES = 3.1e-3, 0.064, 0.79
 ALONE = 8192  # candidates whose vectors exist at a time
 TAG = int.from_bytes(b"order", "big")  # second key word: keeps this stream apart from other uses of the same seed
 

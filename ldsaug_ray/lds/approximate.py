@@ -23,15 +23,15 @@ from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds._kernel import Mix, pair_tiles, rows_within
 from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading
-from ldsaug_ray.lds.exact import (
+from ldsaug_ray.lds._shared import (
     LARGEST_ALPHA,
     TILE_LATENTS,
     TILE_ROWS,
     Geometry,
-    _check,
-    _log_mean,
-    _numbers,
-    _points,
+    check_settings,
+    checked_numbers,
+    checked_points,
+    log_mean,
     precisions_of,
 )
 from ldsaug_ray.lds.index import Approximation, LatentIndex
@@ -76,8 +76,8 @@ def approximate_pairs(
     settings = approximation or Approximation()
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
-    _check("faiss", np.float32, interpolation, tile_rows, tile_latents)
-    a, precisions = _numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas)
+    check_settings("faiss", np.float32, interpolation, tile_rows, tile_latents)
+    a, precisions = checked_numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas)
     latents = latents or Latents.of(z, settings.seed)
     index = _index_over(z, index, settings, latents)
     shape = (len(p), len(a), len(precisions))
@@ -126,8 +126,8 @@ def approximate_points(
 ) -> BoundedPoints:
     """`score_points` approximately, float64[M, S]; the near field of a point is its own list. Raises as that does."""
     settings = approximation or Approximation()
-    z, x = validate_latents(train), _points(points, train)
-    _check("faiss", np.float32, "linear", tile_rows, tile_latents)
+    z, x = validate_latents(train), checked_points(points, train)
+    check_settings("faiss", np.float32, "linear", tile_rows, tile_latents)
     precisions = precisions_of(sigmas)
     latents = Latents.of(z, settings.seed)
     index = _index_over(z, index, settings, latents)
@@ -155,7 +155,7 @@ def approximate_points(
             tile_latents,
         )
         for sums, target in zip(_read(reading, settings).others(), out, strict=True):
-            target[tile] = _log_mean(sums, len(z))[:, 0]
+            target[tile] = log_mean(sums, len(z))[:, 0]
     return BoundedPoints(out[0], out[1], out[2], bounded)
 
 

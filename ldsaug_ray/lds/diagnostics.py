@@ -1,6 +1,6 @@
 """In which regime a run is: does "dense" mean near its own parents, near the mean, or truly among many latents?
 
-Takes per-candidate scores, gives numbers (`Regime`) and plain sentences, one for each trap of spec section 2. The
+Takes per-candidate scores, gives numbers (`Regime`) and plain sentences, one for each trap of the method. The
 regime is a property of the latents, so every run measures its own.
 """
 
@@ -177,7 +177,7 @@ def _overlap(scores: Array, kept: NDArray[np.bool_]) -> float:
 
 
 def sentences(regime: Regime) -> list[str]:
-    """The findings in plain English, one number each, good news included (spec section 2)."""
+    """The findings in plain English, one number each, good news included."""
     r = regime
     if latents_coincide(r.max_log_lds):
         return [coinciding(r.n_latents)]  # whatever else was measured is rounding

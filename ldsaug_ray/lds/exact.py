@@ -7,55 +7,31 @@ The sums themselves are `_kernel`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import fields
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import _kernel
-from ldsaug_ray.lds._compiled import add_parents, in_threads
-from ldsaug_ray.lds.interpolation import KINDS, shares
-from ldsaug_ray.lds.latents import (
-    LARGEST,
-    check_pairs,
-    check_rows,
-    squared_gaps,
-    squared_norms,
-    validate_latents,
+from ldsaug_ray.lds._shared import (
+    LARGEST_ALPHA,
+    TILE_LATENTS,
+    TILE_ROWS,
+    Array,
+    Geometry,
+    PairScores,
+    check_settings,
+    checked_numbers,
+    checked_points,
+    log_mean,
+    precisions_of,
+    with_parents,
 )
-
-if TYPE_CHECKING:
-    from ldsaug_ray.lds.index import Approximation, LatentIndex
-
-Array = NDArray[np.float64]
-
-BACKENDS = ("exact", "faiss")
-TILE_ROWS, TILE_LATENTS = 32768, 1024  # parents and latents at a time: 128 MiB of inner products at most
-# Beyond these an exponent of float32 latents could overflow float64
-SMALLEST_SIGMA, LARGEST_SIGMA, LARGEST_ALPHA = 1e-100, 1e100, 1e6
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """What is known of each candidate; float64 arrays of one shape, [P, A, S] (pairs, alphas, sigmas) or [U, V, A, S].
-
-    With w_k = exp(-||z - z_k||^2 / 2 sigma^2), i and j the candidate's own parents:
-
-    log_lds                    log(1/N sum over all k of w_k); finite, at most 0
-    log_lds_excluding_parents  log(1/N sum over k not in {i, j} of w_k): over N too, so that
-                               exp(log_lds) = exp(log_lds_excluding_parents) + (w_i + w_j) / N; -inf only when N = 2
-    parent_share               (w_i + w_j) / sum of all w_k, 0..1
-    effective_neighbours       (sum w_k)^2 / sum w_k^2 over all k, 1..N
-    """
-
-    log_lds: Array
-    log_lds_excluding_parents: Array
-    parent_share: Array
-    effective_neighbours: Array
+from ldsaug_ray.lds.approximate import approximate_pairs, approximate_points
+from ldsaug_ray.lds.index import Approximation, LatentIndex
+from ldsaug_ray.lds.latents import LARGEST, check_pairs, check_rows, validate_latents
 
 
 def score_pairs(
@@ -73,7 +49,7 @@ def score_pairs(
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> PairScores:
-    """Score every alpha and sigma of every pair: arrays [P, A, S] (spec sections 1 and 5).
+    """Score every alpha and sigma of every pair: arrays [P, A, S].
 
     train: float32[N, d], not changed or copied; pairs: int64[P, 2], i != j; alphas: any real numbers (outside 0..1 is
     extrapolation); sigmas: positive, in the latents' units; interpolation: see `interpolate`; dtype: of the arithmetic.
@@ -84,10 +60,8 @@ def score_pairs(
     backend: exact, or faiss, which is `approximate_pairs` with its settings and index, and gives intervals too.
     Raises InputError for invalid latents or pairs, ConfigError for the rest.
     """
-    _check(backend, dtype, interpolation, tile_rows, tile_latents, device)
+    check_settings(backend, dtype, interpolation, tile_rows, tile_latents, device)
     if backend == "faiss":
-        from ldsaug_ray.lds.approximate import approximate_pairs
-
         return approximate_pairs(
             train,
             pairs,
@@ -101,7 +75,7 @@ def score_pairs(
         )
     z = validate_latents(train)
     p = check_pairs(pairs, len(z))
-    geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
+    geometry = Geometry.of(z, p, checked_numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     others = _kernel.pair_sums(
         frame,
@@ -142,7 +116,7 @@ def score_block(
     z = validate_latents(train)
     if backend != "exact":
         raise ConfigError(f"blocks are scored by backend exact alone; found {backend!r}")
-    _check(backend, dtype, interpolation, tile_rows, tile_latents, device)
+    check_settings(backend, dtype, interpolation, tile_rows, tile_latents, device)
     u, v = np.asarray(rows), np.asarray(columns)
     for index, name in ((u, "rows"), (v, "columns")):
         if index.ndim != 1:
@@ -153,7 +127,11 @@ def score_block(
         raise InputError(
             f"rows and columns share {len(common)} latents, first {common[0]}: a latent has no pair with itself"
         )
-    a, precisions, frame = _numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas), _kernel.Frame.over(z)
+    a, precisions, frame = (
+        checked_numbers(alphas, "alphas", LARGEST_ALPHA),
+        precisions_of(sigmas),
+        _kernel.Frame.over(z),
+    )
     out = PairScores(*(np.empty((len(u), len(v), len(a), len(precisions))) for _ in fields(PairScores)))
     side = _kernel.block_side(len(a), len(precisions), _kernel.rows_within(tile_rows, z.shape[1]))
     for top in range(0, len(u), side):
@@ -196,22 +174,20 @@ def score_points(
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
 ) -> Array:
-    """log LDS of any points, float64[M, S]; finite, at most 0 (spec section 1).
+    """log LDS of any points, float64[M, S]; finite, at most 0.
 
     train: float32[N, d]; points: float32[M, d]; sigmas: positive; dtype: of the arithmetic, see `score_pairs`. A point
     that is itself a training latent counts itself. backend: exact, or faiss, the estimates of `approximate_points`.
     Raises InputError for invalid latents or points, ConfigError for the rest.
     """
-    _check(backend, dtype, "linear", tile_rows, tile_latents, device)
+    check_settings(backend, dtype, "linear", tile_rows, tile_latents, device)
     if backend == "faiss":
-        from ldsaug_ray.lds.approximate import approximate_points
-
         tiles = {"tile_rows": tile_rows, "tile_latents": tile_latents}
         return approximate_points(train, points, sigmas, approximation=approximation, index=index, **tiles).log_lds
-    z, x = validate_latents(train), _points(points, train)
+    z, x = validate_latents(train), checked_points(points, train)
     frame, precisions = _kernel.Frame.over(z), precisions_of(sigmas)
     sums = _kernel.point_sums(frame, z, x, None, precisions, dtype, tile_rows, tile_latents, device)
-    return _log_mean(sums, len(z))[:, 0]
+    return log_mean(sums, len(z))[:, 0]
 
 
 def score_leave_one_out(
@@ -236,14 +212,14 @@ def score_leave_one_out(
     check_rows(r, len(z), "rows")
     if len(z) < 2:
         raise InputError("a density among the others needs at least 2 training latents; found 1")
-    _check("exact", dtype, "linear", tile_rows, tile_latents, device)
+    check_settings("exact", dtype, "linear", tile_rows, tile_latents, device)
     precisions, frame = precisions_of(sigmas), _kernel.Frame.over(z)
     out = np.empty((len(r), len(precisions)))
     tile_rows = _kernel.rows_within(tile_rows, z.shape[1])
     for start in range(0, len(r), tile_rows):
         own = r[start : start + tile_rows].astype(np.int64)
         sums = _kernel.point_sums(frame, z, z[own], own, precisions, dtype, tile_rows, tile_latents, device)
-        out[start : start + tile_rows] = _log_mean(sums, len(z) - 1)[:, 0]
+        out[start : start + tile_rows] = log_mean(sums, len(z) - 1)[:, 0]
     return out
 
 
@@ -260,8 +236,8 @@ def score_gradient(
     sigma^2 times it is the mean-shift step, and the residual of the optimal denoiser of noise sigma on these latents
     (Vincent 2010). Raises as `score_points`, and InputError where a component exceeds float32 (sigma far too small).
     """
-    z, x = validate_latents(train), _points(points, train)
-    _check("exact", np.float64, "linear", tile_rows, tile_latents)
+    z, x = validate_latents(train), checked_points(points, train)
+    check_settings("exact", np.float64, "linear", tile_rows, tile_latents)
     precision = float(precisions_of([sigma])[0])
     out = np.empty(x.shape, np.float32)
     for part, shift in _kernel.mean_shift(_kernel.Frame.over(z), z, x, precision, tile_rows, tile_latents):
@@ -270,116 +246,3 @@ def score_gradient(
             raise InputError(f"the gradient at sigma = {sigma:g} exceeds float32; use a larger sigma")
         out[part] = gradient
     return out
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Pairs and where their candidates lie: what the parents' own weights follow from, exactly.
-
-    gaps: float64[P], squared distance between the parents; norms: float64[P, 2], theirs, 0 where not needed.
-    """
-
-    mix: _kernel.Mix
-    gaps: Array
-    norms: Array
-
-    @classmethod
-    def of(cls, train: NDArray[np.floating], pairs: NDArray[np.int64], alphas: Array, kind: Interpolation) -> Geometry:
-        """Candidates of the pairs at every alpha."""
-        gaps = squared_gaps(train, pairs)
-        u, v = shares(kind, alphas, train, pairs)
-        if kind == "slerp":
-            return cls(_kernel.Mix(u, v, 1 - u - v), gaps, squared_norms(train, pairs))
-        tenths = np.rint(10 * alphas).astype(np.int64)
-        on_grid = bool((np.abs(10 * alphas - tenths) < 1e-9).all() and (tenths >= 1).all() and (tenths <= 9).all())
-        nothing = np.broadcast_to(0.0, u.shape)
-        return cls(_kernel.Mix(u, v, nothing, tenths if on_grid else None), gaps, np.broadcast_to(0.0, pairs.shape))
-
-
-def with_parents(geometry: Geometry, others: _kernel.Sums, precisions: Array, n: int) -> PairScores:
-    """Scores from the sums over all of n latents but the parents, arrays [P, A, S]."""
-    out = PairScores(*(np.empty(others.total.shape) for _ in fields(PairScores)))
-    mix = geometry.mix
-    in_threads(
-        add_parents,
-        len(geometry.gaps),
-        geometry.gaps,
-        geometry.norms,
-        mix.u,
-        mix.v,
-        mix.w,
-        precisions,
-        others.base,
-        others.total,
-        others.squares,
-        n,
-        out.log_lds,
-        out.log_lds_excluding_parents,
-        out.parent_share,
-        out.effective_neighbours,
-    )
-    return out
-
-
-def precisions_of(sigmas: Sequence[float] | Array) -> Array:
-    """1 / 2 sigma^2. Raises ConfigError unless every sigma is a positive number."""
-    x = _numbers(sigmas, "sigmas", LARGEST_SIGMA)
-    if (x < SMALLEST_SIGMA).any():
-        raise ConfigError(f"every sigma must be positive (at least {SMALLEST_SIGMA:g}); found {x.min():g}")
-    return 0.5 / x**2
-
-
-def _log_mean(sums: _kernel.Sums, n: int) -> Array:
-    """log(1/n sum of weights); -inf for no weights. Rounding must not push a mean of values <= 1 above 1."""
-    log_total = np.log(sums.total, out=np.zeros_like(sums.total), where=sums.total > 0)
-    return np.minimum(log_total - np.log(n) - sums.base, 0.0)
-
-
-def _points(points: ArrayLike, train: ArrayLike) -> NDArray[np.floating]:
-    x = np.asarray(points)
-    d = np.shape(train)[1]
-    if x.ndim != 2 or x.shape[1] != d:
-        raise InputError(f"points must be [M, {d}] like the training latents; found shape {x.shape}")
-    return validate_latents(x, name="the points") if len(x) else x
-
-
-def _numbers(values: Sequence[float] | Array, name: str, largest: float) -> Array:
-    try:
-        x = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        x = np.empty(0)
-    if x.ndim != 1 or not x.size or not np.isfinite(x).all():
-        raise ConfigError(f"{name} must be a list of at least one finite number; found {values!r}")
-    if np.abs(x).max() > largest:
-        raise ConfigError(f"{name} must be at most {largest:g} in size; found {values!r}")
-    return x
-
-
-def check_device(device: str) -> None:
-    """Raise ConfigError unless this is a device on which scores can be computed here."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as e:
-        raise ConfigError(f"unknown device {device!r}; possible: cpu, cuda, cuda:0, …") from e
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"device {device!r} is not at hand; possible: cpu, and cuda where PyTorch finds a GPU")
-
-
-def _check(
-    backend: str, dtype: DTypeLike, interpolation: str, tile_rows: int, tile_latents: int, device: str = "cpu"
-) -> None:
-    if backend not in BACKENDS:
-        raise ConfigError(f"unknown backend {backend!r}; possible: {', '.join(BACKENDS)}")
-    try:
-        known = np.dtype(dtype) in (np.float32, np.float64)
-    except TypeError:
-        known = False
-    if not known:
-        raise ConfigError(f"dtype must be float32 or float64; found {dtype!r}")
-    if backend == "faiss" and (np.dtype(dtype) != np.float32 or device != "cpu"):
-        raise ConfigError(f"backend faiss computes in float32 on CPUs; found dtype {dtype!r} and device {device!r}")
-    check_device(device)
-    if interpolation not in KINDS:
-        raise ConfigError(f"unknown interpolation {interpolation!r}; possible: {', '.join(KINDS)}")
-    if tile_rows < 1 or tile_latents < 1:
-        raise ConfigError(f"tile_rows and tile_latents must be at least 1; found {tile_rows} and {tile_latents}")

@@ -2,7 +2,7 @@
 
 Every candidate is z = u z_i + v z_j. On the line u = 1 - alpha, v = alpha; by spherical interpolation (Shoemake 1985)
 u = sin((1 - alpha) omega) / sin(omega), v = sin(alpha omega) / sin(omega) with omega the angle between the parents,
-which keeps the norm from shrinking half-way (spec section 2, trap 3).
+which keeps the norm from shrinking half-way.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shares(kind: Interpolation, alphas: Array, train: NDArray[np.floating], pair
 def interpolate(
     train: ArrayLike, i: ArrayLike, j: ArrayLike, alpha: ArrayLike, kind: Interpolation = "linear"
 ) -> NDArray[np.float32]:
-    """Candidates between z_i and z_j, float32[M, d] (spec section 1, "pairs").
+    """Candidates between z_i and z_j, float32[M, d]: (1 - alpha) z_i + alpha z_j on the paper's line.
 
     train: float[N, d]; i, j: int64[M] row numbers; alpha: float[M]; scalars broadcast. Computed in float64, rounded
     once. Raises InputError for invalid latents or a row number outside 0..N-1, ConfigError for another kind.

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 
 # second key words: keep these streams apart from each other and from other uses of the same seed
 TAG, BLOCKS = (int.from_bytes(name, "big") for name in (b"pairs", b"blocks"))
@@ -45,7 +45,7 @@ class Candidates:
 
 
 def plan_pairs(n: int, n_pairs: int, seed: int) -> NDArray[np.int64]:
-    """Random pairs of different rows, int64[n_pairs, 2]; the same for every run (spec section 1, "pairs").
+    """Random pairs of different rows, int64[n_pairs, 2]; the same for every run.
 
     Raises InputError for n < 2, ConfigError for a negative count or a seed outside 0..2**64-1.
     """
@@ -80,7 +80,7 @@ def plan_pairs_range(n: int, start: int, stop: int, seed: int) -> NDArray[np.int
 def plan_block(n: int, shape: tuple[int, int], number: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows int64[U] and columns int64[V] of one block of `shape` (U, V): different latents, in random order.
 
-    Raises InputError for n < U + V, ConfigError for an empty shape or a seed outside 0..2**64-1.
+    Raises ImpossibleError for n < U + V, ConfigError for an empty shape or a seed outside 0..2**64-1.
     """
     if min(shape) < 1 or number < 0:
         raise ConfigError(f"a block needs at least one row and one column; found {shape}, number {number}")
@@ -88,7 +88,7 @@ def plan_block(n: int, shape: tuple[int, int], number: int, seed: int) -> tuple[
         raise ConfigError(f"seed must be within 0..2**64-1; found {seed}")
     size = sum(shape)
     if n < size:
-        raise InputError(
+        raise ImpossibleError(
             f"blocks of {shape[0]} x {shape[1]} need {size} training latents; found {n}; lower score.block"
         )
     source = np.random.Philox(key=np.array([seed, BLOCKS], np.uint64), counter=[0, number, 0, 0])

@@ -23,13 +23,13 @@ from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds import _kernel
 from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading, one_by_one
-from ldsaug_ray.lds.exact import (
+from ldsaug_ray.lds._shared import (
     LARGEST_ALPHA,
     TILE_LATENTS,
     TILE_ROWS,
     Geometry,
-    _check,
-    _numbers,
+    check_settings,
+    checked_numbers,
     precisions_of,
 )
 from ldsaug_ray.lds.latents import check_pairs, validate_latents
@@ -167,11 +167,11 @@ class Racer:
             raise ConfigError(f"seed must be within 0..2**64-1; found {seed}")
         z = validate_latents(train)
         p = check_pairs(pairs, len(z))
-        _check("exact", np.float32, interpolation, tile_rows, tile_latents)
+        check_settings("exact", np.float32, interpolation, tile_rows, tile_latents)
         self.latents = latents or Latents.of(z, seed)
         self.train, self.pairs, self.exclude_parents = z, p, exclude_parents
         self.precisions = precisions_of([sigma])
-        self.geometry = Geometry.of(z, p, _numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
+        self.geometry = Geometry.of(z, p, checked_numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)
         self.tiles = max(2, tile_rows), tile_latents
         parents, local = np.unique(p, return_inverse=True)
         points = z[parents]

@@ -19,7 +19,7 @@ from ldsaug_ray.config import Interpolation
 from ldsaug_ray.lds import _kernel
 from ldsaug_ray.lds._frame import Frame
 from ldsaug_ray.lds._kernel import Sums
-from ldsaug_ray.lds.exact import TILE_LATENTS, TILE_ROWS, Geometry, PairScores, precisions_of, with_parents
+from ldsaug_ray.lds._shared import TILE_LATENTS, TILE_ROWS, Geometry, PairScores, precisions_of, with_parents
 
 WORK_BYTES = 2**30  # of the vectors that travel with a unit of work
 

@@ -13,7 +13,7 @@ from ldsaug_ray.errors import ConfigError, InputError
 def lds_weights(log_lds: NDArray[np.float64], power: float) -> NDArray[np.float64]:
     """LDS^power divided by its mean: float[M] log LDS -> float64[M] with mean 1; all ones for power 0.
 
-    In log space, since LDS itself may be below the smallest float (spec section 1, identities). A weight may still come
+    In log space, since LDS itself may be below the smallest float. A weight may still come
     out as 0 where it is 10^308 times below the largest.
 
     Raises InputError for another shape or scores that are not finite, ConfigError for a power that is negative or not

@@ -17,10 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.report.data import PAPER_TAU, AttributeShare, Parents, Scores
+from ldsaug_ray.report.data import AttributeShare, Parents, Scores
 from ldsaug_ray.report.images import evenly
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import Latents
+from ldsaug_ray.selection import PAPER_TAU
 
 LIMIT = 200_000
 CSV_LIMIT = 20_000

@@ -17,8 +17,6 @@ from ldsaug_ray.lds import HeldOut, Regime
 Floats = NDArray[np.float64]
 Tiles = NDArray[np.uint8]  # [n, T, T, 3]
 
-PAPER_TAU = 0.28
-
 
 @dataclass(frozen=True)
 class StageRow:
@@ -90,6 +88,7 @@ class Threshold:
     """What `select` found."""
 
     which: str  # select.which
+    sentence: str  # the rule's own, on what it kept
     ranked_by: str  # log_lds or log_lds_excluding_parents
     log: float | None  # lowest log score that was kept; None: no threshold was applied
     rules: Mapping[str, int]  # rule -> how many it alone would keep; empty where none was applied
@@ -104,8 +103,7 @@ class Bandwidth:
     """The kernel's σ and where it comes from."""
 
     sigma: float
-    rule: str
-    numbers: Mapping[str, float]  # the rule's own, see `lds.ChosenSigma`
+    sentence: str  # of the rule that found it
     mean_norm: float  # of the training latents, from the origin
     n_latents: int
     latent_dim: int

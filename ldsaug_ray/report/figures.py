@@ -21,7 +21,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.lds import HeldOut
-from ldsaug_ray.report.data import PAPER_TAU, AttributeShare, Curve, Floats
+from ldsaug_ray.report.data import AttributeShare, Curve, Floats
+from ldsaug_ray.selection import PAPER_TAU
 
 INK, MUTED, GRID, ALL, KEPT, MARK = "#26303b", "#68727e", "#e4e7eb", "#bcc4ce", "#2f6db5", "#b4501c"
 _DARK = {INK: "#dfe4ea", MUTED: "#9aa5b1", GRID: "#343b44", ALL: "#5d6874", KEPT: "#7db3f0", MARK: "#f09a63"}

@@ -13,6 +13,7 @@ import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.config import Config, Interpolation
 from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Normal
@@ -40,6 +41,7 @@ from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.selection import sentence_of
 
 REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
 RECONSTRUCTIONS_SHOWN = 16
@@ -76,6 +78,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         scores=scores,
         threshold=Threshold(
             select["which"],
+            sentence_of(select),
             ranked_by,
             select["threshold_log_lds"],
             select["rules"],
@@ -138,7 +141,7 @@ def _stage(name: str, entry: Mapping[str, Any] | None) -> StageRow:
 def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     norms = np.sqrt(np.einsum("nd,nd->n", latents.z, latents.z, dtype=np.float64))
     n, d = latents.z.shape
-    return Bandwidth(score["sigma"], score["sigma_rule"], score["sigma_numbers"], float(norms.mean()), n, d)
+    return Bandwidth(score["sigma"], sigma_sentence(score), float(norms.mean()), n, d)
 
 
 def _regime(latents: Latents, scores: Scores, interpolation: Interpolation, held_out: HeldOut | None) -> Regime:

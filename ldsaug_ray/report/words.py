@@ -9,32 +9,25 @@ from itertools import pairwise
 
 import numpy as np
 
-from ldsaug_ray.report.data import PAPER_TAU, Band, DetectionTable, Evaluation, Gallery, Pick, ReportData
+from ldsaug_ray.report.data import Band, DetectionTable, Evaluation, Gallery, Pick, ReportData
 from ldsaug_ray.report.numbers import MINUS, count, log_text, percent, power
+from ldsaug_ray.selection import PAPER_TAU
 
 Pairs = list[tuple[str, str]]
 
 
 def headline(data: ReportData) -> str:
     """What the run did, in a sentence or two."""
-    t, s = data.threshold, data.scores
-    rule = data.config["select"]
-    scored = (
+    t, s, q = data.threshold, data.scores, data.sharpness
+    found = (
         f"From {count(data.n_train)} training images, {count(s.n_total)} interpolated latents were scored by how "
-        "densely training latents lie around them."
+        f"densely training latents lie around them. Selection {typeset(t.sentence)}."
     )
-    if t.which == "none":
-        tail = "was then trained further on training images alone" if data.finetuned else "has not been trained further"
-        return f"{scored} Nothing was selected (select.which: none, the compute-matched control); the VAE {tail}."
-    tail = "the VAE was then trained further on both." if data.finetuned else "the VAE has not been fine-tuned on them."
-    share = f"{count(t.n_selected)} ({percent(t.n_selected / s.n_total)})"
-    if t.which == "random":
-        return f"{scored} Of them {share} were drawn at random, whatever their density, as augmentation A; {tail}"
-    kept = "Of them" if rule["typical"] is not None or rule["stratify"] else "The densest"
-    q = data.sharpness
-    if t.which == "lds+sharpness" and q is not None:
-        return f"{scored} {kept} {share} were decoded and the sharpest {count(q.n_augmented)} kept as A; {tail}"
-    return f"{scored} {kept} {share} were kept as augmentation A; {tail}"
+    if q is not None and q.n_augmented < t.n_selected:
+        found += f" Of these the sharpest {count(q.n_augmented)}, once decoded, are augmentation A."
+    on = "training images and A" if t.n_selected else "training images alone"
+    done = f"was then trained further on {on}" if data.finetuned else "has not been trained further"
+    return f"{found} The VAE {done}."
 
 
 def typeset(sentence: str) -> str:
@@ -65,14 +58,12 @@ def threshold_sentences(data: ReportData) -> list[str]:
 def _applied(data: ReportData) -> list[str]:
     """The threshold of the run, or why there is none."""
     t = data.threshold
-    if t.which == "none":
-        return ["Nothing was selected, as select.which: none asks: no rule and no threshold was applied."]
+    if not t.n_selected:
+        return [f"Nothing was selected, as select.which: {t.which} asks: no rule and no threshold was applied."]
     if t.log is None:
         numbers = [f"{rule}, {count(n)}" for rule, n in zip(_named(data, t.rules), t.rules.values(), strict=True)]
-        return [
-            f"No threshold was applied: {count(t.n_selected)} candidates were drawn at random, as many as the rules "
-            f"would keep ({'; '.join(numbers)}). They are the control for any filter."
-        ]
+        would = f" The rules alone would keep: {'; '.join(numbers)}." if numbers else ""
+        return [f"No threshold was applied: select.which: {t.which} {typeset(t.sentence)}.{would}"]
     rank = "" if t.ranked_by == "log_lds" else " (own two parents left out, as select.exclude_parents asks)"
     return [
         f"The least dense candidate that was kept has LDS = {power(t.log)}, log LDS = {log_text(t.log, 3)}{rank}. "
@@ -121,6 +112,9 @@ def _named(data: ReportData, rules: Iterable[str]) -> list[str]:
     settings = data.config["select"]
     named = []
     for rule in rules:
+        if rule not in settings:  # of a user's own
+            named.append(rule)
+            continue
         value = settings[rule] if settings[rule] == "auto" else f"{settings[rule]:g}"
         within = " within each α" if settings["stratify"] and rule.startswith("top_") else ""
         named.append(f"{rule} = {value}{within}")
@@ -135,31 +129,13 @@ def _ratio(difference: float) -> str:
 
 
 def bandwidth_sentence(data: ReportData) -> str:
-    """σ, the rule it comes from, and the rule's own number."""
-    b, n = data.bandwidth, data.bandwidth.numbers
-    mean = f"the mean norm of the {count(b.n_latents)} training latents, {b.mean_norm:.4g}"
-    end = f"Latents have {count(b.latent_dim)} dimensions."
-    if b.rule == "norm_fraction":
-        paper = ", the paper’s rule" if n["scale"] == 0.2 else "; the paper takes 0.2"
-        return f"σ = {b.sigma:.4g} = {n['scale']:g} × {mean}{paper}. {end}"
-    if b.rule == "leave_one_out":
-        why = (
-            f"the likeliest for {count(int(n['sampled_latents']))} latents among the others (leave-one-out, "
-            f"{log_text(n['log_likelihood'])} nats a latent)"
-        )
-    elif b.rule == "nearest_neighbour":
-        why = (
-            f"{n['scale']:g} × the median distance to the nearest other latent, {n['median_distance']:.4g}, of "
-            f"{count(int(n['sampled_latents']))} latents"
-        )
-    elif b.rule == "parent_share":
-        why = (
-            f"where the own parents hold {percent(n['share'])} of a typical candidate’s density, by "
-            f"{count(int(n['sampled_pairs']))} pairs"
-        )
-    else:
-        why = "fixed in the settings"
-    return f"σ = {b.sigma:.4g}, {why}: {b.sigma / b.mean_norm:.3g} × {mean}; the paper takes 0.2 ×. {end}"
+    """σ, the rule it comes from, and what it is beside the paper's."""
+    b = data.bandwidth
+    return (
+        f"σ = {b.sigma:.4g}, {typeset(b.sentence)}: {b.sigma / b.mean_norm:.3g} × the mean norm of the "
+        f"{count(b.n_latents)} training latents, {b.mean_norm:.4g}; the paper takes 0.2 ×. Latents have "
+        f"{count(b.latent_dim)} dimensions."
+    )
 
 
 def estimate_sentences(data: ReportData) -> list[str]:
@@ -366,16 +342,10 @@ def key_settings(data: ReportData) -> Pairs:
     even = len(alphas) > 3 and len(gaps) == 1
     listed = f"{alphas[0]:g}, {alphas[1]:g}, …, {alphas[-1]:g}" if even else _listed(alphas)
     steps = c["train"]["steps"]
-    given = [n for n in ("tau", "typical", "top_fraction", "top_count") if c["select"][n] is not None]
-    rules = ", ".join(_named(data, given))
-    which = c["select"]["which"]
-    if which == "none":
-        selection = "none"
-    elif which == "random":
-        selection = f"at random, as many as {rules} keeps"
-    else:
-        sharp = f"; of them the sharpest {percent(c['decode']['sharpest'])}" if which == "lds+sharpness" else ""
-        selection = f"{rules}; own parents {'left out' if c['select']['exclude_parents'] else 'counted'}{sharp}"
+    selection = data.threshold.which
+    if data.threshold.rules:
+        rules = ", ".join(_named(data, data.threshold.rules))
+        selection += f": {rules}; own parents {'left out' if c['select']['exclude_parents'] else 'counted'}"
     return [
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
         ("Latent dimension", count(data.bandwidth.latent_dim)),

@@ -52,11 +52,11 @@ def identity(config: Config) -> str:
 
 
 def _select_settings(config: Config) -> Mapping[str, Any]:
-    return {"seed": config.seed} if config.select.which == "random" else {}
+    return config.select.rule.counts(config)
 
 
 def _decode_settings(config: Config) -> Mapping[str, Any]:
-    return {"which": config.select.which} if config.select.which == "lds+sharpness" else {}
+    return {"which": config.select.which} if config.select.rule.sharpest else {}
 
 
 def _sample_settings(config: Config) -> Mapping[str, Any]:

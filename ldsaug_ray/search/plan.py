@@ -210,7 +210,9 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
 
 def _refuse(trains: bool, pauses: bool, config: Config) -> None:
     """Raises ConfigError for settings that are possible in a run, but not in a trial of such a search."""
-    if not trains and config.select.which == "lds+sharpness":
-        raise ConfigError("select.which=lds+sharpness decodes first; these objectives look at A without decoding")
+    if not trains and config.select.rule.sharpest:
+        raise ConfigError(
+            f"select.which={config.select.which} decodes first; these objectives look at A without decoding"
+        )
     if pauses and config.finetune.best_by is not None:
         raise ConfigError("tune.asha.grace_steps pauses a fine-tuning, which finetune.best_by would notice; drop one")

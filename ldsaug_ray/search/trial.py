@@ -59,9 +59,9 @@ class Tables:
         return self._kept.get(scored.root.path) or _rows(scored.folder("scores"))
 
 
-def _rows(folder: Location) -> Iterator[pa.Table]:
+def _rows(folder: Location, columns: Sequence[str] = _COLUMNS) -> Iterator[pa.Table]:
     for file in folder.files(".parquet"):
-        yield file.read_table(_COLUMNS)
+        yield file.read_table([*columns])
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +141,10 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
     config = search.trial_config(point)
     scored = RunDir(shared.scorings[key_of(search.scoring(point))])
     if not search.trains:
-        ids = np.empty(0, np.int64)
-        if config.select.which != "none":
-            _, ids = choose(config, scored, shared.tables.of(scored))
+        columns = ["candidate", *config.select.rule.columns(config.select)]
+        at_hand = set(columns) <= set(_COLUMNS)
+        tables = shared.tables.of(scored) if at_hand else _rows(scored.folder("scores"), columns)
+        ids = choose(config, scored, tables).ids
         yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
     with ExitStack() as held:

@@ -6,7 +6,7 @@ chunks nor on the order the chunks come in.
 Two rules compare with held-out real latents by split conformal prediction (Vovk et al. 2005). Of n held-out log scores
 in ascending order the k-th is a bound below which a new real latent falls with probability at most k / (n + 1), since
 its rank among them is uniform. That is a guarantee for latents of *real* images alone: interpolants are other things,
-and usually denser (spec section 2, trap 3).
+and usually denser.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.config import Select
-from ldsaug_ray.errors import InputError, NothingSelectedError
+from ldsaug_ray.errors import ImpossibleError, InputError, NothingSelectedError
 
 Bounds = tuple[float, float]  # least and largest log score, both inclusive
 
@@ -33,10 +33,10 @@ class Selection:
     """The kept candidates and why."""
 
     ids: NDArray[np.int64]  # [K] ascending
-    threshold_log: float  # lowest log score that was kept
+    threshold_log: float | None  # lowest log score that was kept; none: no threshold was applied
     n_candidates: int  # how many there were
     rules: dict[str, int] = field(default_factory=dict)  # each rule that was given: how many it alone would keep
-    binding: str = ""  # the rule that alone keeps fewest
+    binding: str | None = None  # the rule that alone keeps fewest
     auto_log: float | None = None  # log tau, where tau is auto
     typical_log: Bounds | None = None  # the band, where typical is given
 
@@ -49,7 +49,7 @@ def select(
     n_alphas: int = 1,
     held_out: NDArray[np.float64] | None = None,
 ) -> Selection:
-    """Keep the candidates that pass every rule given (spec section 1, "selection").
+    """Keep the candidates that pass every rule given: thresholds of LDS, shares of the densest, or both.
 
     chunks: (candidate ids int64[m], log scores float64[m]), together all `n_total` candidates in any order; the score
     is log LDS, or that without parents where `settings.exclude_parents`: the caller passes the one that is meant.
@@ -118,7 +118,7 @@ def select(
 def conformal_bound(held_out: NDArray[np.float64], level: float) -> float:
     """The k-th smallest of n held-out log scores, k = floor(level (n + 1)): all but `level` of new ones reach it.
 
-    Raises InputError where n is too small for that level.
+    Raises ImpossibleError where n is too small for that level.
     """
     return _order_statistics(held_out, level, f"select.tau: auto with select.tau_level = {level:g}")[0]
 
@@ -135,7 +135,7 @@ def _order_statistics(held_out: NDArray[np.float64], level: float, rule: str) ->
     n = len(held_out)
     k = math.floor(level * (n + 1) + 1e-9)  # 0.05 * 20 is meant to be 1
     if k < 1:
-        raise InputError(
+        raise ImpossibleError(
             f"{rule} needs at least {math.ceil(1 / level - 1e-9) - 1} held-out latents; there are {n}: "
             "raise data.test, or choose a rule that asks for fewer"
         )

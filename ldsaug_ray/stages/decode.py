@@ -32,7 +32,7 @@ Bound = tuple[float, int]  # sharpness and candidate of the last image that is k
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Decode every selected candidate; with `lds+sharpness` keep the sharpest of them."""
+    """Decode every selected candidate; keep the sharpest of them where the rule wants it."""
     job.run.require("select")
     config = job.config
     pieces = []
@@ -40,11 +40,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         table = file.read_table(["candidate", "parent_i", "parent_j", "alpha", "log_lds"])
         rows = config.decode.part_rows
         pieces += [table.slice(a, rows).combine_chunks() for a in range(0, len(table), rows)]
-    if not pieces:  # select.which: none
+    if not pieces:  # no A
         return Outcome(Counts(), digest_text(0))
     pool = job.pool(config.decode.workers, "decode", limit=len(pieces))
     augmented, decoded = job.run.folder("augmented"), job.run.folder("decoded")
-    if config.select.which != "lds+sharpness":
+    if not config.select.rule.sharpest:
         all_decoded = _decode(job, pieces, done, pool, job.run, "augmented/")
         return Outcome.of(all_decoded, {"sharpness": _quartiles(augmented)})
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.lds import Approximation, Choice, choose_backend, latents_fingerprint, load_index, save_index
+from ldsaug_ray.lds import Approximation, latents_fingerprint, load_index, save_index
 from ldsaug_ray.lds.index import FILE, RECORD, LatentIndex
 from ldsaug_ray.stages.job import Job
 
@@ -22,23 +22,6 @@ from ldsaug_ray.stages.job import Job
 def approximation(config: Config) -> Approximation:
     """The engine's settings."""
     return Approximation(**config.score.approximate.model_dump(), seed=config.seed % 2**31)
-
-
-def choice(config: Config, n: int, latent_dim: int) -> Choice:
-    """What the cost model predicts for n training latents; estimates only where the settings allow them."""
-    score = config.score
-    tenths = all(abs(10 * a - round(10 * a)) < 1e-9 and 0 < a < 1 for a in score.alphas)
-    exact_only = score.backend == "exact" or score.plan == "blocks" or score.placement == "sharded"
-    return choose_backend(
-        n,
-        latent_dim,
-        score.n_candidates,
-        n_alphas=len(score.alphas),
-        tenths=tenths and score.interpolation == "linear",
-        block=score.block_shape,
-        approximation=approximation(config),
-        allow_estimates=not (exact_only or score.workers.gpus),
-    )
 
 
 def open_index(job: Job, train: np.ndarray, shards: Sequence[Any]) -> tuple[LatentIndex, str]:

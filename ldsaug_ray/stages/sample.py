@@ -25,7 +25,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate, lds_weights
-from ldsaug_ray.lds.bandwidth import sigma_leave_one_out
+from ldsaug_ray.lds.sigma.leave_one_out import sigma_leave_one_out
 from ldsaug_ray.models.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import read_latents
@@ -60,7 +60,7 @@ class Request:
         if sample.model == "auto" and run.entry("finetune") is None:
             model = "train"
         fitted = sample.prior != "normal"
-        uses = model == "finetune" and config.finetune.uses.prior and select.which != "none"
+        uses = model == "finetune" and config.finetune.uses.prior and select.rule.keeps
         augmented = fitted and (uses if sample.with_augmented == "auto" else sample.with_augmented)
         reads: list[str] = [model]
         if fitted:

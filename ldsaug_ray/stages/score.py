@@ -26,7 +26,7 @@ from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, in_memory, read_latents
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages.held_out import score_held_out
-from ldsaug_ray.stages.index import choice, open_index
+from ldsaug_ray.stages.index import open_index
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.outcome import Outcome
 from ldsaug_ray.stages.scorers import ApproximateScoreWorker, Scorer, ScoreWorker, ShardedScoreWorker, held_shards
@@ -114,13 +114,10 @@ def _score(
     units = {n: pa.table({"start": [a], "stop": [b]}) for n, (a, b) in enumerate(ranges)}
     pool = job.pool(settings.workers, "score", limit=len(units))
     shards = [job.engine.share(np.asarray(train[rows])) for rows in cut(len(train), settings.shard_latents)]
-    backend = choice(job.config, *train.shape).backend if settings.backend == "auto" else settings.backend
-    if placement == "sharded":
-        backend = "exact"
     worker: type[Scorer] = ScoreWorker
     source: tuple[Any, ...] = (shards, frame)
     kind = ""
-    if backend == "faiss":
+    if settings.backend == "faiss":
         index, why = open_index(job, train, shards)
         kind = str(index.structure["kind"])
         job.console.print(f"score     {kind} index: {why}", highlight=False)
@@ -159,10 +156,11 @@ def _score(
             "sigma": bandwidth.sigma,
             "sigma_rule": bandwidth.rule,
             "sigma_numbers": bandwidth.numbers,
+            "sigma_sentence": bandwidth.sentence,
             "latents": len(latents),
             "held_out": None if held_out is None else asdict(held_out),
             "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
-            "backend": backend,
+            "backend": settings.backend,
             "placement": placement,
             "shards": len(shards),
         }

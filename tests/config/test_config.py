@@ -39,7 +39,7 @@ def test_the_defaults_are_the_papers() -> None:
     c = config()
     assert (c.data.resolution, c.vae.latent_dim, c.score.n_candidates) == (256, 512, 50_000)
     assert c.score.alphas == pytest.approx([k / 10 for k in range(1, 10)])
-    assert (c.score.sigma.rule, c.score.sigma.number("scale"), c.select.top_fraction) == ("norm_fraction", 0.2, 0.2)
+    assert (c.score.sigma.rule, c.score.sigma.numbers, c.select.top_fraction) == ("norm_fraction", {"scale": 0.2}, 0.2)
 
 
 def test_overrides_win_over_the_file_and_reach_every_depth(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_wrong_value_names_setting_possible_and_found(override: str, words: st
         (["score.sigma.value=3"], "score.sigma: value belongs to rule: fixed; leave it out (or null) with rule: norm_"),
         (
             ["score.sigma.rule=leave_one_out", "score.sigma.scale=2"],
-            "score.sigma: scale belongs to rule: norm_fraction or nearest_neighbour; leave it out (or null)",
+            "score.sigma: scale belongs to rule: nearest_neighbour or norm_fraction; leave it out (or null)",
         ),
         (["select.top_fraction=null"], "select: give at least one of tau, typical, top_fraction, top_count"),
         (["select.tau=0.1", "select.stratify=true"], "select: stratify goes with top_fraction or top_count"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from sklearn.neighbors import KernelDensity, NearestNeighbors
 
 from ldsaug_ray.config import Score, Sigma
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds import bandwidth, plan_pairs, resolve_sigma, score_leave_one_out, score_pairs, sigma_from_norm
+from ldsaug_ray.lds import plan_pairs, resolve_sigma, score_leave_one_out, score_pairs, sigma_from_norm
+from ldsaug_ray.lds.sigma import sample
+from ldsaug_ray.lds.sigma.parent_share import SAMPLED_PAIRS
+from ldsaug_ray.lds.sigma.sample import nearest_distances
 
 rng = np.random.default_rng(0)
 
@@ -120,7 +124,7 @@ def test_the_likeliest_sigma_is_that_of_a_dense_search(n: int, d: int, scale: fl
 def test_a_sample_of_many_latents_gives_the_same_for_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     z = gaussian(1000, 8)
     whole = resolve_sigma(z, with_sigma(rule="leave_one_out")).sigma
-    monkeypatch.setattr(bandwidth, "SAMPLED_LATENTS", 300)
+    monkeypatch.setattr(sample, "SAMPLED_LATENTS", 300)
     first, again, other = (resolve_sigma(z, with_sigma(rule="leave_one_out"), seed) for seed in (1, 1, 2))
     assert first == again
     assert first.numbers["log_likelihood"] != other.numbers["log_likelihood"]
@@ -154,7 +158,7 @@ def test_wrong_rows(rows: list, text: str) -> None:
 def test_nearest_distances_are_sklearns(n: int, d: int, offset: float) -> None:
     z = gaussian(n, d) + np.float32(offset)
     want = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(z.astype(np.float64)).kneighbors()[0][:, 0]
-    np.testing.assert_allclose(bandwidth.nearest_distances(z, np.arange(n)), want, rtol=1e-9)
+    np.testing.assert_allclose(nearest_distances(z, np.arange(n)), want, rtol=1e-9)
     found = resolve_sigma(z, with_sigma(rule="nearest_neighbour"))
     assert found.sigma == found.numbers["median_distance"] == pytest.approx(np.median(want), rel=1e-9)
     assert resolve_sigma(z, with_sigma(rule="nearest_neighbour", scale=0.5)).sigma == pytest.approx(found.sigma / 2)
@@ -162,16 +166,16 @@ def test_nearest_distances_are_sklearns(n: int, d: int, offset: float) -> None:
 
 def test_nearest_distances_of_extreme_size_and_of_near_duplicates() -> None:
     z = gaussian(40, 5).astype(np.float64)
-    want = bandwidth.nearest_distances(z, np.arange(40))
+    want = nearest_distances(z, np.arange(40))
     for size in (1e-30, 1e30):
-        np.testing.assert_allclose(bandwidth.nearest_distances(z * size, np.arange(40)), want * size, rtol=1e-6)
+        np.testing.assert_allclose(nearest_distances(z * size, np.arange(40)), want * size, rtol=1e-6)
     z[1::2] = z[::2] + 1e-5
-    np.testing.assert_allclose(bandwidth.nearest_distances(z, np.arange(40)), 5**0.5 * 1e-5, rtol=1e-9)
+    np.testing.assert_allclose(nearest_distances(z, np.arange(40)), 5**0.5 * 1e-5, rtol=1e-9)
 
 
 def test_duplicates_have_no_nearest_neighbour() -> None:
     z = np.concatenate([np.tile(gaussian(20, 3), (3, 1)), gaussian(40, 3, 1)])  # 60 of 100 have two more like them
-    distances = bandwidth.nearest_distances(z, np.arange(100))
+    distances = nearest_distances(z, np.arange(100))
     assert (distances == 0).sum() == 60
     with pytest.raises(InputError, match="60 of 100 latents looked at have an exact duplicate"):
         resolve_sigma(z, with_sigma(rule="nearest_neighbour"))
@@ -189,7 +193,7 @@ def test_the_parents_hold_the_share(n: int, d: int, wanted: list[float], kind: s
     for share in wanted:
         given = {"alphas": [0.25, 0.5], "interpolation": kind, "sigma": {"rule": "parent_share", "share": share}}
         found = resolve_sigma(z, Score.model_validate(given), seed)
-        pairs = plan_pairs(n, bandwidth.SAMPLED_PAIRS, seed)
+        pairs = plan_pairs(n, SAMPLED_PAIRS, seed)
         shares = score_pairs(z, pairs, [0.25, 0.5], [found.sigma], interpolation=kind, dtype="float64").parent_share
         assert np.median(shares) == pytest.approx(share, abs=0.003)
         assert found.numbers["share"] == pytest.approx(np.median(shares), abs=1e-4)
@@ -203,3 +207,47 @@ def test_a_tenth_is_the_share_where_none_is_given() -> None:
 def test_a_share_that_no_sigma_gives() -> None:
     with pytest.raises(InputError, match=r"parent_share = 0.01 is not to be had.* hold 0\.\d+ to 1 of a typical"):
         resolve_sigma(gaussian(20, 32), with_sigma(rule="parent_share", share=0.01))
+
+
+# Rules of the user's own
+
+OWN = """
+from ldsaug_ray.lds import SigmaRule
+given = SigmaRule(
+    {"scale": 0.5, "value": None},
+    lambda z, given, score, seed: (given["scale"] * given["value"], {"dimensions": z.shape[1]}),
+    lambda numbers: f"half, for {numbers['dimensions']} dimensions",
+)
+nothing = SigmaRule({}, lambda z, given, score, seed: (float("nan"), {}), str)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sigmas_of_mine.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_rule_of_the_users_own_has_its_fields_and_its_sentence() -> None:
+    found = resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:given", value=3.0))
+    assert (found.sigma, found.numbers, found.sentence) == (1.5, {"dimensions": 4}, "half, for 4 dimensions")
+    assert resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:given", value=3.0, scale=2.0)).sigma == 6.0
+    with pytest.raises(InputError, match="sigmas_of_mine:nothing gives sigma = nan; it must be positive and finite"):
+        resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:nothing"))
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"rule": "sigmas_of_mine:given"}, "value is needed with rule: sigmas_of_mine:given"),
+        ({"rule": "sigmas_of_mine:nothing", "share": 0.5}, "share belongs to rule: parent_share; leave it out"),
+        ({"rule": "sigmas_of_mine:SigmaRule"}, r"cannot be used: TypeError: .* missing 3 required"),
+        ({"rule": "numpy:pi"}, "sigma rule 'numpy:pi' is no SigmaRule but float"),
+        ({"rule": "scott"}, "unknown sigma rule 'scott'; possible: fixed, leave_one_out, nearest_neighbour, norm_"),
+    ],
+)
+def test_a_rule_that_cannot_be_used_is_told_before_work_starts(given: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        with_sigma(**given)

@@ -22,7 +22,7 @@ from ldsaug_ray.lds import (
     score_pairs,
     score_points,
 )
-from ldsaug_ray.lds.exact import Geometry, precisions_of, with_parents
+from ldsaug_ray.lds._shared import Geometry, precisions_of, with_parents
 
 ALPHAS = [m / 10 for m in range(1, 10)]
 SCALES = (0.05, 0.2, 1.0, 5.0)  # of the mean norm: the range the accuracy target names
@@ -37,7 +37,7 @@ def norm(train: np.ndarray) -> float:
     return float(np.linalg.norm(train - train.mean(0, dtype=np.float64), axis=1).mean()) or 1.0
 
 
-# arithmetic: what scores may be off; spec section 4 allows 1e-4. float32's rounding is the processor's: at d = 32,768
+# arithmetic: what scores may be off; 1e-4 is promised. float32's rounding is the processor's: at d = 32,768
 # a latent's own density was off by 1.02e-5 on one
 DTYPES = {"float32": 2e-5, "float64": 1e-8}
 both = pytest.mark.parametrize("dtype", DTYPES)
@@ -348,7 +348,7 @@ def test_points_and_pairs_agree() -> None:
 
 
 def test_gaussian_closed_form() -> None:
-    """x ~ N(0, I): E exp(-|z-x|^2/2s^2) = (1 + 1/s^2)^(-d/2) exp(-|z|^2 / 2(1 + s^2)) (spec section 1)."""
+    """x ~ N(0, I): E exp(-|z-x|^2/2s^2) = (1 + 1/s^2)^(-d/2) exp(-|z|^2 / 2(1 + s^2))."""
     d, sigma = 512, 10.0
     z = gaussian(4000, d)
     pairs = plan_pairs(4000, 40, 0)

@@ -10,7 +10,8 @@ from scipy.stats import chisquare
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import lds_weights, log_mean_weight
-from ldsaug_ray.selection import random_candidates, threshold
+from ldsaug_ray.selection import threshold
+from ldsaug_ray.selection.random import random_candidates
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 3.0])
@@ -50,7 +51,7 @@ def test_draws_are_different_ids_and_nested(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(random_candidates(1000, 100, 8)) != set(few)
     assert random_candidates(30, 30, 0).tolist() == list(range(30))
     assert random_candidates(30, 0, 0).tolist() == []
-    for module in (threshold, __import__("ldsaug_ray.selection.random_choice", fromlist=["x"])):
+    for module in (threshold, __import__("ldsaug_ray.selection.random", fromlist=["x"])):
         monkeypatch.setattr(module, "SLACK", 17)
     np.testing.assert_array_equal(random_candidates(1000, 100, 7), few)
 

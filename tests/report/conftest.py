@@ -126,6 +126,7 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
         "sigma": bandwidth.sigma,
         "sigma_rule": bandwidth.rule,
         "sigma_numbers": bandwidth.numbers,
+        "sigma_sentence": bandwidth.sentence,
         "latents": len(keys),
     }
     facts["held_out"] = None if held_out is None else asdict(held_out)

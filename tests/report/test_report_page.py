@@ -15,14 +15,16 @@ from PIL import Image
 from scipy import ndimage
 
 from ldsaug_ray.domains.images import image_array
-from ldsaug_ray.lds import sentences
+from ldsaug_ray.lds import SIGMA_RULES, sentences
+from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report import ReportData, draw_figures, gather, page_digest, report_page
-from ldsaug_ray.report.data import PAPER_TAU, Curve, Estimate
+from ldsaug_ray.report.data import Curve, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, sharpness_sentences, typeset
+from ldsaug_ray.selection import PAPER_TAU
 from ldsaug_ray.stages import report
 from ldsaug_ray.stages.job import Job
 
@@ -185,8 +187,9 @@ def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
     ],
 )
 def test_the_rule_of_the_bandwidth(digits: ReportData, rule: str, numbers: dict[str, float], words: str) -> None:
-    sigma = 2 * digits.bandwidth.mean_norm
-    changed = replace(digits, bandwidth=replace(digits.bandwidth, sigma=sigma, rule=rule, numbers=numbers))
+    sigma, told = 2 * digits.bandwidth.mean_norm, SIGMA_RULES.get(rule).sentence(numbers)
+    assert sigma_sentence({"sigma_rule": rule, "sigma_numbers": numbers}) == told  # a manifest of before
+    changed = replace(digits, bandwidth=replace(digits.bandwidth, sigma=sigma, sentence=told))
     assert words in bandwidth_sentence(changed)
 
 
@@ -289,14 +292,14 @@ def test_controls_say_what_they_are_and_claim_no_threshold(control: ReportData) 
     for claim in ("The least dense candidate", "The threshold is", "The threshold of this run", "The densest 300"):
         assert claim not in page.text
     if control.threshold.which == "none":
-        assert "Nothing was selected (select.which: none, the compute-matched control)" in page.text
+        assert "kept 0 of 1,500 candidates: select.which is none, so that there is no A." in page.text
         assert "Selected 0 0% of the candidates" in page.text
         assert "of the selected" not in page.text
         assert not control.picks
         assert control.sharpness is None
     else:
-        assert "300 (20%) were drawn at random, whatever their density" in page.text
-        assert "as many as the rules would keep (top_fraction = 0.2, 300)" in page.text
+        assert "kept 300 of 1,500 candidates, drawn at random: as many as top_fraction keeps, no threshold" in page.text
+        assert "The rules alone would keep: top_fraction = 0.2, 300." in page.text
         assert "evenly spread from the densest to the least dense" in page.text
 
 

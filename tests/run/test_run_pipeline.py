@@ -43,7 +43,7 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "score.block": [8, 16],
     "score.part_candidates": 512,
     "score.placement": "sharded",
-    "score.backend": "auto",
+    "score.backend": "faiss",
     "score.approximate.index": "flat",
     "score.approximate.lists": 30,
     "score.approximate.probes": 3,

@@ -135,7 +135,7 @@ def test_every_decoded_image_has_its_sharpness(finished):
 def test_what_makes_no_sense_is_refused():
     base = ["run_dir=r", "data.source=s"]
     for given, words in (
-        (["select.which=some"], "select.which must be 'lds', 'random'"),
+        (["select.which=some"], "select.which: unknown selection rule 'some'; possible: lds, lds"),
         (["select.which=none", "sample.prior=kde", "sample.with_augmented=true"], "select.which: none keeps nothing"),
         (["sample.with_augmented=true"], "sample.prior: mixture or kde"),
         (["select.which=typical", "data.test=0"], "data.test above 0"),

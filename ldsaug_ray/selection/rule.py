@@ -1,0 +1,101 @@
+"""What a selection rule is: it owns its settings, what it keeps, and the sentence that tells it; nobody asks its name.
+
+`select.which` names one of `RULES`, or a subclass or instance of `Rule` of the user's own as `package.module:Name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ldsaug_ray.common.registry import Registry
+from ldsaug_ray.config import Config, Select
+from ldsaug_ray.errors import ConfigError, NothingSelectedError
+from ldsaug_ray.selection.threshold import Selection, select
+
+PAPER_TAU = 0.28
+
+HeldOut = NDArray[np.float64] | None  # log LDS of real latents that the density was not made of, [h]
+
+
+class Rule:
+    """The paper's: what the thresholds of `select` keep. Others are subclasses that change what is different."""
+
+    keeps = True  # whether there is an A at all
+    sharpest = False  # whether decode keeps the share decode.sharpest alone, the sharpest
+
+    def fill(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The section `select` as the user gave it, with this rule's own defaults."""
+        return given
+
+    def needs_held_out(self, settings: Select) -> bool:
+        """Whether candidates are compared with held-out real latents."""
+        return settings.tau == "auto" or settings.typical is not None
+
+    def counts(self, config: Config) -> dict[str, Any]:
+        """What the result depends on beside the section `select` and the scores: JSON values, for the fingerprint."""
+        return {}
+
+    def columns(self, settings: Select) -> tuple[str, ...]:
+        """The columns of `scores/` that `choose` looks at beside `candidate`. First the log LDS that the report shows,
+        with the own parents or without."""
+        return ("log_lds_excluding_parents" if settings.exclude_parents else "log_lds",)
+
+    def choose(self, tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut) -> Selection:
+        """Choose among candidates 0..n-1.
+
+        Args:
+            tables: all candidates, in parts and any order: `candidate` int64, and `columns`. To be gone through once.
+            n: how many there are.
+            config: all settings.
+            held_out: empty, or none, where the run has no test images.
+
+        Raises:
+            NothingSelectedError, InputError: as `select`.
+        """
+        score = self.columns(config.select)[0]
+        chunks = ((table["candidate"].to_numpy(), table[score].to_numpy()) for table in tables)
+        return select(chunks, n, config.select, n_alphas=len(config.score.alphas), held_out=held_out)
+
+    def sentence(self, entry: Mapping[str, Any]) -> str:
+        """What was kept, and why, without a full stop; `entry` is the stage's in the manifest."""
+        kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
+        if entry["threshold_tau"] is None:
+            return f"{kept}, by {entry['which']}, no threshold"
+        return (
+            f"{kept}: LDS ≥ {entry['threshold_tau']:.4g} (log {entry['threshold_log_lds']:.3f}, by "
+            f"{entry['binding_rule']}); the paper's tau is {entry['paper_tau']}"
+        )
+
+
+RULES = Registry("selection rule", Rule)
+
+
+def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut) -> Selection:
+    """What the rule of the settings chooses, checked: it may be the user's own. Arguments as of `Rule.choose`.
+
+    Raises:
+        ConfigError: what it gives is no selection of these candidates.
+        NothingSelectedError, InputError: as its `choose`.
+    """
+    which, rule = config.select.which, RULES.get(config.select.which)
+    score = rule.columns(config.select)[0]
+    if score not in ("log_lds", "log_lds_excluding_parents"):
+        raise ConfigError(f"select.which: {which} ranks by {score}; first must be log_lds or log_lds_excluding_parents")
+    found = rule.choose(tables, n, config, held_out)
+    ids = np.asarray(found.ids)
+    ordered = ids.ndim == 1 and ids.dtype == np.int64 and bool((np.diff(ids) > 0).all())
+    if not ordered or (len(ids) and not 0 <= ids[0] <= ids[-1] < n):
+        raise ConfigError(f"select.which: {which} must give different ids of 0..{n - 1}, int64[K] ascending, as `ids`")
+    if rule.keeps and not len(ids):
+        raise NothingSelectedError(f"select.which: {which} keeps none of {n} candidates")
+    return found
+
+
+def sentence_of(entry: Mapping[str, Any]) -> str:
+    """The sentence that the manifest's entry of `select` holds; entries of before it was kept have rules of ours."""
+    return entry.get("sentence") or RULES.get(entry["which"]).sentence(entry)
