@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ldsaug_ray.lds.diagnostics import coinciding, latents_coincide
+from ldsaug_ray.lds.findings import coinciding, latents_coincide
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
 from ldsaug_ray.run.progress import result_console

@@ -6,7 +6,6 @@ sees the whole file or none.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import uuid
@@ -23,6 +22,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ldsaug_ray.common.secrets import without_password
+from ldsaug_ray.common.storage_errors import clear_errors, first_words
 from ldsaug_ray.errors import StorageError
 
 
@@ -61,7 +61,7 @@ class Location:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError):
             fs, path = _from_fsspec(uri)
         except OSError as e:
-            raise StorageError(f"cannot reach {uri}: {_reason(e)}") from e
+            raise StorageError(f"cannot reach {uri}: {first_words(e)}") from e
         return cls(fs, path.rstrip("/") or path, uri)
 
     def __truediv__(self, name: str) -> Location:
@@ -89,7 +89,7 @@ class Location:
 
     def info(self) -> pafs.FileInfo:
         """Type, size and time; the type is NotFound where there is nothing."""
-        with clear_errors("look at", self):
+        with clear_errors("look at", self.uri):
             return self.fs.get_file_info(self.path)
 
     def exists(self) -> bool:
@@ -108,14 +108,14 @@ class Location:
         return sorted(i.base_name for i in self._listed(False))
 
     def _listed(self, recursive: bool) -> list[pafs.FileInfo]:
-        with clear_errors("list", self):
+        with clear_errors("list", self.uri):
             if isinstance(self.fs, pafs.PyFileSystem):  # fsspec may remember lists, but other machines write here too
                 self.fs.handler.fs.invalidate_cache()
             return self.fs.get_file_info(pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True))
 
     def read_bytes(self) -> bytes:
         """The whole file."""
-        with clear_errors("read", self), self.fs.open_input_file(self.path) as f:
+        with clear_errors("read", self.uri), self.fs.open_input_file(self.path) as f:
             return f.read()
 
     def read_text(self) -> str:
@@ -134,7 +134,7 @@ class Location:
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file, or some of its columns."""
-        with clear_errors("read", self), self.fs.open_input_file(self.path) as f:
+        with clear_errors("read", self.uri), self.fs.open_input_file(self.path) as f:
             try:
                 parquet = pq.ParquetFile(f)
                 absent = sorted(set(columns or ()) - set(parquet.schema_arrow.names))
@@ -143,7 +143,7 @@ class Location:
             except (OSError, pa.ArrowException) as e:
                 if isinstance(e, OSError) and e.errno:
                     raise
-                raise StorageError(f"cannot read {self.uri}: not a readable Parquet file ({_reason(e)})") from e
+                raise StorageError(f"cannot read {self.uri}: not a readable Parquet file ({first_words(e)})") from e
         names = ", ".join(parquet.schema_arrow.names)
         raise StorageError(f"{self.uri}: has no column {', '.join(absent)}; it has {names}")
 
@@ -188,14 +188,14 @@ class Location:
 
     def make_folder(self) -> None:
         """Create this folder and its parents."""
-        with clear_errors("create", self):
+        with clear_errors("create", self.uri):
             self.fs.create_dir(self.path, recursive=True)
 
     def delete(self) -> None:
         """Delete this file or folder, if there is one."""
         if self.fs.type_name.startswith("py::") and any(c in self.path for c in "*?["):
             raise StorageError(f"cannot delete {self.uri}: fsspec takes *, ? and [ for a pattern; choose another name")
-        with clear_errors("delete", self):
+        with clear_errors("delete", self.uri):
             kind = self.fs.get_file_info(self.path).type
             if kind == pafs.FileType.Directory:
                 self.fs.delete_dir(self.path)
@@ -205,7 +205,7 @@ class Location:
     @contextmanager
     def _replacing(self) -> Iterator[str]:
         """A path to write to that becomes this file once the block succeeds."""
-        with clear_errors("write", self):
+        with clear_errors("write", self.uri):
             folder, _, name = self.path.rpartition("/")
             if self.fs.type_name not in _OBJECT_STORES:
                 self.fs.create_dir(folder or "/", recursive=True)
@@ -258,7 +258,7 @@ def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
     except ImportError as e:
         raise StorageError(f"{uri}: reading {scheme}:// needs another package: {e}") from None
     except OSError as e:
-        raise StorageError(f"cannot reach {uri}: {_reason(e)}") from e
+        raise StorageError(f"cannot reach {uri}: {first_words(e)}") from e
     except ValueError as e:
         raise StorageError(f"{uri}: neither pyarrow nor fsspec knows this kind of address: {e}") from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
@@ -266,63 +266,3 @@ def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # they have no folders to make
 _URI_SAFE = "%/:=&?~+!$,;'@()*[]"
-
-_ADVICE = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again, finished parts are kept",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again, finished parts are kept",
-    errno.EACCES: "permission denied; check the owner and rights, or choose another run_dir",
-    errno.EPERM: "operation not permitted; check the owner and rights, or choose another run_dir",
-    errno.EROFS: "the file system is read-only; choose another run_dir",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "a part of the path is a file, not a folder",
-    errno.EISDIR: "it is a folder, not a file",
-    errno.ENOENT: "no such file or folder",
-    errno.ENAMETOOLONG: "a name in the path is too long",
-}
-_REFUSALS = (
-    "ACCESS_DENIED",
-    "INVALID_ACCESS_KEY_ID",
-    "INVALID_CLIENT_TOKEN_ID",
-    "SIGNATURE_DOES_NOT_MATCH",
-    "HTTP status 403",
-)
-_WITHOUT_NUMBER = {  # fsspec raises these without an errno
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-    NotADirectoryError: errno.ENOTDIR,
-    IsADirectoryError: errno.EISDIR,
-    FileExistsError: errno.EEXIST,
-}
-
-
-def advice(number: int) -> str:
-    """What an errno means and what to do about it; nothing where we know no more than the system's words."""
-    return _ADVICE.get(number) or (os.strerror(number) if number else "")
-
-
-def _cloud_advice(reason: str) -> str:
-    """What to look at after an object store's refusal."""
-    if any(word in reason for word in _REFUSALS):
-        return (
-            "; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or the machine's "
-            "role) and their rights to list, read, write and delete there"
-        )
-    return ""
-
-
-@contextmanager
-def clear_errors(verb: str, location: Location) -> Iterator[None]:
-    """Turn what the file system raises in the block into a StorageError with advice."""
-    try:
-        yield
-    except OSError as e:
-        number = e.errno or _WITHOUT_NUMBER.get(type(e), 0)
-        why = advice(number) or f"{_reason(e)}{_cloud_advice(_reason(e))}"
-        raise StorageError(f"cannot {verb} {location.uri}: {why}") from e
-    except pa.ArrowInvalid as e:
-        raise StorageError(f"cannot {verb} {location.uri}: {_reason(e)}") from e
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -5,7 +5,7 @@ space throughout.
 """
 
 from ldsaug_ray.lds.approximate import BoundedPoints, BoundedScores, approximate_pairs, approximate_points
-from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime, sentences
+from ldsaug_ray.lds.diagnostics import HeldOut, Regime, latent_norms, norms_from_mean, regime
 from ldsaug_ray.lds.exact import (
     PairScores,
     score_block,
@@ -14,6 +14,7 @@ from ldsaug_ray.lds.exact import (
     score_pairs,
     score_points,
 )
+from ldsaug_ray.lds.findings import sentences
 from ldsaug_ray.lds.index import Approximation, LatentIndex, latents_fingerprint, load_index, open_index, save_index
 from ldsaug_ray.lds.interpolation import interpolate
 from ldsaug_ray.lds.latents import validate_latents

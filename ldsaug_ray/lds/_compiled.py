@@ -5,6 +5,8 @@ norm, all in one frame. Then norms[k] - 2 cross[r, k] is the squared distance le
 the same for every k and is added by the caller. Nothing here allocates by the tile, takes the interpreter's lock, or
 starts a thread: `in_threads` splits the rows or pairs, each of which one thread handles in one order, so that the
 result does not depend on the number of threads.
+
+Long, since there is a loop for each kind of sum, so that each is free of branches.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Sums of Gaussian weights over training latents, tile by tile: the numeric heart of the density engine. Private.
 
+Long, since tiles, their merging and the check of their rounding share one layout of memory.
+
 A set of weights w_k = exp(-x_k), x_k = ||z - z_k||^2 / 2 sigma^2, is kept as (base, total, squares): an exponent near
 the least one, sum(exp(base - x_k)) and sum(exp(base - x_k)^2). Nothing underflows but what is negligible beside the
 largest weight, whatever sigma. Tiles and shards are merged in the order of the latents.

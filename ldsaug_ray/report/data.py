@@ -1,6 +1,7 @@
 """What the page shows, as frozen values: everything `gather` read from the run directory, and nothing else.
 
-Logarithms are natural. Pictures are uint8 tiles, already of the size that the page shows.
+Logarithms are natural. Pictures are uint8 tiles, already of the size that the page shows. Long, since every value of
+the page is listed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures, as SVG that follows the reader's light or dark theme. Object-oriented matplotlib: no pyplot, no GUI.
 
 One drawing function a figure; each takes a few arrays or `ReportData` values and returns the SVG file's bytes. The same
-input gives the same bytes.
+input gives the same bytes. Long, since each figure is drawn by a function of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The sentences of the page that hold the run's numbers, and the alt texts of its pictures. Plain text throughout."""
+"""The sentences of the page that hold the run's numbers, and the alt texts of its pictures. Plain text throughout.
+
+Long, since each finding is a sentence of its own.
+"""
 
 from __future__ import annotations
 

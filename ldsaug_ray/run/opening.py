@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 import pyarrow.fs as pafs
 
 from ldsaug_ray.common.secrets import without_password
-from ldsaug_ray.common.storage import Location, clear_errors
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.common.storage_errors import clear_errors
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
 from ldsaug_ray.run.directory import RunDir
@@ -127,7 +128,7 @@ def sole_driver(name: str, root: Location) -> Iterator[None]:
         yield
         return
     root.make_folder()
-    with clear_errors("write", root):
+    with clear_errors("write", root.uri):
         file = open(f"{root.path}/.lock", "a+")  # noqa: SIM115  (open until the driver ends)
     with file:
         try:
@@ -140,7 +141,7 @@ def sole_driver(name: str, root: Location) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a network file system without locks
-        with clear_errors("write", root):
+        with clear_errors("write", root.uri):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -152,7 +153,7 @@ def driver_at_work(root: Location) -> str | None:
     lock = root / ".lock"
     if not root.is_local or not lock.exists():
         return None
-    with clear_errors("read", lock), open(lock.path) as file:
+    with clear_errors("read", lock.uri), open(lock.path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

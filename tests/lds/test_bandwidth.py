@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 
 from ldsaug_ray.config import Score, Sigma
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import plan_pairs, resolve_sigma, score_leave_one_out, score_pairs, sigma_from_norm
 from ldsaug_ray.lds.sigma import sample
 from ldsaug_ray.lds.sigma.parent_share import SAMPLED_PAIRS
@@ -134,9 +134,11 @@ def test_a_sample_of_many_latents_gives_the_same_for_the_same_seed(monkeypatch: 
 
 def test_duplicates_leave_no_likeliest_sigma() -> None:
     z = np.repeat(gaussian(100, 6), 2, axis=0)
-    with pytest.raises(InputError, match=r"still rises at sigma = .* 200 of 200 latents .* exact duplicate.*fixed"):
+    with pytest.raises(
+        ImpossibleError, match=r"still rises at sigma = .* 200 of 200 latents .* exact duplicate.*fixed"
+    ):
         resolve_sigma(z, with_sigma(rule="leave_one_out"))
-    with pytest.raises(InputError, match="the largest tried"):
+    with pytest.raises(ImpossibleError, match="the largest tried"):
         resolve_sigma(np.array([[0.0], [1.0]]), with_sigma(rule="leave_one_out"))
 
 
@@ -177,9 +179,9 @@ def test_duplicates_have_no_nearest_neighbour() -> None:
     z = np.concatenate([np.tile(gaussian(20, 3), (3, 1)), gaussian(40, 3, 1)])  # 60 of 100 have two more like them
     distances = nearest_distances(z, np.arange(100))
     assert (distances == 0).sum() == 60
-    with pytest.raises(InputError, match="60 of 100 latents looked at have an exact duplicate"):
+    with pytest.raises(ImpossibleError, match="60 of 100 latents looked at have an exact duplicate"):
         resolve_sigma(z, with_sigma(rule="nearest_neighbour"))
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(ImpossibleError, match="at least 2"):
         resolve_sigma(z[:1], with_sigma(rule="nearest_neighbour"))
 
 
@@ -205,7 +207,7 @@ def test_a_tenth_is_the_share_where_none_is_given() -> None:
 
 
 def test_a_share_that_no_sigma_gives() -> None:
-    with pytest.raises(InputError, match=r"parent_share = 0.01 is not to be had.* hold 0\.\d+ to 1 of a typical"):
+    with pytest.raises(ImpossibleError, match=r"parent_share = 0.01 is not to be had.* hold 0\.\d+ to 1 of a typical"):
         resolve_sigma(gaussian(20, 32), with_sigma(rule="parent_share", share=0.01))
 
 
@@ -233,7 +235,9 @@ def test_a_rule_of_the_users_own_has_its_fields_and_its_sentence() -> None:
     found = resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:given", value=3.0))
     assert (found.sigma, found.numbers, found.sentence) == (1.5, {"dimensions": 4}, "half, for 4 dimensions")
     assert resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:given", value=3.0, scale=2.0)).sigma == 6.0
-    with pytest.raises(InputError, match="sigmas_of_mine:nothing gives sigma = nan; it must be positive and finite"):
+    with pytest.raises(
+        ImpossibleError, match="sigmas_of_mine:nothing gives sigma = nan; it must be positive and finite"
+    ):
         resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:nothing"))
 
 

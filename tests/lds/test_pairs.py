@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
 
 
@@ -143,7 +143,7 @@ def test_blocks_draw_every_latent_alike() -> None:
 
 def test_blocks_may_use_all_latents_but_no_more() -> None:
     assert sorted(np.concatenate(plan_block(7, (4, 3), 0, 0))) == list(range(7))
-    with pytest.raises(InputError, match=r"need 8 training latents; found 7; lower score.block"):
+    with pytest.raises(ImpossibleError, match=r"need 8 training latents; found 7; lower score.block"):
         plan_block(7, (4, 4), 0, 0)
     with pytest.raises(ConfigError, match="at least one row"):
         plan_block(7, (0, 4), 0, 0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldsaug_ray.config import Select
-from ldsaug_ray.errors import InputError, NothingSelectedError
+from ldsaug_ray.errors import ImpossibleError, InputError, NothingSelectedError
 from ldsaug_ray.selection import select, threshold
 from ldsaug_ray.selection.threshold import conformal_band, conformal_bound
 
@@ -189,9 +189,9 @@ def test_too_few_held_out_latents_say_how_many_are_needed(rule: Select, needed: 
     scores = [(np.arange(2), np.array([-1.0, -0.5]))]
     assert len(select(scores, 2, rule, held_out=np.linspace(-2, 0, needed)).ids)
     for held_out in (None, np.zeros(0), np.zeros(needed - 1)):
-        with pytest.raises(InputError, match=f"needs at least {needed} held-out latents"):
+        with pytest.raises(ImpossibleError, match=f"needs at least {needed} held-out latents"):
             select(scores, 2, rule, held_out=held_out)
-    with pytest.raises(InputError, match="held-out latent is NaN"):
+    with pytest.raises(ImpossibleError, match="held-out latent is NaN"):
         select(scores, 2, rule, held_out=np.full(needed, np.nan))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds.diagnostics import WHERE_LATENTS_COINCIDE
+from ldsaug_ray.lds.findings import WHERE_LATENTS_COINCIDE
 from ldsaug_ray.lds.latents import row_blocks, validate_latents
 from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Latents, Numbers, SigmaRule
 

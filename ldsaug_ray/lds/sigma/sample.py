@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds.diagnostics import WHERE_LATENTS_COINCIDE, latent_norms
+from ldsaug_ray.lds.diagnostics import latent_norms
+from ldsaug_ray.lds.findings import WHERE_LATENTS_COINCIDE
 from ldsaug_ray.lds.latents import row_blocks, squared_gaps, validate_latents
 
 Array = NDArray[np.float64]

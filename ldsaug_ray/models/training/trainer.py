@@ -1,4 +1,6 @@
-"""The state of a training run and one step of it, for Ray Train workers and plain scripts alike.
+"""The state of a training run and one step of it, for ranks and plain scripts alike.
+
+Long, since a step is one sequence, whose parts share its batch, its noise and its gradients.
 
 Every random number of a step (flips, ε, noise, samples, augmentation) comes from a generator seeded by (seed, step,
 rank). A resumed run therefore needs weights, Adam's moments and a few counters, and no random state; on a CPU it goes
