@@ -25,10 +25,8 @@ from ldsaug_ray.metrics.extractors import Extractor, extractor_stamp, open_extra
 from ldsaug_ray.metrics.frechet import (
     FeatureStatistics,
     Frechet,
-    FrechetInfinity,
     frechet_distance,
     frechet_from_statistics,
-    frechet_infinity,
 )
 from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
 from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc

@@ -228,7 +228,7 @@ def _balance(
     """The share of an attribute in each set, from a probe fitted on training images and judged on test images."""
     known = {split: of != 0 for split, of in labels.items()}
     train, test = (features[split].features[known[split]] for split in ("train", "test"))
-    probe: Probe = fit_probe(train, labels["train"][known["train"]] > 0, name, extractor=extractor)
+    probe: Probe = fit_probe(train, labels["train"][known["train"]] > 0, name)
     quality: ProbeQuality = measure_probe(probe, test, labels["test"][known["test"]] > 0)
     shares: dict[str, Any] = {}
     for split, of in labels.items():
