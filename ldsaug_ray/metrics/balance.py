@@ -7,7 +7,8 @@ correction takes it that the probe errs on generated images as often as on real 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,7 @@ from scipy.special import ndtri
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.features import checked_features
+from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.bool_]
@@ -195,6 +197,24 @@ def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = L
     corrected = (apparent + sp - 1) / (se + sp - 1)
     corrected, low, high = (float(np.clip(x, 0, 1)) for x in (corrected, low, high))
     return Share(apparent, corrected, low, high, n, level)
+
+
+def measure_share(found: ArrayLike, quality: ProbeQuality) -> Reading:
+    """`attribute_share` as a reading; or without a value, and why."""
+    try:
+        share = attribute_share(found, quality)
+    except InputError as e:
+        return Reading(None, notes=(str(e),))
+    return Reading(share.corrected, more=asdict(share))
+
+
+def describe_probe(probe: Probe, quality: ProbeQuality) -> dict[str, Any]:
+    """What a reader must know of a probe, as plain numbers."""
+    return {
+        "penalty": probe.penalty,
+        "labelled": {"with": quality.positives, "without": quality.negatives},
+        **{name: asdict(getattr(quality, name)) for name in ("sensitivity", "specificity", "balanced_accuracy")},
+    }
 
 
 def share_by_parents(labels: ArrayLike, alphas: ArrayLike) -> float | None:

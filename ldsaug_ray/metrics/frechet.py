@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.metrics.base import Measure, Sample
 from ldsaug_ray.metrics.features import checked_features
+from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
 
@@ -146,3 +148,13 @@ def _root(s: FeatureStatistics) -> Array:
     kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
     root: Array = np.sqrt(values[kept])[:, None] * vectors.T[kept]
     return root
+
+
+def _taken(sample: Sample) -> Reading:
+    found = frechet_from_statistics(FeatureStatistics.of(sample.features), FeatureStatistics.of(sample.reference))
+    return Reading(found.distance, notes=found.notes)
+
+
+FRECHET = Measure(
+    name="frechet", title="Fréchet distance", better="less", needs=("reference",), take=_taken, required=True
+)
