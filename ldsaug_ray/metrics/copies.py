@@ -16,7 +16,7 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.base import Measure, Sample
 from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
 from ldsaug_ray.metrics.nearest import nearest_neighbours
-from ldsaug_ray.metrics.record import Reading
+from ldsaug_ray.metrics.record import Evaluated, Reading
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -211,6 +211,12 @@ def _nearer(sample: Sample) -> Reading:
 
 def _c_t(sample: Sample) -> Reading:
     return _measured(sample, lambda c: Reading(c.c_t.value, more={"cells": _cells(sample)}, notes=c.c_t.notes))
+
+
+def held_out_authenticity(found: Evaluated) -> float | None:
+    """AuthPct of held-out real images: what no new image can be expected to exceed by much; None if unknown."""
+    readings = [of.readings[AUTHENTICITY.name] for of in found.sets.values() if AUTHENTICITY.name in of.readings]
+    return next((r.more["held_out"] for r in readings if "held_out" in r.more), None)
 
 
 _NEEDS = ("reference", "train")

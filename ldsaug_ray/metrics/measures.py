@@ -9,7 +9,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import Registry
+from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
 from ldsaug_ray.metrics.a_attribute_gap import A_ATTRIBUTE_GAP
 from ldsaug_ray.metrics.a_likelihood import A_LIKELIHOOD
@@ -17,6 +19,7 @@ from ldsaug_ray.metrics.a_nearer import A_NEARER
 from ldsaug_ray.metrics.attribute_gap import ATTRIBUTE_GAP
 from ldsaug_ray.metrics.base import Measure, MeasureOfA, MeasureOfRun, Sample, Sought
 from ldsaug_ray.metrics.copies import AUTHENTICITY, C_T, NEARER
+from ldsaug_ray.metrics.extractors import extractor_stamp
 from ldsaug_ray.metrics.frechet import FRECHET
 from ldsaug_ray.metrics.kernel_distance import KERNEL_DISTANCE
 from ldsaug_ray.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
@@ -62,6 +65,18 @@ def own_measures(paths: Iterable[str]) -> tuple[Measure, ...]:
             raise ConfigError(f"evaluate.measures: {path} is called {measure.name}, as another measure is; rename it")
         found[measure.name] = measure
     return tuple(found.values())
+
+
+def evaluation_stamp(config: Config) -> str:
+    """Identity of what measures, as far as it is known without loading it: the extractor's, and the user's own code.
+
+    Raises:
+        ConfigError: as `own_measures`, or the extractor is unknown.
+        InputError: its file cannot be read.
+    """
+    own_measures(config.evaluate.measures)
+    code = code_digest([*config.evaluate.measures, config.sample.prior])
+    return f"{extractor_stamp(str(config.evaluate.extractor))}{code}"
 
 
 def measure_set(sample: Sample, measures: Sequence[Measure] = OF_SETS) -> SetReadings:

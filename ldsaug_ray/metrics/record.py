@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.metrics.detection import Auroc, Detection
 
 Json = dict[str, Any]
@@ -150,6 +151,11 @@ class Evaluated:
             **({} if self.detection is None else {"detection": [asdict(found) for found in self.detection]}),
             **({"measures": own} if own else {}),
         }
+
+    @classmethod
+    def read(cls, file: Location) -> Evaluated:
+        """From a `metrics.json`. Raises StorageError where it cannot be read."""
+        return cls.from_json(file.read_json())
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Evaluated:

@@ -34,7 +34,7 @@ from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.results import Setting
 from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.experiment.words import findings
-from ldsaug_ray.metrics import MEASURES, paired_difference
+from ldsaug_ray.metrics import OF_SETS, paired_difference
 from ldsaug_ray.run.directory import Counts, UnitResult, mark
 
 HOW = Setting("net.pt", 8, 5, 100, 50, "normal")
@@ -144,7 +144,7 @@ def results_of(plan: Plan, numbers: dict[str, list[float]], train: int = 50) -> 
     for arm, values in numbers.items():
         for seed, frechet in zip((3, 4), values, strict=False):
             known = {"frechet": frechet, "coverage": 1 / frechet, "share of Male": None, "density": 1.0}
-            every = {m: known.get(m) for m in (*MEASURES, "share of Male")}
+            every = {m: known.get(m) for m in (*(m.name for m in OF_SETS), "share of Male")}
             found.append(Result(arm, Cell(train, seed), HOW, every, None if arm == "baseline" else 30, (), train))
     return found
 
