@@ -9,7 +9,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ldsaug_ray.errors import ConfigError
 
@@ -91,3 +91,9 @@ def import_all(package: str, path: Iterable[str]) -> None:
     """Import every module of a package, whose `__name__` and `__path__` these are, so that each adds its entries."""
     for found in pkgutil.iter_modules(path):
         import_module(f"{package}.{found.name}")
+
+
+def room_of(name: str) -> Any:
+    """The package `ldsaug_ray.name`, for settings to ask its registry: they lie below it, and must not import it before
+    it is needed."""
+    return import_module(f"ldsaug_ray.{name}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.config.base import Positive, Section, since
 from ldsaug_ray.config.workers import Workers
 
 
@@ -48,9 +48,8 @@ class Evaluate(Section):
     attributes: tuple[str, ...] = Field(
         (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
     )
-    measures: tuple[str, ...] = Field(
+    measures: tuple[str, ...] = since(
         (),
-        exclude_if=lambda paths: not paths,  # settings of before have the same fingerprint
         description="measures of your own, beside the others: dotted paths, such as [mypackage.mine:Vendi], in modules "
         "that are installed or on PYTHONPATH",
     )

@@ -105,8 +105,11 @@ class Config(Section):
         if self.sample.with_augmented is True:
             if self.select.which == "none":
                 raise ValueError("sample.with_augmented: true asks for A, but select.which: none keeps nothing")
-            if self.sample.prior == "normal":
-                raise ValueError("sample.with_augmented: true goes with sample.prior: mixture or kde; N(0, I) is fixed")
+            if (source := self.sample.source).reads == "nothing":
+                raise ValueError(
+                    "sample.with_augmented: true goes with sample.prior: mixture or kde; "
+                    f"{source.title or self.sample.prior} is fixed"
+                )
         return self
 
     def dump(self) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
+from ldsaug_ray.errors import ConfigError, InputError, failing
 from ldsaug_ray.metrics.a_attribute_gap import A_ATTRIBUTE_GAP
 from ldsaug_ray.metrics.a_likelihood import A_LIKELIHOOD
 from ldsaug_ray.metrics.a_nearer import A_NEARER
@@ -91,18 +92,13 @@ def measure_set(sample: Sample, measures: Sequence[Measure] = OF_SETS) -> SetRea
 
 
 def _reading(measure: Measure, sample: Sample) -> Reading:
-    try:
-        found = measure.take(sample)
-    except InputError as e:
-        if measure.required:
-            raise
-        return Reading(None, notes=(f"{measure.title}: {e}",))
-    except LdsaugError:
-        raise
-    except Exception as e:  # whatever a user's code does
-        if measure in OF_SETS:
-            raise
-        raise InputError(f"measure {measure.name} failed ({type(e).__name__}: {e})") from e
+    with nullcontext() if measure in OF_SETS else failing(f"measure {measure.name}"):
+        try:
+            found = measure.take(sample)
+        except InputError as e:
+            if measure.required:
+                raise
+            return Reading(None, notes=(f"{measure.title}: {e}",))
     if not isinstance(found, Reading):
         raise InputError(f"measure {measure.name} gave {type(found).__name__}; a Reading is needed")
     if found.value is not None and not math.isfinite(found.value):
