@@ -24,7 +24,7 @@ from ldsaug_ray.metrics.copies import (
 )
 from ldsaug_ray.metrics.corruptions import KINDS, Kind, corrupt
 from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, detect
-from ldsaug_ray.metrics.extractors import Extractor, open_extractor
+from ldsaug_ray.metrics.extractors import Extractor, FeatureNetwork, open_extractor
 from ldsaug_ray.metrics.frechet import (
     FeatureStatistics,
     Frechet,
