@@ -1,0 +1,86 @@
+"""The additions that CONTRIBUTING.md shows: its own lines, run through the real functions by their dotted paths."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from ldsaug_ray.config import Score, load_config
+from ldsaug_ray.engines import engine_of
+from ldsaug_ray.lds import resolve_sigma
+from ldsaug_ray.run.directory import Counts
+from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.selection import sentence_of
+from ldsaug_ray.stages import select
+from ldsaug_ray.stages.job import Job
+
+TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+Addition = Callable[[str], str]
+
+
+def code_after(heading: str) -> str:
+    """The first block of code, fenced, below a heading of CONTRIBUTING.md and above the next one."""
+    (section,) = re.findall(rf"^#+ {re.escape(heading)}$(.*?)(?=^## |^### |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    found = re.search(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"no code below {heading!r}"
+    return found[1]
+
+
+@pytest.fixture
+def addition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Addition]:
+    """Gives the name of a module that holds the lines below a heading, as a user would have them."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    made = []
+
+    def write(heading: str) -> str:
+        name = "added_" + re.sub(r"\W+", "_", heading).lower()
+        code = code_after(heading)
+        assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
+        (folder / f"{name}.py").write_text(code)
+        made.append(name)
+        return name
+
+    yield write
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def test_a_selection_rule(addition: Addition, tmp_path: Path) -> None:
+    name = f"{addition('A selection rule')}:HalfWay"
+    config = load_config(
+        None, [f"run_dir={tmp_path / 'run'}", "data.source=s", "engine=inline", f"select.which={name}"]
+    )
+    job = Job(config, open_run_dir(config), Console(file=io.StringIO()), engine_of(config))
+    alphas = np.tile([0.25, 0.5, 0.75], 4)
+    scores = {"candidate": np.arange(12), "alpha": alphas, "log_lds": -np.arange(12.0)}
+    (tmp_path / "run/scores").mkdir()
+    pq.write_table(pa.table(scores), tmp_path / "run/scores/part-000000.parquet")
+    job.run.finish("score", "f", Counts(12, 12), "d", 1.0, 12)
+    outcome = select.run(job, {})
+    assert outcome.counts == Counts(12, 4, 8)
+    assert pq.read_table(tmp_path / "run/selected")["candidate"].to_pylist() == [1, 4, 7, 10]
+    told = "kept 4 of 12 candidates, those half-way between their parents"
+    assert sentence_of(outcome.facts) == told
+
+
+def test_a_sigma_rule(addition: Addition) -> None:
+    name = f"{addition('A sigma rule')}:Spread"
+    z = np.random.default_rng(0).standard_normal((50, 3)) + 7.0
+    spread = np.sqrt(((z - z.mean(0)) ** 2).sum(1).mean())
+    found = resolve_sigma(z, Score.model_validate({"sigma": {"rule": name}}))
+    assert (found.sigma, found.numbers["spread"]) == (pytest.approx(0.5 * spread), pytest.approx(spread))
+    assert found.sentence == f"0.5 × the spread about the mean, {spread:.4g}"
+    assert resolve_sigma(z, Score.model_validate({"sigma": {"rule": name, "scale": 2}})).sigma == pytest.approx(
+        2 * spread
+    )
