@@ -23,7 +23,7 @@ from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
-from ldsaug_ray.errors import InputError, failing
+from ldsaug_ray.errors import failing
 from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.models.priors import Draws, facts_of, read_fitted, resampled_rows, write_fitted
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
