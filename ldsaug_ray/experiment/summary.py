@@ -186,7 +186,7 @@ def _difference(arm: Sequence[Result], control: Sequence[Result], measure: str) 
 
 
 def _not_matched(plan: Plan, arm: str, control: str) -> list[str]:
-    """A control that had fewer or other steps, or another baseline, proves little (spec section 2, trap 4)."""
+    """A control that had fewer or other steps, or another baseline, proves little."""
     runs = {run.arm: run for run in plan.of(plan.cells[0])}
     notes = []
     had = {name: _training(runs[name]) for name in (arm, control)}

@@ -63,7 +63,7 @@ def paired_difference(
     level: float = 0.95,
     name: str = "the difference",
 ) -> Difference:
-    """The mean of a − b, float[n] each, value by value: the same seed on both sides (spec section 2, trap 4).
+    """The mean of a − b, float[n] each, value by value: the same seed on both sides.
 
     The bootstrap resamples pairs (Efron & Tibshirani 1993, section 13.3). With n values it cannot reach beyond their
     range, which for 3 of them is far from 95 %; the notes say so.

@@ -1,7 +1,7 @@
 """LDS as a detector: does log LDS tell held-out real latents from latents of damaged images, or of no faces at all?
 
 A user sees whether LDS measures "realness" on their data: 0.5 is chance, 1 is perfect, and below 0.5 the score prefers
-what is not real (spec section 2, trap 3).
+what is not real.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sharpness of an image: the variance of its Laplacian, the "SS" of the paper's Table 1 (spec section 1).
+"""Sharpness of an image: the variance of its Laplacian, the "SS" of the paper's Table 1.
 
 An edge is where the second derivative is large; a blurred image has few, so its Laplacian varies little (Pech-Pacheco
 et al. 2000, "Diatom autofocusing in brightfield microscopy"; LAPV of Pertuz et al. 2013). It compares images of the

@@ -26,10 +26,13 @@ def try_extractor(config: Config, run: RunDir) -> None:
     """Open it now, where it will be needed: training takes hours, and a file that is missing then is missing now.
 
     Raises:
-        ConfigError, InputError: it is unknown, its weights are missing or damaged, or it does not do its job.
+        ConfigError: it is unknown, or a measure of the user's own is not to be found.
+        InputError: its weights are missing or damaged, or it does not do its job.
     """
     (step,) = plan_steps(config, run, ["evaluate"])
     if step.state != "complete":
+        from ldsaug_ray.metrics import own_measures
         from ldsaug_ray.stages.features import opened
 
+        own_measures(config.evaluate.measures)
         opened(config)
