@@ -11,7 +11,7 @@ from ldsaug_ray.metrics.balance import (
     measure_share,
     share_by_parents,
 )
-from ldsaug_ray.metrics.base import Measure, MeasureOfA, Members, Real, Sample, Sought
+from ldsaug_ray.metrics.base import AnyMeasure, Measure, MeasureOfA, Members, Real, Sample
 from ldsaug_ray.metrics.bootstrap import Difference, Mean, mean_and_error, paired_difference
 from ldsaug_ray.metrics.copies import (
     Copies,

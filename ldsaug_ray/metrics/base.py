@@ -59,7 +59,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sought(Described):
+class AnyMeasure(Described):
     """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes."""
 
     needs: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Sought(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure(Sought):
+class Measure(AnyMeasure):
     """Of a set of images. It is not taken of sets that lack what it `needs`: the test images have no `reference`.
 
     take: the reading of a sample; an InputError means that these images do not allow it, and a note says why. required:
@@ -83,7 +83,7 @@ class Measure(Sought):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOfRun(Sought):
+class MeasureOfRun(AnyMeasure):
     """Of a set of images, from what `metrics.json` has of it: take(evaluated, name of the set)."""
 
     take: Callable[[Evaluated, str], float | None]
@@ -130,7 +130,7 @@ class Members:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOfA(Sought):
+class MeasureOfA(AnyMeasure):
     """Of A, without decoding or training.
 
     prepare: what it needs of the real latents, made once for all A's; an InputError says why no A has a value. take:

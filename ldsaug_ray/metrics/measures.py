@@ -18,7 +18,7 @@ from ldsaug_ray.metrics.a_attribute_gap import A_ATTRIBUTE_GAP
 from ldsaug_ray.metrics.a_likelihood import A_LIKELIHOOD
 from ldsaug_ray.metrics.a_nearer import A_NEARER
 from ldsaug_ray.metrics.attribute_gap import ATTRIBUTE_GAP
-from ldsaug_ray.metrics.base import Measure, MeasureOfA, MeasureOfRun, Sample, Sought
+from ldsaug_ray.metrics.base import AnyMeasure, Measure, MeasureOfA, MeasureOfRun, Sample
 from ldsaug_ray.metrics.copies import AUTHENTICITY, C_T, NEARER
 from ldsaug_ray.metrics.extractors import extractor_stamp
 from ldsaug_ray.metrics.frechet import FRECHET
@@ -41,7 +41,7 @@ OF_SETS: tuple[Measure, ...] = (
 )
 OF_RUNS: tuple[MeasureOfRun, ...] = (ATTRIBUTE_GAP,)
 OF_A: tuple[MeasureOfA, ...] = (A_LIKELIHOOD, A_ATTRIBUTE_GAP, A_NEARER)
-MEASURES: Registry[Sought] = Registry("measure", Sought)
+MEASURES: Registry[AnyMeasure] = Registry("measure", AnyMeasure)
 for _measure in (*OF_SETS, *OF_RUNS, *OF_A):
     MEASURES.add(_measure.name, _measure)
 

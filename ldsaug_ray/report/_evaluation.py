@@ -50,11 +50,12 @@ def _measure(measure: Described, sets: Iterable[SetReadings]) -> Measure:
 
 
 def _balance(name: str, found: Attribute, sets: Iterable[str]) -> Balance:
-    shares = [found.shares[s] for s in sets]
+    shares, real = [found.shares[s] for s in sets], found.shares["test"].value
+    assert real is not None  # it is counted
     return Balance(
         name,
         found.balanced_accuracy,
-        found.shares["test"].value,
+        real,
         tuple(s.value for s in shares),
         tuple(s.interval for s in shares),
     )

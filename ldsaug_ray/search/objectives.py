@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from ldsaug_ray.config import Evaluate
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.metrics import MEASURES, OF_RUNS, Evaluated, Measure, MeasureOfA, Sought
+from ldsaug_ray.metrics import MEASURES, OF_RUNS, AnyMeasure, Evaluated, Measure, MeasureOfA
 
 Objectives = Sequence[Mapping[str, float]]  # each: a measure, or the dotted path of one's own -> weight
 
 
-def sought_in(objectives: Objectives) -> list[Sought]:
+def sought_in(objectives: Objectives) -> list[AnyMeasure]:
     """What the objectives are made of, each once, in their order. Raises ConfigError for an unknown measure."""
     return list({path: MEASURES.get(path) for objective in objectives for path in objective}.values())
 

@@ -157,7 +157,7 @@ class SampleWorker:
         return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), files, rows)
 
 
-def told(entry: Mapping[str, Any]) -> str:
+def sentence_of(entry: Mapping[str, Any]) -> str:
     """What was drawn, in a sentence."""
     model = "the baseline" if entry["model"] == "train" else "the fine-tuned VAE"
     source = entry.get("sentence", entry["prior"])  # manifests of before have none
@@ -172,7 +172,8 @@ def _prior(job: Job, out: RunDir, request: Request) -> tuple[Draws, dict[str, An
     settings = job.config.sample
     prior, none = settings.source, np.empty((0, read_latent_dim(request.weights)), np.float32)
     facts, arrays = (out.folder(f"_progress/sample/prior.{kind}") for kind in ("json", "safetensors"))
-    z, counted = none, {}
+    counted: dict[str, int] = {}
+    z = none
     if prior.reads == "drawn" or (prior.reads == "fitted" and not facts.exists()):
         z, counted = _latents(job, request)
     if prior.reads == "nothing" or not facts.exists():

@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_before_work_starts(code: Path, tmp_path: Path) ->
     for path, why in {
         "own_code:Nothing": "has no 'Nothing'",
         "nowhere:Spread": "there is no module 'nowhere'",
-        "own_code:spread": "is no Sought but function",
+        "own_code:spread": "is no AnyMeasure but function",
     }.items():
         with pytest.raises(ConfigError, match=rf"evaluate\.measures: .*{why}"):
             run(measures=[path])

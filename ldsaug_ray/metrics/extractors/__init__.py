@@ -16,16 +16,6 @@ from ldsaug_ray.errors import ConfigError, failing
 from ldsaug_ray.metrics.extractors.base import EXTRACTORS, Extractor, FeatureNetwork, checked_images, resized
 from ldsaug_ray.metrics.extractors.torchscript import FILES, TorchScript
 
-__all__ = [
-    "EXTRACTORS",
-    "Extractor",
-    "FeatureNetwork",
-    "checked_images",
-    "extractor_stamp",
-    "open_extractor",
-    "resized",
-]
-
 SPECS = "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER]"
 
 

@@ -11,22 +11,4 @@ from ldsaug_ray.models.priors.mixture import REGULARISED, Mixture, fit_mixture
 from ldsaug_ray.models.priors.noise import noise, resampled_rows
 from ldsaug_ray.models.priors.normal import Normal
 
-__all__ = [
-    "PRIORS",
-    "REGULARISED",
-    "Draws",
-    "Fitted",
-    "Mixture",
-    "Normal",
-    "Prior",
-    "facts_of",
-    "fit_mixture",
-    "kernel_density",
-    "noise",
-    "read_fitted",
-    "resampled_rows",
-    "title_of",
-    "write_fitted",
-]
-
 import_all(__name__, __path__)
