@@ -78,7 +78,7 @@ def test_a_selection_rule(addition: Addition, tmp_path: Path) -> None:
 
 
 def test_a_sigma_rule(addition: Addition) -> None:
-    name = f"{addition('A sigma rule')}:Spread"
+    name = f"{addition('A sigma rule')}:rule"
     z = np.random.default_rng(0).standard_normal((50, 3)) + 7.0
     spread = np.sqrt(((z - z.mean(0)) ** 2).sum(1).mean())
     found = resolve_sigma(z, Score.model_validate({"sigma": {"rule": name}}))
