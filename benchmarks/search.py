@@ -26,8 +26,8 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
 from ldsaug_ray.search.log import SearchLog
-from ldsaug_ray.search.objectives import OF_A
 from ldsaug_ray.search.plan import Search, plan_search
+from ldsaug_ray.search.proxies import ALL
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages import tune
 from ldsaug_ray.stages.job import Job
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--bandwidths", type=int, default=4)
-    parser.add_argument("--objective", default="a_attribute_gap", choices=OF_A)
+    parser.add_argument("--objective", default="a_attribute_gap", choices=ALL)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

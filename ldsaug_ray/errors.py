@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LdsaugError(Exception):
@@ -52,6 +54,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory, or this process's, was too small."""
     torch = sys.modules.get("torch")
     return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Code of the user's runs within: whatever else it raises is an InputError that names it."""
+    try:
+        yield
+    except Exception as e:
+        if isinstance(e, LdsaugError) or is_out_of_memory(e):
+            raise
+        raise InputError(f"{what} failed ({type(e).__name__}: {e})") from e
 
 
 def error_named(kind: str, message: str) -> LdsaugError:

@@ -14,9 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from ldsaug_ray.config import Sample as Sampling
 from ldsaug_ray.config import Score, load_config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.lds import resolve_sigma
+from ldsaug_ray.metrics import Sample, measure_set, open_extractor, own_measures
+from ldsaug_ray.models.priors import Draws
 from ldsaug_ray.run.directory import Counts
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection import sentence_of
@@ -84,3 +87,30 @@ def test_a_sigma_rule(addition: Addition) -> None:
     assert resolve_sigma(z, Score.model_validate({"sigma": {"rule": name, "scale": 2}})).sigma == pytest.approx(
         2 * spread
     )
+
+
+def test_a_measure(addition: Addition) -> None:
+    (vendi,) = own_measures([f"{addition('A measure')}:Vendi"])
+    for k in (1, 3, 6):  # k directions, equally often: as many different images
+        sample = Sample(np.repeat(np.eye(6)[:k], 4, axis=0) * 7)
+        assert measure_set(sample, [vendi]).value("vendi") == pytest.approx(k)
+
+
+def test_a_prior(addition: Addition) -> None:
+    name = f"{addition('A prior')}:Wide"
+    z = np.random.default_rng(0).normal(3.0, 2.0, (4000, 5)).astype(np.float32)
+    prior = Sampling(prior=name).source
+    fitted = prior.fit(z, Sampling(prior=name), 0)
+    draws = Draws(name, fitted, z[:0])
+    draws.check(0)
+    drawn = draws.sample(0, 4000, 0)
+    np.testing.assert_allclose(drawn.mean(axis=0), z.mean(axis=0), atol=0.15)
+    np.testing.assert_allclose(drawn.std(axis=0), z.std(), rtol=0.05)
+    assert prior.sentence(fitted, "9 latents") == f"N(mean, s² I) of 9 latents, s = {z.std():.4g}"
+
+
+def test_an_extractor(addition: Addition) -> None:
+    extractor = open_extractor(f"{addition('An extractor')}:Quarters")
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
+    expected = images.reshape(3, 2, 4, 2, 3, 3).astype(np.float64).mean((2, 4)).transpose(0, 3, 1, 2).reshape(3, 12)
+    np.testing.assert_allclose(extractor(images), expected, rtol=1e-5)

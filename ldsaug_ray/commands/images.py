@@ -11,7 +11,7 @@ from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.opening import open_run_dir, sole_driver
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.checks import require_faiss
-from ldsaug_ray.stages.evaluate import label_array, prepared, real_images, told
+from ldsaug_ray.stages.evaluate import evaluated, label_array, prepared, real_images
 from ldsaug_ray.stages.features import features_of, opened
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.runner import require_current
@@ -39,11 +39,11 @@ def images_command(config: Config, source: str, *, verbose: bool = False) -> int
         features = features_of(job, real, extractor.fingerprint)
         features |= features_of(inner, [images], extractor.fingerprint)
         labels = {name: {s.name: label_array(s, name) for s in real} for name in config.evaluate.attributes}
-    found, _ = told(config, extractor, features, labels)
+    found, _ = evaluated(config, extractor, features, labels)
     file = inner.run.folder("metrics.json")
-    file.write_json({"images": without_password(source), **found})
+    file.write_json({"images": without_password(source), **found.to_json()})
     print_measures(found)
-    for note in found["notes"]["images"]:
+    for note in found.sets["images"].notes:
         print(note)
     print(f"numbers  {file.shown}")
     return 0

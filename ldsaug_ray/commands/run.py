@@ -55,7 +55,9 @@ def run_command(
             happened = run_stages(job, names, finished=send)
     print_summary(run, names, happened)
     if "evaluate" in names:
-        print_measures(run.require("evaluate"))
+        from ldsaug_ray.metrics import Evaluated
+
+        print_measures(Evaluated.from_json(run.require("evaluate")))
     if "report" in names:
         print(f"report  {(run.folder('report') / 'index.html').shown}")
     if tracked:

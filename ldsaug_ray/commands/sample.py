@@ -13,7 +13,7 @@ from ldsaug_ray.run.opening import open_run_dir, open_sample_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.checks import require_faiss
 from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.sample import Request, draw_samples, told
+from ldsaug_ray.stages.sample import Request, draw_samples, sentence_of
 
 
 def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False) -> int:
@@ -45,5 +45,5 @@ def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = F
             out = open_sample_dir(config, held=held)
             draw_samples(Job(config, run, make_console(), held.enter_context(engine)), out, request)
     print_summary(out, ["sample"], {"sample": state})
-    print(told(out.require("sample")))
+    print(sentence_of(out.require("sample")))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -13,6 +13,9 @@ from ldsaug_ray.run.pipeline import COMMANDS
 from ldsaug_ray.run.progress import result_console
 from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages.prepare import same_picture
+
+if TYPE_CHECKING:
+    from ldsaug_ray.metrics import Evaluated
 
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
@@ -43,34 +46,33 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
         )
 
 
-def print_measures(entry: Mapping[str, Any]) -> None:
-    """A row a set: what `evaluate` found, from the manifest or from `metrics.json`."""
-    from ldsaug_ray.metrics import MEASURES
+def print_measures(found: Evaluated) -> None:
+    """A row a set: what `evaluate` found."""
+    from ldsaug_ray.metrics import OF_SETS
 
-    sets, extractor = entry["sets"], entry["extractor"]
+    measures = (*OF_SETS, *found.own)
     table = Table(
-        title=f"against {sets['test']['n']:,} test images; features: {extractor['name']}, {extractor['dimension']:,} "
-        f"dimensions; k = {entry['k']}",
+        title=f"against {found.n_test:,} test images; features: {found.extractor.name}, "
+        f"{found.extractor.dimension:,} dimensions; k = {found.k}",
         title_justify="left",
     )
     table.add_column("images")
     table.add_column("n", justify="right")
-    for title in MEASURES.values():
-        table.add_column(title, justify="right")
-    for name, numbers in sets.items():
-        values = [numbers.get(measure, {}).get("value") for measure in MEASURES]
-        table.add_row(name, f"{numbers['n']:,}", *("" if v is None else f"{v:.3g}" for v in values))
+    for measure in measures:
+        table.add_column(measure.title, justify="right")
+    for name, readings in found.sets.items():
+        values = [readings.value(measure.name) for measure in measures]
+        table.add_row(name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values))
     console = result_console(150)
     console.print(table)
-    found = entry.get("detection", ())
-    if not found:
+    if not found.detection:
         return
-    groups = list(dict.fromkeys(x["group"] for x in found))
+    groups = list(dict.fromkeys(x.group for x in found.detection))
     table = Table(title="AUROC of log LDS: test images against", title_justify="left")
     for title in ("σ / mean norm", "norm from", *groups):
         table.add_column(title, justify="right")
-    for scale, centred in dict.fromkeys((x["scale"], x["centred"]) for x in found):
-        values = [x["auroc"]["value"] for x in found if (x["scale"], x["centred"]) == (scale, centred)]
+    for scale, centred in dict.fromkeys((x.scale, x.centred) for x in found.detection):
+        values = [x.auroc.value for x in found.detection if (x.scale, x.centred) == (scale, centred)]
         table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{v:.3f}" for v in values))
     console.print(table)
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from importlib import import_module
 from itertools import pairwise, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +53,16 @@ def digest_text(digest: int) -> str:
 def fingerprint(value: Any) -> str:
     """SHA-256 of a JSON-able value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def code_digest(paths: Iterable[str]) -> str:
+    """Of the modules that paths like `package.module:Name` lie in, "" where there are none: other code may give another
+    result. Paths without a colon are ours. The modules can be imported; one without a file counts by its name.
+    """
+    modules = sorted({path.partition(":")[0] for path in paths if ":" in path})
+    files = [getattr(import_module(name), "__file__", None) for name in modules]
+    codes = [hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "" for file in files]
+    return fingerprint([modules, codes]) if modules else ""
 
 
 def _batch_digest(head: bytes, columns: list[pa.Array], rows: int) -> int:

@@ -17,6 +17,6 @@ from ldsaug_ray.config.select import Select
 from ldsaug_ray.config.tracking import Tracking
 from ldsaug_ray.config.train import Optimisation, Train
 from ldsaug_ray.config.tree import Config
-from ldsaug_ray.config.tune import Asha, Measure, Range, Tune
+from ldsaug_ray.config.tune import Asha, Range, Tune
 from ldsaug_ray.config.vae import Vae
 from ldsaug_ray.config.workers import CpuWorkers, Ranks, ScoreWorkers, Workers

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.config.base import Positive, Section, since
 from ldsaug_ray.config.workers import Workers
 
 
@@ -33,7 +33,7 @@ class Evaluate(Section):
         None,
         min_length=1,
         description="features: inception (FID's; downloaded once), inception:FILE.pt, a TorchScript FILE.pt, "
-        "dinov2[:FOLDER], clip[:FOLDER]; none: `run` does not evaluate",
+        "dinov2[:FOLDER], clip[:FOLDER], or the dotted path of your own; none: `run` does not evaluate",
     )
     resize: Positive | None = Field(
         None,
@@ -47,6 +47,11 @@ class Evaluate(Section):
     k: Positive = Field(5, description="neighbours of precision, recall, density and coverage")
     attributes: tuple[str, ...] = Field(
         (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
+    )
+    measures: tuple[str, ...] = since(
+        (),
+        description="measures of your own, beside the others: dotted paths, such as [mypackage.mine:Vendi], in modules "
+        "that are installed or on PYTHONPATH",
     )
     detection: LdsDetection = LdsDetection()
     batch_size: Positive = Field(64, description="images per forward pass")

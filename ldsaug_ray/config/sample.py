@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Positive, Section
 from ldsaug_ray.config.workers import Workers
 
@@ -23,10 +24,10 @@ class Sample(Section):
         "auto",
         description="whose decoder: train, the baseline's, or finetune; auto: finetune where it is complete",
     )
-    prior: Literal["normal", "mixture", "kde"] = Field(
+    prior: str = Field(
         "normal",
-        description="what latents are drawn from: N(0, I); a Gaussian mixture fitted to the training images' latents; "
-        "or their kernel density, a latent + sigma x noise",
+        description="what latents are drawn from: normal, N(0, I); mixture, Gaussians fitted to the training images' "
+        "latents; kde, their kernel density, a latent + sigma x noise; or the dotted path of a prior of your own",
     )
     components: Positive = Field(10, description="with mixture: Gaussians")
     covariance: Literal["auto", "full", "diag"] = Field(
@@ -54,3 +55,13 @@ class Sample(Section):
     batch_size: Positive = Field(64, description="latents per forward pass")
     part_rows: Positive = Field(512, description="images per stored part (and unit of resumable work)")
     workers: Workers = Workers()
+
+    @property
+    def source(self) -> Any:
+        """The `models.priors.Prior` that `prior` names."""
+        return room_of("models.priors").PRIORS.get(self.prior)
+
+    @field_validator("prior")
+    @classmethod
+    def _known(cls, prior: str) -> str:
+        return str(room_of("models.priors").PRIORS.check(prior))

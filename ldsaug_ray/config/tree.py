@@ -109,8 +109,11 @@ class Config(Section):
                 raise ValueError(
                     f"sample.with_augmented: true asks for A, but select.which: {self.select.which} keeps nothing"
                 )
-            if self.sample.prior == "normal":
-                raise ValueError("sample.with_augmented: true goes with sample.prior: mixture or kde; N(0, I) is fixed")
+            if (source := self.sample.source).reads == "nothing":
+                raise ValueError(
+                    "sample.with_augmented: true goes with sample.prior: mixture or kde; "
+                    f"{source.title or self.sample.prior} is fixed"
+                )
         return self
 
     def dump(self) -> dict[str, Any]:

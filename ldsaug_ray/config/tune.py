@@ -61,22 +61,6 @@ def _values_of(name: str, given: Any) -> Any:
         raise ValueError(f"{name}: {field}{error['msg'].removeprefix('Value error, ')}") from None
 
 
-Measure = Literal[
-    "frechet",
-    "kernel_distance",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "sharpness",
-    "nearer",
-    "attribute_gap",
-    "a_likelihood",
-    "a_attribute_gap",
-    "a_nearer",
-]
-
-
 class Asha(Section):
     """Asynchronous successive halving (Li et al. 2020): of the trials that reach a rung, the better ones go on."""
 
@@ -96,13 +80,13 @@ class Tune(Section):
         description="dotted name of a setting -> list of values, or {low, high, log, whole, values}; images, model "
         "and latents are those of the settings as they stand",
     )
-    objectives: tuple[dict[Measure, Annotated[float, Field(gt=0)]], ...] = Field(
+    objectives: tuple[dict[str, Annotated[float, Field(gt=0)]], ...] = Field(
         ({"frechet": 1.0},),
         min_length=1,
         max_length=2,
         description="what is made small: {measure: weight}, summed; of measures where more is better the negative "
         "counts. Two: their Pareto front. a_likelihood, a_attribute_gap and a_nearer look at A alone and need no "
-        "training",
+        "training; one of evaluate.measures by its dotted path",
     )
     search: Literal["tpe", "random", "grid"] = Field("tpe", description="tpe: Optuna's; grid: every combination once")
     trials: Positive = Field(24, description="with tpe and random: trials in all")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
-from ldsaug_ray.metrics import MEASURES, share_by_parents
-from ldsaug_ray.report._evaluation import held_out_authenticity
+from ldsaug_ray.metrics import OF_SETS, Described, Evaluated, share_by_parents
+from ldsaug_ray.metrics.copies import AUTHENTICITY, held_out_authenticity
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
 
@@ -37,11 +36,11 @@ class Setting:
 class Result:
     """Numbers of one arm in one cell.
 
-    values: measure -> number; None where the images at hand do not allow it. Besides MEASURES there is `share of X`
+    values: measure -> number; None where the images at hand do not allow it. Besides the measures there is `share of X`
     for each attribute X.
     n_of_a: images of A; none where there is no fine-tuning. train_images: those there were. detection: of the baseline,
     AUROC of log LDS by (group, sigma over the mean norm, whether that is taken from the latents' mean). probes:
-    balanced accuracy on test images of what tells each attribute.
+    balanced accuracy on test images of what tells each attribute. own: measures of the user's, among the values.
     """
 
     arm: str
@@ -53,6 +52,7 @@ class Result:
     train_images: int | None = None
     detection: Mapping[tuple[str, float, bool], float] = field(default_factory=dict)
     probes: Mapping[str, float] = field(default_factory=dict)
+    own: tuple[Described, ...] = ()
 
 
 def read_result(run: ArmRun, images: str = "") -> Result | None:
@@ -65,23 +65,22 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
     folder = RunDir(Location.of(run.config.run_dir))
     if folder.entry("evaluate") is None:
         return None
-    told: Mapping[str, Any] = (folder.root / "evaluate/metrics.json").read_json()
+    found = Evaluated.read(folder.root / "evaluate/metrics.json")
     name = images or (BASELINE if run.arm == BASELINE else "finetuned")
-    numbers = told["sets"][name]
-    values = {measure: numbers.get(measure, {}).get("value") for measure in MEASURES}
+    readings, attributes = found.sets[name], found.attributes
+    values = {measure.name: readings.value(measure.name) for measure in (*OF_SETS, *found.own)}
     if images:  # real images are as new as can be
-        values["authenticity"] = held_out_authenticity(told)
-    values |= {f"share of {a}": found["shares"][name]["value"] for a, found in told["attributes"].items()}
+        values[AUTHENTICITY.name] = held_out_authenticity(found)
+    values |= {f"share of {a}": of.shares[name].value for a, of in attributes.items()}
     if not images and run.arm != BASELINE and folder.require("decode", "rows_out"):
-        values |= shares_by_parents(folder, list(told["attributes"]))
-    extractor = told["extractor"]
+        values |= shares_by_parents(folder, list(attributes))
     setting = Setting(
-        str(extractor["name"]).rsplit("/", 1)[-1],
-        extractor["dimension"],
-        told["k"],
-        numbers["n"],
-        told["reference"]["n"],
-        told["prior"],
+        found.extractor.name.rsplit("/", 1)[-1],
+        found.extractor.dimension,
+        found.k,
+        readings.n,
+        found.n_test,
+        found.prior,
     )
     decoded = None if run.arm == BASELINE else folder.require("decode", "rows_out")
     return Result(
@@ -90,11 +89,17 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
         setting,
         values,
         decoded,
-        () if images else tuple(told["notes"].get(name, ())),
+        () if images else readings.notes,
         folder.require("prepare", "train_images"),
-        {(d["group"], d["scale"], d["centred"]): d["auroc"]["value"] for d in told.get("detection", ())},
-        {name: found["probe"]["balanced_accuracy"]["value"] for name, found in told["attributes"].items()},
+        {(d.group, d.scale, d.centred): d.auroc.value for d in found.detection or ()},
+        {name: of.balanced_accuracy for name, of in attributes.items()},
+        found.own,
     )
+
+
+def measures_of(results: Sequence[Result]) -> tuple[Described, ...]:
+    """The measures that results have values of, in the order of the tables."""
+    return (*OF_SETS, *{m.name: m for result in results for m in result.own}.values())
 
 
 def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float | None]:

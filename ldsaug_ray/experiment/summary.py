@@ -6,13 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell, Plan
-from ldsaug_ray.experiment.results import REAL, Result
-from ldsaug_ray.metrics import MEASURES, Difference, Mean, mean_and_error, paired_difference
+from ldsaug_ray.experiment.results import REAL, Result, measures_of
+from ldsaug_ray.metrics import Difference, Mean, mean_and_error, paired_difference
 from ldsaug_ray.metrics.bootstrap import FEW
-
-SHOWN = ("frechet", "kernel_distance", "density", "coverage", "sharpness", "authenticity", "nearer")
-"""Measures of the tables; results.csv has all of them."""
-COMPARED = ("frechet", "kernel_distance", "density", "coverage", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -68,12 +64,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """All groups. measures and compared: name -> title; caption: how it was measured."""
+    """All groups. measures, compared: name -> title, of the tables, and of those that are compared with the control
+    (results.csv has all); caption: how it was measured; arrows: name -> to what is better, where that is agreed.
+    """
 
     measures: Mapping[str, str]
     compared: Mapping[str, str]
     groups: tuple[Group, ...]
     caption: str
+    arrows: Mapping[str, str]
 
 
 def summarise(
@@ -89,18 +88,21 @@ def summarise(
     """
     shares = {f"share of {a}": f"share of {a}" for a in plan.config.evaluate.attributes}
     in_a = {m: m for m in (f"{share} in A" for share in shares) if any(m in r.values for r in results)}
+    measures = measures_of(results)
+    every = [*(m.name for m in measures if m.shown != "csv"), *shares, *in_a]
     groups = []
     for train in dict.fromkeys(cell.train for cell in plan.cells):
         found = [r for r in results if r.cell.train == train]
         failed = [f for f in failures if f.cell.train == train]
         if found or failed:
             of_real = [r for r in real if r.cell.train == train]
-            groups.append(_group(plan, train, found, of_real, failed, [*shares, *in_a]))
+            groups.append(_group(plan, train, found, of_real, failed, every))
     return Summary(
-        {**{m: MEASURES[m] for m in SHOWN}, **shares, **in_a},
-        {**{m: MEASURES[m] for m in COMPARED}, **shares},
+        {**{m.name: m.title for m in measures if m.shown != "csv"}, **shares, **in_a},
+        {**{m.name: m.title for m in measures if m.shown == "compared"}, **shares},
         tuple(groups),
         _caption(plan, results),
+        {m.name: m.arrow for m in measures},
     )
 
 
@@ -110,9 +112,9 @@ def _group(
     results: Sequence[Result],
     real: Sequence[Result],
     failures: Sequence[Failure],
-    shares: Sequence[str],
+    every: Sequence[str],
 ) -> Group:
-    asked, every = plan.config.experiment, [*SHOWN, *COMPARED, *shares]
+    asked = plan.config.experiment
     of = {name: [r for r in results if r.arm == name] for name in (BASELINE, *asked.arms)}
     rows = [_row(name, found, every) for name, found in {**of, REAL: list(real)}.items() if found]
     notes = [f"{f.arm}, seed {f.cell.seed}, came to no result: {f.why.splitlines()[0]}" for f in failures]

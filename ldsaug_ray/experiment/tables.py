@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ldsaug_ray.config import Arm
 from ldsaug_ray.experiment.plan import BASELINE, Plan
-from ldsaug_ray.experiment.results import Result
+from ldsaug_ray.experiment.results import Result, measures_of
 from ldsaug_ray.experiment.summary import Comparison, Group, Row, Summary
-from ldsaug_ray.metrics import MEASURES, Difference, Mean
+from ldsaug_ray.metrics import Difference, Mean
 from ldsaug_ray.report.numbers import count, value
 
 Lines = tuple[list[str], list[list[str]]]  # head and rows
 
-_BETTER = {"density": "↑", "coverage": "↑", "frechet": "↓", "kernel_distance": "↓"}
 _LIMITS = ("bootstrap_low", "bootstrap_high", "student_low", "student_high")
 HOW = (
     "An arm and its control share split, baseline, number of further steps and the training images of each, but for "
@@ -62,7 +61,7 @@ def table_of(summary: Summary, group: Group, title: str) -> Lines:
 def comparisons_of(summary: Summary, group: Group) -> Lines:
     """Every arm minus its control; of the first measure with Student's interval too."""
     first = next(iter(summary.compared))
-    head = ["arm − control", "seeds", *(titled(m, title) for m, title in summary.compared.items())]
+    head = ["arm − control", "seeds", *_titles(summary, summary.compared)]
     head.insert(3, "the same, Student’s interval")
     rows = []
     for c in group.comparisons:
@@ -90,9 +89,8 @@ def detection_words(plan: Plan) -> str:
     return f"{_DETECTION}{'' if others is None else f' The others are {others}.'}"
 
 
-def titled(measure: str, title: str) -> str:
-    """With an arrow to what is better, where that is agreed."""
-    return f"{title} {_BETTER[measure]}" if measure in _BETTER else title
+def _titles(summary: Summary, measures: Mapping[str, str]) -> list[str]:
+    return [f"{title} {summary.arrows.get(m, '')}".rstrip() for m, title in measures.items()]
 
 
 def mean_text(mean: Mean | None, seeds: int = 0) -> str:
@@ -121,11 +119,12 @@ def signed(x: float) -> str:
 
 def results_csv(results: Sequence[Result]) -> str:
     """A line an arm, training-set size and seed, with every measure."""
-    shares = list(dict.fromkeys(m for r in results for m in r.values if m not in MEASURES))
+    measures = [m.name for m in measures_of(results)]
+    shares = list(dict.fromkeys(m for r in results for m in r.values if m not in measures))
     lines: list[Sequence[object]] = [
-        ["arm", "train_images", "seed", "images_of_a", "n", *MEASURES, *shares],
+        ["arm", "train_images", "seed", "images_of_a", "n", *measures, *shares],
         *(
-            [r.arm, r.train_images, r.cell.seed, r.n_of_a, r.setting.n, *map(r.values.get, (*MEASURES, *shares))]
+            [r.arm, r.train_images, r.cell.seed, r.n_of_a, r.setting.n, *map(r.values.get, (*measures, *shares))]
             for r in results
         ),
     ]
@@ -159,7 +158,7 @@ def _csv(lines: Iterable[Sequence[object]]) -> str:
 
 
 def _head(summary: Summary) -> list[str]:
-    return ["arm", "seeds", "A", "n", *(titled(m, title) for m, title in summary.measures.items())]
+    return ["arm", "seeds", "A", "n", *_titles(summary, summary.measures)]
 
 
 def _row(summary: Summary, row: Row) -> list[str]:

@@ -5,10 +5,13 @@ from ldsaug_ray.metrics.balance import (
     ProbeQuality,
     Share,
     attribute_share,
+    describe_probe,
     fit_probe,
     measure_probe,
+    measure_share,
     share_by_parents,
 )
+from ldsaug_ray.metrics.base import AnyMeasure, Measure, MeasureOfA, Members, Real, Sample
 from ldsaug_ray.metrics.bootstrap import Difference, Mean, mean_and_error, paired_difference
 from ldsaug_ray.metrics.copies import (
     Copies,
@@ -21,23 +24,16 @@ from ldsaug_ray.metrics.copies import (
 )
 from ldsaug_ray.metrics.corruptions import KINDS, Kind, corrupt
 from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, detect
-from ldsaug_ray.metrics.extractors import Extractor, extractor_stamp, open_extractor
+from ldsaug_ray.metrics.extractors import Extractor, FeatureNetwork, open_extractor
 from ldsaug_ray.metrics.frechet import (
     FeatureStatistics,
     Frechet,
-    FrechetInfinity,
     frechet_distance,
     frechet_from_statistics,
-    frechet_infinity,
 )
 from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
 from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc
+from ldsaug_ray.metrics.measures import MEASURES, OF_A, OF_RUNS, OF_SETS, evaluation_stamp, measure_set, own_measures
+from ldsaug_ray.metrics.record import Attribute, Described, Evaluated, Reading, SetReadings, UsedExtractor
 from ldsaug_ray.metrics.sharpness import sharpness
-from ldsaug_ray.metrics.summary import (
-    MEASURES,
-    describe_probe,
-    measure_copying,
-    measure_set,
-    measure_share,
-)
 from ldsaug_ray.metrics.weights import INCEPTION, Weights, weights_folder

@@ -7,22 +7,20 @@ correction takes it that the probe errs on generated images as often as on real 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.features import checked_features
-from ldsaug_ray.models.checkpoint import check_finite, load_tensors, pack, read_header
+from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
-FORMAT, VERSION = "ldsaug_ray.probe", 1
 PENALTIES = tuple(10.0**p for p in (-5, -4, -3, -2, -1, 0))  # scikit-learn's C: what is tried
 FOLDS = 5
 PLAINLY = 3.2905  # standard normal quantile of 99.9 %, two-sided
@@ -33,13 +31,12 @@ LEVEL = 0.95
 class Probe:
     """A linear classifier of features: the attribute is present where features @ weights + bias > 0.
 
-    weights: float64[C]; attribute: its name; extractor: fingerprint of what made the features; penalty: the C chosen.
+    weights: float64[C]; attribute: its name; penalty: the C chosen.
     """
 
     weights: Array
     bias: float
     attribute: str
-    extractor: str = ""
     penalty: float = 1.0
 
     def predict(self, features: ArrayLike) -> Labels:
@@ -50,36 +47,8 @@ class Probe:
         present: Labels = x @ self.weights + self.bias > 0
         return present
 
-    def save(self, location: Location) -> None:
-        """Write weights and what belongs to them as safetensors, atomically."""
-        header = {"format": FORMAT, "version": VERSION, "attribute": self.attribute, "extractor": self.extractor}
-        header |= {"dimension": len(self.weights), "bias": self.bias, "penalty": self.penalty}
-        location.write_bytes(pack({"weights": torch.from_numpy(self.weights)}, header))
 
-    @classmethod
-    def load(cls, location: Location) -> Probe:
-        """Read what `save` wrote; no code is run.
-
-        Raises:
-            StorageError: the file cannot be read.
-            InputError: it is no such probe, or damaged.
-        """
-        data = location.read_bytes()
-        header = read_header(data, location.uri, FORMAT, VERSION)
-        try:
-            about = str(header["attribute"]), str(header["extractor"])
-            dimension, bias, penalty = int(header["dimension"]), float(header["bias"]), float(header["penalty"])
-            expected = {"weights": torch.empty(dimension, dtype=torch.float64)}
-        except (KeyError, TypeError, ValueError, RuntimeError) as e:
-            raise InputError(f"{location.uri}: its header does not describe a probe ({e!r}); fit it again") from None
-        tensors = load_tensors(data, location.uri, expected)
-        check_finite({**tensors, "bias": torch.tensor(bias)}, location.uri)
-        return cls(tensors["weights"].numpy(), bias, *about, penalty)
-
-
-def fit_probe(
-    features: ArrayLike, labels: ArrayLike, attribute: str, *, extractor: str = "", folds: int = FOLDS, seed: int = 0
-) -> Probe:
+def fit_probe(features: ArrayLike, labels: ArrayLike, attribute: str, *, folds: int = FOLDS, seed: int = 0) -> Probe:
     """Logistic regression on standardised features float[N, C] and labels bool[N] (or 1 / -1, or 1 / 0).
 
     Both classes weigh the same, and the penalty is the one with the best balanced accuracy in stratified
@@ -110,7 +79,7 @@ def fit_probe(
             scores[at] += balanced_accuracy_score(y[test], x[test] @ weights + bias > 0)
     best = int(scores.argmax())
     weights, bias = fitted(np.arange(len(x)), PENALTIES[best])
-    return Probe(weights, bias, attribute, extractor, PENALTIES[best])
+    return Probe(weights, bias, attribute, PENALTIES[best])
 
 
 @dataclass(frozen=True)
@@ -228,6 +197,24 @@ def attribute_share(found: ArrayLike, quality: ProbeQuality, *, level: float = L
     corrected = (apparent + sp - 1) / (se + sp - 1)
     corrected, low, high = (float(np.clip(x, 0, 1)) for x in (corrected, low, high))
     return Share(apparent, corrected, low, high, n, level)
+
+
+def measure_share(found: ArrayLike, quality: ProbeQuality) -> Reading:
+    """`attribute_share` as a reading; or without a value, and why."""
+    try:
+        share = attribute_share(found, quality)
+    except InputError as e:
+        return Reading(None, notes=(str(e),))
+    return Reading(share.corrected, more=asdict(share))
+
+
+def describe_probe(probe: Probe, quality: ProbeQuality) -> dict[str, Any]:
+    """What a reader must know of a probe, as plain numbers."""
+    return {
+        "penalty": probe.penalty,
+        "labelled": {"with": quality.positives, "without": quality.negatives},
+        **{name: asdict(getattr(quality, name)) for name in ("sensitivity", "specificity", "balanced_accuracy")},
+    }
 
 
 def share_by_parents(labels: ArrayLike, alphas: ArrayLike) -> float | None:

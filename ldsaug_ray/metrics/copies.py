@@ -6,19 +6,23 @@ No single number detects memorisation: look at the nearest pairs too.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.metrics.base import Measure, Sample
 from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
 from ldsaug_ray.metrics.nearest import nearest_neighbours
+from ldsaug_ray.metrics.record import Evaluated, Reading
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 CELLS = 10
+IMAGES_A_CELL = 50  # in the mean: fewer images get fewer cells than usual
 FEWEST_IN_CELL = 20  # held-out and generated images: below, the normal limit of Mann and Whitney's U is poor
 
 
@@ -177,3 +181,50 @@ def _z_score(generated: Array, held_out: Array) -> float:
     total = m + n
     variance = m * n / 12 * (total + 1 - float((ties.astype(np.float64) ** 3 - ties).sum()) / (total * (total - 1)))
     return float((_above(generated, held_out) - m * n / 2) / variance**0.5) if variance > 0 else 0.0
+
+
+def copies_of(sample: Sample) -> tuple[Copies | None, str]:
+    """`measure_copies` of a sample that has a reference and training images, or None and why: for all that need it."""
+    try:
+        copies = measure_copies(sample.train, sample.features, sample.reference, cells=_cells(sample), seed=sample.seed)
+    except InputError as e:
+        return None, f"copies: {e}"
+    return copies, ""
+
+
+def _cells(sample: Sample) -> int:
+    return min(CELLS, max(1, min(len(sample.features), len(sample.reference)) // IMAGES_A_CELL))
+
+
+def _measured(sample: Sample, read: Callable[[Copies], Reading]) -> Reading:
+    copies, why = sample.once(copies_of)
+    return Reading(None, notes=(why,)) if copies is None else read(copies)
+
+
+def _authenticity(sample: Sample) -> Reading:
+    return _measured(sample, lambda c: Reading(c.authenticity, more={"held_out": c.authenticity_held_out}))
+
+
+def _nearer(sample: Sample) -> Reading:
+    return _measured(sample, lambda c: Reading(c.nearer))
+
+
+def _c_t(sample: Sample) -> Reading:
+    return _measured(sample, lambda c: Reading(c.c_t.value, more={"cells": _cells(sample)}, notes=c.c_t.notes))
+
+
+def held_out_authenticity(found: Evaluated) -> float | None:
+    """AuthPct of held-out real images: what no new image can be expected to exceed by much; None if unknown."""
+    readings = [of.readings[AUTHENTICITY.name] for of in found.sets.values() if AUTHENTICITY.name in of.readings]
+    return next((r.more["held_out"] for r in readings if "held_out" in r.more), None)
+
+
+_NEEDS = ("reference", "train")
+# as many copies as real images have, and not fewer, are best: a search may lower `nearer`, tables show no arrow
+AUTHENTICITY = Measure(
+    name="authenticity", title="AuthPct", better=None, shown="mean", needs=_NEEDS, take=_authenticity
+)
+NEARER = Measure(
+    name="nearer", title="nearer than held-out", better="less", agreed=False, shown="mean", needs=_NEEDS, take=_nearer
+)
+C_T = Measure(name="c_t", title="C_T", better=None, shown="csv", needs=_NEEDS, take=_c_t)

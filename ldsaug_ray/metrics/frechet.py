@@ -8,22 +8,20 @@ symmetric eigendecompositions, so nothing is complex, and no matrix root of a si
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
+from ldsaug_ray.metrics.base import Measure, Sample
+from ldsaug_ray.metrics.features import checked_features
+from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
 
 BLOCK_BYTES = 16 * 2**20  # of float64 rows that are added up at a time
-CURVE_POINTS = 15  # sizes at which Chong & Forsyth (2020) measure
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +52,6 @@ class FeatureStatistics:
             block -= mean
             parts.append(cls(len(block), mean, block.T @ block))
         return cls.merge(parts)
-
-    @classmethod
-    def of_chunks(cls, chunks: Iterable[ArrayLike], name: str = "the features") -> FeatureStatistics:
-        """Statistics of features that come in chunks [n_i, C]; equal to `of` all of them up to rounding.
-
-        Raises:
-            InputError: as `of`, or there is no chunk, or their dimensions differ.
-        """
-        return cls.merge(cls.of(chunk, name) for chunk in chunks)
 
     @classmethod
     def merge(cls, parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
@@ -101,37 +90,6 @@ class FeatureStatistics:
             raise InputError("a covariance needs at least 2 images; found 1")
         return self.scatter / (self.n - 1)
 
-    def save(self, location: Location) -> None:
-        """Write an uncompressed .npz (n, mean, scatter), atomically. Raises StorageError where it cannot be written."""
-        out = io.BytesIO()
-        np.savez(out, n=np.int64(self.n), mean=self.mean, scatter=self.scatter)
-        location.write_bytes(out.getvalue())
-
-    @classmethod
-    def load(cls, location: Location) -> FeatureStatistics:
-        """Read what `save` wrote; nothing is unpickled.
-
-        Raises:
-            StorageError: the file cannot be read.
-            InputError: it does not hold such statistics, or is damaged.
-        """
-        try:
-            with np.load(io.BytesIO(location.read_bytes()), allow_pickle=False) as file:
-                n, mean, scatter = file["n"], file["mean"], file["scatter"]
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as e:
-            raise InputError(
-                f"{location.uri}: not feature statistics, or damaged ({e}); delete it and measure again"
-            ) from None
-        shaped = n.shape == () and n.dtype == np.int64 and mean.ndim == 1 and scatter.shape == mean.shape * 2
-        if not (shaped and n >= 1 and mean.dtype == scatter.dtype == np.float64):
-            raise InputError(
-                f"{location.uri}: not feature statistics (n {n.dtype}{list(n.shape)}, mean {mean.dtype}"
-                f"{list(mean.shape)}, scatter {scatter.dtype}{list(scatter.shape)})"
-            )
-        if not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
-            raise InputError(f"{location.uri}: statistics that are not finite; delete it and measure again")
-        return cls(int(n), mean, scatter)
-
 
 @dataclass(frozen=True)
 class Frechet:
@@ -145,7 +103,7 @@ class Frechet:
 
 
 def frechet_distance(features_a: ArrayLike, features_b: ArrayLike) -> float:
-    """Fréchet distance of two sets of features, float[N, C] and float[M, C] (spec section 5); symmetric, at least 0.
+    """Fréchet distance of two sets of features, float[N, C] and float[M, C]; symmetric, at least 0.
 
     The notes that belong to it are in `frechet_from_statistics`.
 
@@ -164,8 +122,13 @@ def frechet_from_statistics(a: FeatureStatistics, b: FeatureStatistics) -> Frech
     Raises:
         InputError: dimensions that differ, or fewer than two images in a set.
     """
-    _same(a, b)
-    return Frechet(_distance(a, b, _root(b)), a.n, b.n, a.dimension, bias_notes(a.n, b.n, a.dimension))
+    if a.dimension != b.dimension:
+        raise InputError(f"statistics of {a.dimension} and of {b.dimension} dimensions: take both from one extractor")
+    product = _root(a) @ _root(b).T
+    overlap = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
+    gap = a.mean - b.mean
+    distance = float(gap @ gap) + float(np.trace(a.covariance)) + float(np.trace(b.covariance)) - 2 * overlap
+    return Frechet(max(0.0, distance), a.n, b.n, a.dimension, bias_notes(a.n, b.n, a.dimension))
 
 
 def bias_notes(n_a: int, n_b: int, dimension: int) -> tuple[str, ...]:
@@ -179,88 +142,6 @@ def bias_notes(n_a: int, n_b: int, dimension: int) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True)
-class FrechetInfinity:
-    """A Fréchet distance extrapolated to infinitely many images.
-
-    distance: the intercept; standard_error: of the intercept, by least squares (the sizes share images, so that it is
-    rather too small); sizes: int64[P] and distances: float64[P], the curve; slope: of the distance over 1/n.
-    """
-
-    distance: float
-    standard_error: float
-    slope: float
-    sizes: NDArray[np.int64]
-    distances: Array
-    notes: tuple[str, ...] = ()
-
-
-def frechet_infinity(
-    features: ArrayLike,
-    reference: ArrayLike | FeatureStatistics,
-    *,
-    points: int = CURVE_POINTS,
-    seed: int = 0,
-) -> FrechetInfinity:
-    """FID∞ of Chong & Forsyth (2020), section 3: the intercept of a line through the distances over 1/n.
-
-    Subsets are drawn at `points` sizes, evenly spaced from a tenth of n (the paper's 5,000 of 50,000), or from twice
-    the dimension where that is more and at most half of n: below the dimension the bias is not linear in 1/n.
-    Where `reference` are features, its subset has the same size, and the bias of both sets is extrapolated away. Where
-    it is statistics it stays whole, as in the paper, and so does its bias. An intercept may lie below 0.
-
-    Raises:
-        InputError: invalid features, dimensions that differ, or fewer than 20 images.
-        ValueError: fewer than 3 points.
-    """
-    if points < 3:
-        raise ValueError(f"points must be at least 3, got {points}")
-    x, y = checked_features(features, "the features", 20, "extrapolation"), None
-    if not isinstance(reference, FeatureStatistics):
-        y = checked_features(reference, "the reference", 20, "extrapolation")
-        x, y = same_dimension(x, y, ("the features", "the reference"))
-    whole = reference if isinstance(reference, FeatureStatistics) else None
-    if whole is not None and whole.dimension != x.shape[1]:
-        raise InputError(f"the features have {x.shape[1]} dimensions, the reference {whole.dimension}")
-    most = min(len(x), len(y)) if y is not None else len(x)
-    least = max(most // 10, min(2 * x.shape[1], most // 2), 2)
-    sizes = np.unique(np.linspace(least, most, points).astype(np.int64))
-    rng, root = np.random.default_rng(seed), _root(whole) if whole is not None else None
-    distances = np.empty(len(sizes))
-    for at, size in enumerate(sizes):
-        part = _drawn(x, size, rng)
-        other = _drawn(y, size, rng) if y is not None else whole
-        assert other is not None
-        distances[at] = _distance(part, other, root if root is not None else _root(other))
-    inverse = 1 / sizes
-    design = np.stack([np.ones(len(sizes)), inverse - inverse.mean()], axis=1)
-    (level, slope), *_ = np.linalg.lstsq(design, distances, rcond=None)
-    rest = distances - design @ (level, slope)
-    variance = float(rest @ rest) / max(len(sizes) - 2, 1)
-    spread = float(((inverse - inverse.mean()) ** 2).sum())
-    error = (variance * (1 / len(sizes) + inverse.mean() ** 2 / spread)) ** 0.5
-    notes = []
-    if sizes[0] <= x.shape[1]:
-        notes.append(
-            f"Extrapolated from subsets of {sizes[0]:,} to {most:,} images in {x.shape[1]:,} dimensions: below the "
-            "dimension the bias is not linear in 1/n, and the intercept is a rough guide."
-        )
-    if whole is not None:
-        notes.append(f"The bias of the reference's own {whole.n:,} images is not extrapolated away.")
-    return FrechetInfinity(
-        float(level - slope * inverse.mean()), float(error), float(slope), sizes, distances, tuple(notes)
-    )
-
-
-def _drawn(features: Features, size: int, rng: np.random.Generator) -> FeatureStatistics:
-    return FeatureStatistics.of(features[np.sort(rng.choice(len(features), size, replace=False))])
-
-
-def _same(a: FeatureStatistics, b: FeatureStatistics) -> None:
-    if a.dimension != b.dimension:
-        raise InputError(f"statistics of {a.dimension} and of {b.dimension} dimensions: take both from one extractor")
-
-
 def _root(s: FeatureStatistics) -> Array:
     """Rows float64[rank, C] with rowsᵀ rows = covariance; directions whose variance is rounding are left out."""
     values, vectors = np.linalg.eigh(s.covariance)
@@ -269,9 +150,11 @@ def _root(s: FeatureStatistics) -> Array:
     return root
 
 
-def _distance(a: FeatureStatistics, b: FeatureStatistics, root_b: Array) -> float:
-    product = _root(a) @ root_b.T
-    overlap = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
-    gap = a.mean - b.mean
-    spread: Sequence[float] = (float(np.trace(a.covariance)), float(np.trace(b.covariance)))
-    return max(0.0, float(gap @ gap) + spread[0] + spread[1] - 2 * overlap)
+def _taken(sample: Sample) -> Reading:
+    found = frechet_from_statistics(FeatureStatistics.of(sample.features), FeatureStatistics.of(sample.reference))
+    return Reading(found.distance, notes=found.notes)
+
+
+FRECHET = Measure(
+    name="frechet", title="Fréchet distance", better="less", needs=("reference",), take=_taken, required=True
+)

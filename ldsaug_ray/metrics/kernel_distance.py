@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ldsaug_ray.metrics.base import Measure, Sample
 from ldsaug_ray.metrics.features import Features, all_equal, checked_features, same_dimension
+from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
 
@@ -96,3 +98,13 @@ def _kernel(x: Array, y: Array) -> Array:
     k /= x.shape[1]
     k += 1
     return k * k * k
+
+
+def _taken(sample: Sample) -> Reading:
+    found = kernel_distance(sample.features, sample.reference, seed=sample.seed)
+    return Reading(found.distance, found.standard_error, notes=found.notes)
+
+
+KERNEL_DISTANCE = Measure(
+    name="kernel_distance", title="kernel distance", better="less", needs=("reference",), take=_taken
+)

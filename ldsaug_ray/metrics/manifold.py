@@ -12,6 +12,7 @@ counts are those of exact arithmetic, and a point on a sphere is outside, as in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds._compiled import in_threads
 from ldsaug_ray.lds._frame import EPSILON, Frame
 from ldsaug_ray.metrics import _compiled
+from ldsaug_ray.metrics.base import Measure, Sample
 from ldsaug_ray.metrics.features import Features, all_equal, checked_features, same_dimension
 from ldsaug_ray.metrics.nearest import nearest_neighbours
+from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
 
@@ -176,3 +179,19 @@ def _notes(real: Features, fake: Features, balls_real: Array, balls_fake: Array,
         if empty and not (name == "fake" and all_equal(fake)):
             notes.append(f"{empty:,} {name} images have more than {k} copies, and their balls are empty.")
     return tuple(notes)
+
+
+def _all(sample: Sample) -> Prdc:
+    return prdc(sample.reference, sample.features, sample.k)
+
+
+def _measure(name: str, shown: Literal["compared", "csv"]) -> Measure:
+    def taken(sample: Sample) -> Reading:
+        found = sample.once(_all)
+        return Reading(getattr(found, name), found.errors[name], notes=found.notes)
+
+    return Measure(name=name, title=name, better="more", shown=shown, needs=("reference",), take=taken, required=True)
+
+
+PRECISION, RECALL = _measure("precision", "csv"), _measure("recall", "csv")
+DENSITY, COVERAGE = _measure("density", "compared"), _measure("coverage", "compared")

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.metrics.base import Measure, Sample
+from ldsaug_ray.metrics.record import Reading
 
 LUMA = np.array([299, 587, 114], np.int64)  # ITU-R BT.601, in thousandths
 
@@ -41,3 +43,12 @@ def _variance(values: NDArray[np.int64]) -> float:
     n, total = values.size, int(values.sum())
     squares = sum(np.square(values).sum(axis=1).tolist())  # Python's integers: n^2 times a square is beyond 64 bits
     return (n * squares - total * total) / (n * n * 1_000_000)
+
+
+def _taken(sample: Sample) -> Reading:
+    values = np.asarray(sample.quality["sharpness"], np.float64)
+    return Reading(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5))
+
+
+# more of it is what a search seeks, but noise is sharp too: no table says that more is better
+SHARPNESS = Measure(name="sharpness", title="sharpness", better="more", agreed=False, needs=("sharpness",), take=_taken)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
 from ldsaug_ray.domains.images.stored import images_of
-from ldsaug_ray.metrics import MEASURES
+from ldsaug_ray.metrics import OF_SETS, Attribute, Described, Detection, Evaluated, Reading, SetReadings
+from ldsaug_ray.metrics.copies import held_out_authenticity
 from ldsaug_ray.report.data import Balance, DetectionRow, DetectionTable, Evaluation, Gallery, Measure
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
@@ -25,57 +25,50 @@ def read_evaluation(run: RunDir) -> Evaluation | None:
     """The numbers and galleries; None where the stage is not complete."""
     if run.entry("evaluate") is None:
         return None
-    folder = run.folder("evaluate")
-    told = (folder / "metrics.json").read_json()
-    sets = [name for name in TITLES if name in told["sets"]]
-    notes = [note for name in sets for note in told["notes"].get(name, ())]
+    found = Evaluated.read(run.folder("evaluate") / "metrics.json")
+    sets = {name: found.sets[name] for name in TITLES if name in found.sets}
     return Evaluation(
-        extractor=told["extractor"]["name"],
-        dimension=told["extractor"]["dimension"],
-        k=told["k"],
-        prior=told["prior"],
-        n_test=told["reference"]["n"],
+        extractor=found.extractor.name,
+        dimension=found.extractor.dimension,
+        k=found.k,
+        prior=found.prior,
+        n_test=found.n_test,
         sets=tuple(sets),
-        n=tuple(told["sets"][name]["n"] for name in sets),
-        measures=tuple(_measure(name, told["sets"], sets) for name in MEASURES),
-        balance=tuple(_balance(name, found, sets) for name, found in told["attributes"].items()),
-        notes=tuple(dict.fromkeys(notes)),
-        authenticity_held_out=held_out_authenticity(told),
-        galleries=tuple(g for name in sets[::-1] if name != "train" for g in _galleries(run, name)),
-        detection=_detection(told.get("detection", ())),
+        n=tuple(of.n for of in sets.values()),
+        measures=tuple(_measure(measure, sets.values()) for measure in (*OF_SETS, *found.own)),
+        balance=tuple(_balance(name, attribute, sets) for name, attribute in found.attributes.items()),
+        notes=tuple(dict.fromkeys(note for of in sets.values() for note in of.notes)),
+        authenticity_held_out=held_out_authenticity(found),
+        galleries=tuple(g for name in [*sets][::-1] if name != "train" for g in _galleries(run, name)),
+        detection=_detection(found.detection or ()),
     )
 
 
-def held_out_authenticity(told: Mapping[str, Any]) -> float | None:
-    """AuthPct of held-out real images, from `metrics.json`: what no new image can be expected to exceed by much."""
-    found = (numbers.get("authenticity", {}).get("held_out") for numbers in told["sets"].values())
-    return next((x for x in found if x is not None), None)
+def _measure(measure: Described, sets: Iterable[SetReadings]) -> Measure:
+    cells = [of.readings.get(measure.name, Reading(None)) for of in sets]
+    return Measure(measure.title, tuple(c.value for c in cells), tuple(c.standard_error for c in cells))
 
 
-def _measure(name: str, found: Mapping[str, Any], sets: list[str]) -> Measure:
-    cells = [found[s].get(name, {}) for s in sets]
-    return Measure(
-        MEASURES[name],
-        tuple(c.get("value") for c in cells),
-        tuple(c.get("standard_error") for c in cells),
+def _balance(name: str, found: Attribute, sets: Iterable[str]) -> Balance:
+    shares, real = [found.shares[s] for s in sets], found.shares["test"].value
+    assert real is not None  # it is counted
+    return Balance(
+        name,
+        found.balanced_accuracy,
+        real,
+        tuple(s.value for s in shares),
+        tuple(s.interval for s in shares),
     )
 
 
-def _balance(name: str, found: Mapping[str, Any], sets: list[str]) -> Balance:
-    shares = [found["shares"][s] for s in sets]
-    limits = [None if s.get("low") is None else (s["low"], s["high"]) for s in shares]
-    accuracy = found["probe"]["balanced_accuracy"]["value"]
-    return Balance(name, accuracy, found["shares"]["test"]["value"], tuple(s["value"] for s in shares), tuple(limits))
-
-
-def _detection(found: Sequence[Mapping[str, Any]]) -> DetectionTable | None:
+def _detection(found: Sequence[Detection]) -> DetectionTable | None:
     if not found:
         return None
-    groups = tuple(dict.fromkeys(x["group"] for x in found))
+    groups = tuple(dict.fromkeys(x.group for x in found))
     rows = []
-    for scale, centred, sigma in dict.fromkeys((x["scale"], x["centred"], x["sigma"]) for x in found):
-        at = {x["group"]: x["auroc"] for x in found if (x["scale"], x["centred"]) == (scale, centred)}
-        values, errors = (tuple(at[g][name] for g in groups) for name in ("value", "standard_error"))
+    for scale, centred, sigma in dict.fromkeys((x.scale, x.centred, x.sigma) for x in found):
+        at = {x.group: x.auroc for x in found if (x.scale, x.centred) == (scale, centred)}
+        values, errors = tuple(at[g].value for g in groups), tuple(at[g].standard_error for g in groups)
         rows.append(DetectionRow(scale, centred, sigma, values, errors))
     return DetectionTable(groups, tuple(rows))
 

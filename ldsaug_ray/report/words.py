@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ldsaug_ray.models.priors import title_of
 from ldsaug_ray.report.data import Band, DetectionTable, Evaluation, Gallery, Pick, ReportData
 from ldsaug_ray.report.numbers import MINUS, count, log_text, percent, power
 from ldsaug_ray.selection import PAPER_TAU
@@ -210,11 +211,10 @@ def sharpness_sentences(data: ReportData) -> list[str]:
 
 def evaluation_sentence(e: Evaluation) -> str:
     """What was compared with what."""
-    drawn = {"normal": "N(0, I)", "mixture": "a mixture fitted to the latents", "kde": "the latents’ kernel density"}
     extractor = e.extractor.rpartition("/")[2]
     return (
         f"Each set of images against {count(e.n_test)} test images. Features: {extractor}, {count(e.dimension)} "
-        f"dimensions; k = {e.k} neighbours; samples are decoded from {drawn[e.prior]}. The training images are the "
+        f"dimensions; k = {e.k} neighbours; samples are decoded from {title_of(e.prior)}. The training images are the "
         "mark: what real images reach."
     )
 

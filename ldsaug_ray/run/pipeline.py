@@ -61,9 +61,8 @@ def _decode_settings(config: Config) -> Mapping[str, Any]:
 
 def _sample_settings(config: Config) -> Mapping[str, Any]:
     """Settings that count by their names; model, seed and whether A is used count by what they come to."""
-    of_the_prior = {"normal": (), "mixture": ("components", "covariance"), "kde": ("sigma",)}
     sample = config.sample.model_dump(mode="json")
-    names = ("n", "prior", "format", "batch_size", "part_rows", *of_the_prior[config.sample.prior])
+    names = ("n", "prior", "format", "batch_size", "part_rows", *config.sample.source.settings)
     return {"sample": {name: sample[name] for name in names}}
 
 

@@ -1,29 +1,45 @@
-"""What a search makes small: measures of a run's `metrics.json`, or of A alone (`proxies.py`), as one number or two."""
+"""What a search makes small: measures of a run's `metrics.json`, or of A alone, as one number or two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
+from ldsaug_ray.config import Evaluate
+from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.metrics import MEASURES, OF_RUNS, AnyMeasure, Evaluated, Measure, MeasureOfA
 
-from ldsaug_ray.config import Measure
-from ldsaug_ray.errors import InputError
-
-Objectives = Sequence[Mapping[Measure, float]]  # each: measure -> weight
-
-MORE_IS_BETTER = {"precision", "recall", "density", "coverage", "sharpness", "a_likelihood"}
-OF_A = ("a_likelihood", "a_attribute_gap", "a_nearer")
+Objectives = Sequence[Mapping[str, float]]  # each: a measure, or the dotted path of one's own -> weight
 
 
-def measures_in(objectives: Objectives) -> list[Measure]:
-    """What the objectives are made of, each once, in their order."""
-    return list(dict.fromkeys(measure for objective in objectives for measure in objective))
+def sought_in(objectives: Objectives) -> list[AnyMeasure]:
+    """What the objectives are made of, each once, in their order. Raises ConfigError for an unknown measure."""
+    return list({path: MEASURES.get(path) for objective in objectives for path in objective}.values())
+
+
+def measures_in(objectives: Objectives) -> list[str]:
+    """Their names."""
+    return [measure.name for measure in sought_in(objectives)]
 
 
 def needs_training(objectives: Objectives) -> bool:
     """Whether a trial must fine-tune and evaluate."""
-    return any(measure not in OF_A for measure in measures_in(objectives))
+    return any(not isinstance(measure, MeasureOfA) for measure in sought_in(objectives))
+
+
+def check_objectives(objectives: Objectives, evaluate: Evaluate) -> None:
+    """Raises ConfigError for a measure that there is not, that has no better direction, or that is not taken."""
+    for path in dict.fromkeys(path for objective in objectives for path in objective):
+        try:
+            measure = MEASURES.get(path)
+        except ConfigError as e:
+            raise ConfigError(f"tune.objectives: {e}") from None
+        if measure.better is None:
+            possible = ", ".join(name for name in MEASURES.names() if MEASURES.get(name).better is not None)
+            raise ConfigError(f"tune.objectives: {path} has no direction that is better; possible: {possible}")
+        if ":" in path and isinstance(measure, Measure) and path not in evaluate.measures:
+            raise ConfigError(f"tune.objectives: {path} is not measured; name it in evaluate.measures too")
+        if "attributes" in measure.needs and not evaluate.attributes:
+            raise ConfigError(f"tune.objectives: {path} needs evaluate.attributes, such as [Male]")
 
 
 def objective_values(objectives: Objectives, measures: Mapping[str, float | None]) -> list[float]:
@@ -35,24 +51,18 @@ def objective_values(objectives: Objectives, measures: Mapping[str, float | None
     values = []
     for objective in objectives:
         total = 0.0
-        for measure, weight in objective.items():
-            value = measures.get(measure)
+        for path, weight in objective.items():
+            measure = MEASURES.get(path)
+            value = measures.get(measure.name)
             if value is None:
-                where = "" if measure in OF_A else "; evaluate/metrics.json of the trial tells why"
-                raise InputError(f"{measure} has no value for these images{where}")
-            total += weight * (-value if measure in MORE_IS_BETTER else value)
+                where = "" if isinstance(measure, MeasureOfA) else "; evaluate/metrics.json of the trial tells why"
+                raise InputError(f"{measure.name} has no value for these images{where}")
+            total += weight * measure.sign * value
         values.append(total)
     return values
 
 
-def measures_of_run(told: Mapping[str, Any], name: str = "finetuned") -> dict[str, float | None]:
-    """Measures of the images of a set, from `metrics.json`; attribute_gap is the mean over the attributes."""
-    numbers = told["sets"][name]
-    measures = {name: found.get("value") for name, found in numbers.items() if isinstance(found, Mapping)}
-    gaps = []
-    for found in told["attributes"].values():
-        here, real = (found["shares"][of]["value"] for of in (name, "test"))
-        gaps.append(None if here is None or real is None else abs(here - real))
-    known = [gap for gap in gaps if gap is not None]
-    measures["attribute_gap"] = float(np.mean(known)) if known and len(known) == len(gaps) else None
-    return measures
+def measures_of_run(found: Evaluated, name: str = "finetuned") -> dict[str, float | None]:
+    """Measures of the images of a set, and those that follow from them."""
+    taken = {measure: reading.value for measure, reading in found.sets[name].readings.items()}
+    return taken | {measure.name: measure.take(found, name) for measure in OF_RUNS}

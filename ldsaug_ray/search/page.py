@@ -15,11 +15,12 @@ import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.experiment.results import first_drawn
+from ldsaug_ray.metrics import OF_A, Evaluated
 from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.page import templates
 from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
-from ldsaug_ray.search.objectives import OF_A, Objectives, measures_in, measures_of_run
+from ldsaug_ray.search.objectives import Objectives, measures_in, measures_of_run
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
 from ldsaug_ray.search.tables import STATES, TITLES, ranked, rows_of, text_of
@@ -98,12 +99,12 @@ def findings(search: Search, trials: Sequence[Trial]) -> list[str]:
         sentences.append(f"The model before fine-tuning has {before}.")
     if search.trains and len(known) >= FEWEST:
         first = [v[0] for v, _ in known]
-        for name in OF_A:
-            proxy = [t.measures.get(name) for _, t in known]
+        for measure in OF_A:
+            proxy = [t.measures.get(measure.name) for _, t in known]
             if None in proxy or len(set(proxy)) < 2 or len(set(first)) < 2:
                 continue
             rank = float(spearmanr(proxy, first).statistic)
-            sentences.append(f"{TITLES[name]} and {search.titles[0]}, rank correlation over these trials: {rank:.2f}.")
+            sentences.append(f"{measure.title} and {search.titles[0]}, rank correlation over these trials: {rank:.2f}.")
     if search.trains:
         sentences.append(
             "Each number is of one fine-tuning and one draw of images: trials that lie close may differ by chance "
@@ -117,7 +118,7 @@ def _before(search: Search) -> str:
     file = Location.of(search.root) / "baseline/evaluate/metrics.json"
     if not search.trains or not file.exists():
         return ""
-    measures = measures_of_run(file.read_json(), "baseline")
+    measures = measures_of_run(Evaluated.read(file), "baseline")
     names = measures_in(search.config.tune.objectives)
     return ", ".join(f"{n} {v:.5g}" for n in names if (v := measures.get(n)) is not None)
 

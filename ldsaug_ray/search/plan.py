@@ -12,9 +12,9 @@ from typing import Any
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.metrics import extractor_stamp
+from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, evaluation_stamp
 from ldsaug_ray.run.pipeline import STAGES, identity
-from ldsaug_ray.search.objectives import MORE_IS_BETTER, OF_A, measures_in, needs_training, objective_values
+from ldsaug_ray.search.objectives import check_objectives, measures_in, needs_training, objective_values
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
 
@@ -25,7 +25,6 @@ _EVALUATION: Mapping[str, Any] = {
     "evaluate.detection.others": None,
 }
 _OF_THE_SPACE = ("run_dir=", "tune.space=", "tune.search=", "tune.trials=", "tune.seed=")  # a single point has none
-_OF_LABELS = ("attribute_gap", "a_attribute_gap")
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,14 @@ class Search:
     def _extractor(self) -> str:
         """Looked at once: where the file goes away later, that is no matter of a trial's settings."""
         assert self.config.evaluate.extractor is not None
-        return extractor_stamp(self.config.evaluate.extractor)
+        return evaluation_stamp(self.config)
 
     @property
     def measures_of_a(self) -> list[str]:
         """What trials measure of A: where they cost little besides, what the objectives ask for; else all."""
-        asked = measures_in(self.config.tune.objectives)
-        return [name for name in OF_A if self.trains or name in asked]
+        asked = {path: MEASURES.get(path) for objective in self.config.tune.objectives for path in objective}
+        own = [path for path, m in asked.items() if isinstance(m, MeasureOfA) and m not in OF_A]
+        return [m.name for m in OF_A if self.trains or m.name in asked] + own
 
     def rungs(self, steps: int) -> list[int]:
         """Steps of fine-tuning, before the last of `steps`, at which a trial is evaluated."""
@@ -107,8 +107,8 @@ class Search:
         """Of the objectives: `frechet`, `-coverage`, `frechet + 50 attribute_gap`."""
         return [
             " + ".join(
-                f"{'' if weight == 1 else f'{weight:g} '}{'-' if name in MORE_IS_BETTER else ''}{name}"
-                for name, weight in objective.items()
+                f"{'' if weight == 1 else f'{weight:g} '}{'-' if measure.sign < 0 else ''}{measure.name}"
+                for measure, weight in ((MEASURES.get(path), weight) for path, weight in objective.items())
             )
             for objective in self.config.tune.objectives
         ]
@@ -179,13 +179,14 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     asked = config.tune
     if asked.search == "grid":
         space.grid()
+    check_objectives(asked.objectives, config.evaluate)
     trains = needs_training(asked.objectives)
     check_values(source, space, partial(_refuse, trains, asked.asha.grace_steps is not None))
     if trains and config.evaluate.extractor is None:
         names = measures_in(asked.objectives)
         raise ConfigError(
             f"tune.objectives: {', '.join(names)} need{'s' * (len(names) == 1)} evaluate.extractor; a search without "
-            "training looks at a_likelihood, a_attribute_gap or a_nearer"
+            f"training looks at {', '.join(m.name for m in OF_A)}"
         )
     if config.evaluate.attributes and config.data.attributes is None:
         raise ConfigError("evaluate.attributes needs labelled images; set data.attributes, or leave it out")
@@ -195,9 +196,6 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
         idle = [d.name for d in space.dimensions if d.name.split(".")[0] not in ("score", "select")]
         if idle:
             raise ConfigError(f"tune.space: {', '.join(idle)}: changes nothing that these objectives look at (A alone)")
-    for name in _OF_LABELS:
-        if name in measures_in(asked.objectives) and not config.evaluate.attributes:
-            raise ConfigError(f"tune.objectives: {name} needs evaluate.attributes, such as [Male]")
     grace = asked.asha.grace_steps
     if grace is not None and not trains:
         raise ConfigError("tune.asha.grace_steps: there is no fine-tuning to stop with these objectives; leave it out")

@@ -29,7 +29,7 @@ from ldsaug_ray.search.objectives import measures_in
 from ldsaug_ray.search.page import search_page
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.points import SearchPoints
-from ldsaug_ray.search.proxies import Real
+from ldsaug_ray.search.proxies import Prepared
 from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Point, shown
 from ldsaug_ray.search.tables import trials_csv
@@ -219,13 +219,13 @@ class _Kept:
         trial.write(self._job.run.root)
 
 
-def _real(job: Job, search: Search) -> Real:
+def _real(job: Job, search: Search) -> Prepared:
     """The real latents and their labels, read and measured once."""
     latents = read_latents(job.run, "train")
     names = search.config.evaluate.attributes
     test = [label_array(real_images(job, "test"), name) for name in names]
     columns = [latents.attribute_names.index(name) for name in names]
-    real = Real.of(
+    real = Prepared.of(
         latents.z,
         read_latents(job.run, "test").z,
         latents.attributes[:, columns],
@@ -239,7 +239,7 @@ def _real(job: Job, search: Search) -> Real:
     return real
 
 
-def _at_once(job: Job, search: Search, real: Real) -> int:
+def _at_once(job: Job, search: Search, real: Prepared) -> int:
     """Trials at once: as many as fine-tunings fit in the cluster, so that none waits for another's resources; without
     training as many as there are CPUs, and memory for what each holds."""
     asked, workers = search.config.tune.concurrent, search.config.finetune.workers

@@ -8,8 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldsaug_ray.metrics import MEASURES
-from ldsaug_ray.search.objectives import measures_in
+from ldsaug_ray.search.objectives import sought_in
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.trials import State, Trial
 
@@ -20,17 +19,11 @@ STATES: Mapping[State, str] = {
     "crashed": "crashed; the same command tries them again",
     "running": "were begun; the same command goes on with them",
 }
-TITLES = {
-    **MEASURES,
-    "attribute_gap": "attribute gap",
-    "a_likelihood": "A: likelihood gain",
-    "a_attribute_gap": "A: attribute gap",
-    "a_nearer": "A: nearer",
+TITLES = {  # of the regime of A
     "kept": "images of A",
     "parent_share": "parents’ share",
     "effective_neighbours": "effective neighbours",
 }
-_OF_THE_REGIME = ("kept", "parent_share", "effective_neighbours")
 
 
 def ranked(search: Search, trials: Sequence[Trial]) -> list[Trial]:
@@ -49,13 +42,13 @@ def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) ->
     objectives = search.config.tune.objectives
     found = ranked(search, trials)[:most]
     names = [d.name for d in search.space.dimensions]
-    whole = [n for objective in objectives for n in objective if len(objective) == 1]  # told by the objective itself
-    shown = [n for n in measures_in(objectives) if n not in whole] + list(_OF_THE_REGIME)
+    whole = sought_in([objective for objective in objectives if len(objective) == 1])  # told by the objective itself
+    shown = {m.name: m.title for m in sought_in(objectives) if m not in whole} | TITLES
     head = [
         "trial",
         *(n.partition(".")[2] for n in names),
         *search.titles,
-        *(TITLES.get(n, n) for n in shown),
+        *shown.values(),
         "seconds",
     ]
     rows = []

@@ -21,12 +21,13 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Engine
 from ldsaug_ray.errors import ImpossibleError, InputError, StorageError
 from ldsaug_ray.lds import Candidates, candidates
+from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import AS_IT_IS
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
 from ldsaug_ray.search.plan import Search
-from ldsaug_ray.search.proxies import Real
+from ldsaug_ray.search.proxies import Prepared
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
@@ -81,7 +82,7 @@ class Shared:
     search: Search
     donors: Sequence[Location]
     scorings: Mapping[str, Location]
-    real: Real
+    real: Prepared
     engine: Engine
     say: Callable[[str], None]
     tables: Tables = field(default_factory=Tables)
@@ -206,7 +207,7 @@ def _at_rung(job: Job, rung: int, of: str) -> tuple[int, Measures]:
 
 
 def _measures(run: RunDir) -> Measures:
-    return measures_of_run((run.root / "evaluate/metrics.json").read_json())
+    return measures_of_run(Evaluated.read(run.root / "evaluate/metrics.json"))
 
 
 def _measures_of_a(

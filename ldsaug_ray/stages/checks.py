@@ -34,8 +34,10 @@ def try_networks(config: Config, run: RunDir, names: Collection[str] = ("train",
         if step.state == "complete":
             continue
         if step.stage == "evaluate":
+            from ldsaug_ray.metrics import own_measures
             from ldsaug_ray.stages.features import opened
 
+            own_measures(config.evaluate.measures)
             opened(config)
         elif config.vae.is_pretrained:
             from ldsaug_ray.models import open_pretrained

@@ -8,7 +8,7 @@ like a generated set too, since what real images reach is what a model can reach
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,27 @@ from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.domains.images.stored import image_column
 from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.metrics import (
+    OF_SETS,
+    Attribute,
+    Detection,
+    Evaluated,
     Extractor,
+    Measure,
     Nearest,
-    Probe,
-    ProbeQuality,
+    Reading,
+    Sample,
+    SetReadings,
+    UsedExtractor,
     describe_probe,
     detect,
     fit_probe,
-    measure_copying,
     measure_probe,
     measure_set,
     measure_share,
     nearest_training,
+    own_measures,
 )
+from ldsaug_ray.metrics.copies import copies_of
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.pipeline import STAGES
@@ -69,41 +77,44 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     sets = [real["train"], *_made(job)]
     features = features_of(job, [real["test"], *sets], extractor.fingerprint)
     labels = {name: {s.name: label_array(s, name) for s in real.values()} for name in config.evaluate.attributes}
-    found, nearest = told(config, extractor, features, labels)
-    found["detection"] = _detection(job, real["test"])
+    found, nearest = evaluated(config, extractor, features, labels)
+    told = replace(found, detection=_detection(job, real["test"])).to_json()
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
             table = _gallery(images, real, features, nearest[images.name])
             (folder / f"gallery-{images.name}.parquet").write_table(table)
-    (folder / "metrics.json").write_json(found)
+    (folder / "metrics.json").write_json(told)
     n = sum(len(f.features) for f in features.values())
     return Outcome(
-        Counts(n, n), fingerprint(found), {name: found[name] for name in ("extractor", "k", "sets", "detection")}
+        Counts(n, n),
+        fingerprint(told),
+        {name: told[name] for name in ("extractor", "k", "sets", "detection", "measures") if name in told},
     )
 
 
-def told(
+def evaluated(
     config: Config, extractor: Extractor, features: Mapping[str, SetFeatures], labels: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Nearest]]:
+) -> tuple[Evaluated, dict[str, Nearest]]:
     """What goes to `metrics.json`, and nearest training images of each set."""
-    numbers, notes, nearest = _measured(config, features)
-    told = {
-        "extractor": {
-            "name": config.evaluate.extractor,
-            "fingerprint": extractor.fingerprint,
-            "dimension": extractor.dimension,
-            "resize": config.evaluate.resize,
-        },
-        "reference": {"set": "test", "n": len(features["test"].features)},
-        "resolution": config.data.resolution,
-        "k": config.evaluate.k,
-        "prior": config.sample.prior,
-        "sets": numbers,
-        "attributes": {name: _balance(name, features, of, extractor.fingerprint, notes) for name, of in labels.items()},
-        "notes": notes,
-    }
-    return told, nearest
+    own = own_measures(config.evaluate.measures)
+    sets, nearest = _measured(config, features, (*OF_SETS, *own))
+    attributes = {name: _balance(name, features, of) for name, of in labels.items()}
+    for name, readings in sets.items():
+        more = [note for attribute in attributes.values() for note in attribute.shares[name].notes]
+        sets[name] = replace(readings, notes=(*readings.notes, *more))
+    settings = config.evaluate
+    found = Evaluated(
+        UsedExtractor(str(settings.extractor), extractor.dimension, extractor.fingerprint, settings.resize),
+        len(features["test"].features),
+        settings.k,
+        sets,
+        config.data.resolution,
+        config.sample.prior,
+        attributes,
+        own=own,
+    )
+    return found, nearest
 
 
 def prepared(job: Job, source: str, **data: Any) -> tuple[Job, ImageSet]:
@@ -147,17 +158,17 @@ def _made(job: Job) -> list[ImageSet]:
     return sets
 
 
-def _detection(job: Job, test: ImageSet) -> list[dict[str, Any]]:
+def _detection(job: Job, test: ImageSet) -> tuple[Detection, ...]:
     """AUROC of log LDS for test images against damaged copies and images of something else, at every bandwidth."""
     asked = job.config.evaluate.detection
     if job.run.entry("encode") is None or not (asked.corruptions or asked.others):
-        return []
+        return ()
     groups = latents_of(job, test, asked.corruptions) if asked.corruptions else {}
     if asked.others is not None:
         inner, others = prepared(job, asked.others, upscale=True)
         ((_, groups["others"]),) = latents_of(inner, others, (AS_IS,), job.run).items()
     train, held_out = (read_latents(job.run, split).z for split in ("train", "test"))
-    return [asdict(found) for found in detect(train, held_out, groups, scales=asked.scales, paired=asked.corruptions)]
+    return tuple(detect(train, held_out, groups, scales=asked.scales, paired=asked.corruptions))
 
 
 def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str, int]]:
@@ -172,12 +183,11 @@ def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str
 
 
 def _measured(
-    config: Config, features: Mapping[str, SetFeatures]
-) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Nearest]]:
-    """Numbers, notes, and nearest training images of each set. Of the training images evaluate.n are drawn at random,
-    so that their distances can be set beside those of as many drawn images."""
-    numbers: dict[str, Any] = {}
-    notes: dict[str, list[str]] = {}
+    config: Config, features: Mapping[str, SetFeatures], measures: Sequence[Measure]
+) -> tuple[dict[str, SetReadings], dict[str, Nearest]]:
+    """Readings and nearest training images of each set. Of the training images evaluate.n are drawn at random, so that
+    their distances can be set beside those of as many drawn images."""
+    sets: dict[str, SetReadings] = {}
     nearest: dict[str, Nearest] = {}
     test, train = features["test"].features, features["train"].features
     for name, found in features.items():
@@ -188,19 +198,27 @@ def _measured(
             drawn = np.random.default_rng([config.seed, 2]).choice(len(rows), config.evaluate.n, replace=False)
             rows = np.sort(drawn)
         if name == "augmented" and len(rows) <= config.evaluate.k:  # after hours of training no error
-            numbers[name] = {"n": len(rows)}
-            notes[name] = [f"{len(rows)} images of A: too few for evaluate.k = {config.evaluate.k} neighbours"]
+            few = f"{len(rows)} images of A: too few for evaluate.k = {config.evaluate.k} neighbours"
+            sets[name] = SetReadings(len(rows), notes=(few,))
             continue
-        numbers[name], notes[name] = measure_set(
-            found.features[rows], found.sharpness[rows], test, config.evaluate.k, seed=config.seed
+        sample = Sample(
+            found.features[rows],
+            test,
+            train if name != "train" else train[:0],
+            {"sharpness": found.sharpness[rows]},
+            config.evaluate.k,
+            config.seed,
         )
+        sets[name] = measure_set(sample, measures)
         if name != "train":
-            copies, more, near = measure_copying(train, found.features, test, seed=config.seed)
-            numbers[name] |= copies
-            notes[name] += more
-            nearest[name] = near or nearest_training(train, found.features)
-    numbers["test"] = {"n": len(test), "sharpness": {"value": float(features["test"].sharpness.mean())}}
-    return numbers, notes, nearest
+            copies, _ = sample.once(copies_of)
+            nearest[name] = copies.generated if copies else nearest_training(train, found.features)
+    real = features["test"]
+    alone = measure_set(Sample(test, quality={"sharpness": real.sharpness}), measures)
+    # of the reference the value is what counts
+    readings = {measure: replace(reading, standard_error=None) for measure, reading in alone.readings.items()}
+    sets["test"] = replace(alone, readings=readings)
+    return sets, nearest
 
 
 def label_array(images: ImageSet, name: str) -> np.ndarray:
@@ -218,26 +236,20 @@ def label_array(images: ImageSet, name: str) -> np.ndarray:
     return np.concatenate(columns)
 
 
-def _balance(
-    name: str,
-    features: Mapping[str, SetFeatures],
-    labels: Mapping[str, np.ndarray],
-    extractor: str,
-    notes: dict[str, list[str]],
-) -> dict[str, Any]:
+def _balance(name: str, features: Mapping[str, SetFeatures], labels: Mapping[str, np.ndarray]) -> Attribute:
     """The share of an attribute in each set, from a probe fitted on training images and judged on test images."""
     known = {split: of != 0 for split, of in labels.items()}
     train, test = (features[split].features[known[split]] for split in ("train", "test"))
-    probe: Probe = fit_probe(train, labels["train"][known["train"]] > 0, name, extractor=extractor)
-    quality: ProbeQuality = measure_probe(probe, test, labels["test"][known["test"]] > 0)
-    shares: dict[str, Any] = {}
+    probe = fit_probe(train, labels["train"][known["train"]] > 0, name)
+    quality = measure_probe(probe, test, labels["test"][known["test"]] > 0)
+    shares: dict[str, Reading] = {}
     for split, of in labels.items():
-        shares[split] = {"value": float((of[known[split]] > 0).mean()), "n": int(known[split].sum()), "labelled": True}
+        counted = {"n": int(known[split].sum()), "labelled": True}
+        shares[split] = Reading(float((of[known[split]] > 0).mean()), more=counted)
     for set_name, found in features.items():
         if set_name not in labels:
-            shares[set_name], more = measure_share(probe.predict(found.features), quality)
-            notes.setdefault(set_name, []).extend(more)
-    return {"probe": describe_probe(probe, quality), "shares": shares}
+            shares[set_name] = measure_share(probe.predict(found.features), quality)
+    return Attribute(describe_probe(probe, quality), shares)
 
 
 def _gallery(

@@ -98,11 +98,11 @@ def _stamp(config: Config, name: str) -> str:
     if name == "prepare":
         return source_stamp(config.data)
     if name == "evaluate" and config.evaluate.extractor is not None:
-        from ldsaug_ray.metrics import extractor_stamp
+        from ldsaug_ray.metrics import evaluation_stamp
 
         others = config.evaluate.detection.others
         seen = "" if others is None else source_stamp(config.data.model_copy(update={"source": others}))
-        return f"{extractor_stamp(config.evaluate.extractor)}{seen}"
+        return f"{evaluation_stamp(config)}{seen}"
     if name == "train" and config.vae.is_pretrained:
         from ldsaug_ray.models import pretrained_stamp
 

@@ -1,9 +1,9 @@
 """`ldsaug sample`: images from a trained VAE to a folder of their own, through a pool of decoder actors.
 
-Latents come from a prior (`vae/priors.py`), sample k from (seed, k) alone. The folder is kept as a run directory is: a
+Latents come from a prior (`models/priors`), sample k from (seed, k) alone. The folder is kept as a run directory is: a
 manifest, markers of finished units, and `images/` with Parquet parts or PNG files; so the same command again continues.
 
-Which latents the mixture and the kernel density are fitted to follows from the model that samples. The baseline's are
+Which latents a prior is fitted to follows from the model that samples. The baseline's are
 `latents/`. The fine-tuned encoder has moved them: it encodes the training images again, once, to `finetune/latents/`,
 and A's latents are the interpolants of the same parents there.
 """
@@ -19,14 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.common.columns import vectors
-from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import failing
 from ldsaug_ray.lds import interpolate, lds_weights
-from ldsaug_ray.lds.sigma.leave_one_out import sigma_leave_one_out
-from ldsaug_ray.models.priors import Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
+from ldsaug_ray.models.priors import Draws, facts_of, read_fitted, resampled_rows, write_fitted
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
@@ -59,7 +58,7 @@ class Request:
         model: Literal["train", "finetune"] = "train" if sample.model == "train" else "finetune"
         if sample.model == "auto" and run.entry("finetune") is None:
             model = "train"
-        fitted = sample.prior != "normal"
+        fitted = sample.source.reads != "nothing"
         uses = model == "finetune" and config.finetune.uses.prior and select.rule.keeps
         augmented = fitted and (uses if sample.with_augmented == "auto" else sample.with_augmented)
         reads: list[str] = [model]
@@ -71,7 +70,8 @@ class Request:
         seed = config.seed if sample.seed is None else sample.seed
         read = {stage: run.require(stage, "digest") for stage in reads}
         how = [config.score.interpolation, config.finetune.lds_weight] if augmented else []
-        identity = fingerprint([model, seed, augmented, read, how])
+        own = [code] if (code := code_digest([sample.prior])) else []
+        identity = fingerprint([model, seed, augmented, read, how, *own])
         return cls(
             model, seed, augmented, run.folder(f"{model}/vae.safetensors"), SAMPLE.fingerprint(config, {}, identity)
         )
@@ -125,7 +125,7 @@ class SampleWorker:
 
     def __init__(
         self,
-        prior: Prior,
+        prior: Draws,
         seed: int,
         weights: Location,
         batch_size: int,
@@ -157,61 +157,42 @@ class SampleWorker:
         return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), files, rows)
 
 
-def told(entry: Mapping[str, Any]) -> str:
+def sentence_of(entry: Mapping[str, Any]) -> str:
     """What was drawn, in a sentence."""
     model = "the baseline" if entry["model"] == "train" else "the fine-tuned VAE"
-    latents = f"{entry.get('latents', 0):,} latents"
-    if entry.get("augmented"):
-        latents += f" and {entry['augmented']:,} of A"
-    source = {
-        "normal": lambda: "N(0, I)",
-        "mixture": lambda: (
-            f"a mixture of {entry['components']} Gaussians ({entry['covariance']} covariance"
-            f"{'' if entry['converged'] else ', not converged'}) fitted to {latents}"
-        ),
-        "kde": lambda: f"the kernel density of {latents}, sigma = {entry['sigma']:.4g}",
-    }[entry["prior"]]()
+    source = entry.get("sentence", entry["prior"])  # manifests of before have none
     return f"drew {entry['rows_out']:,} images from {model}, latents from {source}; seed {entry['seed']}"
 
 
-def _prior(job: Job, out: RunDir, request: Request) -> tuple[Prior, dict[str, Any]]:
+def _prior(job: Job, out: RunDir, request: Request) -> tuple[Draws, dict[str, Any]]:
     """The prior, and what the manifest says of it. What was fitted is kept beside the markers: a resumed command must
     draw from the same, to the last bit, on whatever machine it runs."""
     from ldsaug_ray.models import read_latent_dim
 
-    settings, facts = job.config.sample, out.folder("_progress/sample/prior.json")
-    if settings.prior == "normal":
-        return Normal(read_latent_dim(request.weights)), {}
-    if settings.prior == "mixture":
-        kept = out.folder("_progress/sample/prior.safetensors")
-        if not facts.exists():
-            z, counted = _latents(job, request)
-            with job.console.status("fitting the mixture") if job.console.is_terminal else nullcontext():
-                mixture = fit_mixture(z, settings.components, settings.covariance, request.seed)
-            if not mixture.converged:
-                job.console.print("sample    the mixture's fit has not converged; it is used as it is", highlight=False)
-            mixture.save(kept)
-            fit = {"components": settings.components, "covariance": mixture.covariance, "converged": mixture.converged}
-            facts.write_json({**counted, **fit})
-        return Mixture.load(kept), facts.read_json()
-    z, counted = _latents(job, request)
-    if not facts.exists():
-        facts.write_json({**counted, "sigma": _sigma(z[: counted["latents"]], settings.sigma, request.seed)})
-    noted = facts.read_json()
-    return kernel_density(z, noted["sigma"]), noted
-
-
-def _sigma(latents: np.ndarray, given: float | str, seed: int) -> float:
-    """A number, or the likeliest for real images' latents: A's lie so near their parents that they would shrink it."""
-    if not isinstance(given, str):
-        return given
-    try:
-        return sigma_leave_one_out(latents, seed)[0]
-    except InputError as e:
-        raise InputError(
-            f"sample.sigma: leave_one_out finds none for these {len(latents)} latents (they are all equal, or most "
-            "have a duplicate); set sample.sigma to a number"
-        ) from e
+    settings = job.config.sample
+    prior, none = settings.source, np.empty((0, read_latent_dim(request.weights)), np.float32)
+    facts, arrays = (out.folder(f"_progress/sample/prior.{kind}") for kind in ("json", "safetensors"))
+    counted: dict[str, int] = {}
+    z = none
+    if prior.reads == "drawn" or (prior.reads == "fitted" and not facts.exists()):
+        z, counted = _latents(job, request)
+    if prior.reads == "nothing" or not facts.exists():
+        shown = job.console.status(f"fitting the {settings.prior}") if job.console.is_terminal else nullcontext()
+        with shown, failing(f"sample.prior {settings.prior}"):
+            fitted = prior.fit(z, settings, request.seed, of_a=counted.get("augmented", 0))
+        noted = {**counted, **facts_of(fitted)}
+        if remark := prior.remark(noted):
+            job.console.print(f"sample    {remark}", highlight=False)
+        write_fitted(arrays, fitted)
+        if noted:
+            facts.write_json(noted)
+    noted = facts.read_json() if facts.exists() else {}
+    draws = Draws(settings.prior, read_fitted(arrays, noted), z if prior.reads == "drawn" else none)
+    draws.check(request.seed)
+    latents = f"{noted.get('latents', 0):,} latents"
+    if noted.get("augmented"):
+        latents += f" and {noted['augmented']:,} of A"
+    return draws, {**noted, "sentence": prior.sentence(noted, latents)}
 
 
 def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldsaug_ray.common.digest import add_digests, digest_text, fingerprint, table_digest
+from ldsaug_ray.common.digest import add_digests, code_digest, digest_text, fingerprint, table_digest
 
 FIXED = settings(deadline=None, derandomize=True, database=None)
 
@@ -230,3 +232,16 @@ def test_sums_wrap_at_256_bits(digests: list[int]) -> None:
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert len({fingerprint(v) for v in (1, 1.0, "1", [1], None, {"1": None}, [1, 2], [2, 1])}) == 8
+
+
+def test_code_counts_where_it_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "of_digest.py"
+    found = set()
+    for code in ("A = 1\n", "A = 2\n", "A = 1\n"):
+        file.write_text(code)
+        found.add(code_digest(["mixture", "of_digest:A", "of_digest:B"]))
+    assert len(found) == 2
+    assert code_digest(["of_digest:B"]) in found  # the module is what counts
+    assert code_digest(["mixture", "recall"]) == code_digest([]) == ""
+    sys.modules.pop("of_digest")

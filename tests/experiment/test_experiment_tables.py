@@ -34,7 +34,7 @@ from ldsaug_ray.experiment.page import render
 from ldsaug_ray.experiment.results import Setting
 from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.experiment.words import findings
-from ldsaug_ray.metrics import MEASURES, paired_difference
+from ldsaug_ray.metrics import OF_SETS, Measure, Reading, paired_difference
 from ldsaug_ray.run.directory import Counts, UnitResult, mark
 
 HOW = Setting("net.pt", 8, 5, 100, 50, "normal")
@@ -144,7 +144,7 @@ def results_of(plan: Plan, numbers: dict[str, list[float]], train: int = 50) -> 
     for arm, values in numbers.items():
         for seed, frechet in zip((3, 4), values, strict=False):
             known = {"frechet": frechet, "coverage": 1 / frechet, "share of Male": None, "density": 1.0}
-            every = {m: known.get(m) for m in (*MEASURES, "share of Male")}
+            every = {m: known.get(m) for m in (*(m.name for m in OF_SETS), "share of Male")}
             found.append(Result(arm, Cell(train, seed), HOW, every, None if arm == "baseline" else 30, (), train))
     return found
 
@@ -293,6 +293,21 @@ def test_the_caption_names_the_arms_with_another_prior(plan):
     caption = summarise(plan, found).caption
     assert caption.count("images drawn") == 1
     assert "(prior normal; kde in lds)" in caption
+
+
+def test_ones_own_measure_stands_in_every_table(plan):
+    own = Measure(name="vendi", title="Vendi score", better="more", take=lambda _: Reading(0.0))
+    found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21, 33]})
+    found = [replace(r, values={**r.values, "vendi": 2.0 * r.values["frechet"]}, own=(own,)) for r in found]
+    summary = summarise(plan, found)
+    assert summary.compared["vendi"] == "Vendi score"
+    lines = markdown(plan, summary).splitlines()
+    assert any("| Vendi score ↑ |" in line for line in lines)
+    rows = list(csv.DictReader(io.StringIO(results_csv(found))))
+    assert [float(r["vendi"]) for r in rows] == [2.0 * float(r["frechet"]) for r in rows]
+    differences = list(csv.DictReader(io.StringIO(differences_csv(summary))))
+    means = [float(d["mean"]) for d in differences if (d["arm"], d["measure"]) == ("lds", "vendi")]
+    assert means == [4.0]  # twice that of the Fréchet distance
 
 
 def test_seeds_that_cancel_are_a_difference_of_nothing():

@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
-from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics import Probe, ProbeQuality, attribute_share, fit_probe, measure_probe
+from ldsaug_ray.metrics import ProbeQuality, attribute_share, fit_probe, measure_probe
 from ldsaug_ray.metrics.balance import wilson
 
 
@@ -29,7 +24,7 @@ def faces(n: int, seed: int, share: float = 0.4) -> tuple[np.ndarray, np.ndarray
 def test_probe_minimises_the_penalised_loss() -> None:
     """Against a general optimiser on the loss written out: balanced weights, standardised features."""
     x, y = faces(300, 0)
-    probe = fit_probe(x, y, "Male", extractor="abc")
+    probe = fit_probe(x, y, "Male")
     z = (x - x.mean(0, dtype=float)) / x.std(0, dtype=float)
     sign = np.where(y, 1, -1)
     weight = np.where(y, 150 / y.sum(), 150 / (~y).sum())
@@ -42,7 +37,7 @@ def test_probe_minimises_the_penalised_loss() -> None:
     best = minimize(loss, np.zeros(7), method="BFGS").x
     np.testing.assert_allclose(probe.weights * x.std(0, dtype=float), best[:6], atol=2e-3)
     np.testing.assert_array_equal(probe.predict(x), z @ best[:6] + best[6] > 0)
-    assert (probe.attribute, probe.extractor) == ("Male", "abc")
+    assert probe.attribute == "Male"
 
 
 def test_quality_on_held_out_faces() -> None:
@@ -108,27 +103,6 @@ def test_interval_covers(share: float, n: int, n_quality: int) -> None:
         naive += wilson(int(positives), n).low <= share <= wilson(int(positives), n).high
     assert inside / runs >= 0.935
     assert naive / runs < 0.935  # what is not corrected does not cover
-
-
-def test_saved_and_loaded(tmp_path: Path) -> None:
-    x, y = faces(200, 5)
-    probe = fit_probe(x, y, "Male", extractor="abc")
-    place = Location.of(tmp_path / "probe.safetensors")
-    probe.save(place)
-    again = Probe.load(place)
-    np.testing.assert_array_equal(again.weights, probe.weights)
-    assert (again.bias, again.penalty, again.attribute, again.extractor) == (probe.bias, probe.penalty, "Male", "abc")
-
-    data = place.read_bytes()
-    place.write_bytes(data[:-8])
-    with pytest.raises(InputError, match=r"probe\.safetensors: truncated or damaged"):
-        Probe.load(place)
-    save_file({"weights": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match=r"other\.safetensors"):
-        Probe.load(Location.of(tmp_path / "other.safetensors"))
-    Probe(np.full(2, np.nan), 0.0, "Male").save(place)
-    with pytest.raises(InputError, match="not finite"):
-        Probe.load(place)
 
 
 def test_bad_input() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import Weights, extractors, open_extractor
-from ldsaug_ray.metrics.extractors import checked_images
+from ldsaug_ray.metrics.extractors import FeatureNetwork, checked_images, extractor_stamp
 from ldsaug_ray.models.torchscript import load_torchscript
 
 
@@ -83,7 +83,7 @@ def inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
     torch.manual_seed(0)
     path = script(Inception(), tmp_path / "inception-2015-12-05.pt")
     weights = Weights(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.as_uri())
-    monkeypatch.setattr(extractors, "INCEPTION", weights)
+    monkeypatch.setattr(extractors.inception, "INCEPTION", weights)
     monkeypatch.setenv("LDSAUG_CACHE", str(tmp_path / "cache"))
     return weights
 
@@ -260,7 +260,8 @@ def test_transformers(kind: str, tmp_path: Path) -> None:
     network.eval().save_pretrained(tmp_path / "net")
     extractor = open_extractor(f"{kind}:{tmp_path / 'net'}", batch_size=2)
     images = pictures()
-    mean, deviation = (np.array(v) for v in extractors.TRANSFORMERS[kind][2:])
+    known = extractors.EXTRACTORS.get(kind)
+    mean, deviation = np.array(known.mean), np.array(known.deviation)
     pixels = (extractors.resized(images, 224) / 255 - mean) / deviation
     with torch.no_grad():
         out = network(pixel_values=torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32))
@@ -289,3 +290,44 @@ def test_real_network(shared: Path) -> None:
         want = torch.jit.load(str(path))(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     assert extractor.dimension == 1024
     np.testing.assert_allclose(extractor(images), want, rtol=1e-4, atol=1e-4)
+
+
+class Quarters(FeatureNetwork):
+    """Mean colours of the four quarters of an image."""
+
+    def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
+
+
+class Broken(Quarters):
+    def load(self, spec: str, where: str) -> tuple[nn.Module, str]:
+        raise KeyError("weights")
+
+
+def test_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, path = pictures(), f"{__name__}:Quarters"
+    found = open_extractor(path, batch_size=2)
+    expected = images.reshape(5, 2, 20, 2, 16, 3).astype(np.float64).mean((2, 4)).transpose(0, 3, 1, 2).reshape(5, 12)
+    np.testing.assert_allclose(found(images), expected, rtol=1e-5)
+    assert (found.name, found.dimension) == (path, 12)
+    small = open_extractor(path, resize=8)
+    assert small.fingerprint != found.fingerprint
+    np.testing.assert_allclose(
+        small(images).reshape(5, 3, 2, 2).mean((2, 3)), expected.reshape(5, 3, 4).mean(2), atol=2
+    )
+
+    code = Path(__file__).read_text()
+    monkeypatch.syspath_prepend(tmp_path)
+    stamps = set()
+    for n in range(2):  # another code is another extractor
+        (tmp_path / f"of_quarters{n}.py").write_text(code + "#" * n)
+        stamps.add(extractor_stamp(f"of_quarters{n}:Quarters"))
+    assert len(stamps) == 2
+    for spec, why in {
+        f"{__name__}:Broken": r"failed \(KeyError",
+        f"{__name__}:None_": "has no 'None_'",
+        "nowhere:Quarters": "there is no module 'nowhere'",
+        f"{__name__}:Moments": "is no FeatureNetwork",
+    }.items():
+        with pytest.raises((ConfigError, InputError), match=rf"extractor '?{spec}.*{why}"):
+            open_extractor(spec)

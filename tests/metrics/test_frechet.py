@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from cleanfid.fid import fid_from_feats
 from scipy.linalg import sqrtm
-from sklearn.linear_model import LinearRegression
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics import FeatureStatistics, frechet_distance, frechet_from_statistics, frechet_infinity
+from ldsaug_ray.metrics import FeatureStatistics, frechet_distance, frechet_from_statistics
 
 
 def sets(n: int = 400, m: int = 300, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,14 +68,13 @@ def test_singular_covariances() -> None:
     )
 
 
-def test_statistics_in_chunks_and_merged() -> None:
+def test_statistics_whole_and_merged() -> None:
     a, _ = sets()
     a += 1000  # an offset that squares in float32 would not survive
     exact = a.astype(np.float64)
     cuts = np.split(a, [1, 2, 90, 91, 300])
     for got in (
         FeatureStatistics.of(a),
-        FeatureStatistics.of_chunks(iter(cuts)),
         FeatureStatistics.merge([FeatureStatistics.of(c) for c in cuts]),
     ):
         assert got.n == 400
@@ -99,70 +94,12 @@ def test_statistics_are_blocked_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(FeatureStatistics.of(a).scatter, whole.scatter, rtol=1e-12, atol=1e-10)
 
 
-def test_saved_and_loaded(tmp_path: Path) -> None:
-    a, b = sets()
-    place = Location.of(tmp_path / "stats.npz")
-    kept = FeatureStatistics.of(a)
-    kept.save(place)
-    again = FeatureStatistics.load(place)
-    other = FeatureStatistics.of(b)
-    assert frechet_from_statistics(again, other) == frechet_from_statistics(kept, other)
-
-    place.write_bytes(place.read_bytes()[:-300])
-    with pytest.raises(InputError, match=r"stats\.npz: not feature statistics, or damaged"):
-        FeatureStatistics.load(place)
-    np.savez(tmp_path / "other.npz", n=np.int64(3), mean=np.zeros(2), scatter=np.zeros((3, 3)))
-    with pytest.raises(InputError, match=r"other\.npz: not feature statistics"):
-        FeatureStatistics.load(Location.of(tmp_path / "other.npz"))
-    np.savez(tmp_path / "nan.npz", n=np.int64(3), mean=np.full(2, np.nan), scatter=np.zeros((2, 2)))
-    with pytest.raises(InputError, match="not finite"):
-        FeatureStatistics.load(Location.of(tmp_path / "nan.npz"))
-    np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"pickle\.npy: not feature statistics"):
-        FeatureStatistics.load(Location.of(tmp_path / "pickle.npy"))
-
-
 def test_bias_is_named_where_images_are_few() -> None:
     a, b = (FeatureStatistics.of(x) for x in sets(24, 300, 24))
     (note,) = frechet_from_statistics(a, b).notes
     assert "24 and 300 images in 24 dimensions" in note
     assert "biased upwards" in note
     assert frechet_from_statistics(*(FeatureStatistics.of(x) for x in sets(25, 300, 24))).notes == ()
-
-
-def test_infinity_is_nearer_the_truth() -> None:
-    """Gaussians whose distance is known: over fresh sets, extrapolation takes the bias away."""
-    rng = np.random.default_rng(5)
-    d = 20
-    scale = np.linspace(0.5, 1.5, d)
-    truth = float(((scale - 1) ** 2).sum() + d * 0.1**2)
-    plain, extrapolated = [], []
-    for _ in range(20):
-        a, b = rng.standard_normal((300, d)), rng.standard_normal((300, d)) * scale + 0.1
-        got = frechet_infinity(b, a, seed=3)
-        plain.append(frechet_distance(a, b))
-        extrapolated.append(got.distance)
-        assert got.distances[-1] == pytest.approx(plain[-1])  # the curve ends with the whole of both sets
-    assert np.mean(plain) - truth > 0.4
-    assert abs(np.mean(extrapolated) - truth) < 0.1
-    line = LinearRegression().fit(1 / got.sizes[:, None], got.distances)
-    assert got.distance == pytest.approx(line.intercept_)
-    assert got.slope == pytest.approx(line.coef_[0])
-    assert got.slope > 0
-    assert got.standard_error > 0
-    assert frechet_infinity(b, a, seed=3).distance == got.distance
-    assert frechet_infinity(b, a, seed=4).distance != got.distance
-
-
-def test_infinity_against_fixed_statistics() -> None:
-    a, b = sets(300, 400)
-    reference = FeatureStatistics.of(a)
-    got = frechet_infinity(b, reference)
-    assert got.sizes[-1] == 400
-    assert got.distances[-1] == pytest.approx(frechet_distance(a, b))
-    assert "300 images is not extrapolated" in got.notes[-1]
-    few = frechet_infinity(b[:40], a[:40])
-    assert "not linear in 1/n" in few.notes[0]
 
 
 def test_bad_input() -> None:
@@ -181,11 +118,9 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="features_b: 0 images"):
         frechet_distance(b, b[:0])
     with pytest.raises(InputError, match="no features"):
-        FeatureStatistics.of_chunks([])
+        FeatureStatistics.merge([])
     with pytest.raises(InputError, match="24 and 3 dimensions"):
-        FeatureStatistics.of_chunks([b, b[:, :3]])
-    with pytest.raises(InputError, match="12 images; extrapolation needs at least 20"):
-        frechet_infinity(b[:12], b)
+        FeatureStatistics.merge([FeatureStatistics.of(b), FeatureStatistics.of(b[:, :3])])
 
 
 def test_root_needs_no_sqrtm() -> None:

@@ -12,20 +12,40 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity as SklearnDensity
 
 from ldsaug_ray.common.storage import Location
+from ldsaug_ray.config import Sample
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.models.priors import REGULARISED, Mixture, Normal, Prior, fit_mixture, kernel_density, resampled_rows
+from ldsaug_ray.models.priors import (
+    PRIORS,
+    REGULARISED,
+    Draws,
+    Fitted,
+    Mixture,
+    Normal,
+    Prior,
+    facts_of,
+    fit_mixture,
+    kernel_density,
+    noise,
+    read_fitted,
+    resampled_rows,
+    write_fitted,
+)
+from ldsaug_ray.models.priors.kde import KernelDensity
 
 RNG = np.random.default_rng(0)
 BLOBS = np.concatenate([RNG.normal(m, s, (400, 3)) for m, s in ((-5, 0.5), (0, 1.0), (6, 2.0))]).astype(np.float32)
 
 
-def priors() -> list[Prior]:
+Density = Normal | Mixture | KernelDensity
+
+
+def priors() -> list[Density]:
     full, diag = (fit_mixture(BLOBS, 3, kind, 1) for kind in ("full", "diag"))
     return [Normal(3), Normal(6), full, diag, kernel_density(BLOBS, 0.3), kernel_density(BLOBS, 0.0)]
 
 
 @pytest.mark.parametrize("prior", priors())
-def test_a_sample_depends_on_its_number_and_the_seed_alone(prior: Prior) -> None:
+def test_a_sample_depends_on_its_number_and_the_seed_alone(prior: Density) -> None:
     whole = prior.sample(0, 50, 9)
     assert (whole.dtype, whole.shape) == (np.float32, (50, prior.dim))
     cuts = [0, 1, 2, 7, 31, 50]
@@ -86,15 +106,73 @@ def test_parameters_never_exceed_the_data_by_default() -> None:
 
 
 def test_a_mixture_is_the_same_again_and_from_its_file(tmp_path: Path) -> None:
-    first, again = (fit_mixture(BLOBS, 3, "full", 4) for _ in range(2))
+    first = fit_mixture(BLOBS, 3, "full", 4)
+    fitted = PRIORS.get("mixture").fit(BLOBS, Sample(components=3, covariance="full"), 4)
     location = Location.of(tmp_path / "prior.safetensors")
-    first.save(location)
-    for other in (again, Mixture.load(location)):
-        np.testing.assert_array_equal(other.sample(0, 20, 0), first.sample(0, 20, 0))
-        assert other.converged == first.converged
+    write_fitted(location, fitted)
+    assert facts_of(fitted) == {"components": 3, "covariance": "full", "converged": True}
+    none = np.empty((0, 3), np.float32)
+    for again in (fitted, read_fitted(location, facts_of(fitted))):
+        np.testing.assert_array_equal(Draws("mixture", again, none).sample(0, 20, 0), first.sample(0, 20, 0))
     location.write_bytes(location.read_bytes()[:-8])
-    with pytest.raises(InputError, match=r"prior\.safetensors: not a mixture"):
-        Mixture.load(location)
+    with pytest.raises(InputError, match=r"prior\.safetensors: not a prior"):
+        read_fitted(location, {})
+    write_fitted(location, {"means": np.array([np.nan])})
+    with pytest.raises(InputError, match=r"prior\.safetensors: means is not finite"):
+        read_fitted(location, {})
+
+
+def test_what_each_prior_reads_and_draws() -> None:
+    none = np.empty((0, 3), np.float32)
+    np.testing.assert_array_equal(Draws("normal", {}, none).sample(2, 9, 5), Normal(3).sample(2, 9, 5))
+    kde, near_a = PRIORS.get("kde"), np.concatenate([BLOBS, BLOBS + np.float32(1e-3)])
+    fitted = kde.fit(BLOBS, Sample(sigma=0.3), 0)
+    assert fitted == {"sigma": 0.3}
+    np.testing.assert_array_equal(
+        Draws("kde", fitted, BLOBS).sample(0, 9, 5), kernel_density(BLOBS, 0.3).sample(0, 9, 5)
+    )
+    alone = kde.fit(BLOBS, Sample(), 0)
+    assert kde.fit(near_a, Sample(), 0, of_a=len(BLOBS)) == alone  # A's latents would shrink it
+    with pytest.raises(InputError, match=r"sample\.sigma: leave_one_out finds none for these 5 latents"):
+        kde.fit(np.ones((5, 2), np.float32), Sample(), 0)
+    text = "44 latents and 30 of A"
+    assert PRIORS.get("normal").sentence({}, text) == "N(0, I)"
+    assert kde.sentence({"sigma": 0.25}, text) == f"the kernel density of {text}, sigma = 0.25"
+    facts = {"components": 3, "covariance": "full", "converged": False}
+    told = f"a mixture of 3 Gaussians (full covariance, not converged) fitted to {text}"
+    assert PRIORS.get("mixture").sentence(facts, text) == told
+
+
+class Own(Prior):
+    def draw(self, fitted: Fitted, latents: np.ndarray, start: int, stop: int, seed: int) -> np.ndarray:
+        z = noise(3, start, stop, seed)[1]
+        bad = {
+            "batch": lambda: z - z.mean(axis=0),
+            "shape": lambda: z[:, :2],
+            "nan": lambda: z * np.nan,
+            "broken": lambda: z[99],
+            "good": lambda: 2 * z,
+        }
+        return bad[fitted["kind"]]()
+
+    def sentence(self, facts: Fitted, latents: str) -> str:
+        return "mine"
+
+
+def test_ones_own_prior() -> None:
+    path, none = f"{__name__}:Own", np.empty((0, 3), np.float32)
+    good = Draws(path, {"kind": "good"}, none)
+    good.check(0)
+    np.testing.assert_array_equal(good.sample(3, 9, 1), np.float32(2 * noise(3, 3, 9, 1)[1]))
+    for kind, why in {
+        "batch": "a sample depends on those that are drawn with it",
+        "shape": r"drew float64\[3, 2\]; needed is float\[3, 3\]",
+        "nan": "drew latents that are NaN or infinite",
+        "broken": "failed .IndexError",
+    }.items():
+        with pytest.raises(InputError, match=rf"sample\.prior {path}:? ?{why}"):
+            Draws(path, {"kind": kind}, none).check(0)
+    assert PRIORS.get(path).settings == ()
 
 
 def test_a_kernel_density_is_the_oracles() -> None:

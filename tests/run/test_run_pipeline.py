@@ -74,6 +74,7 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "evaluate.resize": 64,
     "evaluate.models": ["train"],
     "evaluate.attributes": ["Male"],
+    "evaluate.measures": ["mine:Vendi"],
     "evaluate.detection.corruptions": ["blur"],
     "evaluate.detection.scales": [0.3],
     "experiment.arms": {"lds": {}},

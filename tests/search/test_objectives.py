@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ldsaug_ray.errors import InputError
-from ldsaug_ray.search.objectives import measures_of_run, needs_training, objective_values
+from ldsaug_ray.config import Evaluate
+from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.metrics import Attribute, Evaluated, Reading, SetReadings, UsedExtractor
+from ldsaug_ray.search.objectives import (
+    check_objectives,
+    measures_in,
+    measures_of_run,
+    needs_training,
+    objective_values,
+)
 
 
 def test_less_is_better_and_weights_count():
@@ -21,12 +29,35 @@ def test_less_is_better_and_weights_count():
 
 
 def test_measures_of_a_run():
-    shares = {"finetuned": {"value": 0.7}, "test": {"value": 0.4}}
-    told = {
-        "sets": {"finetuned": {"n": 5, "frechet": {"value": 3.0}, "recall": {"value": None}}},
-        "attributes": {"Male": {"shares": shares}, "Young": {"shares": {**shares, "finetuned": {"value": 0.3}}}},
-    }
-    found = measures_of_run(told)
-    assert found == {"frechet": 3.0, "recall": None, "attribute_gap": pytest.approx(0.2)}
-    told["attributes"]["Male"]["shares"]["finetuned"] = {"value": None}
-    assert measures_of_run(told)["attribute_gap"] is None
+    def told(of_male: float | None) -> Evaluated:
+        shares = {
+            name: Attribute({}, {"finetuned": Reading(share), "test": Reading(0.4)})
+            for name, share in {"Male": of_male, "Young": 0.3}.items()
+        }
+        readings = {"frechet": Reading(3.0), "recall": Reading(None)}
+        return Evaluated(UsedExtractor("n", 2), 5, 3, {"finetuned": SetReadings(5, readings)}, attributes=shares)
+
+    assert measures_of_run(told(0.7)) == {"frechet": 3.0, "recall": None, "attribute_gap": pytest.approx(0.2)}
+    assert measures_of_run(told(None))["attribute_gap"] is None
+
+
+def test_ones_own_measure_can_be_sought(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from ldsaug_ray.metrics import Measure, MeasureOfA, Reading\n"
+    text += "Vendi = Measure(name='vendi', title='Vendi score', better='more', take=lambda s: Reading(1.0))\n"
+    text += "Size = MeasureOfA(name='size', title='size', better='less', prepare=len, take=len)\n"
+    (tmp_path / "of_objectives.py").write_text(text)
+    vendi, size = "of_objectives:Vendi", "of_objectives:Size"
+    assert objective_values([{vendi: 2, "frechet": 1}], {"vendi": 4.0, "frechet": 10.0}) == [2.0]
+    assert measures_in([{vendi: 2, "frechet": 1}, {size: 1}]) == ["vendi", "frechet", "size"]
+    assert needs_training([{vendi: 1}])
+    assert not needs_training([{size: 1}])
+    check_objectives([{vendi: 1}, {size: 1}], Evaluate(measures=(vendi,)))
+    for path, why in {
+        vendi: "is not measured; name it in evaluate.measures too",
+        "vendi": "unknown measure 'vendi'; possible: a_attribute_gap, ",
+        "c_t": "c_t has no direction that is better; possible: .*coverage",
+        "attribute_gap": r"needs evaluate\.attributes",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"tune\.objectives: .*{why}"):
+            check_objectives([{path: 1}], Evaluate())

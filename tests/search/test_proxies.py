@@ -7,8 +7,10 @@ import pytest
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import Candidates, interpolate
+from ldsaug_ray.metrics import a_nearer
+from ldsaug_ray.metrics.a_attribute_gap import label_gap
 from ldsaug_ray.search import proxies
-from ldsaug_ray.search.proxies import Real, label_gap
+from ldsaug_ray.search.proxies import Prepared
 
 N, H, D = 40, 25, 3
 RNG = np.random.default_rng(0)
@@ -22,8 +24,8 @@ def candidates(m: int) -> Candidates:
     return Candidates(np.arange(m), i, j, RNG.uniform(0, 1, m))
 
 
-def real() -> Real:
-    return Real.of(TRAIN, HELD_OUT, LABELS, REAL_LABELS, seed=0)
+def real() -> Prepared:
+    return Prepared.of(TRAIN, HELD_OUT, LABELS, REAL_LABELS, seed=0)
 
 
 def log_density(centres: np.ndarray, sigma: float) -> np.ndarray:
@@ -35,8 +37,9 @@ def test_measures_of_a_small_a():
     a, seen = candidates(15), real()
     members = interpolate(TRAIN, a.i, a.j, a.alpha, "linear")
     found = seen.measures_of(a, "linear")
-    both = log_density(np.concatenate([TRAIN, members]), seen.sigma)
-    assert found["a_likelihood"] == pytest.approx((both - log_density(TRAIN, seen.sigma)).mean(), abs=1e-5)
+    sigma = seen.known["a_likelihood"].sigma
+    both = log_density(np.concatenate([TRAIN, members]), sigma)
+    assert found["a_likelihood"] == pytest.approx((both - log_density(TRAIN, sigma)).mean(), abs=1e-5)
     share = ((1 - a.alpha) * (LABELS[a.i, 0] > 0) + a.alpha * (LABELS[a.j, 0] > 0)).mean()
     assert found["a_attribute_gap"] == pytest.approx(abs(share - (REAL_LABELS > 0).mean()))
     gaps = [np.linalg.norm(TRAIN[None] - x[:, None], axis=-1).min(1) for x in (members, HELD_OUT)]
@@ -61,7 +64,7 @@ def test_of_many_held_out_latents_a_random_sample_is_taken(monkeypatch):
     many = many.astype(np.float32)
 
     def held_out(seed: int) -> np.ndarray:
-        return Real.of(TRAIN, many, LABELS, REAL_LABELS, seed, ["a_nearer"]).held_out
+        return Prepared.of(TRAIN, many, LABELS, REAL_LABELS, seed, ["a_likelihood"]).known["a_likelihood"].held_out
 
     found = held_out(0)
     assert len(found) == 100
@@ -76,7 +79,7 @@ def test_why_a_measure_has_no_value():
     one = none.copy()
     one[3] = 1
     train = np.repeat(TRAIN[:4], 10, axis=0)  # duplicates: no bandwidth is the likeliest
-    seen = Real.of(train, HELD_OUT, LABELS, REAL_LABELS * 0, 0)
+    seen = Prepared.of(train, HELD_OUT, LABELS, REAL_LABELS * 0, 0)
     assert list(seen.lacks) == ["a_likelihood", "a_attribute_gap"]
     assert "leave_one_out finds no best sigma" in seen.lacks["a_likelihood"]
     assert "no test image has a label of evaluate.attributes[0]" in seen.lacks["a_attribute_gap"]
@@ -84,20 +87,20 @@ def test_why_a_measure_has_no_value():
     assert {name for name, value in found.items() if value is None} == set(seen.lacks)
 
     assert real().lacks == {}
-    assert Real.of(train, HELD_OUT, none, REAL_LABELS, 0, ["a_nearer"]).lacks == {}  # nobody asked
+    assert Prepared.of(train, HELD_OUT, none, REAL_LABELS, 0, ["a_nearer"]).lacks == {}  # nobody asked
     for labels in (none, one):
         two = np.concatenate([LABELS, labels], axis=1), np.concatenate([REAL_LABELS, REAL_LABELS], axis=1)
-        lacks = Real.of(TRAIN, HELD_OUT, *two, 0, ["a_attribute_gap"]).lacks
+        lacks = Prepared.of(TRAIN, HELD_OUT, *two, 0, ["a_attribute_gap"]).lacks
         assert lacks == {"a_attribute_gap": "no two training images have a label of evaluate.attributes[1]"}
     empty = np.empty((N, 0), np.int8), np.empty((H, 0), np.int8)
-    assert "names none" in Real.of(TRAIN, HELD_OUT, *empty, 0).lacks["a_attribute_gap"]
+    assert "names none" in Prepared.of(TRAIN, HELD_OUT, *empty, 0).lacks["a_attribute_gap"]
 
 
 def test_held_out_latents_that_cannot_be_scored():
     """The training latents have a bandwidth all the same; were it kept, every trial would end in an error."""
     broken = HELD_OUT.copy()
     broken[0] = np.nan
-    seen = Real.of(TRAIN, broken, LABELS, REAL_LABELS, 0, ["a_likelihood"])
+    seen = Prepared.of(TRAIN, broken, LABELS, REAL_LABELS, 0, ["a_likelihood"])
     assert "NaN" in seen.lacks["a_likelihood"]
     assert seen.measures_of(candidates(9), "linear", ["a_likelihood"]) == {"a_likelihood": None}
 
@@ -105,7 +108,7 @@ def test_held_out_latents_that_cannot_be_scored():
 def test_what_is_not_asked_for_is_not_measured(monkeypatch):
     a, seen = candidates(30), real()
     whole = seen.measures_of(a, "linear")
-    monkeypatch.setattr(Real, "nearer", lambda *_: pytest.fail("not asked for"))
+    monkeypatch.setattr(a_nearer, "nearest_neighbours", lambda *_, **__: pytest.fail("not asked for"))
     for name in ("a_likelihood", "a_attribute_gap"):
         assert seen.measures_of(a, "linear", [name]) == {name: whole[name]}
 
@@ -115,10 +118,11 @@ def test_forgetting_distances_changes_nothing(monkeypatch):
     few = Candidates(whole.id[:9], whole.i[:9], whole.j[:9], whole.alpha[:9])
     asked = [few, whole, few]
     told = [seen.measures_of(a, "linear", ["a_nearer"]) for a in asked]
-    assert len(seen._known) == 40
-    monkeypatch.setattr("ldsaug_ray.search.proxies.KNOWN", 10)
+    kept = seen.known["a_nearer"].known
+    assert len(kept) == 40
+    monkeypatch.setattr(a_nearer, "KNOWN", 10)
     assert [seen.measures_of(a, "linear", ["a_nearer"]) for a in asked] == told
-    assert len(seen._known) == 9  # all were forgotten before the last
+    assert len(kept) == 9  # all were forgotten before the last
 
 
 def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():
@@ -132,13 +136,13 @@ def test_copies_are_nearer_than_real_latents_and_fill_in_nothing():
 def test_without_attributes_or_held_out_latents():
     none = np.empty((N, 0), np.int8)
     assert (
-        Real.of(TRAIN, HELD_OUT, none, np.empty((0, 0), np.int8), 0).measures_of(candidates(5), "linear")[
+        Prepared.of(TRAIN, HELD_OUT, none, np.empty((0, 0), np.int8), 0).measures_of(candidates(5), "linear")[
             "a_attribute_gap"
         ]
         is None
     )
     with pytest.raises(InputError, match=r"data\.test must not be 0"):
-        Real.of(TRAIN, HELD_OUT[:0], LABELS, REAL_LABELS, 0)
+        Prepared.of(TRAIN, HELD_OUT[:0], LABELS, REAL_LABELS, 0)
 
 
 def test_label_gap_weighs_parents_by_nearness():

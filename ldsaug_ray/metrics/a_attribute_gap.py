@@ -1,0 +1,58 @@
+"""How far the share of an attribute among A, by the labels of its parents, is from its share among test images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.metrics.balance import share_by_parents
+from ldsaug_ray.metrics.base import MeasureOfA, Members, Real
+
+
+def label_gap(parents: NDArray[np.int8], alphas: NDArray[np.float64], real: NDArray[np.int8]) -> float | None:
+    """|share among A - share among real images| of an attribute with labels 1, -1, or 0 for unknown.
+
+    Args:
+        parents: int8[K, 2], labels of each member's parents i and j.
+        alphas: float64[K]; the member is (1 - alpha) i + alpha j.
+        real: int8[T], labels of test images.
+
+    Returns: None where no member has two labelled parents, or no test image a label.
+    """
+    share, labelled = share_by_parents(parents, alphas), real != 0
+    if share is None or not labelled.any():
+        return None
+    return float(abs(share - (real[labelled] > 0).mean()))
+
+
+def _prepared(real: Real) -> Real:
+    if not real.labels.shape[1]:
+        raise InputError("evaluate.attributes names none")
+    for column, (of_train, of_test) in enumerate(zip(real.labels.T, real.real_labels.T, strict=True)):
+        if not of_test.any():
+            raise InputError(f"no test image has a label of evaluate.attributes[{column}]")
+        if np.count_nonzero(of_train) < 2:
+            raise InputError(f"no two training images have a label of evaluate.attributes[{column}]")
+    return real
+
+
+def _gap(real: Real, a: Members) -> float | None:
+    """Mean of `label_gap` over the attributes; None where one is not known."""
+    gaps = []
+    for of_train, of_test in zip(real.labels.T, real.real_labels.T, strict=True):
+        gap = label_gap(np.stack([of_train[a.i], of_train[a.j]], axis=1), a.alpha, of_test)
+        if gap is None:
+            return None
+        gaps.append(gap)
+    return float(np.mean(gaps)) if gaps else None
+
+
+A_ATTRIBUTE_GAP = MeasureOfA(
+    name="a_attribute_gap",
+    title="A: attribute gap",
+    better="less",
+    needs=("attributes",),
+    prepare=_prepared,
+    take=_gap,
+)

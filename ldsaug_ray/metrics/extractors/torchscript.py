@@ -1,0 +1,31 @@
+"""Any network in a TorchScript file that takes pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ldsaug_ray.metrics.extractors.base import FeatureNetwork, read_weights
+from ldsaug_ray.models.torchscript import load_torchscript
+
+FILES = (".pt", ".pth", ".ts", ".torchscript")
+
+
+class TorchScript(FeatureNetwork):
+    """Any TorchScript file whose forward takes float32[N, 3, H, W], RGB in 0..255, to [N, C]."""
+
+    def load(self, spec: str, where: str) -> tuple[nn.Module, str]:
+        """The file that `spec` names."""
+        data = read_weights(Path(spec))
+        return load_torchscript(data, spec), hashlib.sha256(data).hexdigest()
+
+    def stamp(self, spec: str, where: str) -> str:
+        """Of the file."""
+        return hashlib.sha256(read_weights(Path(spec))).hexdigest()
+
+    def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """As `FeatureNetwork.features`."""
+        features: Tensor = network(pixels)
+        return features
