@@ -18,6 +18,7 @@ from rich.console import Console
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images import image_array, load_attributes, open_source, plan
+from ldsaug_ray.engines.inline import InlineEngine
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.lds.shards import Frame
 from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_digest
@@ -54,7 +55,7 @@ def _settings(run_dir: Path, source: str, changes: dict[str, Any]) -> Config:
 
 def job_of(config: Config) -> Job:
     """A job with a silent console."""
-    return Job(config, open_run_dir(config), Console(file=io.StringIO()))
+    return Job(config, open_run_dir(config), Console(file=io.StringIO()), InlineEngine(config))
 
 
 def _train(job: Job, stage: str, settings: Any, images: np.ndarray, initial: str | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ldsaug_ray.commands.tune import _print_results
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.search.page import findings, render

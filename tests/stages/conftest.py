@@ -1,22 +1,22 @@
-"""Whole runs on Ray: one session for the suite, a tiny pipeline, and commands in processes of their own."""
+"""Whole runs of a tiny pipeline: in this process, and for tests that are marked so, on Ray: one session for all."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from markers import needs_ray
 from PIL import Image
 from stages_helpers import Finished, Tree
 
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config import Config
-from ldsaug_ray.engines.ray.session import ray_session
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,7 @@ def base(pictures: Path) -> Tree:
     one = {"workers": {"count": 1}}
     optimisation = {"batch_size": 8, "checkpoint_every": 3, "log_every": 3}
     return {
+        "engine": "inline",
         "data": {"source": str(pictures), "resolution": 16, "train": 44, "test": 16, "part_rows": 16, **one},
         "vae": {"latent_dim": 6, "channel_base": 128, "channel_max": 8, "mapping_layers": 1},
         "train": {"steps": 6, **optimisation},
@@ -54,9 +55,9 @@ def base(pictures: Path) -> Tree:
 
 
 @pytest.fixture
-def tree(base: Tree, tmp_path: Path) -> Tree:
-    """The settings, with a run directory that is still empty."""
-    return {**base, "run_dir": str(tmp_path / "run")}
+def tree(base: Tree, tmp_path: Path, request: pytest.FixtureRequest) -> Tree:
+    """The settings, with a run directory that is still empty, and the engine that the test's markers name."""
+    return {**base, "engine": "ray" if needs_ray(request.node) else "inline", "run_dir": str(tmp_path / "run")}
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +67,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
-    """One local Ray with two CPUs for the whole suite."""
-    config = Config.model_validate(
-        {"run_dir": "unused", "data": {"source": "sklearn:digits"}, "ray": {"num_cpus": 2, "object_store_gb": 0.5}}
-    )
-    with ray_session(config):
-        yield
-
-
-@pytest.fixture(scope="session")
-def finished(base: Tree, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Finished:
+def finished(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One whole undisturbed run, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     settings = {**base, "run_dir": str(folder / "run")}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +39,16 @@ def manifest(settings: Tree) -> Tree:
 def digests(settings: Tree) -> dict[str, str]:
     """Content digest of each complete stage."""
     return {stage: entry["digest"] for stage, entry in manifest(settings).items()}
+
+
+def interrupt(process: subprocess.Popen[str], when: Callable[[], bool], how: signal.Signals) -> str:
+    """Send the signal to the driver as soon as `when()`; returns what it printed."""
+    tick = threading.Event()
+    while process.poll() is None and not when():
+        tick.wait(0.02)
+    assert process.poll() is None, f"it ended before it could be stopped:\n{process.communicate()[0]}"
+    os.kill(process.pid, how)
+    return process.communicate()[0]
 
 
 def start(command: str, config: Path, *options: str, cwd: Path) -> subprocess.Popen[str]:

@@ -19,8 +19,6 @@ from stages_helpers import manifest, merge
 
 from ldsaug_ray.cli import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
-
 
 @pytest.fixture
 def fails(save, capsys):
@@ -190,7 +188,7 @@ def test_run_directories_that_cannot_be_used(tree, fails, tmp_path, pictures):
     assert "is a file" in fails(merge(tree, {"run_dir": str(file)}), command="prepare")
     assert "a-file" in fails(merge(tree, {"run_dir": str(file / "below")}), command="prepare")
     assert "/proc/none" in fails(merge(tree, {"run_dir": "/proc/none"}), command="prepare")
-    assert "one process alone" in fails(merge(tree, {"run_dir": "memory://run"}), command="prepare")
+    assert "one process alone" in fails(merge(tree, {"engine": "ray", "run_dir": "memory://run"}), command="prepare")
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("do not delete")
@@ -230,6 +228,8 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_a_cluster_that_does_not_have_it(tree, fails):
     message = fails(merge(tree, {"data": {"workers": {"count": 64}}}), command="prepare")
     assert "data.workers asks for 4 × (1 CPU), but the cluster has 2 CPUs" in message  # there are four parts

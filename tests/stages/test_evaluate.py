@@ -23,8 +23,6 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import density_coverage, frechet_distance, nearest_training, sharpness
 
-pytestmark = pytest.mark.slow
-
 
 class Colours(torch.nn.Module):
     """Mean colours of the four quarters: 12 features."""
@@ -63,7 +61,6 @@ def images(folder: Path, split: str | None = None) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(x["bytes"]))) for x in table["image"].to_pylist()])
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_numbers_and_kept_features(copied, tmp_path, capsys):
     extractor, root = script(tmp_path / "colours.pt"), Path(copied["run_dir"])
     found = evaluate(copied, extractor)
@@ -117,7 +114,6 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
     assert set(baseline["sets"]) == {"train", "augmented", "baseline", "test"}
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
     """The run's own drawn images, given as Parquet, have the numbers that the stage gave them."""
     extractor, root = script(tmp_path / "colours.pt"), Path(copied["run_dir"])
@@ -142,7 +138,6 @@ def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
     names = sorted(p.name for p in Path(tree["data"]["source"]).iterdir())
     mean = {n: np.asarray(Image.open(Path(tree["data"]["source"]) / n)).mean((0, 1)) for n in names}
@@ -191,7 +186,6 @@ def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
         run_command(Config.model_validate(merge(settings, other)), "prepare")
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_what_cannot_be_measured(copied, save, tmp_path, capsys):
     good = script(tmp_path / "good.pt")
     with pytest.raises(ConfigError, match=r"evaluate\.extractor is not set"):

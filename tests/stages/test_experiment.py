@@ -19,8 +19,6 @@ from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.stages.runner import plan_steps
 
-pytestmark = pytest.mark.slow
-
 ARMS = {
     "lds": {"about": "the paper's"},
     "cycle+": {"settings": {"finetune.uses": {"pixels": 0, "cycle": 1.0}}},
@@ -43,7 +41,6 @@ def file(tree: Tree, tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert main(["experiment", str(file), "--dry-run"]) == 0
     assert not (tmp_path / "run").exists()
@@ -124,7 +121,6 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert [r["arm"] for r in rows] == ["baseline", "cycle+", "nothing", "training images"]
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_a_baseline_that_cannot_be_made_ends_it(file, capsys):
     assert main(["experiment", str(file), "experiment.train=[500]"]) == 1
     assert "data.train" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The whole pipeline on Ray: files, accounting, MLflow, skipping, recomputing, and independence of the workers."""
+"""The whole pipeline: files, accounting, MLflow, skipping, recomputing, and independence of the workers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from stages_helpers import Tree, digests, manifest, merge
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines.ray import RayEngine
+from ldsaug_ray.engines.ray import units as ray_units
+from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
 from ldsaug_ray.lds import score_points
 from ldsaug_ray.models import DivergedError
@@ -27,12 +30,10 @@ from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import select
-from ldsaug_ray.stages import _units
-from ldsaug_ray.stages.job import Job, Pool
+from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.rank import of_the_checkpoints
 from ldsaug_ray.stages.runner import plan_steps
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+from ldsaug_ray.stages.units import run_units
 
 
 def table(settings: Tree, folder: str) -> pa.Table:
@@ -141,6 +142,8 @@ def test_a_changed_setting_recomputes_what_depends_on_it(copied):
     assert states(merge(changed, {"encode": {"workers": {"count": 1}}}))["encode"] == "complete"
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
     """As one that needs more memory than there is; Ray Data by itself would try it for ever."""
 
@@ -150,11 +153,12 @@ def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
                 os._exit(1)
             return UnitResult(unit, Counts(1, 1), 0)
 
-    monkeypatch.setattr(_units, "DEATHS", 1)
+    monkeypatch.setattr(ray_units, "DEATHS", 1)
     units = {n: pa.table({"n": [n]}) for n in range(4)}
-    job = Job(Config.model_validate(copied), RunDir(Location.of(copied["run_dir"])), Console(quiet=True))
+    config = Config.model_validate(copied)
+    job = Job(config, RunDir(Location.of(copied["run_dir"])), Console(quiet=True), RayEngine(config))
     with pytest.raises(ResourceError, match=r"nothing: .* died, 2 times over.* Of 4 units not done are .*2"):
-        _units.run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
+        run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
 
 
 def test_same_result_with_one_worker_as_with_two(copied, finished):
@@ -169,6 +173,8 @@ def test_same_result_with_one_worker_as_with_two(copied, finished):
     assert {s: digests(settings)[s] for s in again} == {s: digests(finished.settings)[s] for s in again}
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_two_training_workers_share_the_batch(copied):
     settings = merge(copied, {"train": {"steps": 4, "workers": {"count": 2, "cpus": 0.5}}})
     run(settings, "train")
