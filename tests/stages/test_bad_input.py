@@ -230,8 +230,10 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
-def test_a_cluster_that_does_not_have_it(tree, fails):
+def test_a_cluster_that_does_not_have_it(tree, fails, save):
     message = fails(merge(tree, {"data": {"workers": {"count": 64}}}), command="prepare")
     assert "data.workers asks for 4 × (1 CPU), but the cluster has 2 CPUs" in message  # there are four parts
     assert "2 CPUs" in message
     assert "data.workers" in fails(merge(tree, {"data": {"workers": {"gpus": 1}}}), command="prepare")
+    assert main(["prepare", str(save(tree))]) == 0
+    assert "train.workers asks for 3" in fails(merge(tree, {"train": {"workers": {"count": 3}}}), command="train")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
-import torch
 from PIL import Image
 from pydantic import ValidationError
-from stages_helpers import Tree, manifest, merge
+from stages_helpers import Tree, manifest, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
@@ -24,27 +22,9 @@ from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import density_coverage, frechet_distance, nearest_training, sharpness
 
 
-class Colours(torch.nn.Module):
-    """Mean colours of the four quarters: 12 features."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.tensor(scale))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1) * self.scale
-
-
 def colours(images: np.ndarray) -> np.ndarray:
     quarters = images.astype(np.float64).reshape(len(images), 2, 8, 2, 8, 3).mean((2, 4))
     return quarters.transpose(0, 3, 1, 2).reshape(len(images), 12)
-
-
-def script(path: Path, scale: float = 1.0) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(Colours(scale)).save(str(path))
-    return str(path)
 
 
 def evaluate(settings: Tree, extractor: str, **given: object) -> Tree:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from stages_helpers import Tree, digests, manifest, merge
-from test_evaluate import script
+from stages_helpers import Tree, digests, manifest, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import load_config

@@ -23,7 +23,15 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.engines.ray import RayEngine
 from ldsaug_ray.engines.ray import units as ray_units
 from ldsaug_ray.engines.resources import Pool
-from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
+from ldsaug_ray.errors import (
+    DivergedError,
+    ImpossibleError,
+    InputError,
+    LdsaugError,
+    MissingStageError,
+    NothingSelectedError,
+    ResourceError,
+)
 from ldsaug_ray.lds import score_points
 from ldsaug_ray.models import DivergedError
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
@@ -182,7 +190,7 @@ def test_two_training_workers_share_the_batch(copied):
     assert (entry["workers"], entry["steps"]) == (2, 4)
     curve = json.loads((Path(settings["run_dir"]) / "train/curve.json").read_text())
     assert [p["step"] for p in curve] == [1, 3, 4]
-    with pytest.raises(InputError, match=r"batch_size = 7 cannot be shared"):
+    with pytest.raises(ImpossibleError, match=r"batch_size = 7 cannot be shared"):
         run(merge(settings, {"train": {"batch_size": 7}}), "train")
 
 
@@ -211,7 +219,7 @@ def test_files_that_are_gone_are_made_again_and_never_passed_over(copied, finish
     part = sorted((Path(copied["run_dir"]) / "latents").glob("*.parquet"))[1]
     part.unlink()
     changed = merge(copied, {"score": {"n_candidates": 90}})
-    with pytest.raises(InputError, match=r"stage encode is out of date \(1 of its files are gone\)"):
+    with pytest.raises(MissingStageError, match=r"stage encode is out of date \(1 of its files are gone\)"):
         run(changed, "score")
     run(copied, "encode")
     assert part.exists()
@@ -221,7 +229,7 @@ def test_files_that_are_gone_are_made_again_and_never_passed_over(copied, finish
 
 def test_a_stage_alone_refuses_what_other_settings_made(copied):
     changed = merge(copied, {"select": {"top_fraction": 0.5}})
-    with pytest.raises(InputError, match=r"stage select is out of date .*run `ldsaug select`"):
+    with pytest.raises(MissingStageError, match=r"stage select is out of date .*run `ldsaug select`"):
         run(changed, "report")
 
 
@@ -248,23 +256,23 @@ def test_what_training_cannot_do_is_told_before_the_finished_one_is_deleted(copi
         for changes, message in (
             ({"batch_size": 64}, "batch_size = 64 is more than the 44 images"),
             (network, r"none\.pt"),
-            ({"workers": {"count": 3}, "steps": 7}, "workers asks for 3"),
+            ({"workers": {"count": 2}, "steps": 7}, "workers.count = 2: engine: inline trains with one"),
         ):
             with pytest.raises(LdsaugError, match=message):
                 run(merge(copied, {stage: changes}), stage)
-    with pytest.raises(InputError, match="less than one image of A a step"):
+    with pytest.raises(ImpossibleError, match="less than one image of A a step"):
         run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
     assert [w.read_bytes() for w in weights] == before
     assert {"train", "finetune"} <= set(manifest(copied))
 
 
 def test_a_stage_alone_needs_the_one_before(tree):
-    with pytest.raises(InputError, match="stage encode is not complete"):
+    with pytest.raises(MissingStageError, match="stage encode is not complete"):
         run(tree, "score")
 
 
 def test_fewer_images_than_a_batch(copied):
-    with pytest.raises(InputError, match=r"train.batch_size = 64 is more than the 44 images"):
+    with pytest.raises(ImpossibleError, match=r"train.batch_size = 64 is more than the 44 images"):
         run(merge(copied, {"train": {"batch_size": 64}}), "train")
 
 

@@ -20,8 +20,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from ray.tune.search import Searcher
-from stages_helpers import Tree, digests, merge
-from test_evaluate import script
+from stages_helpers import Tree, digests, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
