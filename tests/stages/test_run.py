@@ -33,7 +33,6 @@ from ldsaug_ray.errors import (
     ResourceError,
 )
 from ldsaug_ray.lds import score_points
-from ldsaug_ray.models import DivergedError
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
