@@ -152,17 +152,20 @@ def test_a_search_without_training(under, tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_search_with_training(under, tmp_path, network):
-    """Rungs are where a trial is paused and goes on, in another process of Ray's."""
-    asked = {
-        "space": {"select.top_fraction": [0.1, 0.6]},
-        "search": "grid",
-        "asha": {"grace_steps": 3, "reduction_factor": 2},
-        "concurrent": 1,  # of two at once the one that is first at a rung goes on
-    }
-    changes = {"finetune": {"steps": 6}, "evaluate": {"extractor": network, "n": 20, "k": 3}}
-    one, other = (trials_of(under(name, changes), asked, tmp_path) for name in ("inline", "ray"))
-    assert one[0][3][0][0] == 3  # the step of its first evaluation
+def test_a_search_with_training(under, tmp_path, network, capsys):
+    """Ray trains two trials at once, each with as many workers as there are CPUs: none must wait for ever."""
+    asked = {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid"}
+    many = {section: {"workers": {"count": "auto"}} for section in ("decode", "sample", "evaluate")}
+    changes = merge(many, {"finetune": {"steps": 6}, "evaluate": {"extractor": network, "n": 20, "k": 3}})
+    one = trials_of(under("inline", changes), asked, tmp_path)
+    capsys.readouterr()
+    other = trials_of(under("ray", changes), asked, tmp_path)
+    shown = capsys.readouterr().err
+    starts = [shown.index(f"trial {n}: select.top_fraction") for n in (1, 2)]
+    ends = [shown.index(f"trial {n}: finished") for n in (1, 2)]
+    assert max(starts) < min(ends)
+    assert [state for _, state, *_ in one] == ["finished"] * 2
+    assert all("finetune" in made for *_, made in one)
     assert one == other
 
 

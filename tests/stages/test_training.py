@@ -16,7 +16,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import inline
 from ldsaug_ray.engines.ray import training as ray_training
-from ldsaug_ray.errors import InputError, LdsaugError, StorageError
+from ldsaug_ray.errors import ImpossibleError, LdsaugError, StorageError
 from ldsaug_ray.run.directory import CHECKPOINTS, RunDir
 from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
 from ldsaug_ray.stages.checkpoints import RECORD
@@ -151,7 +151,7 @@ def test_the_best_checkpoint_is_what_the_stage_gives(copied):
 
 
 def test_too_little_of_a_for_a_batch(copied):
-    with pytest.raises(InputError, match=r"finetune.mixing.*at least 0.125"):
+    with pytest.raises(ImpossibleError, match=r"finetune.mixing.*at least 0.125"):
         run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
 
 

@@ -41,6 +41,7 @@ from ldsaug_ray.search.trial import KEPT_BYTES
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
 
 SPACE = {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": [0.1, 0.5]}
+OF_TRIAL = ("score", "select", "decode", "finetune")
 
 
 @pytest.fixture
@@ -283,20 +284,14 @@ def test_how_many_trials_run_at_once(tmp_path):
         assert _at_once(job, search, real) == count, (nodes, overrides)
 
 
-def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, finished, tmp_path, capsys):
-    many = {"workers": {"count": "auto"}}  # of each trial as many as there are CPUs: none must wait for ever
+def test_the_command_of_the_best_repeats_it(search, finished, tmp_path, capsys):
     file = search(
         {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid", "register_as": "faces"},
-        finetune={"steps": 6, "workers": {"count": 1, "cpus": 1}},
-        decode=many,
-        sample=many,
-        evaluate={"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3, **many},
+        finetune={"steps": 6},
+        evaluate={"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3},
     )
     assert main(["tune", str(file)]) == 0
     output = capsys.readouterr()
-    starts = [output.err.index(f"trial {n}: select.top_fraction") for n in (1, 2)]
-    ends = [output.err.index(f"trial {n}: finished") for n in (1, 2)]
-    assert max(starts) < min(ends)
     (version,) = MlflowClient(tracking_uri()).search_model_versions("name = 'faces'")
     assert version.status == "READY"
 
@@ -308,10 +303,41 @@ def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search,
     best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
     assert line.startswith(f"trial {best.number}, ")
     again, first = (digests({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))
-    for stage in ("score", "select", "decode", "finetune"):
-        assert again[stage] == first[stage], stage
+    assert {s: again[s] for s in OF_TRIAL} == {s: first[s] for s in OF_TRIAL}
     told = json.loads((Path(place) / "evaluate/metrics.json").read_text())
     assert told["sets"]["finetuned"]["frechet"]["value"] == pytest.approx(best.measures["frechet"], rel=1e-6)
+
+
+def test_a_trial_that_pauses_at_a_rung_ends_as_an_ordinary_run(search, finished, tmp_path):
+    asked = {
+        "space": {"select.top_fraction": [0.6, 0.1]},
+        "search": "grid",
+        "asha": {"grace_steps": 3, "reduction_factor": 4},
+    }
+    changes = {"evaluate": {"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3}, "finetune": {"steps": 7}}
+    assert main(["tune", str(search(asked, **changes))]) == 0
+    root = tmp_path / "run"
+    trials = read_trials(Location.of(root))
+    assert [(t.number, t.state) for t in trials] == [(1, "finished"), (2, "stopped")]  # one of four goes on
+    assert [[step for step, _ in t.curve] for t in trials] == [[3, 7], [3]]
+    rung = json.loads((root / f"trials/{trials[1].key}/rungs/000003/manifest.json").read_text())["stages"]
+    assert rung["finetune"]["steps"] == 3
+    assert [(name, status) for name, status, _ in children()] == [("trial 1", "FINISHED"), ("trial 2", "FINISHED")]
+
+    alone = merge(
+        load_config(str(root / f"trials/{trials[0].key}/config.yaml")).dump(),
+        {"run_dir": str(tmp_path / "alone"), "tracking": {"enabled": False}, "evaluate": {"extractor": None}},
+    )
+    shutil.copytree(finished.settings["run_dir"], tmp_path / "alone")
+    assert run_command(Config.model_validate(alone), "run") == 0
+    one, other = digests(alone), digests({"run_dir": str(root / f"trials/{trials[0].key}")})
+    assert {s: one[s] for s in OF_TRIAL} == {s: other[s] for s in OF_TRIAL}
+
+    client = MlflowClient(tracking_uri())
+    (best,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
+    assert [m.step for m in client.get_metric_history(best.info.run_id, "frechet")] == [3, 7]
+    assert {"selected.csv", "samples.png"} <= {a.path for a in client.list_artifacts(best.info.run_id)}
+    assert best.outputs.model_outputs
 
 
 def test_a_measure_without_a_value_is_no_failure(monkeypatch):
