@@ -108,9 +108,7 @@ AT_ONCE = {
 }
 
 
-@pytest.mark.parametrize(
-    "use", [pytest.param(u, marks=() if u == "all at once" else pytest.mark.cluster) for u in USES]
-)
+@pytest.mark.parametrize("use", [*(pytest.param(use, marks=pytest.mark.cluster) for use in ALONE), "all at once"])
 def test_what_a_is_used_for_and_what_is_drawn_then(under, tmp_path, use):
     """From every density, of latents alone and with A."""
     found: list[Tree] = []
