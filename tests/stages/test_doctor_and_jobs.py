@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -90,11 +91,24 @@ def test_every_stage_has_a_job_and_a_command(capsys):
     assert capsys.readouterr().out.strip() == f"ldsaug_ray {__version__}"
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_jobs_are_the_commands(name, tmp_path):
-    job = [sys.executable, str(ROOT / f"jobs/{name}.py")]
-    assert f"ldsaug {name} " in subprocess.run([*job, "--help"], capture_output=True, text=True, check=True).stdout
-    failed = subprocess.run([*job, "absent.yaml"], capture_output=True, text=True, cwd=tmp_path)
+def test_jobs_are_the_commands(tmp_path, capsys, monkeypatch):
+    """Each as `python jobs/NAME.py` runs it; one of them in a process of its own."""
+
+    def run(name: str, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+        monkeypatch.setattr(sys, "path", [str(ROOT / "jobs"), *sys.path])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / f"jobs/{name}.py"), run_name="__main__")
+        return (stopped.value.code, *capsys.readouterr())
+
+    for name in JOBS:
+        code, out, _ = run(name, "--help")
+        assert (code, f"ldsaug {name} " in out) == (0, True)
+        code, _, err = run(name, "absent.yaml")
+        assert code == 1
+        assert err.startswith("error: cannot read absent.yaml")
+    process = [sys.executable, str(ROOT / "jobs/run.py"), "absent.yaml"]
+    failed = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: cannot read absent.yaml")
 
