@@ -66,6 +66,22 @@ def ray_local() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with all its tables: to make these takes longer than most tests."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def mlflow_there(migrated: Path, tmp_path: Path) -> None:
+    """A copy of it where a test in this folder has its runs by default."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty made-up 20 x 20 px pictures: discs of several colours, sizes and places."""
     folder = tmp_path_factory.mktemp("pictures")

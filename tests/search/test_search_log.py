@@ -24,7 +24,7 @@ MEASURED = {"a_nearer": 0.5, "a_likelihood": 3.0}
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_there: None) -> Search:
     monkeypatch.chdir(tmp_path)
     tree = {
         "run_dir": str(tmp_path / "run"),

@@ -26,7 +26,7 @@ ARMS = {
 
 
 @pytest.fixture
-def file(tree: Tree, tmp_path: Path) -> Path:
+def file(tree: Tree, tmp_path: Path, mlflow_there: None) -> Path:
     """An experiment of three arms, one of which selects nothing, on one training-set size."""
     network = script(tmp_path / "colours.pt")
     changes = {

@@ -45,7 +45,7 @@ OF_TRIAL = ("score", "select", "decode", "finetune")
 
 
 @pytest.fixture
-def search(copied: Tree, tmp_path: Path) -> Callable[..., Path]:
+def search(copied: Tree, tmp_path: Path, mlflow_there: None) -> Callable[..., Path]:
     """search(tune={...}, **changes) -> path of a file with a search that begins with the finished run's latents."""
 
     def write(asked: Tree, **changes: Tree) -> Path:
