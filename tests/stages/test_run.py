@@ -168,18 +168,6 @@ def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
         run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
 
 
-def test_same_result_with_one_worker_as_with_two(copied, finished):
-    two = {"workers": {"count": 2}}
-    settings = merge(copied, dict.fromkeys(("data", "encode", "score", "decode"), two))
-    again = ("prepare", "encode", "score", "select", "decode")
-    stages = RunDir(Location.of(settings["run_dir"]))
-    for stage in again:
-        stages.reset(stage)
-    for stage in again:
-        run(settings, stage)
-    assert {s: digests(settings)[s] for s in again} == {s: digests(finished.settings)[s] for s in again}
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_two_training_workers_share_the_batch(copied):
