@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
         shutil.rmtree(small / "run")  # workers that are still ending may write there yet
         large = merge(tree, {"run_dir": str(small / "other"), "vae": {"channel_base": 1024, "channel_max": 64}})
         message = fails(merge(large, {"train": {"max_failures": 0}}), command="train")
-        assert message.startswith("error: train: cannot write below ")
+        assert message.startswith(f"error: cannot write {small}/other/train/checkpoints/")
         assert "disk is full" in message
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
