@@ -14,7 +14,6 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.search.page import findings, render
 from ldsaug_ray.search.plan import Search, plan_search
-from ldsaug_ray.search.run import _print_results
 from ldsaug_ray.search.tables import ranked, rows_of, text_of, trials_csv
 from ldsaug_ray.search.trials import Trial
 

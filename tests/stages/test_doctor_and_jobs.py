@@ -14,7 +14,6 @@ from stages_helpers import merge
 
 from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
-from ldsaug_ray.commands.run import require_faiss
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
 from ldsaug_ray.stages.checks import require_faiss
