@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -41,16 +43,23 @@ def needs_ray(test: pytest.Item) -> bool:
 
 @pytest.fixture(autouse=True)
 def _without_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test without a marker starts no Ray and waits for no clock."""
+    """A test without a marker starts no Ray, and neither it nor what it tests waits for a clock; libraries may."""
     if needs_ray(request.node):
         return
     assert "ray_local" not in request.fixturenames, "a test with ray_local is marked ray"
-    for place in ("ray.init", "time.sleep"):
-        monkeypatch.setattr(place, partial(_refused, place))
+    monkeypatch.setattr("ray.init", _no_ray)
+    monkeypatch.setattr("time.sleep", partial(_sleep_of_libraries, time.sleep))
 
 
-def _refused(place: str, *_: object, **__: object) -> None:
-    raise AssertionError(f"{place} in a test that is not marked ray or cluster")
+def _no_ray(*_: object, **__: object) -> None:
+    raise AssertionError("ray.init in a test that is not marked ray or cluster")
+
+
+def _sleep_of_libraries(sleep: Callable[[float], None], seconds: float) -> None:
+    file = sys._getframe(1).f_code.co_filename
+    if "site-packages" not in file and file.startswith(str(Path(__file__).parents[1])):
+        raise AssertionError(f"time.sleep by {file} in a test that is not marked ray or cluster")
+    sleep(seconds)
 
 
 @pytest.fixture(scope="session")
