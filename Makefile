@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | bench        see CONTRIBUTING.md
+# make setup | demo | test | test-cluster | lint | bench        see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # which of the extras gives FAISS: cpu or gpu
 FAISS ?= cpu
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test test-cluster lint format bench clean
 
 setup: $(VENV)/.ready
 
@@ -23,8 +23,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/ldsaug run configs/demo.yaml
 
+# without Ray on two processes, a file's tests in one of them; those that share a Ray session in one process
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ray and not cluster" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not cluster"
+
+test-cluster: setup
+	$(BIN)/python -m pytest -m cluster
 
 lint: setup
 	$(BIN)/ruff check .

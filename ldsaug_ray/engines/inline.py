@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from ldsaug_ray.config import Workers
+from ldsaug_ray.config import Ranks, Workers
 from ldsaug_ray.engines.base import Engine, MarkedWorker, Training, Trials, UnitWork
 from ldsaug_ray.engines.resources import Node, Pool, pool_of
 from ldsaug_ray.engines.threads import limited_threads
@@ -43,7 +43,16 @@ class InlineEngine(Engine):
         return [{"CPU": float(cpus), "GPU": float(_gpus()), "memory": memory, "object_store_memory": memory / 2}]
 
     def pool(self, workers: Workers, stage: str, console: Console, *, limit: int | None = None) -> Pool:
-        """One worker, whatever number is asked for."""
+        """One worker, whatever number is asked for.
+
+        Raises:
+            ConfigError: a training with several.
+        """
+        if isinstance(workers, Ranks) and workers.count not in ("auto", 1):
+            raise ConfigError(
+                f"{stage}.workers.count = {workers.count}: engine: inline trains with one worker, whose result differs "
+                "in last bits from that of several; set it to 1 or auto, or engine: ray"
+            )
         return pool_of(workers.model_copy(update={"count": 1}), stage, self.nodes())
 
     def share(self, value: Any) -> Any:
@@ -68,16 +77,7 @@ class InlineEngine(Engine):
         return nullcontext(_Held([make(*given) for given in arguments]))
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
-        """One rank, here.
-
-        Raises:
-            ConfigError: more are asked for.
-        """
-        if training.world > 1:
-            raise ConfigError(
-                f"{training.stage}.workers.count = {training.world}: engine: inline trains with one worker, whose "
-                "result differs in last bits from that of several; set it to 1 or auto, or engine: ray"
-            )
+        """One rank, here."""
         with limited_threads(training.pool.threads):  # the rank sets its own; afterwards they are as they were
             training.work(_Rank("cuda" if training.pool.gpus else "cpu", shown))
 

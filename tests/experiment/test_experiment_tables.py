@@ -30,7 +30,7 @@ from ldsaug_ray.experiment import (
     results_csv,
     summarise,
 )
-from ldsaug_ray.experiment.page import render
+from ldsaug_ray.experiment.page import experiment_page
 from ldsaug_ray.experiment.results import Setting
 from ldsaug_ray.experiment.tables import difference_text
 from ldsaug_ray.experiment.words import findings
@@ -229,13 +229,13 @@ def test_what_failed_is_told(plan):
     assert not without.rows
     assert "baseline, seed 3, came to no result: fewer images" in without.notes
     assert "came to no result: fewer images" in markdown(plan, summary)
-    assert "came to no result: fewer images" in render(plan, summary, found, "name", {})
+    assert "came to no result: fewer images" in experiment_page(plan, summary, found, "name", {})
 
 
 def test_the_page_stands_alone_and_says_what_is_missing(plan):
     found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21, 33]})
     files = {"results.csv": results_csv(found), "differences.csv": "a,b", "tables.md": "c"}
-    page = render(plan, summarise(plan, found), found, "a<b", files)
+    page = experiment_page(plan, summarise(plan, found), found, "a<b", files)
     assert "a&lt;b" in page
     assert f"{len(found)} of {len(plan.runs)} runs are done" in page
     assert "https:" not in page
@@ -243,7 +243,7 @@ def test_the_page_stands_alone_and_says_what_is_missing(plan):
     assert page.count("<img") == page.count(" alt=")
     assert 'download="differences.csv"' in page
     assert 'download="results.csv"' in page
-    assert page == render(plan, summarise(plan, found), found, "a<b", files)
+    assert page == experiment_page(plan, summarise(plan, found), found, "a<b", files)
 
 
 def test_results_are_read_from_run_directories(plan, tmp_path):

@@ -25,19 +25,24 @@ def score(
     train: np.ndarray, pairs: np.ndarray, alphas: list[float], sigmas: list[float], kind: str = "linear"
 ) -> dict[str, np.ndarray]:
     """All four arrays of `PairScores`, [P, A, S], with candidates kept in float64."""
-    n = len(train)
+    n, pairs = len(train), np.asarray(pairs)
     shape = (len(pairs), len(alphas), len(sigmas))
     names = ("log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours")
     out = {name: np.empty(shape) for name in names}
     z64 = train.astype(np.float64)
-    for p, (i, j) in enumerate(pairs):
+    for start in range(0, len(pairs), 32):  # more would be a large array of differences
+        some = slice(start, start + 32)
+        parents = np.arange(len(pairs[some]))[:, None], pairs[some]
         for a, alpha in enumerate(alphas):
-            z = point(z64[i], z64[j], alpha, kind)[None]
+            z = np.stack([point(z64[i], z64[j], alpha, kind) for i, j in pairs[some]])
             for s, sigma in enumerate(sigmas):
-                x = log_kernel(z64, z, sigma)[0]
-                others = np.delete(x, [i, j])
-                out["log_lds"][p, a, s] = logsumexp(x) - np.log(n)
-                out["log_lds_excluding_parents"][p, a, s] = logsumexp(others) - np.log(n) if len(others) else -np.inf
-                out["parent_share"][p, a, s] = np.exp(logsumexp(x[[i, j]]) - logsumexp(x))
-                out["effective_neighbours"][p, a, s] = np.exp(2 * logsumexp(x) - logsumexp(2 * x))
+                x = log_kernel(z64, z, sigma)
+                whole = logsumexp(x, axis=1)
+                others = x.copy()
+                others[parents] = -np.inf
+                out["log_lds"][some, a, s] = whole - np.log(n)
+                left = logsumexp(others, axis=1) if n > 2 else -np.inf
+                out["log_lds_excluding_parents"][some, a, s] = left - np.log(n)
+                out["parent_share"][some, a, s] = np.exp(logsumexp(x[parents], axis=1) - whole)
+                out["effective_neighbours"][some, a, s] = np.exp(2 * whole - logsumexp(2 * x, axis=1))
     return out

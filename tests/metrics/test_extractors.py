@@ -280,7 +280,6 @@ def test_transformers(kind: str, tmp_path: Path) -> None:
         open_extractor(f"{kind}:{tmp_path / 'net'}")
 
 
-@pytest.mark.slow
 def test_real_network(shared: Path) -> None:
     path = shared / "models" / "mobilenet_v1_embed.pt"
     extractor = open_extractor(str(path), batch_size=3)

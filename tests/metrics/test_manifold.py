@@ -148,7 +148,6 @@ def test_bad_input() -> None:
         density_coverage(x, x + np.inf)
 
 
-@pytest.mark.slow
 def test_real_features(shared: Path) -> None:
     import pyarrow.parquet as pq
 

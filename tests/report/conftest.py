@@ -18,14 +18,16 @@ from rich.console import Console
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images import image_array, load_attributes, open_source, plan
+from ldsaug_ray.engines.inline import InlineEngine
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.lds.shards import Frame
 from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_digest
 from ldsaug_ray.run.directory import Counts, mark, total
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages.decode import DecodeWorker
-from ldsaug_ray.stages.encode import EncodeWorker, image_parts, read_latents
+from ldsaug_ray.stages.encode import EncodeWorker, image_parts
 from ldsaug_ray.stages.held_out import score_held_out
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.prepare import PrepareWorker
@@ -54,7 +56,7 @@ def _settings(run_dir: Path, source: str, changes: dict[str, Any]) -> Config:
 
 def job_of(config: Config) -> Job:
     """A job with a silent console."""
-    return Job(config, open_run_dir(config), Console(file=io.StringIO()))
+    return Job(config, open_run_dir(config), Console(file=io.StringIO()), InlineEngine(config))
 
 
 def _train(job: Job, stage: str, settings: Any, images: np.ndarray, initial: str | None) -> None:
@@ -116,18 +118,19 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
     parts = [run.folder(f).read_table() for f, _ in image_parts(job)]
     encoder = EncodeWorker(run.folder("train/vae.safetensors"), 32, run.root, False)
     _units(job, "encode", encoder, parts, more=lambda _: (Counts(), {"latent_dim": encoder.vae.latent_dim}))
-    keys, train = read_latents(job, "train")
+    latents = read_latents(run, "train")
+    train = latents.z
     bandwidth = resolve_sigma(train, config.score, config.seed)
     n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
     ranges = [pa.table({"start": [a], "stop": [min(a + step, n)]}) for a in range(0, n, step)]
-    scorer = ScoreWorker([train], Frame.over(train), pa.array(keys, pa.string()), config, [bandwidth.sigma], [run.root])
+    scorer = ScoreWorker([train], Frame.over(train), latents.keys, config, [bandwidth.sigma], [run.root])
     ((held_out, _),) = score_held_out(job, train, [bandwidth.sigma], [run])
     facts: dict[str, Any] = {
         "sigma": bandwidth.sigma,
         "sigma_rule": bandwidth.rule,
         "sigma_numbers": bandwidth.numbers,
         "sigma_sentence": bandwidth.sentence,
-        "latents": len(keys),
+        "latents": len(latents),
     }
     facts["held_out"] = None if held_out is None else asdict(held_out)
     _units(job, "score", scorer, ranges, more=lambda _: (Counts(), facts))
@@ -137,7 +140,7 @@ def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = Tru
         columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
         chosen = [f.read_table(columns) for f in run.folder("selected").files(".parquet")]
         weights = run.folder("train/vae.safetensors")
-        _units(job, "decode", DecodeWorker(train, np.array(keys), weights, 32, "linear", run.root, False), chosen)
+        _units(job, "decode", DecodeWorker(latents, weights, 32, "linear", run.root, False), chosen)
         _train(job, "finetune", config.finetune, real, "train/vae.safetensors")
     return job
 

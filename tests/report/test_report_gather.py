@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from ldsaug_ray.report.pictures import score_histogram
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
-from ldsaug_ray.stages import _held_out, encode
+from ldsaug_ray.stages import held_out
 from ldsaug_ray.stages.job import Job
 
 
@@ -65,20 +66,21 @@ def test_held_out_latents_are_those_of_the_test_split(digits_job: Job, data: Rep
 
 
 def test_of_many_held_out_latents_the_same_are_scored(digits_job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, (keys, z) = encode.read_latents(digits_job, "train")[1], encode.read_latents(digits_job, "test")
+    train, test = (read_latents(digits_job.run, split) for split in ("train", "test"))
+    z = test.z
     written: list[pa.Table] = []
     monkeypatch.setattr(Location, "write_table", lambda self, table: written.append(table))
-    monkeypatch.setattr(_held_out, "LIMIT", 10)
+    monkeypatch.setattr(held_out, "LIMIT", 10)
     order = np.random.default_rng(0).permutation(len(z))
     for some in (np.arange(len(z)), order):
-        monkeypatch.setattr(_held_out, "read_latents", lambda *_, s=some: ([keys[k] for k in s], z[s]))
-        _held_out.score_held_out(digits_job, train, [1.0], [digits_job.run])
+        monkeypatch.setattr(held_out, "read_latents", lambda *_, s=some: replace(test, keys=test.keys.take(s), z=z[s]))
+        held_out.score_held_out(digits_job, train.z, [1.0], [digits_job.run])
     first, again = (dict(zip(*t.to_pydict().values(), strict=True)) for t in written)
     assert len(first) == 10
     assert first == pytest.approx(again)
-    monkeypatch.setattr(_held_out, "read_latents", lambda *_: (keys, np.full_like(z, np.nan)))
+    monkeypatch.setattr(held_out, "read_latents", lambda *_: replace(test, z=np.full_like(z, np.nan)))
     with pytest.raises(InputError, match=r"the held-out latents hold NaN.*\(key "):
-        _held_out.score_held_out(digits_job, train, [1.0], [digits_job.run])
+        held_out.score_held_out(digits_job, train.z, [1.0], [digits_job.run])
 
 
 def test_histogram_counts_every_candidate(data: ReportData) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ldsaug_ray.commands.tune import _print_results
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.search.page import findings, render
+from ldsaug_ray.search.page import findings, search_page
 from ldsaug_ray.search.plan import Search, plan_search
-from ldsaug_ray.search.run import _print_results
 from ldsaug_ray.search.tables import ranked, rows_of, text_of, trials_csv
 from ldsaug_ray.search.trials import Trial
 
@@ -89,7 +89,7 @@ def test_a_trial_without_a_value_of_what_is_asked_for(tmp_path, trials):
     assert 8 not in [t.number for t in ranked(search, trials)]
     row = list(csv.DictReader(io.StringIO(trials_csv(search, trials))))[5]
     assert (row["state"], row["a_nearer"], row["kept"], row["why"]) == ("finished", "", "5.0", why)
-    page = render(search, trials, "")
+    page = search_page(search, trials, "")
     assert f"{SIGMA}=0.2, {TAU}=0.8: {why}" in page
     assert "each cell; ? finished without a result; × cannot work" in page
     assert search.why(trial(7, "running")) == ""
@@ -121,8 +121,8 @@ def test_the_terminal_where_nothing_came_of_it(tmp_path, capsys):
 @pytest.mark.parametrize("objectives", [[{"a_nearer": 1}], [{"a_nearer": 1}, {"a_likelihood": 1}]])
 def test_a_page_of_whatever_there_is(tmp_path, trials, objectives):
     search = plan(tmp_path, *objectives)
-    page = render(search, trials, trials_csv(search, trials))
+    page = search_page(search, trials, trials_csv(search, trials))
     assert page.count("data:image/svg+xml") > 1
     for text in ("Trial by trial" if len(objectives) == 1 else "The front", "nothing is", SIGMA, TAU):
         assert text in page
-    assert "No trial has come to a result yet" in render(search, [], trials_csv(search, []))
+    assert "No trial has come to a result yet" in search_page(search, [], trials_csv(search, []))

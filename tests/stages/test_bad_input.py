@@ -19,8 +19,6 @@ from stages_helpers import manifest, merge
 
 from ldsaug_ray.cli import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
-
 
 @pytest.fixture
 def fails(save, capsys):
@@ -190,7 +188,7 @@ def test_run_directories_that_cannot_be_used(tree, fails, tmp_path, pictures):
     assert "is a file" in fails(merge(tree, {"run_dir": str(file)}), command="prepare")
     assert "a-file" in fails(merge(tree, {"run_dir": str(file / "below")}), command="prepare")
     assert "/proc/none" in fails(merge(tree, {"run_dir": "/proc/none"}), command="prepare")
-    assert "one process alone" in fails(merge(tree, {"run_dir": "memory://run"}), command="prepare")
+    assert "one process alone" in fails(merge(tree, {"engine": "ray", "run_dir": "memory://run"}), command="prepare")
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("do not delete")
@@ -224,14 +222,18 @@ def test_a_full_disk_keeps_what_was_done(tree, fails, tmp_path, monkeypatch):
         shutil.rmtree(small / "run")  # workers that are still ending may write there yet
         large = merge(tree, {"run_dir": str(small / "other"), "vae": {"channel_base": 1024, "channel_max": 64}})
         message = fails(merge(large, {"train": {"max_failures": 0}}), command="train")
-        assert message.startswith("error: train: cannot write below ")
+        assert message.startswith(f"error: cannot write {small}/other/train/checkpoints/")
         assert "disk is full" in message
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
-def test_a_cluster_that_does_not_have_it(tree, fails):
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_a_cluster_that_does_not_have_it(tree, fails, save):
     message = fails(merge(tree, {"data": {"workers": {"count": 64}}}), command="prepare")
     assert "data.workers asks for 4 × (1 CPU), but the cluster has 2 CPUs" in message  # there are four parts
     assert "2 CPUs" in message
     assert "data.workers" in fails(merge(tree, {"data": {"workers": {"gpus": 1}}}), command="prepare")
+    assert main(["prepare", str(save(tree))]) == 0
+    assert "train.workers asks for 3" in fails(merge(tree, {"train": {"workers": {"count": 3}}}), command="train")

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from stages_helpers import merge, start
+from stages_helpers import merge
 
 from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
-from ldsaug_ray.commands.run import require_faiss
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
+from ldsaug_ray.stages.checks import require_faiss
 
 ROOT = Path(__file__).parents[2]
 JOBS = (*COMMANDS, "run", "experiment", "tune")
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_doctor_finds_everything_here(capsys):
     assert main(["doctor"]) == 0
@@ -48,18 +49,20 @@ def test_an_absent_mlflow_server_is_one_message(tree, save, capsys, monkeypatch)
     assert "secret" not in err
 
 
-def test_an_absent_cluster_is_one_message(tree, save, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "error: RAY_ADDRESS=127.0.0.1:9: the cluster does not answer"),
+        ({"ray": {"num_cpus": 1}}, "error: ray.num_cpus: limits a local Ray"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_message(tree, save, capsys, monkeypatch, changes, message):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    process = start("prepare", save(tree), cwd=tmp_path)
-    assert "error: RAY_ADDRESS=127.0.0.1:9: the cluster does not answer" in process.communicate()[0]
-    assert process.returncode == 1
-
-
-def test_limits_of_a_local_ray_are_refused_for_a_cluster(tree, save, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    process = start("prepare", save(merge(tree, {"ray": {"num_cpus": 1}})), cwd=tmp_path)
-    assert "error: ray.num_cpus: limits a local Ray" in process.communicate()[0]
-    assert process.returncode == 1
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # the session of other tests
+    assert main(["prepare", str(save(merge(tree, {"engine": "ray", **changes})))]) == 1
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith(message)
+    assert "Traceback" not in err
 
 
 def test_settings_may_stand_on_either_side_of_an_option(tree, save, capsys):
@@ -70,7 +73,7 @@ def test_settings_may_stand_on_either_side_of_an_option(tree, save, capsys):
 
 def test_no_faiss_names_the_extras(monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr("ldsaug_ray.commands.run.find_spec", lambda name: None if name == "faiss" else found(name))
+    monkeypatch.setattr("ldsaug_ray.stages.checks.find_spec", lambda name: None if name == "faiss" else found(name))
     with pytest.raises(ResourceError, match=r"ldsaug_ray\[cpu\]"):
         require_faiss()
 
@@ -87,11 +90,24 @@ def test_every_stage_has_a_job_and_a_command(capsys):
     assert capsys.readouterr().out.strip() == f"ldsaug_ray {__version__}"
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_jobs_are_the_commands(name, tmp_path):
-    job = [sys.executable, str(ROOT / f"jobs/{name}.py")]
-    assert f"ldsaug {name} " in subprocess.run([*job, "--help"], capture_output=True, text=True, check=True).stdout
-    failed = subprocess.run([*job, "absent.yaml"], capture_output=True, text=True, cwd=tmp_path)
+def test_jobs_are_the_commands(tmp_path, capsys, monkeypatch):
+    """Each as `python jobs/NAME.py` runs it; one of them in a process of its own."""
+
+    def run(name: str, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+        monkeypatch.setattr(sys, "path", [str(ROOT / "jobs"), *sys.path])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / f"jobs/{name}.py"), run_name="__main__")
+        return (stopped.value.code, *capsys.readouterr())
+
+    for name in JOBS:
+        code, out, _ = run(name, "--help")
+        assert (code, f"ldsaug {name} " in out) == (0, True)
+        code, _, err = run(name, "absent.yaml")
+        assert code == 1
+        assert err.startswith("error: cannot read absent.yaml")
+    process = [sys.executable, str(ROOT / "jobs/run.py"), "absent.yaml"]
+    failed = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: cannot read absent.yaml")
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
-import torch
 from PIL import Image
 from pydantic import ValidationError
-from stages_helpers import Tree, manifest, merge
+from stages_helpers import Tree, manifest, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
@@ -23,30 +21,10 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import density_coverage, frechet_distance, nearest_training, sharpness
 
-pytestmark = pytest.mark.slow
-
-
-class Colours(torch.nn.Module):
-    """Mean colours of the four quarters: 12 features."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.tensor(scale))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1) * self.scale
-
 
 def colours(images: np.ndarray) -> np.ndarray:
     quarters = images.astype(np.float64).reshape(len(images), 2, 8, 2, 8, 3).mean((2, 4))
     return quarters.transpose(0, 3, 1, 2).reshape(len(images), 12)
-
-
-def script(path: Path, scale: float = 1.0) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(Colours(scale)).save(str(path))
-    return str(path)
 
 
 def evaluate(settings: Tree, extractor: str, **given: object) -> Tree:
@@ -63,7 +41,6 @@ def images(folder: Path, split: str | None = None) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(x["bytes"]))) for x in table["image"].to_pylist()])
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_numbers_and_kept_features(copied, tmp_path, capsys):
     extractor, root = script(tmp_path / "colours.pt"), Path(copied["run_dir"])
     found = evaluate(copied, extractor)
@@ -117,7 +94,6 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
     assert set(baseline["sets"]) == {"train", "augmented", "baseline", "test"}
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
     """The run's own drawn images, given as Parquet, have the numbers that the stage gave them."""
     extractor, root = script(tmp_path / "colours.pt"), Path(copied["run_dir"])
@@ -142,7 +118,6 @@ def test_any_images_against_the_test_split(copied, save, tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
     names = sorted(p.name for p in Path(tree["data"]["source"]).iterdir())
     mean = {n: np.asarray(Image.open(Path(tree["data"]["source"]) / n)).mean((0, 1)) for n in names}
@@ -191,7 +166,6 @@ def test_in_a_run_and_the_share_of_an_attribute(tree, tmp_path, capsys):
         run_command(Config.model_validate(merge(settings, other)), "prepare")
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_what_cannot_be_measured(copied, save, tmp_path, capsys):
     good = script(tmp_path / "good.pt")
     with pytest.raises(ConfigError, match=r"evaluate\.extractor is not set"):

@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from stages_helpers import Tree, digests, manifest, merge
-from test_evaluate import script
+from stages_helpers import Tree, digests, manifest, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.config import load_config
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.stages.runner import plan_steps
-
-pytestmark = pytest.mark.slow
 
 ARMS = {
     "lds": {"about": "the paper's"},
@@ -29,7 +26,7 @@ ARMS = {
 
 
 @pytest.fixture
-def file(tree: Tree, tmp_path: Path) -> Path:
+def file(tree: Tree, tmp_path: Path, mlflow_there: None) -> Path:
     """An experiment of three arms, one of which selects nothing, on one training-set size."""
     network = script(tmp_path / "colours.pt")
     changes = {
@@ -43,7 +40,6 @@ def file(tree: Tree, tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert main(["experiment", str(file), "--dry-run"]) == 0
     assert not (tmp_path / "run").exists()
@@ -124,7 +120,6 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     assert [r["arm"] for r in rows] == ["baseline", "cycle+", "nothing", "training images"]
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_a_baseline_that_cannot_be_made_ends_it(file, capsys):
     assert main(["experiment", str(file), "experiment.train=[500]"]) == 1
     assert "data.train" in capsys.readouterr().err

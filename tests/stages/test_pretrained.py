@@ -67,8 +67,6 @@ def state(settings: Tree, stage: str) -> str:
     return step.state
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_local")
 def test_from_files_to_augmented_images(
     pretrained: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str], save, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The whole pipeline on Ray: files, accounting, MLflow, skipping, recomputing, and independence of the workers."""
+"""The whole pipeline: files, accounting, MLflow, skipping, recomputing, and independence of the workers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ from stages_helpers import Tree, digests, manifest, merge
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, LdsaugError, NothingSelectedError, ResourceError
+from ldsaug_ray.engines.ray import RayEngine
+from ldsaug_ray.engines.ray import units as ray_units
+from ldsaug_ray.engines.resources import Pool
+from ldsaug_ray.errors import (
+    DivergedError,
+    ImpossibleError,
+    InputError,
+    LdsaugError,
+    MissingStageError,
+    NothingSelectedError,
+    ResourceError,
+)
 from ldsaug_ray.lds import score_points
-from ldsaug_ray.models import DivergedError
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import select
-from ldsaug_ray.stages import _units
-from ldsaug_ray.stages.job import Job, Pool
+from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.rank import of_the_checkpoints
 from ldsaug_ray.stages.runner import plan_steps
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+from ldsaug_ray.stages.units import run_units
 
 
 def table(settings: Tree, folder: str) -> pa.Table:
@@ -141,6 +149,8 @@ def test_a_changed_setting_recomputes_what_depends_on_it(copied):
     assert states(merge(changed, {"encode": {"workers": {"count": 1}}}))["encode"] == "complete"
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
     """As one that needs more memory than there is; Ray Data by itself would try it for ever."""
 
@@ -150,25 +160,16 @@ def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
                 os._exit(1)
             return UnitResult(unit, Counts(1, 1), 0)
 
-    monkeypatch.setattr(_units, "DEATHS", 1)
+    monkeypatch.setattr(ray_units, "DEATHS", 1)
     units = {n: pa.table({"n": [n]}) for n in range(4)}
-    job = Job(Config.model_validate(copied), RunDir(Location.of(copied["run_dir"])), Console(quiet=True))
+    config = Config.model_validate(copied)
+    job = Job(config, RunDir(Location.of(copied["run_dir"])), Console(quiet=True), RayEngine(config))
     with pytest.raises(ResourceError, match=r"nothing: .* died, 2 times over.* Of 4 units not done are .*2"):
-        _units.run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
+        run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
 
 
-def test_same_result_with_one_worker_as_with_two(copied, finished):
-    two = {"workers": {"count": 2}}
-    settings = merge(copied, dict.fromkeys(("data", "encode", "score", "decode"), two))
-    again = ("prepare", "encode", "score", "select", "decode")
-    stages = RunDir(Location.of(settings["run_dir"]))
-    for stage in again:
-        stages.reset(stage)
-    for stage in again:
-        run(settings, stage)
-    assert {s: digests(settings)[s] for s in again} == {s: digests(finished.settings)[s] for s in again}
-
-
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_two_training_workers_share_the_batch(copied):
     settings = merge(copied, {"train": {"steps": 4, "workers": {"count": 2, "cpus": 0.5}}})
     run(settings, "train")
@@ -176,7 +177,7 @@ def test_two_training_workers_share_the_batch(copied):
     assert (entry["workers"], entry["steps"]) == (2, 4)
     curve = json.loads((Path(settings["run_dir"]) / "train/curve.json").read_text())
     assert [p["step"] for p in curve] == [1, 3, 4]
-    with pytest.raises(InputError, match=r"batch_size = 7 cannot be shared"):
+    with pytest.raises(ImpossibleError, match=r"batch_size = 7 cannot be shared"):
         run(merge(settings, {"train": {"batch_size": 7}}), "train")
 
 
@@ -205,7 +206,7 @@ def test_files_that_are_gone_are_made_again_and_never_passed_over(copied, finish
     part = sorted((Path(copied["run_dir"]) / "latents").glob("*.parquet"))[1]
     part.unlink()
     changed = merge(copied, {"score": {"n_candidates": 90}})
-    with pytest.raises(InputError, match=r"stage encode is out of date \(1 of its files are gone\)"):
+    with pytest.raises(MissingStageError, match=r"stage encode is out of date \(1 of its files are gone\)"):
         run(changed, "score")
     run(copied, "encode")
     assert part.exists()
@@ -215,7 +216,7 @@ def test_files_that_are_gone_are_made_again_and_never_passed_over(copied, finish
 
 def test_a_stage_alone_refuses_what_other_settings_made(copied):
     changed = merge(copied, {"select": {"top_fraction": 0.5}})
-    with pytest.raises(InputError, match=r"stage select is out of date .*run `ldsaug select`"):
+    with pytest.raises(MissingStageError, match=r"stage select is out of date .*run `ldsaug select`"):
         run(changed, "report")
 
 
@@ -242,23 +243,23 @@ def test_what_training_cannot_do_is_told_before_the_finished_one_is_deleted(copi
         for changes, message in (
             ({"batch_size": 64}, "batch_size = 64 is more than the 44 images"),
             (network, r"none\.pt"),
-            ({"workers": {"count": 3}, "steps": 7}, "workers asks for 3"),
+            ({"workers": {"count": 2}, "steps": 7}, "workers.count = 2: engine: inline trains with one"),
         ):
             with pytest.raises(LdsaugError, match=message):
                 run(merge(copied, {stage: changes}), stage)
-    with pytest.raises(InputError, match="less than one image of A a step"):
+    with pytest.raises(ImpossibleError, match="less than one image of A a step"):
         run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
     assert [w.read_bytes() for w in weights] == before
     assert {"train", "finetune"} <= set(manifest(copied))
 
 
 def test_a_stage_alone_needs_the_one_before(tree):
-    with pytest.raises(InputError, match="stage encode is not complete"):
+    with pytest.raises(MissingStageError, match="stage encode is not complete"):
         run(tree, "score")
 
 
 def test_fewer_images_than_a_batch(copied):
-    with pytest.raises(InputError, match=r"train.batch_size = 64 is more than the 44 images"):
+    with pytest.raises(ImpossibleError, match=r"train.batch_size = 64 is more than the 44 images"):
         run(merge(copied, {"train": {"batch_size": 64}}), "train")
 
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from stages_helpers import Tree, merge, start
-from test_kill import interrupt
+from stages_helpers import Tree, interrupt, merge, start
 
 from ldsaug_ray.cli import main
+from ldsaug_ray.commands.sample import sample_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError, StorageError
@@ -26,9 +26,6 @@ from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.models import decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Mixture, Normal, kernel_density, resampled_rows
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.sample import sample_command
-
-pytestmark = pytest.mark.slow
 
 
 def table(folder: Path) -> pa.Table:
@@ -49,7 +46,6 @@ def draw(settings: Tree, out: Path, n: int = 40, **sample: object) -> Tree:
     return entry(out)
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_from_the_command_line(copied, save, tmp_path, capsys):
     out, config = tmp_path / "drawn", str(save(copied))
     assert main(["sample", config, "--n", "40", "sample.part_rows=16", "--out", str(out), "--dry-run"]) == 0
@@ -79,7 +75,6 @@ def test_from_the_command_line(copied, save, tmp_path, capsys):
     assert len(table(out)) == 8
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_formats_workers_and_models(copied, tmp_path):
     parquet = draw(copied, tmp_path / "a")
     png = draw(copied, tmp_path / "b", format="png", workers={"count": 1})
@@ -102,7 +97,6 @@ def main_default(settings: Tree) -> Path:
     return next(Path(settings["run_dir"]).glob("samples"))
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_densities_of_the_baselines_latents(copied, tmp_path):
     latents = pads.dataset(Path(copied["run_dir"]) / "latents").to_table()
     latents = vectors(latents.filter(pads.field("split") == "train").sort_by("key"))
@@ -119,7 +113,6 @@ def test_densities_of_the_baselines_latents(copied, tmp_path):
     assert (distances < 2 * spread).all()
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_the_fine_tuned_model_draws_from_its_own_latents_and_a(copied, tmp_path):
     settings = merge(copied, {"select": {"top_count": 30}})
     from ldsaug_ray.commands.run import run_command
@@ -157,7 +150,8 @@ def test_the_fine_tuned_model_draws_from_its_own_latents_and_a(copied, tmp_path)
     assert not (root / "finetune/latents").exists()
 
 
-def test_a_killed_command_goes_on(copied, save, tmp_path, ray_local):
+@pytest.mark.cluster
+def test_a_killed_command_goes_on(copied, save, tmp_path):
     sample = {"n": 400, "part_rows": 10, "prior": "mixture", "components": 2, "model": "train"}
     calm = draw(copied, tmp_path / "calm", **sample, batch_size=10)
     settings = merge(copied, {"ray": {"num_cpus": 1, "object_store_gb": 0.2}, "sample": {**sample, "batch_size": 10}})
@@ -177,7 +171,6 @@ def test_a_killed_command_goes_on(copied, save, tmp_path, ray_local):
     assert table(out).equals(table(tmp_path / "calm"))
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_what_cannot_be_drawn(copied, tmp_path):
     file = tmp_path / "file"
     file.write_text("x")

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from stages_helpers import digests, merge
 
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.score import score_at
 
-pytestmark = pytest.mark.slow
 
-
-@pytest.mark.usefixtures("ray_local")
 def test_each_bandwidth_is_what_it_is_alone(copied, tmp_path):
     rules = [{"scale": 0.15}, {"scale": 0.4}, {"rule": "nearest_neighbour"}, {"rule": "fixed", "value": 0.7}]
     configs = [Config.model_validate(merge(copied, {"score": {"sigma": rule}})) for rule in rules]
-    job = Job(configs[0], open_run_dir(configs[0], create=False), make_console())
+    job = Job(configs[0], open_run_dir(configs[0], create=False), make_console(), engine_of(configs[0]))
     runs = []
     for k in range(len(rules)):
         run = RunDir(Location.of(tmp_path / f"sigma-{k}"))

@@ -10,12 +10,11 @@ from stages_helpers import merge
 from ldsaug_ray.cli import main
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
+from ldsaug_ray.run.directory import CHECKPOINTS, RunDir
 from ldsaug_ray.run.opening import open_run_dir, sole_driver
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.search.trials import Trial
-
-pytestmark = pytest.mark.slow
+from ldsaug_ray.stages.checkpoints import RECORD
 
 
 def status(folder: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, str]]:
@@ -42,9 +41,11 @@ def test_status_of_a_run(copied, capsys, tmp_path):
     fingerprint = run.require("finetune", "fingerprint")
     run.reset("finetune")
     run.begin("finetune", fingerprint)
-    snapshot = run.folder(f"finetune/{CHECKPOINTS}/{SNAPSHOT}")
-    snapshot.write_bytes(b'{"checkpoint_results": [{"met')  # Ray Train replaces it in place
-    assert "a checkpoint is being saved" in status(str(root), capsys)[1]["finetune"]
+    checkpoint = run.folder(f"finetune/{CHECKPOINTS}/00000003")
+    (checkpoint / "vae.safetensors").write_bytes(b"half of")  # it is being saved: the record comes last
+    assert "nothing is kept of it yet" in status(str(root), capsys)[1]["finetune"]
+    (checkpoint / RECORD).write_json({})
+    assert "last checkpoint: step 3" in status(str(root), capsys)[1]["finetune"]
 
     run.manifest["stages"].pop("score")
     run.note("format", 1)

@@ -1,4 +1,4 @@
-"""Training through Ray: batches, uses of A, the best checkpoint, the discriminator."""
+"""Trainings: batches, uses of A, the best checkpoint, the discriminator."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from stages_helpers import Tree, manifest, merge
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, LdsaugError, StorageError
-from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
+from ldsaug_ray.engines import inline
+from ldsaug_ray.engines.ray import training as ray_training
+from ldsaug_ray.errors import ImpossibleError, LdsaugError, StorageError
+from ldsaug_ray.run.directory import CHECKPOINTS, RunDir
 from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
+from ldsaug_ray.stages.checkpoints import RECORD
 
 ADVERSARIAL = {"weight": 0.5, "r1_every": 2, "path_length": 0.1, "path_length_every": 2, "style_mixing": 0.5}
 
@@ -72,13 +73,19 @@ def test_every_arm_sees_the_same_training_images_and_a_resumed_one_goes_on(finis
             np.testing.assert_array_equal(a.augmented["z"], b.augmented["z"])
 
 
-def test_ray_data_brings_the_same_rows(finished):
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("engine", [inline, ray_training])
+def test_every_engine_brings_the_same_rows(finished, engine):
+    """Ray Data reads ahead, in an actor; rows and their order are those of a plain loop."""
     settings = finished.settings
+    rank = object.__new__(engine._Rank)  # of a training it needs nothing
+    rank.number, rank.world = 0, 1
     arguments = (parts_of(settings, 8), augmented_of(settings, 4))
     straight = read(settings, *arguments, 2, 150)
     root = Location.of(settings["run_dir"])
-    order = {"seed": 3, "rank": 0, "world": 1, "shuffle_parts": 2, "resolution": 16}
-    through = list(step_batches(root, *arguments, range(2, 150), **order))
+    order = {"seed": 3, "shuffle_parts": 2, "resolution": 16}
+    through = list(step_batches(root, *arguments, range(2, 150), rank, **order))
     assert len(through) == len(straight) == 148
     for a, b in zip(straight, through, strict=True):
         np.testing.assert_array_equal(a.images, b.images)
@@ -124,7 +131,7 @@ def test_all_uses_of_a_at_once_and_the_discriminator_goes_on_from_training(copie
     folder = Path(settings["run_dir"])
     assert (folder / "train/discriminator.safetensors").exists()
     assert (folder / "finetune/discriminator.safetensors").exists()
-    assert not (folder / "finetune/ray").exists()
+    assert not (folder / f"finetune/{CHECKPOINTS}").exists()
     assert not list((folder / "finetune").glob("*trainer*"))
 
 
@@ -144,10 +151,12 @@ def test_the_best_checkpoint_is_what_the_stage_gives(copied):
 
 
 def test_too_little_of_a_for_a_batch(copied):
-    with pytest.raises(InputError, match=r"finetune.mixing.*at least 0.125"):
+    with pytest.raises(ImpossibleError, match=r"finetune.mixing.*at least 0.125"):
         run(merge(copied, {"finetune": {"mixing": 0.01}}), "finetune")
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_what_one_worker_cannot_read_ends_all(copied):
     """The first reads the held-out images; the second must not wait for it."""
     test = min((Path(copied["run_dir"]) / "images").glob("test-*.parquet"))
@@ -163,15 +172,15 @@ def test_a_training_keeps_its_last_checkpoint_until_the_manifest_has_it(copied, 
         patch.setattr(RunDir, "finish", lambda *_, **__: pytest.exit("killed"))
         with pytest.raises(pytest.exit.Exception):
             run(merge(copied, {"finetune": {"steps": 6}}), "finetune")
-    snapshot = run_dir / f"finetune/{CHECKPOINTS}/{SNAPSHOT}"
-    whole = snapshot.read_bytes()
-    snapshot.write_bytes(whole[:40])
-    with pytest.raises(StorageError, match="list of checkpoints was cut off"):
+    record = run_dir / f"finetune/{CHECKPOINTS}/00000006" / RECORD
+    whole = record.read_bytes()
+    record.write_bytes(whole[:40])
+    with pytest.raises(StorageError, match=f"{record}: not valid JSON"):
         run(merge(copied, {"finetune": {"steps": 6}}), "finetune")
-    snapshot.write_bytes(whole)
+    record.write_bytes(whole)
     run(merge(copied, {"finetune": {"steps": 6}}), "finetune")
     assert manifest(copied)["finetune"]["resumed_from_step"] == 6
-    assert not (run_dir / "finetune/ray").exists()
+    assert not (run_dir / f"finetune/{CHECKPOINTS}").exists()
     assert RunDir(Location.of(run_dir)).is_complete("finetune", manifest(copied)["finetune"]["fingerprint"])
 
 

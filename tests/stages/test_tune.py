@@ -1,17 +1,13 @@
-"""Whole searches on the tiny run: without training over sigma and tau, and with it, killed in the middle."""
+"""Whole searches on the tiny run: without training over sigma and tau, and with it."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shlex
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,29 +20,32 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from ray.tune.search import Searcher
-from stages_helpers import Tree, digests, merge, start
-from test_evaluate import script
-from test_kill import checkpoints, interrupt
+from stages_helpers import Tree, digests, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, Tune, load_config
+from ldsaug_ray.engines import engine_of
+from ldsaug_ray.engines.base import Trials
+from ldsaug_ray.engines.ray.trials import _GoesOn, _Next
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.tracking import tracking_uri
+from ldsaug_ray.search import trial as search_trial
 from ldsaug_ray.search.plan import plan_search
+from ldsaug_ray.search.points import SearchPoints
+from ldsaug_ray.search.run import PROCESS_BYTES, _at_once
 from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
+from ldsaug_ray.search.trial import KEPT_BYTES
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
-from ldsaug_ray.stages import _trial, tune
-
-pytestmark = pytest.mark.slow
 
 SPACE = {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": [0.1, 0.5]}
+OF_TRIAL = ("score", "select", "decode", "finetune")
 
 
 @pytest.fixture
-def search(copied: Tree, tmp_path: Path) -> Callable[..., Path]:
+def search(copied: Tree, tmp_path: Path, mlflow_there: None) -> Callable[..., Path]:
     """search(tune={...}, **changes) -> path of a file with a search that begins with the finished run's latents."""
 
     def write(asked: Tree, **changes: Tree) -> Path:
@@ -67,7 +66,6 @@ def children() -> list[tuple[str, str, str]]:
     return sorted((r.info.run_name, r.info.status, r.data.tags.get("ldsaug.state", "")) for r in runs)
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_a_search_without_training(search, copied, tmp_path, capsys):
     objectives = [{"a_nearer": 1.0, "a_likelihood": 0.5}]
     file = search({"space": SPACE, "objectives": objectives, "search": "grid"})
@@ -137,64 +135,12 @@ def _scale(manifest: Path) -> float:
     return json.loads(manifest.read_text())["stages"]["score"]["sigma_numbers"]["scale"]
 
 
-def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1 and pid != ancestor:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid == ancestor
-
-
-@contextmanager
-def killed_trials(times: int) -> Iterator[list[int]]:
-    """Kill the first processes in which a trial of this session runs."""
-    found: list[int] = []
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.wait(0.02) and len(found) < times:
-            for pid in (int(p.name) for p in Path("/proc").glob("[0-9]*")):
-                with suppress(OSError):  # it has ended
-                    name = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    if not name.startswith(b"ray::LdsTrial") or not _descends(pid, os.getpid()):
-                        continue
-                    if pid not in found and len(found) < times:
-                        os.kill(pid, signal.SIGKILL)
-                        found.append(pid)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join()
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_a_trial_that_crashes_is_tried_again_then_marked(search, tmp_path, capsys):
-    # enough trials that the first process to be seen dies before the last of them is over
-    space = {"select.top_fraction": {"low": 0.1, "high": 0.9, "values": 30}}
-    file = search({"space": space, "objectives": [{"a_nearer": 1.0}], "search": "grid", "max_failures": 0})
-    with killed_trials(1) as killed:
-        assert main(["tune", str(file), "tune.concurrent=1"]) == 0
-    assert len(killed) == 1
-    states = [t.state for t in read_trials(Location.of(tmp_path / "run"))]
-    assert (states.count("crashed"), states.count("finished")) == (1, 29)
-    assert "1 crashed; the same command tries them again" in capsys.readouterr().out
-    assert [status for _, status, _ in children()].count("FAILED") == 1
-    assert main(["tune", str(file)]) == 0  # the crashed one alone
-    assert {t.state for t in read_trials(Location.of(tmp_path / "run"))} == {"finished"}
-    assert [status for _, status, _ in children()] == ["FINISHED"] * 30
-    with killed_trials(1) as killed:
-        assert main(["tune", str(file), "tune.max_failures=1", "seed=1", "run_dir=second"]) == 0
-    assert len(killed) == 1
-    assert {t.state for t in read_trials(Location.of(tmp_path / "second"))} == {"finished"}
-
-
 class _Told:
     """Trials as they were told of."""
 
     def __init__(self) -> None:
         self.trials: dict[str, Trial] = {}
+        self.stopped: dict[str, bool] = {}
 
     def begin(self, point: Point) -> Trial:
         trial = self.trials.setdefault(key_of(point), Trial(point, len(self.trials) + 1, ""))
@@ -205,60 +151,110 @@ class _Told:
         pass
 
     def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:
+        self.stopped[key] = stopped
         self.trials[key] = replace(self.trials[key], state="crashed" if crashed else "finished")
         return self.trials[key]
 
 
-def test_a_crashed_trial_is_given_again_however_often_tune_says_so():
-    """Tune says twice that an actor died where it died between two trials."""
-    from ldsaug_ray.engines.ray.trials import _Points
+@pytest.fixture
+def grid() -> Callable[..., tuple[SearchPoints, _Told]]:
+    """grid(**how) -> points of a search over two values, and who is told of its trials."""
 
-    kept = _Told()
-    sampler = open_sampler(Tune(search="grid"), Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
-    points = _Points(sampler, kept, float("inf"), max_failures=1)
-    first = points.suggest("a")
+    def make(deadline: float | None = None, **asked: Any) -> tuple[SearchPoints, _Told]:
+        kept, tune = _Told(), Tune(search="grid", **asked)
+        sampler = open_sampler(tune, Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
+        return SearchPoints(sampler, kept, [], tune, deadline), kept
+
+    return make
+
+
+def test_a_crashed_trial_is_given_again_however_often_tune_says_so(grid):
+    """Tune says twice that an actor died where it died between two trials."""
+    points, kept = grid(max_failures=1)
+    tune = _Next(points)
+    first = tune.suggest("a")
     points.end("a", crashed="died")
     points.end("a", crashed="died")
-    assert points.suggest("b") == first
+    assert tune.suggest("b") == first
     points.end("b", crashed="died")
     assert kept.trials[key_of(first["point"])].state == "crashed"
-    second = points.suggest("c")
+    second = tune.suggest("c")
     assert second["point"] != first["point"]
-    assert points.suggest("d") is None  # the one that runs may crash
+    assert tune.suggest("d") is None  # the one that runs may crash
     points.end("c")
-    assert points.suggest("e") == Searcher.FINISHED
+    assert tune.suggest("e") == Searcher.FINISHED
 
 
-def test_no_trial_starts_when_time_is_over():
-    from ldsaug_ray.engines.ray.trials import _Points
-
-    kept = _Told()
-    sampler = open_sampler(Tune(search="grid"), Space((Dimension("select.top_fraction", (0.1, 0.5)),)), [])
-    assert _Points(sampler, kept, time.monotonic(), max_failures=1).suggest("a") == Searcher.FINISHED
+def test_no_trial_starts_when_time_is_over(grid):
+    points, kept = grid(deadline=time.monotonic())
+    assert _Next(points).suggest("a") == Searcher.FINISHED
+    assert points.next("a") is None
     assert not kept.trials
+
+
+class _Crashing:
+    """Trials by how often they crash; the others are over at once."""
+
+    def __init__(self, crashes: dict[float, int]):
+        self.crashes = crashes
+
+    def __call__(self, asked: Any) -> SimpleNamespace:
+        value = asked["point"]["select.top_fraction"]
+
+        def step() -> dict[str, Any]:
+            self.crashes[value] = self.crashes.get(value, 0) - 1
+            if self.crashes[value] >= 0:
+                raise ZeroDivisionError("within")
+            return {"step": 1, "measures": {}, "value": 0.0, "over": True}
+
+        return SimpleNamespace(step=step, close=lambda: None)
+
+
+@pytest.mark.parametrize(("crashes", "state"), [(1, "finished"), (2, "crashed")])
+def test_without_ray_a_trial_that_crashes_is_tried_again_then_marked(grid, crashes, state):
+    points, kept = grid(max_failures=1)
+    config = Config.model_validate({"run_dir": "r", "data": {"source": "s"}, "engine": "inline"})
+    engine_of(config).trials(Trials(points, _Crashing, ({0.1: crashes},), 1, stages=False))
+    assert {t.point["select.top_fraction"]: t.state for t in kept.trials.values()} == {0.1: state, 0.5: "finished"}
 
 
 def test_a_trial_that_goes_on_is_judged_once_at_a_rung():
     """By itself, with what it came to there before, it would be stopped."""
-    from ldsaug_ray.engines.ray.trials import _scheduler
-
-    asked = Tune(objectives=[{"frechet": 1}], asha={"grace_steps": 10, "reduction_factor": 3})
+    asked = Tune(objectives=[{"frechet": 1}], search="grid", asha={"grace_steps": 10, "reduction_factor": 3})
     known = [
         Trial({"select.tau": tau}, 1, "", state, curve=((10, {"frechet": value}),))
         for tau, value, state in ((0.1, 10.0, "finished"), (0.2, 4.0, "finished"), (0.3, 5.0, "running"))
     ]
-    scheduler = _scheduler(asked, known)
+    kept = _Told()
+    taus = [0.3, 0.6, 0.4, 0.5]
+    points = SearchPoints(_Given(taus), kept, known, asked, None)
+    scheduler = _GoesOn(points)
     without = float("inf")  # a measure has no value yet
     judged = (0.3, 5.0, "CONTINUE"), (0.6, without, "CONTINUE"), (0.4, 5.5, "STOP"), (0.5, 3.0, "CONTINUE")
     for tau, value, action in judged:
-        trial = SimpleNamespace(trial_id="as Tune has it", config={"point": {"select.tau": tau}})
-        scheduler.on_trial_add(None, trial)
-        assert scheduler.on_trial_result(None, trial, {"step": 10, "objective": value}) == action
-        if value == without:
-            scheduler.on_trial_complete(None, trial, {"step": 30, "objective": value})
+        name = f"trial of {tau}"
+        assert points.next(name)["point"] == {"select.tau": tau}
+        found = {"step": 10, "value": value, "measures": {}, "over": False}
+        trial = SimpleNamespace(trial_id=name)
+        assert scheduler.on_trial_result(None, trial, {"found": json.dumps(found)}) == action
+        points.end(name)
+        assert kept.stopped[key_of({"select.tau": tau})] == (action == "STOP")
 
 
-def test_how_many_trials_run_at_once(tmp_path, monkeypatch):
+class _Given:
+    """A sampler that has these values."""
+
+    def __init__(self, taus: list[float]):
+        self._left = taus[::-1]
+
+    def ask(self) -> Point | None:
+        return {"select.tau": self._left.pop()} if self._left else None
+
+    def tell(self, trial: Trial) -> None:
+        pass
+
+
+def test_how_many_trials_run_at_once(tmp_path):
     (tmp_path / "network.pt").write_bytes(b"")
     small, gpus = {"CPU": 4, "memory": 64e9}, {"CPU": 16, "GPU": 4, "memory": 64e9}
     for nodes, overrides, one_gpu, count in (
@@ -283,26 +279,19 @@ def test_how_many_trials_run_at_once(tmp_path, monkeypatch):
             )
         )
         search = replace(plan_search(str(tmp_path / "tune.yaml"), overrides), one_gpu=one_gpu)
-        monkeypatch.setattr(tune, "node_resources", lambda nodes=nodes: nodes)
-        real = SimpleNamespace(train=SimpleNamespace(nbytes=3e9 - tune.PROCESS_BYTES - tune.KEPT_BYTES))
-        assert tune._at_once(search, real) == count, (nodes, overrides)
+        job = SimpleNamespace(engine=SimpleNamespace(nodes=lambda nodes=nodes: nodes))
+        real = SimpleNamespace(train=SimpleNamespace(nbytes=3e9 - PROCESS_BYTES - KEPT_BYTES))
+        assert _at_once(job, search, real) == count, (nodes, overrides)
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, finished, tmp_path, capsys):
-    many = {"workers": {"count": "auto"}}  # of each trial as many as there are CPUs: none must wait for ever
+def test_the_command_of_the_best_repeats_it(search, finished, tmp_path, capsys):
     file = search(
         {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid", "register_as": "faces"},
-        finetune={"steps": 6, "workers": {"count": 1, "cpus": 1}},
-        decode=many,
-        sample=many,
-        evaluate={"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3, **many},
+        finetune={"steps": 6},
+        evaluate={"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3},
     )
     assert main(["tune", str(file)]) == 0
     output = capsys.readouterr()
-    starts = [output.err.index(f"trial {n}: select.top_fraction") for n in (1, 2)]
-    ends = [output.err.index(f"trial {n}: finished") for n in (1, 2)]
-    assert max(starts) < min(ends)
     (version,) = MlflowClient(tracking_uri()).search_model_versions("name = 'faces'")
     assert version.status == "READY"
 
@@ -314,58 +303,56 @@ def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search,
     best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
     assert line.startswith(f"trial {best.number}, ")
     again, first = (digests({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))
-    for stage in ("score", "select", "decode", "finetune"):
-        assert again[stage] == first[stage], stage
+    assert {s: again[s] for s in OF_TRIAL} == {s: first[s] for s in OF_TRIAL}
     told = json.loads((Path(place) / "evaluate/metrics.json").read_text())
     assert told["sets"]["finetuned"]["frechet"]["value"] == pytest.approx(best.measures["frechet"], rel=1e-6)
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_a_search_goes_on_without_its_mlflow_server(search, server, tmp_path, capsys):
-    values = {"low": 0.1, "high": 0.9, "values": 20}
-    file = search({"space": {"select.top_fraction": values}, "objectives": [{"a_nearer": 1}], "search": "grid"})
-    server.stop()
-    assert main(["tune", str(file)]) == 1
-    assert f"MLflow at {server.uri} cannot be used" in capsys.readouterr().err
-    assert not list((tmp_path / "run").glob("search/trials/*"))  # nothing was begun
-    server.start()
-    over = threading.Event()
+def test_a_trial_that_pauses_at_a_rung_ends_as_an_ordinary_run(search, finished, tmp_path):
+    asked = {
+        "space": {"select.top_fraction": [0.6, 0.1]},
+        "search": "grid",
+        "asha": {"grace_steps": 3, "reduction_factor": 4},
+    }
+    changes = {"evaluate": {"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3}, "finetune": {"steps": 7}}
+    assert main(["tune", str(search(asked, **changes))]) == 0
+    root = tmp_path / "run"
+    trials = read_trials(Location.of(root))
+    assert [(t.number, t.state) for t in trials] == [(1, "finished"), (2, "stopped")]  # one of four goes on
+    assert [[step for step, _ in t.curve] for t in trials] == [[3, 7], [3]]
+    rung = json.loads((root / f"trials/{trials[1].key}/rungs/000003/manifest.json").read_text())["stages"]
+    assert rung["finetune"]["steps"] == 3
+    assert [(name, status) for name, status, _ in children()] == [("trial 1", "FINISHED"), ("trial 2", "FINISHED")]
 
-    def stop_it() -> None:
-        while not over.wait(0.02):
-            if sum('"finished"' in p.read_text() for p in (tmp_path / "run/search/trials").glob("*.json")) >= 3:
-                server.stop()
-                break
+    alone = merge(
+        load_config(str(root / f"trials/{trials[0].key}/config.yaml")).dump(),
+        {"run_dir": str(tmp_path / "alone"), "tracking": {"enabled": False}, "evaluate": {"extractor": None}},
+    )
+    shutil.copytree(finished.settings["run_dir"], tmp_path / "alone")
+    assert run_command(Config.model_validate(alone), "run") == 0
+    one, other = digests(alone), digests({"run_dir": str(root / f"trials/{trials[0].key}")})
+    assert {s: one[s] for s in OF_TRIAL} == {s: other[s] for s in OF_TRIAL}
 
-    thread = threading.Thread(target=stop_it)
-    thread.start()
-    try:
-        assert main(["tune", str(file), "tune.concurrent=1"]) == 0
-    finally:
-        over.set()
-        thread.join()
-    assert server.process is None  # it went away while trials ran
-    assert [t.state for t in read_trials(Location.of(tmp_path / "run"))] == ["finished"] * 20
-    assert "trials could not be sent to MLflow; the same command again tries it" in capsys.readouterr().err
-    server.start()
-    assert main(["tune", str(file)]) == 0
-    assert [status for _, status, _ in children()] == ["FINISHED"] * 20
+    client = MlflowClient(tracking_uri())
+    (best,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
+    assert [m.step for m in client.get_metric_history(best.info.run_id, "frechet")] == [3, 7]
+    assert {"selected.csv", "samples.png"} <= {a.path for a in client.list_artifacts(best.info.run_id)}
+    assert best.outputs.model_outputs
 
 
 def test_a_measure_without_a_value_is_no_failure(monkeypatch):
     """The other measures are kept, and a later evaluation may have it."""
     measures = {"frechet": 3.0, "attribute_gap": None}
     evaluations = iter([(10, measures, False), (30, {**measures, "attribute_gap": 0.1}, True)])
-    monkeypatch.setattr(_trial, "_evaluations", lambda *_: evaluations)
+    monkeypatch.setattr(search_trial, "_evaluations", lambda *_: evaluations)
     asked = SimpleNamespace(objectives=[{"frechet": 1.0, "attribute_gap": 10.0}])
-    shared = SimpleNamespace(search=SimpleNamespace(config=SimpleNamespace(tune=asked)), board=None)
-    work = _trial.Work(shared, {}, 1)
+    shared = SimpleNamespace(search=SimpleNamespace(config=SimpleNamespace(tune=asked)), say=print)
+    work = search_trial.Evaluations(shared, {}, 1)
     first, last = work.step(), work.step()
     assert (first["measures"], first["failed"], first["over"], first["value"]) == (measures, "", False, float("inf"))
     assert (last["failed"], last["over"], last["value"]) == ("", True, 4.0)
 
 
-@pytest.mark.usefixtures("ray_local")
 def test_two_objectives_by_tpe(search, copied, capsys):
     asked = {
         "space": {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": {"low": 0.05, "high": 0.9}},
@@ -386,85 +373,21 @@ def test_two_objectives_by_tpe(search, copied, capsys):
 def test_scores_are_read_alike_from_memory_and_from_files(copied, monkeypatch):
     """And parents that are planned again are those that were scored."""
     config, run = Config.model_validate(copied), RunDir(Location.of(copied["run_dir"]))
-    kept = _trial.Tables()
+    kept = search_trial.Tables()
     first, again = (pa.concat_tables(kept.of(run)) for _ in range(2))
     assert kept.of(run) is kept.of(run)
-    monkeypatch.setattr(_trial, "KEPT_BYTES", 100)
-    few = _trial.Tables()
+    monkeypatch.setattr(search_trial, "KEPT_BYTES", 100)
+    few = search_trial.Tables()
     assert few.of(run) is not few.of(run)
     assert pa.concat_tables(few.of(run)).equals(first)
     assert again.equals(first)
 
-    monkeypatch.setattr(_trial, "PLANNED", 7)
+    monkeypatch.setattr(search_trial, "PLANNED", 7)
     scores = pq.read_table(Path(copied["run_dir"]) / "scores").take(pa.array([0, 6, 7, 500, 4499])).to_pydict()
     keys = sorted(
         pq.read_table(Path(copied["run_dir"]) / "latents", filters=[("split", "=", "train")])["key"].to_pylist()
     )
-    planned = _trial._planned(np.array(scores["candidate"]), len(keys), config)
+    planned = search_trial._planned(np.array(scores["candidate"]), len(keys), config)
     assert [keys[i] for i in planned.i] == scores["parent_i"]
     assert [keys[j] for j in planned.j] == scores["parent_j"]
     assert planned.alpha.tolist() == scores["alpha"]
-
-
-def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
-    """Trials end as ordinary runs with their settings do; those that were over are not done again."""
-    network = script(tmp_path / "colours.pt")
-    asked = {
-        "space": {"select.top_fraction": [0.6, 0.1]},
-        "search": "grid",
-        "asha": {"grace_steps": 10, "reduction_factor": 4},
-    }
-    file = search(
-        asked,
-        ray={"num_cpus": 2, "object_store_gb": 0.3},
-        evaluate={"extractor": network, "n": 20, "k": 3},
-        sample={"workers": {"cpus": 2}},
-    )
-    root = tmp_path / "run"
-
-    def over() -> list[Path]:
-        return [p for p in (root / "search/trials").glob("*.json") if '"running"' not in p.read_text()]
-
-    def second_trains() -> bool:
-        busy = [p for p in (root / "trials").glob("*") if (p / "finetune/ray").exists()]
-        return bool(over()) and any(checkpoints({"run_dir": str(p)}, "finetune") for p in busy)
-
-    interrupt(start("tune", file, cwd=tmp_path), second_trains, signal.SIGKILL)
-    kept = {p: p.stat().st_mtime_ns for p in over()}
-    assert len(kept) == 1
-    last = start("tune", file, "--resume", cwd=tmp_path)
-    output = last.communicate()[0]
-    assert last.returncode == 0, output
-    assert kept == {p: p.stat().st_mtime_ns for p in kept}
-    trials = read_trials(Location.of(root))
-    assert [t.number for t in trials] == [1, 2]
-    assert [t.state for t in trials] == ["finished", "stopped"]  # one of four goes on
-    assert [step for step, _ in trials[0].curve] == [10, 30]
-    folders = {t.number: {"run_dir": str(root / f"trials/{t.key}")} for t in trials}
-    rung = json.loads((root / f"trials/{trials[1].key}/rungs/000010/manifest.json").read_text())["stages"]
-    assert rung["finetune"]["steps"] == 10
-    assert rung["finetune"]["resumed_from_step"] >= 3  # the second trial was killed on its way to the rung
-    assert [name for name, *_ in children()] == ["trial 1", "trial 2"]
-    assert {status for _, status, _ in children()} == {"FINISHED"}
-
-    # paused at the rung and evaluated, the weights are those of a run that was not
-    alone = Config.model_validate(
-        merge(
-            load_config(str(root / f"trials/{trials[0].key}/config.yaml")).dump(),
-            {"run_dir": str(tmp_path / "alone"), "tracking": {"enabled": False}, "evaluate": {"extractor": None}},
-        )
-    )
-    file.write_text(yaml.safe_dump(alone.dump()))
-    shutil.copytree(finished.settings["run_dir"], tmp_path / "alone")
-    again = start("run", file, cwd=tmp_path)
-    output = again.communicate()[0]
-    assert again.returncode == 0, output
-    for stage in ("score", "select", "decode", "finetune"):
-        assert digests({"run_dir": str(tmp_path / "alone")})[stage] == digests(folders[1])[stage]
-
-    client = MlflowClient(tracking_uri())
-    (best,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
-    assert [m.step for m in client.get_metric_history(best.info.run_id, "frechet")] == [10, 30]
-    names = {a.path for a in client.list_artifacts(best.info.run_id)}
-    assert {"selected.csv", "samples.png"} <= names
-    assert best.outputs.model_outputs

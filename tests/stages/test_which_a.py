@@ -22,8 +22,6 @@ from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection.threshold import conformal_band
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
-
 
 def table(settings: Tree, folder: str) -> pa.Table:
     return pads.dataset(Path(settings["run_dir"]) / folder, format="parquet").to_table().sort_by("candidate")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +42,16 @@ def digests(settings: Tree) -> dict[str, str]:
     return {stage: entry["digest"] for stage, entry in manifest(settings).items()}
 
 
+def interrupt(process: subprocess.Popen[str], when: Callable[[], bool], how: signal.Signals) -> str:
+    """Send the signal to the driver as soon as `when()`; returns what it printed."""
+    tick = threading.Event()
+    while process.poll() is None and not when():
+        tick.wait(0.02)
+    assert process.poll() is None, f"it ended before it could be stopped:\n{process.communicate()[0]}"
+    os.kill(process.pid, how)
+    return process.communicate()[0]
+
+
 def start(command: str, config: Path, *options: str, cwd: Path) -> subprocess.Popen[str]:
     """`ldsaug COMMAND` in a process of its own (so that it can be killed)."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
@@ -50,3 +64,21 @@ def start(command: str, config: Path, *options: str, cwd: Path) -> subprocess.Po
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+
+
+def script(path: Path, scale: float = 1.0) -> str:
+    """A TorchScript extractor in that file: mean colours of the four quarters, 12 features."""
+    import torch
+
+    class Colours(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1) * self.scale
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Colours()).save(str(path))
+    return str(path)
