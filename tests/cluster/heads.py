@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -29,6 +29,9 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+METRICS = free_port()
+
+
 def is_free(port: int) -> bool:
     """Whether nothing listens there."""
     with socket.socket() as s:
@@ -39,13 +42,19 @@ class Head:
     """`ray start --head`; everything of it ends with `stop`."""
 
     def __init__(
-        self, folder: Path, *options: str, address: str = "127.0.0.1", token: str | None = None, port: int | None = None
+        self,
+        folder: Path,
+        *options: str,
+        address: str = "127.0.0.1",
+        token: str | None = None,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
         self.port, self.dashboard = port or free_port(), free_port()
         self.address = f"{address}:{self.port}"
         self.jobs = f"http://127.0.0.1:{self.dashboard}"
         of_a_driver = ("RAY_ADDRESS", "RAY_JOB_ID", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-        self.environment = {k: v for k, v in os.environ.items() if k not in of_a_driver}
+        self.environment = {k: v for k, v in os.environ.items() if k not in of_a_driver} | dict(environment or {})
         # a short name, for its sockets; of its own, since Ray notes the last head there, and jobs go by that note
         self._ray_folder = tempfile.mkdtemp(prefix="ldsaug-", dir="/tmp")
         self.environment["RAY_TMPDIR"] = self._ray_folder
@@ -74,15 +83,13 @@ class Head:
 
     def processes(self) -> list[int]:
         """Of the head, its nodes, and their workers: all are told where the head is."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                line = (process / "cmdline").read_bytes()
-            except OSError:  # it has ended
-                continue
-            if any(mark.encode() in line for mark in (f":{self.port}", f"gcs_server_port={self.port}")):
-                found.append(int(process.name))
-        return [pid for pid in found if pid != os.getpid()]
+        marks = (f":{self.port}", f"gcs_server_port={self.port}")
+        return [pid for pid in _all_pids() if any(mark in _command(pid) for mark in marks) and pid != os.getpid()]
+
+    def workers(self, actor: str) -> list[int]:
+        """Of the processes that actors of that class live in."""
+        ours = set(self.processes())
+        return [pid for pid in _all_pids() if _command(pid).startswith(f"ray::{actor}") and _above(pid) & ours]
 
     def stop(self) -> None:
         """Kill all of it."""
@@ -237,6 +244,20 @@ def _ip(*words: str, check: bool = True) -> int:
     done = subprocess.run(["ip", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert not check or done.returncode == 0, (words, done.stdout)
     return done.returncode
+
+
+def _all_pids() -> list[int]:
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+
+
+def _above(pid: int) -> set[int]:
+    """The process's parent, its parent's, and so on."""
+    found: set[int] = set()
+    with suppress(OSError):  # it has ended
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            found.add(pid)
+    return found
 
 
 def _pids(name: str) -> list[int]:

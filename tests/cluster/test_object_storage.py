@@ -1,6 +1,4 @@
-"""Run directory and images on S3: a real server on localhost, which now and then breaks off uploads, shows what was
-written late, or refuses the credentials.
-"""
+"""Run directory and images on S3: uploads that break off, lists that lag, credentials that are refused."""
 
 from __future__ import annotations
 
@@ -23,61 +21,6 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
 
 pytestmark = pytest.mark.slow
-
-
-class Unsteady:
-    """An S3 server's application, with what can happen on the way to it."""
-
-    def __init__(self) -> None:
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._lists: dict[str, tuple[float, str, list[tuple[str, str]], bytes]] = {}
-        self.break_off, self.after = "", 0  # uploads to such a key, from this one on, lose their connection
-        self.stale_seconds = 0.0  # a list shows what it showed so long ago
-        self.broken = 0
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
-        if environ["REQUEST_METHOD"] in ("PUT", "POST") and self.break_off and self.break_off in path:
-            self.after -= 1
-            if self.after < 0:
-                self.broken += 1
-                environ["werkzeug.socket"].close()
-                raise ConnectionAbortedError(path)
-        if environ["REQUEST_METHOD"] == "GET" and "list-type" in query and self.stale_seconds:
-            then, status, headers, body = self._lists.get(query, (0.0, "", [], b""))
-            if time.monotonic() > then + self.stale_seconds:
-                told: list[Any] = []
-                body = b"".join(self._app(environ, lambda *words: told.extend(words)))
-                status, headers = told[0], told[1]
-                self._lists[query] = (time.monotonic(), status, headers, body)
-            start_response(status, headers)
-            return [body]
-        return self._app(environ, start_response)
-
-
-class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def unsteady(monkeypatch: pytest.MonkeyPatch) -> Iterator[Unsteady]:
-    """The server; the bucket `bucket` is there, and commands find it by their environment."""
-    app = Unsteady()
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    yield app
-    server.shutdown()
-    thread.join()
 
 
 def uploaded(settings: Tree, name: str) -> Tree:
