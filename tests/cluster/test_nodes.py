@@ -1,4 +1,4 @@
-"""What a stage gets of a cluster: actors that fit, nodes that are waited for, a word about those that will not do."""
+"""Clusters that will not do are told of in words; nodes that an autoscaler brings are waited for."""
 
 from __future__ import annotations
 
@@ -6,89 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from cluster_helpers import ended, manifest, merge, start
 from heads import TOKEN, Head, autoscaled, is_free
-from rich.console import Console
-from stages_helpers import manifest, merge, start
 
-from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config, Workers
-from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages import _job
-from ldsaug_ray.stages.job import Job, pool_for, pool_of
+pytestmark = pytest.mark.cluster
 
 FAKE_PORT = 6379
 
 
-LAPTOP = {"CPU": 8, "memory": 1e10}
-TWO_GPUS = [{"CPU": 4, "GPU": 1}] * 2
-
-
-@pytest.mark.parametrize(
-    ("workers", "nodes", "limit", "found"),
-    [
-        ({}, [LAPTOP], None, (8, 1, 0)),
-        ({"cpus": 3}, [LAPTOP], None, (2, 3, 0)),
-        ({}, [LAPTOP], 3, (3, 1, 0)),
-        ({"count": 16}, [LAPTOP], 3, (3, 1, 0)),
-        ({"count": 3}, [LAPTOP], None, (3, 1, 0)),
-        ({"memory_gb": 3}, [LAPTOP], None, (3, 1, 0)),
-        ({}, TWO_GPUS, None, (2, 1, 1)),
-        ({"gpus": 0.5}, TWO_GPUS, None, (4, 1, 0.5)),
-        ({"gpus": 0}, TWO_GPUS, None, (8, 1, 0)),
-        ({"cpus": 3}, [{"CPU": 4}, {"CPU": 5}, {}], None, (2, 3, 0)),
-    ],
-)
-def test_a_pool_is_what_fits(workers, nodes, limit, found):
-    pool = pool_of(Workers(**workers), "encode", nodes, limit=limit)
-    assert (pool.count, pool.cpus, pool.gpus) == found
-
-
-@pytest.mark.parametrize(
-    ("workers", "nodes", "words"),
-    [
-        ({"count": 9}, [LAPTOP], r"asks for 9 × \(1 CPU\), but .* 8 CPUs, 0 GPUs and 10\.0 GB; .*\(count=8 fits\)"),
-        ({"gpus": 1}, [LAPTOP], r"asks for 1 × \(1 CPU, 1 GPU\), but the cluster has 8 CPUs, 0 GPUs"),
-        ({"memory_gb": 11}, [LAPTOP], r"asks for 1 × \(1 CPU, 11 GB\)"),
-        ({"gpus": 2}, TWO_GPUS, r"asks for 1 × \(1 CPU, 2 GPU\), but the cluster has 8 CPUs, 2 GPUs .* on 2 nodes"),
-        ({"cpus": 8}, TWO_GPUS, r"asks for 1 × \(8 CPU, 1 GPU\)"),
-    ],
-)
-def test_what_no_node_has_is_said(workers, nodes, words):
-    with pytest.raises(ResourceError, match=words):
-        pool_of(Workers(**workers), "encode", nodes)
-
-
-def test_the_limit_on_waiting_begins_anew_with_each_node_that_comes(copied, monkeypatch):
-    now, nodes = [0.0], [[], [{"CPU": 1}], [{"CPU": 1}] * 2, [{"CPU": 1}] * 2]
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setattr(_job.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(_job, "node_resources", lambda: nodes.pop(0) if len(nodes) > 1 else nodes[0])
-    monkeypatch.setattr(_job, "_ask_for", lambda *_: now.__setitem__(0, now[0] + 8 * 60))
-    monkeypatch.setattr(_job, "check_nodes", lambda config: None)
-    job = Job(Config.model_validate(copied), RunDir(Location.of(copied["run_dir"])), Console(quiet=True))
-    assert pool_for(job, Workers(count=2), "encode").count == 2
-    with pytest.raises(ResourceError, match=r"count=2 fits.*waited 10 minutes for more nodes"):
-        pool_for(job, Workers(count=3), "encode")
-    assert now[0] > 16 * 60
-
-
-@pytest.fixture
-def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
-    """One node with two CPUs, which wants a token."""
-    made = Head(tmp_path, "--num-cpus=2", "--object-store-memory=100000000", token=TOKEN)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, made.environment[name])
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
-    yield made
-    made.stop()
-
-
-@pytest.mark.slow
 def test_a_cluster_that_will_not_do(head, copied, save, tmp_path, monkeypatch):
     """GPUs that it has not, after the set time; a wrong token; another Ray; a folder that one node does not see."""
     wanting = merge(copied, {"encode": {"workers": {"gpus": 1}}, "ray": {"wait_minutes": 0.01}})
@@ -129,7 +56,6 @@ def test_a_cluster_that_will_not_do(head, copied, save, tmp_path, monkeypatch):
     assert not list((tmp_path / "run").glob(".seen*"))
 
 
-@pytest.mark.slow
 def test_nodes_that_an_autoscaler_brings_are_waited_for(copied, save, tmp_path, monkeypatch):
     """As `cluster.yaml` has it: a head without CPUs, and no other node until work asks for one."""
     file = autoscaled(tmp_path, {"CPU": 1, "object_store_memory": 10**8}, most=2)
