@@ -144,7 +144,13 @@ class Hosts:
         _ip("addr", "add", "10.213.7.1/24", "dev", "ldsaug")
         _ip("link", "set", "ldsaug", "up")
         try:
-            self.head = Head(folder, "--num-cpus=0", "--object-store-memory=200000000", address="10.213.7.1")
+            self.head = Head(
+                folder,
+                "--num-cpus=0",
+                "--object-store-memory=200000000",
+                "--include-dashboard=false",
+                address="10.213.7.1",
+            )
         except BaseException:
             self.stop()
             raise

@@ -92,9 +92,11 @@ def paused(settings: Tree, monkeypatch: pytest.MonkeyPatch) -> int:
         pass
 
     save = Checkpoints.save
-    with monkeypatch.context() as patch, pytest.raises(Died):
+    config = Config.model_validate({**settings, "engine": "inline"})
+    with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", then_die)
-        run_command(Config.model_validate({**settings, "engine": "inline"}), "finetune")
+        with pytest.raises(Died):
+            run_command(config, "finetune")
     return last_step(settings)
 
 

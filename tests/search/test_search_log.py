@@ -1,4 +1,4 @@
-"""A search in a real MLflow: a run a trial, found again, never a second one; a server that goes away and comes back."""
+"""A search in a real MLflow: a run a trial, found again, never a second one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from mlflow_server import Server
 
 from ldsaug_ray.commands.compare import compare_command, find_runs
 from ldsaug_ray.errors import InputError, StorageError, UsageError
@@ -18,7 +17,6 @@ from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.run import _Kept
 from ldsaug_ray.search.trials import Trial, read_trials
-from ldsaug_ray.stages import _search_log
 from ldsaug_ray.stages.job import Job
 
 MEASURED = {"a_nearer": 0.5, "a_likelihood": 3.0}
@@ -118,35 +116,6 @@ def test_other_objectives_of_the_same_trials(search, tmp_path):
     found = {name: r[0].data.metrics for name, r in runs(f"sqlite:///{tmp_path / 'mlflow.db'}").items()}
     assert found["trial 1"]["objective"] == found["trial 2"]["objective"] == -6.0
     assert "objective" not in found["trial 3"]
-
-
-def test_a_server_that_goes_away_loses_nothing(search: Search, server: Server, capsys, monkeypatch):
-    monkeypatch.setattr(_search_log, "AGAIN_SECONDS", 0.0)
-    with log(search) as tracked:
-        tracked.send(trial(1, "running"))
-        tracked.flush()
-        server.stop()
-        tracked.send(trial(1))
-        tracked.send(trial(2, "running"))
-        tracked.flush()
-        server.start()
-        tracked.send(trial(2))  # with it goes what the server missed
-        tracked.flush()
-        server.stop()
-        tracked.send(trial(3, "running"))
-        tracked.send(trial(3))
-        tracked.finish([trial(1), trial(2), trial(3)])
-    told = capsys.readouterr().err
-    assert "MLflow does not take all" in told
-    assert "1 trials could not be sent to MLflow; the same command again tries it" in told
-    server.start()
-    found = {name: [r.info.status for r in some] for name, some in runs(server.uri).items()}
-    assert found == {"run": ["RUNNING"], "trial 1": ["FINISHED"], "trial 2": ["FINISHED"]}
-    with log(search) as later:  # the same command again
-        later.catch_up([trial(1), trial(2), trial(3)])
-        later.finish([trial(1), trial(2), trial(3)])
-    found = {name: [r.info.status for r in some] for name, some in runs(server.uri).items()}
-    assert found == {name: ["FINISHED"] for name in ("run", "trial 1", "trial 2", "trial 3")}
 
 
 def test_a_trial_that_cannot_be_sent_holds_up_no_other(search, tmp_path, capsys):

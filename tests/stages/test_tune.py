@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shlex
-import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +18,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from ray.tune.search import Searcher
-from stages_helpers import Tree, digests, merge, start
-from test_evaluate import script
-from test_kill import checkpoints, interrupt
+from stages_helpers import Tree, digests, merge
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
@@ -137,59 +129,6 @@ def _scale(manifest: Path) -> float:
     return json.loads(manifest.read_text())["stages"]["score"]["sigma_numbers"]["scale"]
 
 
-def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1 and pid != ancestor:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid == ancestor
-
-
-@contextmanager
-def killed_trials(times: int) -> Iterator[list[int]]:
-    """Kill the first processes in which a trial of this session runs."""
-    found: list[int] = []
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.wait(0.02) and len(found) < times:
-            for pid in (int(p.name) for p in Path("/proc").glob("[0-9]*")):
-                with suppress(OSError):  # it has ended
-                    name = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    if not name.startswith(b"ray::LdsTrial") or not _descends(pid, os.getpid()):
-                        continue
-                    if pid not in found and len(found) < times:
-                        os.kill(pid, signal.SIGKILL)
-                        found.append(pid)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join()
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_a_trial_that_crashes_is_tried_again_then_marked(search, tmp_path, capsys):
-    # enough trials that the first process to be seen dies before the last of them is over
-    space = {"select.top_fraction": {"low": 0.1, "high": 0.9, "values": 30}}
-    file = search({"space": space, "objectives": [{"a_nearer": 1.0}], "search": "grid", "max_failures": 0})
-    with killed_trials(1) as killed:
-        assert main(["tune", str(file), "tune.concurrent=1"]) == 0
-    assert len(killed) == 1
-    states = [t.state for t in read_trials(Location.of(tmp_path / "run"))]
-    assert (states.count("crashed"), states.count("finished")) == (1, 29)
-    assert "1 crashed; the same command tries them again" in capsys.readouterr().out
-    assert [status for _, status, _ in children()].count("FAILED") == 1
-    assert main(["tune", str(file)]) == 0  # the crashed one alone
-    assert {t.state for t in read_trials(Location.of(tmp_path / "run"))} == {"finished"}
-    assert [status for _, status, _ in children()] == ["FINISHED"] * 30
-    with killed_trials(1) as killed:
-        assert main(["tune", str(file), "tune.max_failures=1", "seed=1", "run_dir=second"]) == 0
-    assert len(killed) == 1
-    assert {t.state for t in read_trials(Location.of(tmp_path / "second"))} == {"finished"}
-
-
 class _Told:
     """Trials as they were told of."""
 
@@ -288,70 +227,6 @@ def test_how_many_trials_run_at_once(tmp_path, monkeypatch):
         assert tune._at_once(search, real) == count, (nodes, overrides)
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, finished, tmp_path, capsys):
-    many = {"workers": {"count": "auto"}}  # of each trial as many as there are CPUs: none must wait for ever
-    file = search(
-        {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid", "register_as": "faces"},
-        finetune={"steps": 6, "workers": {"count": 1, "cpus": 1}},
-        decode=many,
-        sample=many,
-        evaluate={"extractor": script(tmp_path / "colours.pt"), "n": 20, "k": 3, **many},
-    )
-    assert main(["tune", str(file)]) == 0
-    output = capsys.readouterr()
-    starts = [output.err.index(f"trial {n}: select.top_fraction") for n in (1, 2)]
-    ends = [output.err.index(f"trial {n}: finished") for n in (1, 2)]
-    assert max(starts) < min(ends)
-    (version,) = MlflowClient(tracking_uri()).search_model_versions("name = 'faces'")
-    assert version.status == "READY"
-
-    (line,) = [line for line in output.out.splitlines() if "its run again" in line]
-    _, *words = shlex.split(line.partition("page of its own: ")[2])
-    place = words[-1].removeprefix("run_dir=")
-    shutil.copytree(finished.settings["run_dir"], place)  # images, model and latents are those of the search
-    assert main(words) == 0
-    best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
-    assert line.startswith(f"trial {best.number}, ")
-    again, first = (digests({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))
-    for stage in ("score", "select", "decode", "finetune"):
-        assert again[stage] == first[stage], stage
-    told = json.loads((Path(place) / "evaluate/metrics.json").read_text())
-    assert told["sets"]["finetuned"]["frechet"]["value"] == pytest.approx(best.measures["frechet"], rel=1e-6)
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_a_search_goes_on_without_its_mlflow_server(search, server, tmp_path, capsys):
-    values = {"low": 0.1, "high": 0.9, "values": 20}
-    file = search({"space": {"select.top_fraction": values}, "objectives": [{"a_nearer": 1}], "search": "grid"})
-    server.stop()
-    assert main(["tune", str(file)]) == 1
-    assert f"MLflow at {server.uri} cannot be used" in capsys.readouterr().err
-    assert not list((tmp_path / "run").glob("search/trials/*"))  # nothing was begun
-    server.start()
-    over = threading.Event()
-
-    def stop_it() -> None:
-        while not over.wait(0.02):
-            if sum('"finished"' in p.read_text() for p in (tmp_path / "run/search/trials").glob("*.json")) >= 3:
-                server.stop()
-                break
-
-    thread = threading.Thread(target=stop_it)
-    thread.start()
-    try:
-        assert main(["tune", str(file), "tune.concurrent=1"]) == 0
-    finally:
-        over.set()
-        thread.join()
-    assert server.process is None  # it went away while trials ran
-    assert [t.state for t in read_trials(Location.of(tmp_path / "run"))] == ["finished"] * 20
-    assert "trials could not be sent to MLflow; the same command again tries it" in capsys.readouterr().err
-    server.start()
-    assert main(["tune", str(file)]) == 0
-    assert [status for _, status, _ in children()] == ["FINISHED"] * 20
-
-
 def test_a_measure_without_a_value_is_no_failure(monkeypatch):
     """The other measures are kept, and a later evaluation may have it."""
     measures = {"frechet": 3.0, "attribute_gap": None}
@@ -404,67 +279,3 @@ def test_scores_are_read_alike_from_memory_and_from_files(copied, monkeypatch):
     assert [keys[i] for i in planned.i] == scores["parent_i"]
     assert [keys[j] for j in planned.j] == scores["parent_j"]
     assert planned.alpha.tolist() == scores["alpha"]
-
-
-def test_killed_while_a_trial_fine_tunes(search, copied, finished, tmp_path):
-    """Trials end as ordinary runs with their settings do; those that were over are not done again."""
-    network = script(tmp_path / "colours.pt")
-    asked = {
-        "space": {"select.top_fraction": [0.6, 0.1]},
-        "search": "grid",
-        "asha": {"grace_steps": 10, "reduction_factor": 4},
-    }
-    file = search(
-        asked,
-        ray={"num_cpus": 2, "object_store_gb": 0.3},
-        evaluate={"extractor": network, "n": 20, "k": 3},
-        sample={"workers": {"cpus": 2}},
-    )
-    root = tmp_path / "run"
-
-    def over() -> list[Path]:
-        return [p for p in (root / "search/trials").glob("*.json") if '"running"' not in p.read_text()]
-
-    def second_trains() -> bool:
-        busy = [p for p in (root / "trials").glob("*") if (p / "finetune/ray").exists()]
-        return bool(over()) and any(checkpoints({"run_dir": str(p)}, "finetune") for p in busy)
-
-    interrupt(start("tune", file, cwd=tmp_path), second_trains, signal.SIGKILL)
-    kept = {p: p.stat().st_mtime_ns for p in over()}
-    assert len(kept) == 1
-    last = start("tune", file, "--resume", cwd=tmp_path)
-    output = last.communicate()[0]
-    assert last.returncode == 0, output
-    assert kept == {p: p.stat().st_mtime_ns for p in kept}
-    trials = read_trials(Location.of(root))
-    assert [t.number for t in trials] == [1, 2]
-    assert [t.state for t in trials] == ["finished", "stopped"]  # one of four goes on
-    assert [step for step, _ in trials[0].curve] == [10, 30]
-    folders = {t.number: {"run_dir": str(root / f"trials/{t.key}")} for t in trials}
-    rung = json.loads((root / f"trials/{trials[1].key}/rungs/000010/manifest.json").read_text())["stages"]
-    assert rung["finetune"]["steps"] == 10
-    assert rung["finetune"]["resumed_from_step"] >= 3  # the second trial was killed on its way to the rung
-    assert [name for name, *_ in children()] == ["trial 1", "trial 2"]
-    assert {status for _, status, _ in children()} == {"FINISHED"}
-
-    # paused at the rung and evaluated, the weights are those of a run that was not
-    alone = Config.model_validate(
-        merge(
-            load_config(str(root / f"trials/{trials[0].key}/config.yaml")).dump(),
-            {"run_dir": str(tmp_path / "alone"), "tracking": {"enabled": False}, "evaluate": {"extractor": None}},
-        )
-    )
-    file.write_text(yaml.safe_dump(alone.dump()))
-    shutil.copytree(finished.settings["run_dir"], tmp_path / "alone")
-    again = start("run", file, cwd=tmp_path)
-    output = again.communicate()[0]
-    assert again.returncode == 0, output
-    for stage in ("score", "select", "decode", "finetune"):
-        assert digests({"run_dir": str(tmp_path / "alone")})[stage] == digests(folders[1])[stage]
-
-    client = MlflowClient(tracking_uri())
-    (best,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`ldsaug.best` = 'true'")
-    assert [m.step for m in client.get_metric_history(best.info.run_id, "frechet")] == [10, 30]
-    names = {a.path for a in client.list_artifacts(best.info.run_id)}
-    assert {"selected.csv", "samples.png"} <= names
-    assert best.outputs.model_outputs
