@@ -80,13 +80,17 @@ class Checkpoints:
         """The one to go on from."""
         return max(self.all(), key=lambda c: c.step, default=None)
 
+    def of(self, step: int) -> Checkpoint:
+        """The one of that step, which is there, listed or not."""
+        return next((c for c in self.all() if c.step == step), Checkpoint(self.folder / _name(step), step))
+
     def best(self) -> Checkpoint | None:
         """The one with the smallest score; the last of those that have none."""
         return min(self.all(), key=lambda c: (_score(c), -c.step), default=None)
 
     def save(self, step: int, files: Path, record: Mapping[str, Any]) -> None:
         """Keep the files of a folder of this machine, and then the record."""
-        folder = self.folder / f"{step:08d}"
+        folder = self.folder / _name(step)
         for file in sorted(files.iterdir()):
             (folder / file.name).write_bytes(file.read_bytes())
         (folder / RECORD).write_json(record)
@@ -104,6 +108,10 @@ class Checkpoints:
         """All of them."""
         self.folder.delete()
         self._of_ray.parent.delete()
+
+
+def _name(step: int) -> str:
+    return f"{step:08d}"
 
 
 def _score(checkpoint: Checkpoint) -> float:

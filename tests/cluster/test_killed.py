@@ -18,6 +18,7 @@ from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.cluster
@@ -116,8 +117,11 @@ def test_engines_take_turns_at_one_training(copied, undisturbed, attached, save,
 
 def as_before(settings: Tree) -> None:
     """Leave the checkpoints as versions before 0.2 did: in Ray Train's folder, with Ray Train's list of those that are
-    whole, and one that the kill cut off."""
+    whole, and one that the kill cut off; begun with settings of which fewer counted."""
     folder = Path(settings["run_dir"]) / "finetune"
+    digests = {stage: manifest(settings)[stage]["digest"] for stage in STAGES["finetune"].needs}
+    begun = STAGES["finetune"].fingerprint(Config.model_validate(settings), digests, later=False)
+    (folder.parent / "_progress/finetune/started.json").write_text(json.dumps({"fingerprint": begun}))
     names = {}
     for n, checkpoint in enumerate(sorted((folder / "checkpoints").iterdir())):
         names[n] = f"checkpoint_2026-01-02_03-04-{n:02d}.{n:06d}"

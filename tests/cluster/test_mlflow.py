@@ -20,7 +20,8 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.models import build_vae, decode_images, save_vae
-from ldsaug_ray.run.directory import Counts, RunDir, open_run_dir
+from ldsaug_ray.run.directory import Counts, RunDir
+from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracking import Tracker
 from ldsaug_ray.search import log as search_log
