@@ -69,7 +69,7 @@ def copied(undisturbed: Tree, tmp_path: Path) -> Tree:
 
 
 @pytest.fixture
-def encodes(copied: Tree) -> Tree:
+def encodes(copied: Tree, tracked: None) -> Tree:
     """As `copied`, with images and baseline model alone: `run` begins with encode, and MLflow tracks it."""
     run = RunDir(Location.of(copied["run_dir"]))
     for stage in ("encode", "score", "select", "decode", "finetune", "report"):
@@ -142,6 +142,12 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture
+def tracked(new_database: Path, tmp_path: Path) -> None:
+    """The file with MLflow's runs, which would take longer to make than a run of these tests takes."""
+    shutil.copyfile(new_database, tmp_path / "mlflow.db")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.engines import inline
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.stages.checkpoints import Checkpoints
@@ -112,6 +113,16 @@ def test_engines_take_turns_at_one_training(copied, undisturbed, attached, save,
     assert paused(settings, monkeypatch) == by_ray + 3
     output = ended(start("finetune", save(settings), cwd=tmp_path))
     assert manifest(settings)["finetune"]["resumed_from_step"] == by_ray + 3, output
+    assert results(settings) == results(undisturbed)
+
+
+def test_a_rank_begins_where_the_first_one_does(copied, undisturbed, monkeypatch):
+    """Though the list that it sees has another checkpoint for the last."""
+    settings = trains(copied)
+    assert [paused(settings, monkeypatch) for _ in range(2)] == [3, 6]
+    monkeypatch.setattr(inline._Rank, "agree", lambda self, step: {6: 3}[step])
+    assert run_command(Config.model_validate({**settings, "engine": "inline"}), "finetune") == 0
+    assert manifest(settings)["finetune"]["resumed_from_step"] == 3
     assert results(settings) == results(undisturbed)
 
 

@@ -11,7 +11,6 @@ from cluster_helpers import Tree, ended, last_step, manifest, markers, merge, re
 from heads import Hosts, full_stores
 from ray.cluster_utils import Cluster
 
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 

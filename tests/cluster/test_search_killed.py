@@ -26,7 +26,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def search(copied: Tree, tmp_path: Path) -> Callable[..., Path]:
+def search(copied: Tree, tracked: None, tmp_path: Path) -> Callable[..., Path]:
     """search(tune={...}, **changes) -> path of a file with a search that begins with the undisturbed run's latents."""
 
     def write(asked: Tree, **changes: Tree) -> Path:
