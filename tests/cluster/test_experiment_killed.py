@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import signal
 
 import pytest
@@ -22,7 +21,6 @@ def test_killed_in_each_arm(undisturbed, save, tmp_path):
     }
     config = save(merge(undisturbed, changes))
     arms = {name: {"run_dir": str(root / f"arms/{name}/seed0")} for name in ("baseline", "lds", "any")}
-    shutil.copytree(undisturbed["run_dir"], arms["baseline"]["run_dir"])  # its images, model and latents
     interrupt(start("experiment", config, cwd=tmp_path), lambda: last_step(arms["lds"]) >= 6, signal.SIGKILL)
     interrupt(start("experiment", config, cwd=tmp_path), lambda: last_step(arms["any"]) >= 3, signal.SIGKILL)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors") if "checkpoints" not in path.parts}
