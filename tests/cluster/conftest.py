@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from cluster_helpers import Tree, merge
+from cluster_helpers import Tree, ended, merge, start
 from heads import METRICS, RAY, TOKEN, Head
 from mlflow import MlflowClient
 from mlflow_server import Server
 from PIL import Image
 from s3_server import S3
 
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
 
 
@@ -57,7 +55,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tree:
         "report": {"samples": 4, "bands": 3},
         "tracking": {"enabled": False},
     }
-    assert run_command(Config.model_validate({**settings, "engine": "inline"}), "run") == 0
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    ended(start("run", config, "engine=inline", cwd=folder))
     return settings
 
 

@@ -6,9 +6,7 @@ import pytest
 from cluster_helpers import Tree, ended, merge, start
 from moto.core.authorization import enable_iam_authentication
 
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("attached")]
@@ -23,7 +21,7 @@ def uploaded(settings: Tree, name: str) -> Tree:
 
 def test_uploads_that_break_off_and_lists_that_lag(s3, copied, save, tmp_path):
     copied = merge(copied, {"score": {"part_candidates": 180}})  # a part takes three requests
-    assert run_command(Config.model_validate({**copied, "engine": "inline"}), "score") == 0
+    ended(start("score", save(copied), "engine=inline", cwd=tmp_path))
     calm = RunDir(Location.of(copied["run_dir"])).require("score", "digest")
     settings = uploaded(copied, "run")
     RunDir(Location.of(settings["run_dir"])).reset("score")

@@ -16,9 +16,7 @@ from cluster_helpers import Tree, ended, interrupt, last_step, merge, network, r
 from heads import Head
 from mlflow import MlflowClient
 
-from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.search.trials import read_trials
 
@@ -150,14 +148,9 @@ def test_killed_while_a_trial_fine_tunes(search, undisturbed, attached, tmp_path
     assert {status for _, status, _ in children()} == {"FINISHED"}
 
     # paused at the rung and evaluated, the weights are those of a run that was not
-    alone = Config.model_validate(
-        merge(
-            load_config(str(root / f"trials/{trials[0].key}/config.yaml")).dump(),
-            {"run_dir": str(tmp_path / "alone"), "tracking": {"enabled": False}, "evaluate": {"extractor": None}},
-        )
-    )
     shutil.copytree(undisturbed["run_dir"], tmp_path / "alone")
-    assert run_command(alone.model_copy(update={"engine": "inline"}), "run") == 0
+    alone = [f"run_dir={tmp_path / 'alone'}", "engine=inline", "tracking.enabled=false", "evaluate.extractor=null"]
+    ended(start("run", root / f"trials/{trials[0].key}/config.yaml", *alone, cwd=tmp_path))
     for stage in ("score", "select", "decode", "finetune"):
         assert results({"run_dir": str(tmp_path / "alone")})[stage] == results(folders[1])[stage]
 
