@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from cluster_helpers import Tree, ended, merge, start
-from heads import METRICS, RAY, TOKEN, Head
+from heads import METRICS, RAY, Head
 from mlflow import MlflowClient
 from mlflow_server import Server
 from PIL import Image
@@ -122,7 +122,7 @@ def head(s3_server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
         "RAY_metrics_report_interval_ms": "500",
     }
     options = ["--num-cpus=2", "--object-store-memory=200000000", f"--metrics-export-port={METRICS}"]
-    made = Head(tmp_path_factory.mktemp("head"), *options, token=TOKEN, environment=environment)
+    made = Head(tmp_path_factory.mktemp("head"), *options, environment=environment)
     yield made
     made.stop()
 
@@ -130,9 +130,7 @@ def head(s3_server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
 @pytest.fixture
 def attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
     """The same; this test's commands attach to it."""
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.setenv(name, head.environment[name])
-    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    head.attach(monkeypatch)
     return head
 
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 
+import pytest
+
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = "0123456789abcdef0123456789abcdef"  # Ray wants 32 hexadecimal digits
 
@@ -46,7 +48,7 @@ class Head:
         folder: Path,
         *options: str,
         address: str = "127.0.0.1",
-        token: str | None = None,
+        token: str = TOKEN,
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
     ):
@@ -58,13 +60,18 @@ class Head:
         # a short name, for its sockets; of its own, since Ray notes the last head there, and jobs go by that note
         self._ray_folder = tempfile.mkdtemp(prefix="ldsaug-", dir="/tmp")
         self.environment["RAY_TMPDIR"] = self._ray_folder
-        if token is not None:
-            self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         self._folder = folder
         self._start(
             ["--head", f"--port={self.port}", f"--node-ip-address={address}", "--dashboard-host=127.0.0.1"],
             [f"--dashboard-port={self.dashboard}", "--dashboard-agent-listen-port=0", *options],
         )
+
+    def attach(self, patch: pytest.MonkeyPatch) -> None:
+        """Commands attach to it from here on."""
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.setenv(name, self.environment[name])
+        patch.setenv("RAY_ADDRESS", self.address)
 
     def add_node(self, *options: str, prefix: Sequence[str] = ()) -> None:
         """`ray start --address`, behind a command such as `ip netns exec NAME`."""

@@ -45,7 +45,7 @@ def test_a_folder_that_one_node_does_not_see(copied, save, tmp_path, monkeypatch
     small = ("--num-cpus=1", "--object-store-memory=100000000")
     head = Head(tmp_path, *small, "--include-dashboard=false")
     try:
-        monkeypatch.setenv("RAY_ADDRESS", head.address)
+        head.attach(monkeypatch)
         head.add_node(*small, prefix=["unshare", "-m", "sh", "-c", hidden, "-"])
         output = ended(start("encode", save(merge(copied, {"encode": {"batch_size": 7}})), cwd=tmp_path), 1)
     finally:
@@ -64,7 +64,7 @@ def test_nodes_that_an_autoscaler_brings_are_waited_for(copied, save, tmp_path, 
         pytest.skip(f"port {FAKE_PORT} is taken, where Ray's provider of nodes for tests looks for the head")
     head = Head(tmp_path, "--num-cpus=0", "--include-dashboard=false", f"--autoscaling-config={file}", port=FAKE_PORT)
     try:
-        monkeypatch.setenv("RAY_ADDRESS", head.address)
+        head.attach(monkeypatch)
         shutil.rmtree(tmp_path / "run/latents")
         settings = merge(copied, {"encode": {"workers": {"count": 2}}, "ray": {"wait_minutes": 3}})
         output = ended(start("encode", save(settings), cwd=tmp_path))

@@ -68,7 +68,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     try:
         for _ in range(2):
             made.add()
-        monkeypatch.setenv("RAY_ADDRESS", made.head.address)
+        made.head.attach(monkeypatch)
         yield made
     finally:
         made.stop()
