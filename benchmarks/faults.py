@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.run.directory import CHECKPOINTS, SNAPSHOT, RunDir
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.stages.checkpoints import RECORD, Checkpoints
 
 ONE_EACH: dict[str, Any] = {"count": 3, "cpus": 1}
 SETTINGS: dict[str, Any] = {
@@ -119,16 +120,12 @@ class Run:
         """Units that have left their marker; of training the step of the last checkpoint."""
         if stage != "finetune":
             return len(self.units(stage))
-        snapshot = self.place / f"finetune/{CHECKPOINTS}/{SNAPSHOT}"
-        try:
-            found = json.loads(snapshot.read_text())["checkpoint_results"]
-        except (FileNotFoundError, json.JSONDecodeError):
-            return 0
-        return max((int(c["metrics"]["step"]) for c in found), default=0)
+        last = Checkpoints(Location.of(self.place), stage).last()
+        return 0 if last is None else last.step
 
     def step(self) -> float:
         """The step that training is at: the last checkpoint's, and as many more as the time since then allows."""
-        times = sorted(f.stat().st_mtime for f in (self.place / "finetune/ray/run").glob("checkpoint_*/"))
+        times = sorted(f.stat().st_mtime for f in (self.place / "finetune/checkpoints").glob(f"*/{RECORD}"))
         return self.done("finetune") + CHECKPOINT * (time.time() - times[-1]) / (times[-1] - times[-2])
 
 

@@ -109,6 +109,9 @@ class Rank(Protocol):
     def meet(self) -> None:
         """Wait for the other ranks; each calls it equally often."""
 
+    def agree(self, value: int | None) -> int | None:
+        """The first rank's value; all ranks wait for it."""
+
     def stream(
         self,
         make: Callable[..., Callable[[pa.Table], Iterator[pa.Table]]],

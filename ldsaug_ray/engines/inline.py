@@ -130,6 +130,10 @@ class _Rank:
     def meet(self) -> None:
         """There is nobody to wait for."""
 
+    def agree(self, value: int | None) -> int | None:
+        """With itself."""
+        return value
+
     def stream(
         self,
         make: Callable[..., Callable[[pa.Table], Iterator[pa.Table]]],

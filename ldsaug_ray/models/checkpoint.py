@@ -28,7 +28,7 @@ from ldsaug_ray.models.adapters import Pretrained, rebuild
 from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.stylegan2.model import build_vae
 
-FORMAT = "ldsaug_ray.models"
+FORMAT = "ldsaug_ray.vae"  # in every file so far, whatever the package is called
 VERSION = 1
 _KEY = "ldsaug"
 _NAMES_SHOWN = 3

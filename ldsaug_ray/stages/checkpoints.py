@@ -61,21 +61,28 @@ class Checkpoints:
 
     def __init__(self, run: Location, stage: str):
         self.folder = run / f"{stage}/{CHECKPOINTS}"
-        self._of_ray = run / f"{stage}/{CHECKPOINTS_OF_RAY}"
+        self._of_ray = run / f"{stage}/{CHECKPOINTS_OF_RAY}/run"
 
     def all(self) -> list[Checkpoint]:
         """Whole ones, by step; where there are none, those that Ray Train kept for versions before 0.2."""
         ours = [Checkpoint(self.folder / name, int(name)) for name in self.folder.names() if name.isdigit()]
         whole = [c for c in ours if (c.folder / RECORD).exists()]
-        if whole or not self._of_ray.exists():
-            return sorted(whole, key=lambda c: c.step)
-        files = [f for f in (self._of_ray / "run").files(f"/{RECORD}") if "/checkpoint_" in f.path]
-        theirs = [Checkpoint(f.parent, int(f.read_json()["facts"]["steps"])) for f in files]
-        return sorted(theirs, key=lambda c: c.step)
+        return sorted(whole or self._kept_by_ray(), key=lambda c: c.step)
+
+    def _kept_by_ray(self) -> list[Checkpoint]:
+        listed = self._of_ray / "checkpoint_manager_snapshot.json"  # a folder that is not in it may be cut off
+        if not listed.exists():
+            return []
+        kept = [self._of_ray / found["checkpoint_dir_name"] for found in listed.read_json()["checkpoint_results"]]
+        return [Checkpoint(folder, int((folder / RECORD).read_json()["facts"]["steps"])) for folder in kept]
 
     def last(self) -> Checkpoint | None:
         """The one to go on from."""
         return max(self.all(), key=lambda c: c.step, default=None)
+
+    def of(self, step: int) -> Checkpoint:
+        """The one of that step, which is there, listed or not."""
+        return next((c for c in self.all() if c.step == step), Checkpoint(self.folder / _name(step), step))
 
     def best(self) -> Checkpoint | None:
         """The one with the smallest score; the last of those that have none."""
@@ -83,7 +90,7 @@ class Checkpoints:
 
     def save(self, step: int, files: Path, record: Mapping[str, Any]) -> None:
         """Keep the files of a folder of this machine, and then the record."""
-        folder = self.folder / f"{step:08d}"
+        folder = self.folder / _name(step)
         for file in sorted(files.iterdir()):
             (folder / file.name).write_bytes(file.read_bytes())
         (folder / RECORD).write_json(record)
@@ -100,7 +107,11 @@ class Checkpoints:
     def delete(self) -> None:
         """All of them."""
         self.folder.delete()
-        self._of_ray.delete()
+        self._of_ray.parent.delete()
+
+
+def _name(step: int) -> str:
+    return f"{step:08d}"
 
 
 def _score(checkpoint: Checkpoint) -> float:

@@ -98,10 +98,12 @@ class _Training:
         self.curve, self.since_checkpoint = LossCurve(), Means()
         self.checkpoints = Checkpoints(task.root, task.stage)
         last = self.checkpoints.last()
-        if last is not None:
+        # the first rank's: where ranks are on several machines, lists of a shared file system may lag on some
+        step = rank.agree(None if last is None else last.step)
+        if step is not None:
             from ldsaug_ray.models.training import state
 
-            with last.opened() as folder:
+            with self.checkpoints.of(step).opened() as folder:
                 state.restore(self.trainer, folder)
                 self.curve = LossCurve(json.loads((folder / "progress.json").read_text()))
         self.resumed_from = self.trainer.step

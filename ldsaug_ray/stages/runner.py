@@ -72,10 +72,11 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
         fingerprint = stage.fingerprint(config, digests, stamp)
         gone = 0 if entry is None else entry.get("files", 0) - run.file_count(name)
         why = SAME
-        if entry is not None and entry["fingerprint"] == stage.fingerprint(config, digests, stamp, later=False):
-            if entry["fingerprint"] != fingerprint:
+        before = stage.fingerprint(config, digests, stamp, later=False)
+        if entry["fingerprint"] == before if entry is not None else run.interrupted(name, before):
+            if before != fingerprint:
                 why = "made by a version for which workers.count and compile did not count; taken as it is"
-            fingerprint = entry["fingerprint"]
+            fingerprint = before
         if entry is not None and entry["fingerprint"] == fingerprint and gone <= 0:
             steps.append(Step(name, "complete", why, fingerprint))
             continue

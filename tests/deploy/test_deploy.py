@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import boto3
 import pytest
 import yaml
 from moto import mock_aws
+from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.docker import docker_start_cmds
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -182,3 +184,13 @@ def test_the_ray_job_asks_for_a_token():
     for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
         (container,) = group["template"]["spec"]["containers"]
         assert {"requests", "limits"} <= container["resources"].keys()
+
+
+def test_the_upload_is_small(tmp_path):
+    """Ray refuses 100 MiB; ours stays under a tenth of it."""
+    package = tmp_path / "package.zip"
+    create_package(str(ROOT), package, include_gitignore=True)
+    assert package.stat().st_size < 10 * 2**20
+    names = zipfile.ZipFile(package).namelist()
+    assert {"jobs/run.py", "configs/celebahq.yaml", "ldsaug_ray/cli.py"} <= set(names)
+    assert not [n for n in names if n.startswith((".git/", ".venv/", "runs/", "mlruns/")) or n.endswith(".parquet")]

@@ -19,7 +19,7 @@ from ldsaug_ray.models import VAE, build_vae, load_vae, posterior_means, read_ex
 from ldsaug_ray.models.checkpoint import pack
 
 HEADER = {
-    "format": "ldsaug_ray.models",
+    "format": "ldsaug_ray.vae",
     "version": 1,
     "vae": TINY.model_dump(mode="json"),
     "resolution": 16,

@@ -38,9 +38,6 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; silences its warning
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # Threads that wait for each other spin a moment, then sleep. Endless spinning is many times slower on busy cores;
-    # sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs a third of the training's speed on idle ones.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "RAY_ADDRESS" not in os.environ:  # a local Ray's node is never taken away; one process less beside the training
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # how often the controller looks at its workers: of Ray's 2 s two or three go by at the end of each training

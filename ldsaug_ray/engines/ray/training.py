@@ -11,6 +11,7 @@ import pyarrow as pa
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.collective import broadcast_from_rank_zero
 
 from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
@@ -98,6 +99,10 @@ class _Rank:
     def meet(self) -> None:
         """Ray Train's report is a barrier."""
         ray.train.report({})
+
+    def agree(self, value: int | None) -> int | None:
+        """Sent by Ray Train's controller."""
+        return broadcast_from_rank_zero(value)
 
     def stream(
         self,

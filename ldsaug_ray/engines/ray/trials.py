@@ -142,7 +142,7 @@ class _Next(_OfTheDriver, Searcher):
         """Nothing was saved."""
 
 
-class _GoesOn(FIFOScheduler):
+class _GoesOn(_OfTheDriver, FIFOScheduler):
     """Tells of each evaluation but the last, of which Tune asks no scheduler, and stops what is not to go on."""
 
     def __init__(self, points: Points):

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
+
+import pytest
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = "0123456789abcdef0123456789abcdef"  # Ray wants 32 hexadecimal digits
@@ -27,6 +29,9 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+METRICS = free_port()
 
 
 def is_free(port: int) -> bool:
@@ -39,23 +44,34 @@ class Head:
     """`ray start --head`; everything of it ends with `stop`."""
 
     def __init__(
-        self, folder: Path, *options: str, address: str = "127.0.0.1", token: str | None = None, port: int | None = None
+        self,
+        folder: Path,
+        *options: str,
+        address: str = "127.0.0.1",
+        token: str = TOKEN,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
         self.port, self.dashboard = port or free_port(), free_port()
         self.address = f"{address}:{self.port}"
         self.jobs = f"http://127.0.0.1:{self.dashboard}"
         of_a_driver = ("RAY_ADDRESS", "RAY_JOB_ID", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-        self.environment = {k: v for k, v in os.environ.items() if k not in of_a_driver}
+        self.environment = {k: v for k, v in os.environ.items() if k not in of_a_driver} | dict(environment or {})
         # a short name, for its sockets; of its own, since Ray notes the last head there, and jobs go by that note
         self._ray_folder = tempfile.mkdtemp(prefix="ldsaug-", dir="/tmp")
         self.environment["RAY_TMPDIR"] = self._ray_folder
-        if token is not None:
-            self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         self._folder = folder
         self._start(
             ["--head", f"--port={self.port}", f"--node-ip-address={address}", "--dashboard-host=127.0.0.1"],
             [f"--dashboard-port={self.dashboard}", "--dashboard-agent-listen-port=0", *options],
         )
+
+    def attach(self, patch: pytest.MonkeyPatch) -> None:
+        """Commands attach to it from here on."""
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            patch.setenv(name, self.environment[name])
+        patch.setenv("RAY_ADDRESS", self.address)
 
     def add_node(self, *options: str, prefix: Sequence[str] = ()) -> None:
         """`ray start --address`, behind a command such as `ip netns exec NAME`."""
@@ -74,15 +90,13 @@ class Head:
 
     def processes(self) -> list[int]:
         """Of the head, its nodes, and their workers: all are told where the head is."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                line = (process / "cmdline").read_bytes()
-            except OSError:  # it has ended
-                continue
-            if any(mark.encode() in line for mark in (f":{self.port}", f"gcs_server_port={self.port}")):
-                found.append(int(process.name))
-        return [pid for pid in found if pid != os.getpid()]
+        marks = (f":{self.port}", f"gcs_server_port={self.port}")
+        return [pid for pid in _all_pids() if any(mark in _command(pid) for mark in marks) and pid != os.getpid()]
+
+    def workers(self, actor: str) -> list[int]:
+        """Of the processes that actors of that class live in."""
+        ours = set(self.processes())
+        return [pid for pid in _all_pids() if _command(pid).startswith(f"ray::{actor}") and _above(pid) & ours]
 
     def stop(self) -> None:
         """Kill all of it."""
@@ -137,7 +151,13 @@ class Hosts:
         _ip("addr", "add", "10.213.7.1/24", "dev", "ldsaug")
         _ip("link", "set", "ldsaug", "up")
         try:
-            self.head = Head(folder, "--num-cpus=0", "--object-store-memory=200000000", address="10.213.7.1")
+            self.head = Head(
+                folder,
+                "--num-cpus=0",
+                "--object-store-memory=200000000",
+                "--include-dashboard=false",
+                address="10.213.7.1",
+            )
         except BaseException:
             self.stop()
             raise
@@ -237,6 +257,20 @@ def _ip(*words: str, check: bool = True) -> int:
     done = subprocess.run(["ip", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert not check or done.returncode == 0, (words, done.stdout)
     return done.returncode
+
+
+def _all_pids() -> list[int]:
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+
+
+def _above(pid: int) -> set[int]:
+    """The process's parent, its parent's, and so on."""
+    found: set[int] = set()
+    with suppress(OSError):  # it has ended
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            found.add(pid)
+    return found
 
 
 def _pids(name: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,21 +14,28 @@ from pathlib import Path
 
 
 class Server:
-    """`mlflow server` on a port of this machine, with its files in one folder."""
+    """`mlflow server` on a port of this machine, with its files in one folder.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: where its files are to be.
+        database: a file with MLflow's tables, to begin with a copy of it.
+    """
+
+    def __init__(self, folder: Path, database: Path):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.folder = folder
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        shutil.copyfile(database, folder / "server.db")
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        without = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # three processes for nothing of ours
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=without, start_new_session=True)
         while True:
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             try:

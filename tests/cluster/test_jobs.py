@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
 import threading
 import urllib.request
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from heads import RAY, TOKEN, Head, free_port
+from cluster_helpers import Tree, manifest, results
+from heads import METRICS, RAY, TOKEN, Head
 from mlflow import MlflowClient
-from ray._private.runtime_env.packaging import create_package
-from stages_helpers import Finished
-from test_object_storage import Unsteady, unsteady  # noqa: F401  (a fixture)
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).parents[2]
-METRICS = free_port()
 RUN = "s3://bucket/runs/celebahq"
 
 
@@ -32,29 +29,6 @@ def readme_command() -> list[str]:
     section = (ROOT / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
     found = re.findall(r"^    (ray job submit(?:.*\\\n)*.*)$", section, re.M)
     return shlex.split(found[0].replace("\\\n", " "))
-
-
-def test_the_upload_is_small(tmp_path):
-    """Ray refuses 100 MiB; ours stays under a tenth of it."""
-    package = tmp_path / "package.zip"
-    create_package(str(ROOT), package, include_gitignore=True)
-    assert package.stat().st_size < 10 * 2**20
-    names = zipfile.ZipFile(package).namelist()
-    assert {"jobs/run.py", "configs/celebahq.yaml", "ldsaug_ray/cli.py"} <= set(names)
-    assert not [n for n in names if n.startswith((".git/", ".venv/", "runs/", "mlruns/")) or n.endswith(".parquet")]
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, unsteady: Unsteady) -> Iterator[Head]:  # noqa: F811
-    """One node with two CPUs, whose jobs keep their MLflow runs in this test's folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
-        patch.setenv("PATH", f"{Path(RAY).parent}:{os.environ['PATH']}")  # as in an activated environment
-        patch.setenv("RAY_metrics_report_interval_ms", "500")
-        options = ["--num-cpus=2", "--object-store-memory=200000000", f"--metrics-export-port={METRICS}"]
-        made = Head(tmp_path, *options, token=TOKEN)
-    yield made
-    made.stop()
 
 
 class Jobs:
@@ -78,22 +52,21 @@ class Jobs:
         )
 
 
-def small(finished: Finished) -> list[str]:
+def small(undisturbed: Tree) -> list[str]:
     """The settings of the tests' run as overrides, behind those of the README."""
     words = []
-    for section, values in finished.settings.items():
+    for section, values in undisturbed.items():
         for name, value in values.items() if isinstance(values, dict) else ():
-            if (section, name) != ("data", "source"):
+            if (section, name) != ("data", "source") and section != "tracking":
                 words.append(f"{section}.{name}={value}")
     plain = ["train.objective.kl_warmup_steps=0"]
     gan = ["train.objective.adversarial.weight=0", "finetune.objective.adversarial.weight=0"]
     return [*plain, *words, *gan]
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_readme(cluster, finished, server):
-    Location.of(finished.settings["data"]["source"]).copy_to(Location.of("s3://bucket/celeba-hq"))
-    jobs, client = Jobs(cluster, server.uri), MlflowClient(server.uri)
+def test_the_commands_of_the_readme(head, s3, undisturbed, server):
+    Location.of(undisturbed["data"]["source"]).copy_to(Location.of("s3://bucket/celeba-hq"))
+    jobs, client = Jobs(head, server.uri), MlflowClient(server.uri)
     submit = readme_command()
     where, entry = submit[: submit.index("--")], submit[submit.index("--") :]
     address = where[3:5]
@@ -119,7 +92,7 @@ def test_the_commands_of_the_readme(cluster, finished, server):
         with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
 
-    begun = jobs.run(*where, "--no-wait", "--submission-id", "first", *entry, *small(finished))
+    begun = jobs.run(*where, "--no-wait", "--submission-id", "first", *entry, *small(undisturbed))
     assert begun.returncode == 0, begun.stdout
     for stage in ("train", "score"):
         until(lambda stage=stage: re.search(rf'ray_ldsaug_rows_total\{{[^}}]*stage="{stage}"', metrics()) is not None)
@@ -132,17 +105,13 @@ def test_the_commands_of_the_readme(cluster, finished, server):
     assert "encode    100%" in log
     assert "run the same command again" in log
 
-    done = jobs.run(*submit, *small(finished))
+    done = jobs.run(*submit, *small(undisturbed))
     assert done.returncode == 0, done.stdout
     assert "prepare   already complete" in done.stdout
     assert "succeeded" in done.stdout
     assert status() == "FINISHED"
-    stages = RunDir(Location.of(RUN)).manifest["stages"]
-    calm = RunDir(Location.of(finished.settings["run_dir"])).manifest["stages"]
-    assert {s: e["digest"] for s, e in stages.items() if s != "report"} == {
-        s: e["digest"] for s, e in calm.items() if s != "report"
-    }
-    assert stages["score"]["rows_resumed"] >= 20 * 18
+    assert results({"run_dir": RUN}) == results(undisturbed)
+    assert manifest({"run_dir": RUN})["score"]["rows_resumed"] >= 20 * 18
 
     (only,) = client.search_runs([client.get_experiment_by_name("ldsaug").experiment_id])
     assert "report" in [file.path for file in client.list_artifacts(only.info.run_id)]

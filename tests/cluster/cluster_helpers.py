@@ -1,0 +1,103 @@
+"""Helpers of the tests that kill: commands in processes of their own, how far they are, what they leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.stages.checkpoints import Checkpoints
+
+Tree = dict[str, Any]
+
+
+def merge(base: Tree, changes: Tree) -> Tree:
+    """`changes` laid over `base`, section by section."""
+    out = dict(base)
+    for key, value in changes.items():
+        out[key] = merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def manifest(settings: Tree) -> Tree:
+    """The stages of a run directory's manifest."""
+    return RunDir(Location.of(settings["run_dir"])).manifest["stages"]
+
+
+def results(settings: Tree) -> dict[str, dict[str, Any]]:
+    """Digest and exact counts of each complete stage: what no fault may change."""
+    kept = ("digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined")
+    return {stage: {k: entry[k] for k in kept} for stage, entry in manifest(settings).items() if stage != "report"}
+
+
+def start(
+    command: str, config: Path, *options: str, cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """`ldsaug COMMAND` in a process of its own (so that it can be killed)."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ldsaug_ray", command, str(config), *options],
+        cwd=cwd,
+        env={**inherited, **(environment or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What it printed, once it has ended with that exit code."""
+    output = process.communicate()[0]
+    assert process.returncode == code, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for something that the process, which is not to end before, brings about."""
+    tick = threading.Event()
+    while not reached():
+        assert process.poll() is None, f"it ended too early:\n{process.communicate()[0]}"
+        tick.wait(0.02)
+
+
+def interrupt(process: subprocess.Popen[str], when: Callable[[], bool], how: signal.Signals) -> str:
+    """Send the signal to the driver as soon as `when()`; returns what it printed."""
+    until(when, process)
+    os.kill(process.pid, how)
+    return process.communicate()[0]
+
+
+def markers(settings: Tree, stage: str) -> int:
+    """Units that are done."""
+    return len(list((Path(settings["run_dir"]) / f"_progress/{stage}").glob("*.unit.json")))
+
+
+def last_step(settings: Tree, stage: str = "finetune") -> int:
+    """Step of a training's last checkpoint; 0 before there is one."""
+    last = Checkpoints(Location.of(settings["run_dir"]), stage).last()
+    return 0 if last is None else last.step
+
+
+def network(path: Path) -> str:
+    """A TorchScript file to evaluate with: features of an image are its mean colours and their squares."""
+    import torch
+
+    class Colours(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            means = x.mean(dim=(2, 3))
+            return torch.cat([means, means**2], dim=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is on its way out
+        torch.jit.script(Colours()).save(str(path))
+    return str(path)

@@ -1,0 +1,159 @@
+"""Runs in which something dies: one head with a job server for all of them, an S3 server, MLflow servers, and an
+undisturbed run to compare with, which is made without Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from cluster_helpers import Tree, ended, merge, start
+from heads import METRICS, RAY, Head
+from mlflow import MlflowClient
+from mlflow_server import Server
+from PIL import Image
+from s3_server import S3
+
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import RunDir
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Settings of a whole run that nothing happened to, by engine: inline; to be copied, not changed.
+
+    Sixty pictures of discs, a model that trains in a second, and many small units, so that each stage has a middle. One
+    worker each: to start another costs more than the work.
+    """
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:20, 0:20]
+    for n in range(60):
+        cx, cy, r = rng.uniform(6, 14), rng.uniform(6, 14), rng.uniform(3, 6)
+        disc = ((x - cx) ** 2 + (y - cy) ** 2 < r * r)[..., None]
+        image = np.where(disc, rng.integers(0, 256, 3), rng.integers(0, 256, 3)).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"pictures/disc-{n:03d}.png")
+    one = {"workers": {"count": 1}}
+    optimisation = {"batch_size": 8, "checkpoint_every": 3, "log_every": 3}
+    settings = {
+        "run_dir": str(folder / "run"),
+        "data": {"source": str(folder / "pictures"), "resolution": 16, "train": 44, "test": 16, "part_rows": 16, **one},
+        "vae": {"latent_dim": 6, "channel_base": 128, "channel_max": 8, "mapping_layers": 1},
+        "train": {"steps": 6, **optimisation},
+        "finetune": {"steps": 30, "mixing": 1.0, **optimisation},
+        "encode": {"batch_size": 8, **one},
+        "score": {"n_candidates": 4500, "part_candidates": 18, **one},
+        "decode": {"part_rows": 32, **one},
+        "sample": one,
+        "evaluate": one,
+        "report": {"samples": 4, "bands": 3},
+        "tracking": {"enabled": False},
+    }
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    ended(start("run", config, "engine=inline", cwd=folder))
+    return settings
+
+
+@pytest.fixture
+def copied(undisturbed: Tree, tmp_path: Path) -> Tree:
+    """Settings of a copy of the undisturbed run, to be changed at will, by engine: ray."""
+    shutil.copytree(undisturbed["run_dir"], tmp_path / "run")
+    return {**undisturbed, "run_dir": str(tmp_path / "run")}
+
+
+@pytest.fixture
+def encodes(copied: Tree, tracked: None) -> Tree:
+    """As `copied`, with images and baseline model alone: `run` begins with encode, and MLflow tracks it."""
+    run = RunDir(Location.of(copied["run_dir"]))
+    for stage in ("encode", "score", "select", "decode", "finetune", "report"):
+        run.reset(stage)
+    return merge(copied, {"tracking": {"enabled": True}})
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's default file belongs to the working folder: give each test its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Tree], Path]:
+    """save(settings) -> path of a YAML file with them."""
+
+    def write(settings: Tree) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """An S3 server with the bucket `bucket`."""
+    served = S3()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The same; this test's commands find it, and what it did to them ends with the test."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield s3_server
+    s3_server.be_steady()
+
+
+@pytest.fixture(scope="session")
+def head(s3_server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """One node with two CPUs, a job server, and metrics; it wants a token, and its jobs find the S3 server."""
+    environment = {
+        **s3_server.environment,
+        "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}",  # as in an activated environment
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        "RAY_metrics_report_interval_ms": "500",
+    }
+    options = ["--num-cpus=2", "--object-store-memory=200000000", f"--metrics-export-port={METRICS}"]
+    made = Head(tmp_path_factory.mktemp("head"), *options, environment=environment)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
+    """The same; this test's commands attach to it."""
+    head.attach(monkeypatch)
+    return head
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, empty: to make them takes many times what it takes to copy them."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def tracked(new_database: Path, tmp_path: Path) -> None:
+    """The file with MLflow's runs, which would take longer to make than a run of these tests takes."""
+    shutil.copyfile(new_database, tmp_path / "mlflow.db")
+
+
+@pytest.fixture
+def server(new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An MLflow server that tracks this test's runs."""
+    served = Server(tmp_path, new_database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    served.start()
+    yield served
+    served.stop()
