@@ -17,9 +17,9 @@ from PIL import Image
 from rich.table import Table
 
 from ldsaug_ray.cli import main
-from ldsaug_ray.commands.summary import _selection
 from ldsaug_ray.run.output import forgiving_output
 from ldsaug_ray.run.progress import bar, make_console, result_console
+from ldsaug_ray.selection import sentence_of
 
 SELECTED = {
     "rows_out": 20,
@@ -73,7 +73,7 @@ def test_a_summary_on_a_terminal_of_ascii(monkeypatch: pytest.MonkeyPatch) -> No
     table.add_row("prepare", "→")
     with forgiving_output():
         result_console(60).print(table)
-        print(_selection(SELECTED))
+        print(sentence_of(SELECTED))
     lines = written(out).splitlines()
     assert lines[-1].startswith("kept 20 of 100 candidates: LDS >= 0.125 (log -2.079, by top_fraction)")
     assert any("prepare" in line and "->" in line for line in lines)
