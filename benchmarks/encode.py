@@ -29,8 +29,8 @@ from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.models import build_vae, save_vae
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.stages.encode import EncodeWorker, ReadPart
-from ldsaug_ray.stages.job import Job, Pool
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.stages.shared.job import Job, Pool
+from ldsaug_ray.stages.shared.units import run_units
 
 
 def write_parts(root: Location, images: int, rows: int, resolution: int) -> list[str]:

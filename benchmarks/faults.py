@@ -33,7 +33,7 @@ from rich.table import Table
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.checkpoints import RECORD, Checkpoints
+from ldsaug_ray.stages.shared.checkpoints import RECORD, Checkpoints
 
 ONE_EACH: dict[str, Any] = {"count": 3, "cpus": 1}
 SETTINGS: dict[str, Any] = {

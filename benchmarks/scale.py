@@ -44,9 +44,9 @@ from ldsaug_ray.lds import candidates
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.stages import decode, encode, prepare, score
-from ldsaug_ray.stages.job import Job, Pool
-from ldsaug_ray.stages.runner import run_stages
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.stages.shared.job import Job, Pool
+from ldsaug_ray.stages.shared.runner import run_stages
+from ldsaug_ray.stages.shared.units import run_units
 
 STAGES = {"prepare": prepare, "encode": encode, "score": score, "decode": decode}
 FOLDERS = {"prepare": ("images",), "encode": ("images", "latents"), "score": ("scores",), "decode": ("augmented",)}

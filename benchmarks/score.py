@@ -24,7 +24,7 @@ from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.stages import score
 from ldsaug_ray.stages.encode import vectors
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 
 def write_latents(run: RunDir, n: int, d: int) -> None:

@@ -30,8 +30,8 @@ from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.proxies import ALL
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.stages import tune
-from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.score import score_at
+from ldsaug_ray.stages.shared.job import Job
 
 TRIALS = 64
 HELD_OUT = 2000

@@ -30,8 +30,8 @@ from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import image_table
 from ldsaug_ray.engines.ray.session import ray_session
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
-from ldsaug_ray.stages.job import Job, keep_freed_memory
-from ldsaug_ray.stages.rank import WARM_STEPS
+from ldsaug_ray.stages.shared.job import Job, keep_freed_memory
+from ldsaug_ray.stages.shared.rank import WARM_STEPS
 
 PARTS = 16
 

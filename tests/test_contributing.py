@@ -24,7 +24,7 @@ from ldsaug_ray.run.directory import Counts
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages import select
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 Addition = Callable[[str], str]

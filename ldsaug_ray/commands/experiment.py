@@ -18,8 +18,8 @@ from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
 from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console, result_console
-from ldsaug_ray.stages.checks import require_faiss, try_networks
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.checks import require_faiss, try_networks
+from ldsaug_ray.stages.shared.job import Job
 
 
 def experiment_command(

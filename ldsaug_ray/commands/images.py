@@ -10,11 +10,12 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.opening import open_run_dir, sole_driver
 from ldsaug_ray.run.progress import make_console
-from ldsaug_ray.stages.checks import require_faiss
-from ldsaug_ray.stages.evaluate import evaluated, label_array, prepared, real_images
-from ldsaug_ray.stages.features import features_of, opened
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.runner import require_current
+from ldsaug_ray.stages.evaluate import label_array, prepared, real_images
+from ldsaug_ray.stages.shared.checks import require_faiss
+from ldsaug_ray.stages.shared.evaluation import evaluated
+from ldsaug_ray.stages.shared.features import features_of, opened
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import require_current
 
 
 def images_command(config: Config, source: str, *, verbose: bool = False) -> int:

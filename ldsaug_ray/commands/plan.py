@@ -9,7 +9,7 @@ from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
 from ldsaug_ray.run.progress import result_console
-from ldsaug_ray.stages.runner import plan_steps
+from ldsaug_ray.stages.shared.runner import plan_steps
 
 
 def print_plan(config: Config, run: RunDir, names: list[str]) -> None:

@@ -13,11 +13,9 @@ from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracked import nothing, tracked_run
-from ldsaug_ray.stages.checks import require_faiss, try_networks
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.runner import plan_steps, run_stages
-
-_ON_THE_DRIVER = {"select", "report"}  # need no engine
+from ldsaug_ray.stages.shared.checks import require_faiss, try_networks
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 
 def stages_of(command: str, config: Config) -> list[str]:
@@ -50,7 +48,8 @@ def run_command(
         job = Job(config, run, console, engine, alone=True)
         tracked = config.tracking.enabled and command == "run"
         send = held.enter_context(tracked_run(config, run, console, names)) if tracked else nothing
-        alone = set(names) <= _ON_THE_DRIVER or all(s.state == "complete" for s in plan_steps(config, run, names))
+        left = [s.stage for s in plan_steps(config, run, names) if s.state != "complete"]
+        alone = all(STAGES[name].on_driver for name in left)
         with nullcontext() if alone else engine:
             happened = run_stages(job, names, finished=send)
     print_summary(run, names, happened)

@@ -11,9 +11,9 @@ from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.opening import open_run_dir, open_sample_dir
 from ldsaug_ray.run.progress import make_console
-from ldsaug_ray.stages.checks import require_faiss
-from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.sample import Request, draw_samples, sentence_of
+from ldsaug_ray.stages.shared.checks import require_faiss
+from ldsaug_ray.stages.shared.job import Job
 
 
 def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False) -> int:

@@ -23,8 +23,8 @@ from ldsaug_ray.run.progress import result_console
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.selection import sentence_of
-from ldsaug_ray.stages.checkpoints import RECORD, Checkpoints
-from ldsaug_ray.stages.runner import Step, plan_steps
+from ldsaug_ray.stages.shared.checkpoints import RECORD, Checkpoints
+from ldsaug_ray.stages.shared.runner import Step, plan_steps
 
 _COUNTS = ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")
 

@@ -19,8 +19,8 @@ from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.run import run_search
 from ldsaug_ray.search.tables import STATES, rows_of
 from ldsaug_ray.search.trials import Trial, read_trials
-from ldsaug_ray.stages.checks import require_faiss, try_networks
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.checks import require_faiss, try_networks
+from ldsaug_ray.stages.shared.job import Job
 
 SHOWN = 10  # trials in the table at the end
 COMMANDS = 3  # of a front's trials; the page has more

@@ -32,9 +32,9 @@ from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracked import nothing, tracked_run
 from ldsaug_ray.run.tracking import Tracker, allowed_name
-from ldsaug_ray.stages.adopt import adopt
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.runner import plan_steps, run_stages
+from ldsaug_ray.stages.shared.adopt import adopt
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 _OF_BASELINE = ("prepare", "train", "encode", "score", "evaluate")
 _OF_ARM = tuple(name for name in STAGES if name != "report")

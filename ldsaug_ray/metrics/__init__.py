@@ -4,6 +4,10 @@ from typing import TYPE_CHECKING
 
 from ldsaug_ray.common.lazy import lazily
 
+# functions that are called as their modules are: imported now, or the module would be found in their place
+from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
+from ldsaug_ray.metrics.sharpness import sharpness
+
 if TYPE_CHECKING:
     from ldsaug_ray.metrics.balance import (
         Probe,
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
         frechet_distance,
         frechet_from_statistics,
     )
-    from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
     from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc
     from ldsaug_ray.metrics.measures import (
         MEASURES,
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
         own_measures,
     )
     from ldsaug_ray.metrics.record import Attribute, Described, Evaluated, Reading, SetReadings, UsedExtractor
-    from ldsaug_ray.metrics.sharpness import sharpness
     from ldsaug_ray.metrics.weights import INCEPTION, Weights, weights_folder
 else:
     __getattr__ = lazily(__name__, __file__)

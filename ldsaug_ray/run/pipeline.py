@@ -7,11 +7,14 @@ checkpoint intervals, tiles) do not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from graphlib import TopologicalSorter
+from typing import Any, Literal
 
 from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config import Config, counted
 
 FORMAT = 1  # raised when a stage's files change meaning, so that old run directories are recomputed
@@ -23,12 +26,14 @@ class Stage:
 
     name: str
     does: str
-    needs: tuple[str, ...]
+    unit: str  # what its rows are
     writes: tuple[str, ...]  # folders of the run directory, deleted when the stage is recomputed
-    sections: tuple[str, ...]  # of the settings, which change the result but for fields marked otherwise
-    unit: str = "rows"
+    needs: tuple[str, ...] = ()  # stages
     uses: tuple[str, ...] = ()  # read where they are complete, not needed
+    sections: tuple[str, ...] = ()  # of the settings, which change the result but for fields marked otherwise
     also: Callable[[Config], Mapping[str, Any]] = lambda config: {}  # of other sections
+    on_driver: bool = False  # asks the engine for nothing
+    role: Literal["stage", "command", "kept"] = "stage"  # of a run; by itself; only part of another
 
     def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "", *, later: bool = True) -> str:
         """Identity of the stage's result.
@@ -51,116 +56,45 @@ def identity(config: Config) -> str:
     return fingerprint([FORMAT, counted(config)])
 
 
-def _select_settings(config: Config) -> Mapping[str, Any]:
-    return config.select.rule.counts(config)
+class Stages(Mapping[str, Stage]):
+    """What the modules of `stages/` declare, by name, stages of a run first, each after those that it reads.
+
+    They are imported when somebody looks: this room lies below them.
+    """
+
+    def __init__(self, *roles: str):
+        self._roles = roles
+
+    @cached_property
+    def _found(self) -> dict[str, Stage]:
+        room_of("stages")
+        found = {name: stage for name, stage in _DECLARED.items() if stage.role in self._roles}
+        order = TopologicalSorter({name: (*stage.needs, *stage.uses) for name, stage in found.items()})
+        names = sorted(order.static_order(), key=lambda name: found[name].role != "stage")
+        return {name: found[name] for name in names}
+
+    def __getitem__(self, name: str) -> Stage:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
-def _decode_settings(config: Config) -> Mapping[str, Any]:
-    return {"which": config.select.which} if config.select.rule.sharpest else {}
+_DECLARED: dict[str, Stage] = {}
+STAGES = Stages("stage")
+COMMANDS = Stages("stage", "command")
+KEPT = Stages("stage", "command", "kept")  # what may stand in a manifest
 
 
-def _sample_settings(config: Config) -> Mapping[str, Any]:
-    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
-    sample = config.sample.model_dump(mode="json")
-    names = ("n", "prior", "format", "batch_size", "part_rows", *config.sample.source.settings)
-    return {"sample": {name: sample[name] for name in names}}
-
-
-def _evaluate_settings(config: Config) -> Mapping[str, Any]:
-    drawn = {name: value for name, value in _sample_settings(config)["sample"].items() if name not in ("n", "format")}
-    seeds = [config.seed, config.sample.seed, config.sample.with_augmented]
-    return {"sample": drawn, "seeds": seeds}
-
-
-STAGES: dict[str, Stage] = {
-    s.name: s
-    for s in (
-        Stage(
-            "prepare",
-            "read, check, crop and resize the images; split them into train and test",
-            (),
-            ("images", "quarantine/prepare"),
-            ("data", "seed"),
-            "images",
-        ),
-        Stage("train", "train the VAE", ("prepare",), ("train",), ("vae", "train", "seed"), "images"),
-        Stage(
-            "encode",
-            "images to latents (posterior means)",
-            ("prepare", "train"),
-            ("latents", "quarantine/encode"),
-            ("encode",),
-            "images",
-        ),
-        Stage(
-            "score",
-            "Latent Density Score of every candidate",
-            ("encode",),
-            ("scores", "held_out"),
-            ("score", "seed"),
-            "candidates",
-        ),
-        Stage(
-            "select",
-            "keep the dense candidates",
-            ("score",),
-            ("selected",),
-            ("select",),
-            "candidates",
-            also=_select_settings,
-        ),
-        Stage(
-            "decode",
-            "selected latents to images",
-            ("train", "encode", "select"),
-            ("augmented", "decoded"),
-            ("decode",),
-            "images",
-            also=_decode_settings,
-        ),
-        Stage(
-            "finetune",
-            "train further on train + A",
-            ("prepare", "train", "decode"),
-            ("finetune",),
-            ("finetune", "seed"),
-            "images",
-        ),
-        Stage(
-            "evaluate",
-            "FID, density, coverage, copies, balance of generated images",
-            ("prepare", "train"),
-            ("evaluate",),
-            ("evaluate",),
-            "images",
-            ("encode", "decode", "finetune"),
-            _evaluate_settings,
-        ),
-        Stage(
-            "report",
-            "the page that shows what was selected",
-            ("prepare", "train", "encode", "score", "select", "decode"),
-            ("report",),
-            ("report",),
-            "pages",
-            ("finetune", "evaluate"),
-        ),
-    )
-}
-
-
-# No stage of a run: it writes to a folder of its own, and its settings say which stages it reads
-SAMPLE = Stage("sample", "draw images from a model", (), ("images",), (), "images", also=_sample_settings)
-# What `evaluate` keeps of each set of images, below `features/`
-FEATURES = Stage("features", "features of stored images", (), ("parts",), (), "images")
-COMMANDS = {**STAGES, "sample": SAMPLE}
-KEPT = {**COMMANDS, "features": FEATURES}  # what may stand in a manifest
-
-
-def downstream(name: str) -> list[str]:
-    """Stages that read, directly or not, what `name` writes, in order."""
-    found = {name}
-    for stage in STAGES.values():
-        if found & {*stage.needs, *stage.uses}:
-            found.add(stage.name)
-    return [s for s in STAGES if s in found and s != name]
+def declare(stage: Stage) -> Stage:
+    """Make a stage known, and give it back. Raises ValueError for a name that is taken: a mistake in the code."""
+    if stage.name in _DECLARED:
+        raise ValueError(f"there are two stages named {stage.name!r}")
+    _DECLARED[stage.name] = stage
+    return stage

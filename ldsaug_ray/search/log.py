@@ -27,7 +27,7 @@ from ldsaug_ray.run.tracking import Status, Tracker
 from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.trials import Trial
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 TRIAL, STATE, BEST = "ldsaug.trial", "ldsaug.state", "ldsaug.best"
 IDENTITY = "ldsaug.identity"  # of what the numbers depend on

@@ -35,11 +35,11 @@ from ldsaug_ray.search.space import Point, shown
 from ldsaug_ray.search.tables import trials_csv
 from ldsaug_ray.search.trial import KEPT_BYTES, OF_A, Shared, TrialMaker
 from ldsaug_ray.search.trials import Trial, key_of, read_trials
-from ldsaug_ray.stages.adopt import adopt
 from ldsaug_ray.stages.evaluate import label_array, real_images
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.runner import run_stages
 from ldsaug_ray.stages.score import score_at
+from ldsaug_ray.stages.shared.adopt import adopt
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import run_stages
 
 _SHARED = ("prepare", "train", "encode")
 WRITE_SECONDS = 60.0  # the page is renewed so often while trials run

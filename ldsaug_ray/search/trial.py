@@ -31,10 +31,10 @@ from ldsaug_ray.search.proxies import Prepared
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
-from ldsaug_ray.stages.adopt import adopt
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.runner import plan_steps, run_stages
 from ldsaug_ray.stages.select import among, choose
+from ldsaug_ray.stages.shared.adopt import adopt
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 _COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]

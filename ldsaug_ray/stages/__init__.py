@@ -1,1 +1,5 @@
-"""The Ray layer: one module a stage, and the only code that imports Ray. A stage reads, maps, writes, accounts."""
+"""One module a stage: read, map, write, account. Each declares itself, so that a new one needs no edit elsewhere."""
+
+from ldsaug_ray.common.registry import import_all
+
+import_all(__name__, __path__)

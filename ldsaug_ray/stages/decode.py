@@ -20,15 +20,26 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
 from ldsaug_ray.engines.resources import Pool
-from ldsaug_ray.lds import interpolate
-from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome, worker_seconds
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.run.pipeline import Stage, declare
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome, worker_seconds
+from ldsaug_ray.stages.shared.units import run_units
 
 Bound = tuple[float, int]  # sharpness and candidate of the last image that is kept
+
+STAGE = declare(
+    Stage(
+        name="decode",
+        does="selected latents to images",
+        unit="images",
+        needs=("train", "encode", "select"),
+        writes=("augmented", "decoded"),
+        sections=("decode",),
+        also=lambda config: {"which": config.select.which} if config.select.rule.sharpest else {},
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -125,6 +136,8 @@ class DecodeWorker:
         self.run, self.folder = run, folder
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
+        from ldsaug_ray.lds import interpolate
+        from ldsaug_ray.metrics import sharpness
         from ldsaug_ray.models import decode_images
 
         i, j = (self.latents.rows(selected[side]) for side in ("parent_i", "parent_j"))

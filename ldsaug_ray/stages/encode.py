@@ -11,9 +11,21 @@ from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images import image_array
 from ldsaug_ray.run.directory import Counts, UnitResult
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.run.pipeline import Stage, declare
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.units import run_units
+
+STAGE = declare(
+    Stage(
+        name="encode",
+        does="images to latents (posterior means)",
+        unit="images",
+        needs=("prepare", "train"),
+        writes=("latents", "quarantine/encode"),
+        sections=("encode",),
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

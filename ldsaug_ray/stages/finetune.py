@@ -13,14 +13,25 @@ import numpy as np
 
 from ldsaug_ray.config import Finetune
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.lds import log_mean_weight
 from ldsaug_ray.run.directory import UnitResult
-from ldsaug_ray.stages.batches import AugmentedParts, Parts
-from ldsaug_ray.stages.checkpoints import Checkpoint
+from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts
+from ldsaug_ray.stages.shared.checkpoints import Checkpoint
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.train import feasible, fit, train_on
+
+STAGE = declare(
+    Stage(
+        name="finetune",
+        does="train further on train + A",
+        unit="images",
+        needs=("prepare", "train", "decode"),
+        writes=("finetune",),
+        sections=("finetune", "seed"),
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -109,5 +120,7 @@ def _too_few(settings: Finetune, rows: int, real: int) -> str:
 
 def _log_mean(job: Job, files: list[str], power: float) -> float:
     """log of the mean of LDS^power over A."""
+    from ldsaug_ray.lds import log_mean_weight
+
     logs = [(job.run.root / file).read_table(["log_lds"])["log_lds"].to_numpy() for file in files]
     return log_mean_weight(np.concatenate(logs), power)

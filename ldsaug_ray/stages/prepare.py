@@ -32,9 +32,20 @@ from ldsaug_ray.domains.images.near_duplicates import find_near_duplicates, hash
 from ldsaug_ray.domains.images.walk import counted
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import Counts, UnitResult, total
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.run.pipeline import Stage, declare
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.units import run_units
+
+STAGE = declare(
+    Stage(
+        name="prepare",
+        does="read, check, crop and resize the images; split them into train and test",
+        unit="images",
+        writes=("images", "quarantine/prepare"),
+        sections=("data", "seed"),
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

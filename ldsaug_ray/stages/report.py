@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldsaug_ray.report import draw_figures, gather, page_digest, report_page
 from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+
+STAGE = declare(
+    Stage(
+        name="report",
+        does="the page that shows what was selected",
+        unit="pages",
+        needs=("prepare", "train", "encode", "score", "select", "decode"),
+        uses=("finetune", "evaluate"),
+        writes=("report",),
+        sections=("report",),
+        on_driver=True,
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -17,6 +30,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     Raises:
         InputError: a stage that the page is about is not complete.
     """
+    from ldsaug_ray.report import draw_figures, gather, page_digest, report_page
+
     with bar(job.console, "report", 1, "pages") as shown:
         data = gather(job.run, job.config)
         pictures = draw_figures(data)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,17 +24,37 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
 from ldsaug_ray.errors import failing
-from ldsaug_ray.lds import interpolate, lds_weights
-from ldsaug_ray.models.priors import Draws, facts_of, read_fitted, resampled_rows, write_fitted
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
-from ldsaug_ray.run.pipeline import SAMPLE, STAGES
+from ldsaug_ray.run.pipeline import STAGES, Stage, declare
 from ldsaug_ray.stages.encode import encode_parts, image_parts
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.runner import ensure, require_current
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.runner import ensure, require_current
+from ldsaug_ray.stages.shared.units import run_units
+
+if TYPE_CHECKING:
+    from ldsaug_ray.models.priors import Draws
+
+
+def counted_of(config: Config) -> dict[str, Any]:
+    """Settings that count by their names; model, seed and whether A is used count by what they come to."""
+    sample = config.sample.model_dump(mode="json")
+    names = ("n", "prior", "format", "batch_size", "part_rows", *config.sample.source.settings)
+    return {name: sample[name] for name in names}
+
+
+SAMPLE = declare(
+    Stage(
+        name="sample",
+        does="draw images from a model",
+        unit="images",
+        writes=("images",),  # in a folder of its own; its settings say which stages it reads
+        also=lambda config: {"sample": counted_of(config)},
+        role="command",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -168,6 +188,7 @@ def _prior(job: Job, out: RunDir, request: Request) -> tuple[Draws, dict[str, An
     """The prior, and what the manifest says of it. What was fitted is kept beside the markers: a resumed command must
     draw from the same, to the last bit, on whatever machine it runs."""
     from ldsaug_ray.models import read_latent_dim
+    from ldsaug_ray.models.priors import Draws, facts_of, read_fitted, write_fitted
 
     settings = job.config.sample
     prior, none = settings.source, np.empty((0, read_latent_dim(request.weights)), np.float32)
@@ -201,6 +222,9 @@ def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
     Where A weighs by LDS, its rows are drawn again in proportion, as many as there are: scikit-learn's mixture takes no
     weights, and both priors shall mean the same.
     """
+    from ldsaug_ray.lds import interpolate, lds_weights
+    from ldsaug_ray.models.priors import resampled_rows
+
     source = job if request.model == "train" else _encoded_again(job, request)
     latents = read_latents(source.run, "train")
     z = latents.z

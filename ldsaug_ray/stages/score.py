@@ -20,19 +20,26 @@ import pyarrow as pa
 
 from ldsaug_ray.common.digest import add_digests, digest_text
 from ldsaug_ray.config import Config, Sigma
-from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
-from ldsaug_ray.lds.shards import Frame, cut
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, in_memory, read_latents
-from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.stages.held_out import score_held_out
-from ldsaug_ray.stages.index import open_index
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.scorers import ApproximateScoreWorker, Scorer, ScoreWorker, ShardedScoreWorker, held_shards
-from ldsaug_ray.stages.units import In, run_units, until_listed
+from ldsaug_ray.run.pipeline import STAGES, Stage, declare
+from ldsaug_ray.stages.shared.held_out import score_held_out
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.units import In, run_units, until_listed
 
 SENDERS = 4  # units in flight where the latents are sharded: one is gathered or written while others are summed
+
+STAGE = declare(
+    Stage(
+        name="score",
+        does="Latent Density Score of every candidate",
+        unit="candidates",
+        needs=("encode",),
+        writes=("scores", "held_out"),
+        sections=("score", "seed"),
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -103,6 +110,17 @@ def _score(
     rules: Sequence[Sigma],
     runs: Sequence[RunDir],
 ) -> list[Outcome]:
+    from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
+    from ldsaug_ray.lds.shards import Frame, cut
+    from ldsaug_ray.stages.shared.index import open_index
+    from ldsaug_ray.stages.shared.scorers import (
+        ApproximateScoreWorker,
+        Scorer,
+        ScoreWorker,
+        ShardedScoreWorker,
+        held_shards,
+    )
+
     settings = job.config.score
     train = latents.z
     validate_latents(train, keys=latents.keys.to_pylist())

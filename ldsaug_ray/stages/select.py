@@ -17,12 +17,26 @@ from numpy.typing import NDArray
 from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
 from ldsaug_ray.selection.rule import chosen
-from ldsaug_ray.stages.held_out import held_out_scores
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.shared.held_out import held_out_scores
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+
+STAGE = declare(
+    Stage(
+        name="select",
+        does="keep the dense candidates",
+        unit="candidates",
+        needs=("score",),
+        writes=("selected",),
+        sections=("select",),
+        also=lambda config: config.select.rule.counts(config),
+        on_driver=True,
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

@@ -15,14 +15,26 @@ from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.errors import ImpossibleError, StorageError
 from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
-from ldsaug_ray.stages.batches import AugmentedParts, Parts
-from ldsaug_ray.stages.checkpoints import Checkpoint, Checkpoints
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.pretrained import take_pretrained
-from ldsaug_ray.stages.rank import Task, work
+from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts
+from ldsaug_ray.stages.shared.checkpoints import Checkpoint, Checkpoints
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.pretrained import take_pretrained
+from ldsaug_ray.stages.shared.rank import Task, work
+
+STAGE = declare(
+    Stage(
+        name="train",
+        does="train the VAE",
+        unit="images",
+        needs=("prepare",),
+        writes=("train",),
+        sections=("vae", "train", "seed"),
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

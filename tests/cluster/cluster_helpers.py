@@ -14,7 +14,7 @@ from typing import Any
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.checkpoints import Checkpoints
+from ldsaug_ray.stages.shared.checkpoints import Checkpoints
 
 Tree = dict[str, Any]
 

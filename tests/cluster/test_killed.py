@@ -20,7 +20,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.engines import inline
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.stages.checkpoints import Checkpoints
+from ldsaug_ray.stages.shared.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.cluster
 

@@ -28,7 +28,7 @@ from ldsaug_ray.search import log as search_log
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.trials import Trial, read_trials
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 pytestmark = pytest.mark.cluster
 

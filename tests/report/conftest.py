@@ -28,10 +28,10 @@ from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages.decode import DecodeWorker
 from ldsaug_ray.stages.encode import EncodeWorker, image_parts
-from ldsaug_ray.stages.held_out import score_held_out
-from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.prepare import PrepareWorker
-from ldsaug_ray.stages.scorers import ScoreWorker
+from ldsaug_ray.stages.shared.held_out import score_held_out
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.scorers import ScoreWorker
 
 HOSTILE = "<script>alert(1)</script>.png"
 

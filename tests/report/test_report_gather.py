@@ -24,8 +24,8 @@ from ldsaug_ray.report.pictures import score_histogram
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
-from ldsaug_ray.stages import held_out
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared import held_out
+from ldsaug_ray.stages.shared.job import Job
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.report.words import bandwidth_sentence, estimate_sentences, sharpness_sentences, typeset
 from ldsaug_ray.selection import PAPER_TAU
 from ldsaug_ray.stages import report
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 SECTIONS = ["findings", "flow", "threshold", "alpha", "neighbours", "bands", "selected", "attributes", "model"]
 SECTIONS += ["settings"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ldsaug_ray.config import Config, describe, load_config
-from ldsaug_ray.run.pipeline import STAGES, downstream
+from ldsaug_ray.run.pipeline import STAGES
 
 DIGESTS = {name: f"{k:064x}" for k, name in enumerate(STAGES)}
 STOCHASTIC = {"prepare", "train", "score", "finetune", "evaluate"}
@@ -204,19 +204,6 @@ def test_stages_read_earlier_ones_only_and_write_apart() -> None:
     assert len(folders) == len(set(folders))
     assert not any(a != b and b.startswith(f"{a}/") for a in folders for b in folders)
     assert not {"_progress", "config.yaml", "manifest.json"} & {f.split("/")[0] for f in folders}
-
-
-def test_downstream() -> None:
-    assert downstream("prepare") == list(STAGES)[1:]
-    assert downstream("select") == ["decode", "finetune", "evaluate", "report"]
-    assert downstream("finetune") == ["evaluate", "report"]
-    assert downstream("report") == []
-    order = list(STAGES)
-    for name in STAGES:
-        after = downstream(name)
-        assert after == sorted(after, key=order.index)
-        assert all(order.index(n) > order.index(name) for n in after)
-        assert all(set(downstream(n)) <= set(after) for n in after)
 
 
 def test_a_count_is_not_a_fraction() -> None:

@@ -18,7 +18,7 @@ from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.run import _Kept
 from ldsaug_ray.search.trials import Trial, read_trials
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 MEASURED = {"a_nearer": 0.5, "a_likelihood": 3.0}
 

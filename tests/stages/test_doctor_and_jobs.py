@@ -16,7 +16,7 @@ from ldsaug_ray import __version__
 from ldsaug_ray.cli import main
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
-from ldsaug_ray.stages.checks import require_faiss
+from ldsaug_ray.stages.shared.checks import require_faiss
 
 ROOT = Path(__file__).parents[2]
 JOBS = (*COMMANDS, "run", "experiment", "tune")
@@ -73,7 +73,9 @@ def test_settings_may_stand_on_either_side_of_an_option(tree, save, capsys):
 
 def test_no_faiss_names_the_extras(monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr("ldsaug_ray.stages.checks.find_spec", lambda name: None if name == "faiss" else found(name))
+    monkeypatch.setattr(
+        "ldsaug_ray.stages.shared.checks.find_spec", lambda name: None if name == "faiss" else found(name)
+    )
     with pytest.raises(ResourceError, match=r"ldsaug_ray\[cpu\]"):
         require_faiss()
 

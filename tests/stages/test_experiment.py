@@ -16,7 +16,7 @@ from ldsaug_ray.cli import main
 from ldsaug_ray.config import load_config
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import tracking_uri
-from ldsaug_ray.stages.runner import plan_steps
+from ldsaug_ray.stages.shared.runner import plan_steps
 
 ARMS = {
     "lds": {"about": "the paper's"},

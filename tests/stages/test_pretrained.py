@@ -24,7 +24,7 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.models import load_vae
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import Tracker
-from ldsaug_ray.stages.runner import plan_steps
+from ldsaug_ray.stages.shared.runner import plan_steps
 
 UP_TO_DECODE = ("train", "encode", "score", "select", "decode")
 

@@ -37,10 +37,10 @@ from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import select
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.rank import of_the_checkpoints
-from ldsaug_ray.stages.runner import plan_steps
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.rank import of_the_checkpoints
+from ldsaug_ray.stages.shared.runner import plan_steps
+from ldsaug_ray.stages.shared.units import run_units
 
 
 def table(settings: Tree, folder: str) -> pa.Table:

@@ -13,8 +13,8 @@ from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console
-from ldsaug_ray.stages.job import Job
 from ldsaug_ray.stages.score import score_at
+from ldsaug_ray.stages.shared.job import Job
 
 
 def test_each_bandwidth_is_what_it_is_alone(copied, tmp_path):

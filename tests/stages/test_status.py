@@ -14,7 +14,7 @@ from ldsaug_ray.run.directory import CHECKPOINTS, RunDir
 from ldsaug_ray.run.opening import open_run_dir, sole_driver
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.search.trials import Trial
-from ldsaug_ray.stages.checkpoints import RECORD
+from ldsaug_ray.stages.shared.checkpoints import RECORD
 
 
 def status(folder: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, str]]:

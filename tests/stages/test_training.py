@@ -18,8 +18,8 @@ from ldsaug_ray.engines import inline
 from ldsaug_ray.engines.ray import training as ray_training
 from ldsaug_ray.errors import ImpossibleError, LdsaugError, StorageError
 from ldsaug_ray.run.directory import CHECKPOINTS, RunDir
-from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
-from ldsaug_ray.stages.checkpoints import RECORD
+from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
+from ldsaug_ray.stages.shared.checkpoints import RECORD
 
 ADVERSARIAL = {"weight": 0.5, "r1_every": 2, "path_length": 0.1, "path_length_every": 2, "style_mixing": 0.5}
 

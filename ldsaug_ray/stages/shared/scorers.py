@@ -25,8 +25,8 @@ from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidate
 from ldsaug_ray.lds.approximate import Latents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
 from ldsaug_ray.run.directory import Counts, UnitResult, mark
-from ldsaug_ray.stages.index import approximation
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.index import approximation
+from ldsaug_ray.stages.shared.job import Job
 
 
 def _how(config: Config) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.common.digest import table_digest
-from ldsaug_ray.lds import HeldOut, score_points, validate_latents
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
+
+if TYPE_CHECKING:
+    from ldsaug_ray.lds import HeldOut
 
 LIMIT = 10_000  # enough for any quantile of interest; of more, those whose hashed keys come first
 
@@ -28,6 +31,8 @@ def score_held_out(
     Raises:
         InputError: a latent is not finite (the message names its key).
     """
+    from ldsaug_ray.lds import HeldOut, score_points, validate_latents
+
     found = read_latents(job.run, "test")
     keys = found.keys.to_pylist()
     if not keys:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.runner import plan_steps
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import plan_steps
 
 _KEPT_BESIDE = {  # what follows from a stage, and is kept in folders of its own
     "prepare": (("features/train", "features"), ("features/test", "features")),

@@ -18,11 +18,11 @@ from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.metrics import Kind, corrupt
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.stages.encode import ReadPart
-from ldsaug_ray.stages.features import ImageSet
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.runner import ensure
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.stages.shared.features import ImageSet
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.runner import ensure
+from ldsaug_ray.stages.shared.units import run_units
 
 AS_IS: Final = "as is"  # beside metrics.KINDS: not damaged at all
 Damage = Kind | Literal["as is"]

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.stages.runner import plan_steps
+from ldsaug_ray.stages.shared.runner import plan_steps
 
 
 def require_faiss() -> None:
@@ -35,7 +35,7 @@ def try_networks(config: Config, run: RunDir, names: Collection[str] = ("train",
             continue
         if step.stage == "evaluate":
             from ldsaug_ray.metrics import own_measures
-            from ldsaug_ray.stages.features import opened
+            from ldsaug_ray.stages.shared.features import opened
 
             own_measures(config.evaluate.measures)
             opened(config)

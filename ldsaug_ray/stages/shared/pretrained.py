@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ldsaug_ray.run.directory import Counts
 from ldsaug_ray.stages.encode import image_parts
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
 
 
 def take_pretrained(job: Job) -> Outcome:

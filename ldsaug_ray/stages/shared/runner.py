@@ -16,8 +16,8 @@ from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.errors import LdsaugError, MissingStageError, StorageError
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
 
 SAME = "same settings and input"
 State = Literal["complete", "continue", "run", "waiting"]

@@ -19,7 +19,7 @@ from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.run.directory import UnitResult, marker_of
 from ldsaug_ray.run.progress import bar
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 LISTING_SECONDS = 60.0  # NFS by default takes half of this
 

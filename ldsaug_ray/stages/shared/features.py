@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,13 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
-from ldsaug_ray.stages.job import Job
-from ldsaug_ray.stages.outcome import Outcome
-from ldsaug_ray.stages.units import run_units
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.units import run_units
+
+if TYPE_CHECKING:
+    from ldsaug_ray.metrics import Extractor
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def opened(config: Config, device: str = "cpu") -> Extractor:
         ConfigError: none is set, it is unknown, or needs a package that is not installed.
         InputError: its weights are missing or damaged, or it does not do its job.
     """
+    from ldsaug_ray.metrics import open_extractor
+
     settings = config.evaluate
     if settings.extractor is None:
         raise ConfigError("evaluate.extractor is not set; give inception, or a TorchScript file that makes features")
@@ -162,6 +167,8 @@ class FeatureWorker:
         self.places = places
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
+        from ldsaug_ray.metrics import sharpness
+
         images = images_of(part)
         table = pa.table(
             {"key": part["key"], "features": vectors(self.extractor(images)), "sharpness": sharpness(images)}

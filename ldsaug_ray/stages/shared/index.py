@@ -16,7 +16,7 @@ import numpy as np
 from ldsaug_ray.config import Config
 from ldsaug_ray.lds import Approximation, latents_fingerprint, load_index, save_index
 from ldsaug_ray.lds.index import FILE, RECORD, LatentIndex
-from ldsaug_ray.stages.job import Job
+from ldsaug_ray.stages.shared.job import Job
 
 
 def approximation(config: Config) -> Approximation:

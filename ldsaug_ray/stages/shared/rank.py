@@ -25,8 +25,8 @@ from ldsaug_ray.engines.base import Rank, clear_memory_errors
 from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
 from ldsaug_ray.errors import DivergedError
 from ldsaug_ray.models.training.curve import LossCurve, Means
-from ldsaug_ray.stages.batches import AugmentedParts, Parts, StepBatch, step_batches
-from ldsaug_ray.stages.checkpoints import Checkpoints
+from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts, StepBatch, step_batches
+from ldsaug_ray.stages.shared.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from ldsaug_ray.models import Augmented, Autoencoder, Trainer
