@@ -30,7 +30,7 @@ class CpuWorkers(Workers):
 
 
 class Ranks(Workers):
-    """Workers of a training. Their number changes last bits: gradients are summed in another order."""
+    """Workers of a training. Their number changes the result: each draws noise of its own."""
 
     count: Positive | Auto = since("auto", description="ranks; auto: one per GPU that can share the batch, else one")
 

@@ -50,8 +50,8 @@ class InlineEngine(Engine):
         """
         if isinstance(workers, Ranks) and workers.count not in ("auto", 1):
             raise ConfigError(
-                f"{stage}.workers.count = {workers.count}: engine: inline trains with one worker, whose result differs "
-                "in last bits from that of several; set it to 1 or auto, or engine: ray"
+                f"{stage}.workers.count = {workers.count}: engine: inline trains with one worker, and several give "
+                "another result: each draws noise of its own; set it to 1 or auto, or engine: ray"
             )
         return pool_of(workers.model_copy(update={"count": 1}), stage, self.nodes())
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.config import Score, Sigma
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import ImpossibleError, InputError
 from ldsaug_ray.lds import resolve_sigma, score_points
 from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real
 
@@ -32,7 +32,7 @@ def density_of(real: Real) -> Density:
     try:
         sigma = resolve_sigma(real.train, Score(sigma=Sigma(rule="leave_one_out")), real.seed).sigma
         log_density = score_points(real.train, real.held_out, [sigma])[:, 0]
-    except InputError as e:
+    except (ImpossibleError, InputError) as e:
         raise InputError(f"its bandwidth is that of leave_one_out, whatever score.sigma.rule: {e}") from None
     return Density(real.held_out, len(real.train), sigma, log_density)
 

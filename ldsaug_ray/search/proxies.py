@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.config import Interpolation
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import Candidates
 from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, Members, Real
 from ldsaug_ray.selection.threshold import id_hash
@@ -66,7 +66,7 @@ class Prepared:
             measure = _of_a(path)
             try:
                 known[path] = measure.prepare(real)
-            except InputError as e:
+            except (ImpossibleError, InputError) as e:
                 lacks[measure.name] = str(e)
         return cls(train, known, lacks)
 

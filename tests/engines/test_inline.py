@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config, CpuWorkers, Workers
+from ldsaug_ray.config import Config, CpuWorkers, Ranks, Workers
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.base import Rank, Training, Trials, UnitWork
 from ldsaug_ray.engines.inline import InlineEngine
@@ -142,8 +142,10 @@ def test_a_training_has_one_rank(engine, tmp_path):
     training = Training("train", work, 1, pool(), 3, Location.of(tmp_path))
     engine.train(training, lambda step, note: seen.append((step, note)))
     assert seen == [(7, "loss 1"), (0, 1, "cpu", [3, 6])]
+    console = Console(file=io.StringIO())
+    assert engine.pool(Ranks(count=1, gpus=0), "train", console).count == 1
     with pytest.raises(ConfigError, match=r"train.workers.count = 2: engine: inline trains with one worker"):
-        engine.train(Training("train", work, 2, pool(), 3, Location.of(tmp_path)), lambda *_: None)
+        engine.pool(Ranks(count=2, gpus=0), "train", console)
 
 
 class Countdown:

@@ -276,7 +276,7 @@ def test_results_are_read_from_run_directories(plan, tmp_path):
     (root / "augmented/part-000000.parquet").write_table(pa.table(parents))
     mark(root, "decode", UnitResult(0, Counts(3, 3), 1, ("augmented/part-000000.parquet",), (3,)))
     (folder / "manifest.json").write_text(
-        json.dumps({"format": 1, "stages": {"prepare": entry, "evaluate": entry, "decode": entry}})
+        json.dumps({"format": 1, "stages": {"prepare": entry, "encode": entry, "evaluate": entry, "decode": entry}})
     )
     found = read_result(arm)
     assert found is not None

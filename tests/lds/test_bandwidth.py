@@ -181,7 +181,7 @@ def test_duplicates_have_no_nearest_neighbour() -> None:
     assert (distances == 0).sum() == 60
     with pytest.raises(ImpossibleError, match="60 of 100 latents looked at have an exact duplicate"):
         resolve_sigma(z, with_sigma(rule="nearest_neighbour"))
-    with pytest.raises(ImpossibleError, match="at least 2"):
+    with pytest.raises(InputError, match="at least 2"):
         resolve_sigma(z[:1], with_sigma(rule="nearest_neighbour"))
 
 

@@ -8,7 +8,7 @@ import torch
 from vae_helpers import TINY, blobs
 
 from ldsaug_ray.config import Vae
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, DivergedError, InputError
 from ldsaug_ray.models import (
     RESOLUTIONS,
     VAE,
@@ -112,9 +112,9 @@ def test_inference_names_what_is_wrong(tiny: VAE) -> None:
     with torch.no_grad():
         tiny.decoder.const.fill_(torch.nan)
         tiny.encoder.mu.bias.fill_(torch.nan)
-    with pytest.raises(InputError, match="decodes latents 0 to 1 to values that are not finite"):
+    with pytest.raises(DivergedError, match="decodes latents 0 to 1 to values that are not finite"):
         decode_images(tiny, np.zeros((2, 8), np.float32), 4)
-    with pytest.raises(InputError, match="2 of 2 latents are not finite"):
+    with pytest.raises(DivergedError, match="2 of 2 latents are not finite"):
         posterior_means(tiny, blobs(2), 4)
 
 

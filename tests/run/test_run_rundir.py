@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ldsaug_ray.common.digest import digest_text
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.errors import InputError, MissingStageError, StorageError
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark, total
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import FORMAT, STAGES
@@ -135,7 +135,9 @@ def test_more_facts_and_no_time_at_all(run: RunDir) -> None:
 
 def test_a_stage_that_is_missing_says_what_to_run(run: RunDir) -> None:
     assert run.entry("score") is None
-    with pytest.raises(InputError, match="stage score is not complete; run `ldsaug score` or `ldsaug run` first"):
+    with pytest.raises(
+        MissingStageError, match="stage score is not complete; run `ldsaug score` or `ldsaug run` first"
+    ):
         run.require("score")
 
 

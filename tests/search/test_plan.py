@@ -138,7 +138,7 @@ def test_a_trial_is_a_run_with_the_points_settings(tmp_path):
 def test_identity_is_of_what_the_numbers_depend_on(tmp_path):
     digests = {"encode": "a"}
     same = plan(tmp_path).identity(POINT, digests)
-    assert plan(tmp_path, "tune.trials=99", "finetune.workers.count=2").identity(POINT, digests) == same
+    assert plan(tmp_path, "tune.trials=99", "finetune.workers.cpus=2").identity(POINT, digests) == same
     assert plan(tmp_path, objectives=[{"a_nearer": 2}]).identity(POINT, digests) == same
     assert plan(tmp_path, objectives=[{"a_likelihood": 1}]).identity(POINT, digests) != same  # it was not measured
     assert plan(tmp_path).identity(POINT, {"encode": "b"}) != same

@@ -136,7 +136,7 @@ def test_a_measure_without_a_value_does_not_lose_the_others(search, tmp_path, ca
         kept = _Kept(job, search, {}, tracked)
         key = kept.begin(trial(1).point).key
         measures = {"a_nearer": None, "a_likelihood": 3.0}
-        kept.told(key, {"step": 0, "measures": measures, "failed": "", "over": True, "seconds": 1.0})
+        kept.evaluated(key, {"step": 0, "measures": measures, "failed": "", "over": True, "seconds": 1.0})
         kept.end(key)
         kept.write()
         tracked.finish(kept.all())

@@ -191,7 +191,7 @@ def test_too_few_held_out_latents_say_how_many_are_needed(rule: Select, needed: 
     for held_out in (None, np.zeros(0), np.zeros(needed - 1)):
         with pytest.raises(ImpossibleError, match=f"needs at least {needed} held-out latents"):
             select(scores, 2, rule, held_out=held_out)
-    with pytest.raises(ImpossibleError, match="held-out latent is NaN"):
+    with pytest.raises(InputError, match="held-out latent is NaN"):
         select(scores, 2, rule, held_out=np.full(needed, np.nan))
 
 

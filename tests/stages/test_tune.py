@@ -147,7 +147,7 @@ class _Told:
         self.trials[trial.key] = replace(trial, state="running")
         return self.trials[trial.key]
 
-    def told(self, key: str, found: Any) -> None:
+    def evaluated(self, key: str, found: Any) -> None:
         pass
 
     def end(self, key: str, *, stopped: bool = False, crashed: str = "") -> Trial:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.config import Sample, Score, Sigma
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import resolve_sigma, validate_latents
 from ldsaug_ray.models.priors.base import PRIORS, Fitted, Latents, Prior
 from ldsaug_ray.models.priors.noise import noise
@@ -62,7 +62,7 @@ class Kernels(Prior):
         real = latents[: len(latents) - of_a]
         try:
             return {"sigma": resolve_sigma(real, Score(sigma=Sigma(rule=settings.sigma)), seed).sigma}
-        except InputError as e:
+        except (ImpossibleError, InputError) as e:
             raise InputError(
                 f"sample.sigma: leave_one_out finds none for these {len(real)} latents (they are all equal, or most "
                 "have a duplicate); set sample.sigma to a number"
