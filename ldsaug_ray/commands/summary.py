@@ -79,7 +79,9 @@ def print_measures(found: Evaluated) -> None:
 
 def _alike(run: RunDir, names: list[str]) -> str:
     """That all latents coincide, or will; empty where not."""
-    n, least = run.require("prepare", "train_images"), (run.entry("select") or {}).get("threshold_log_lds")
+    n, least = (run.entry("prepare") or {}).get("train_images"), (run.entry("select") or {}).get("threshold_log_lds")
+    if n is None:  # no run, but a folder of samples
+        return ""
     if "select" in names and least is not None and latents_coincide(least):
         return coinciding(n)
     if "prepare" in names and run.require("prepare").get("identical_images"):

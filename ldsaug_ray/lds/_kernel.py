@@ -42,6 +42,7 @@ LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest o
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
 NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
 BLOCK_BYTES = 32 * 2**20  # of each array over the candidates of one square of a block
+EXACT_ROWS = 64  # of a float64 product
 ROW_BYTES, LATENT_BYTES = 512 * 2**20, 64 * 2**20  # of the float32 rows and latents of a tile, at most
 
 
@@ -467,12 +468,25 @@ class _Tile:
         space = np.empty(len(self.rows.vectors) * min(tile_latents, len(shard)), self.dtype)
         for latents, own in self._latents(shard, tile_latents):
             cross = space[: len(self.rows.vectors) * len(latents.norms)].reshape(-1, len(latents.norms))
-            torch.mm(self.rows.tensor(), latents.tensor().T, out=torch.from_numpy(cross))
+            _multiply(self.rows.tensor(), latents.tensor(), torch.from_numpy(cross))
             yield cross, latents, own
 
     @property
     def _nothing(self) -> Array:
         return np.broadcast_to(0.0, self.mix.u.shape)
+
+
+def _multiply(rows: torch.Tensor, latents: torch.Tensor, out: torch.Tensor) -> None:
+    """Inner products [R, k], float64 ones in blocks of one shape: which rows are taken again in float64 depends on all
+    bandwidths that are asked for, and a library's products of another shape may differ in their last bit."""
+    if rows.dtype != torch.float64:
+        torch.mm(rows, latents.T, out=out)
+        return
+    for start in range(0, len(rows), EXACT_ROWS):
+        block = rows[start : start + EXACT_ROWS]
+        missing = EXACT_ROWS - len(block)
+        padded = torch.cat([block, block.new_zeros(missing, block.shape[1])]) if missing else block
+        out[start : start + len(block)] = torch.mm(padded, latents.T)[: len(block)]
 
 
 def _hide(cross: NDArray[np.floating], own: Index) -> None:

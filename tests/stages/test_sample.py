@@ -21,7 +21,7 @@ from ldsaug_ray.cli import main
 from ldsaug_ray.commands.sample import sample_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, StorageError
+from ldsaug_ray.errors import InputError, MissingStageError, StorageError
 from ldsaug_ray.lds import interpolate, lds_weights
 from ldsaug_ray.models import decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Mixture, Normal, kernel_density, resampled_rows
@@ -143,7 +143,7 @@ def test_the_fine_tuned_model_draws_from_its_own_latents_and_a(copied, tmp_path)
     assert without["augmented"] == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
     again = merge(settings, {"finetune": {"steps": 4}})
-    with pytest.raises(InputError, match=r"stage finetune is out of date"):
+    with pytest.raises(MissingStageError, match=r"stage finetune is out of date"):
         draw(again, tmp_path / "other")
     assert draw(again, tmp_path / "other", model="train")["model"] == "train"
     assert run_command(Config.model_validate(again), "finetune") == 0
@@ -187,7 +187,7 @@ def test_what_cannot_be_drawn(copied, tmp_path):
             draw(copied, inside)
     with pytest.raises(InputError, match=r"data\.source"):
         draw(copied, Path(copied["data"]["source"]) / "x")
-    with pytest.raises(InputError, match="stage train is not complete"):
+    with pytest.raises(MissingStageError, match="stage train is not complete"):
         draw(merge(copied, {"run_dir": str(tmp_path / "empty")}), tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with pytest.raises(InputError, match=r"sample\.components = 45 is more than the 44 latents"):
@@ -196,9 +196,9 @@ def test_what_cannot_be_drawn(copied, tmp_path):
     shutil.copytree(root, half["run_dir"])
     run = RunDir(Location.of(half["run_dir"]))
     run.reset("finetune")
-    with pytest.raises(InputError, match="stage finetune is not complete"):
+    with pytest.raises(MissingStageError, match="stage finetune is not complete"):
         draw(half, tmp_path / "no", model="finetune")
     assert draw(half, tmp_path / "auto", n=3)["model"] == "train"
     run.reset("encode")
-    with pytest.raises(InputError, match="stage encode is not complete"):
+    with pytest.raises(MissingStageError, match="stage encode is not complete"):
         draw(half, tmp_path / "no", prior="kde")
