@@ -25,11 +25,12 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import image_table
-from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.engines import engine_of
+from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.models import build_vae, save_vae
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.stages.encode import EncodeWorker, ReadPart
-from ldsaug_ray.stages.shared.job import Job, Pool
+from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.units import run_units
 
 
@@ -96,10 +97,10 @@ def main() -> None:
         files = write_parts(root, arguments.images // rows * rows, rows, config.data.resolution)
         vae = build_vae(config.vae, config.data.resolution, 0)
         save_vae(root / "train/vae.safetensors", vae)
-        job = Job(config, RunDir(root), Console(quiet=True))
+        job = Job(config, RunDir(root), Console(quiet=True), engine_of(config))
         print(f"{len(files)} parts of {rows} images, {config.data.resolution} px, batch {batch}, {cores} cores")
         print(f"{'cores':>5} {'bare loop':>12} {'Ray Data':>12} {'ratio':>7}")
-        with ray_session(config):
+        with engine_of(config):
             for used in sorted({1, cores}):
                 plain, ray = [], []
                 for _ in range(arguments.repeats):

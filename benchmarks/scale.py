@@ -39,12 +39,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.engines import engine_of
+from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.lds import candidates
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.stages import decode, encode, prepare, score
-from ldsaug_ray.stages.shared.job import Job, Pool
+from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import run_stages
 from ldsaug_ray.stages.shared.units import run_units
 
@@ -89,7 +90,7 @@ def measured(config: Config, run: RunDir, name: str, workers: int) -> Measured:
     config = config.model_copy(update={section: changed.model_copy(update={"workers": asked})})
     started = time.perf_counter()
     run.begin(name, f"{workers} workers")
-    outcome = STAGES[name].run(Job(config, run, Console(quiet=True)), {})
+    outcome = STAGES[name].run(Job(config, run, Console(quiet=True), engine_of(config)), {})
     run.finish(name, f"{workers} workers", outcome.counts, outcome.digest, 1.0, 0, **outcome.facts)
     seconds = time.perf_counter() - started
     marks = sorted(m.info().mtime.timestamp() for m in (run.root / f"_progress/{name}").files(".unit.json"))
@@ -120,7 +121,7 @@ def driver_seconds(config: Config, run: RunDir) -> float:
         finished.append(time.perf_counter())
 
     units = {n: pa.table({"n": [n]}) for n in range(EMPTY_UNITS)}
-    job = Job(config, run, Console(quiet=True))
+    job = Job(config, run, Console(quiet=True), engine_of(config))
     run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(2, 1, 0, None), Nothing, (), check=note)
     warm = EMPTY_UNITS // 4
     return (finished[-1] - finished[warm]) / (len(finished) - 1 - warm)
@@ -166,8 +167,8 @@ def main() -> None:
         short = ["train.steps=20", "ray.num_cpus=2", "tracking.enabled=false", f"run_dir={folder}/run"]
         config = load_config(asked.config, [*asked.overrides, *short])
         run = open_run_dir(config)
-        with ray_session(config):
-            run_stages(Job(config, run, Console()), ["prepare", "train", "encode", "score", "select", "decode"])
+        with engine_of(config) as engine:
+            run_stages(Job(config, run, Console(), engine), ["prepare", "train", "encode", "score", "select", "decode"])
             driver = driver_seconds(config, run)
             one = {name: measured(config, run, name, 1) for name in STAGES}
             two = {name: measured(config, run, name, 2) for name in STAGES}

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.stages import score
-from ldsaug_ray.stages.encode import vectors
 from ldsaug_ray.stages.shared.job import Job
 
 
@@ -42,7 +42,7 @@ def write_latents(run: RunDir, n: int, d: int) -> None:
 def rate(config: Config, run: RunDir) -> float:
     """Candidates/s, warm."""
     run.reset("score")
-    score.run(Job(config, run, Console(quiet=True)), {})
+    score.run(Job(config, run, Console(quiet=True), engine_of(config)), {})
     markers = (Path(config.run_dir) / "_progress/score").glob("*.unit.json")
     finished = sorted(marker.stat().st_mtime for marker in markers)
     warm = len(finished) // 4
@@ -80,7 +80,7 @@ def main() -> None:
 
         kinds = [(1, "replicated"), (2, "replicated"), (2, "sharded")]
         found: dict[tuple[int, str], list[float]] = {kind: [] for kind in kinds}
-        with ray_session(config(1, "replicated")):
+        with engine_of(config(1, "replicated")):
             for _ in range(arguments.repeats):
                 for kind in kinds:
                     found[kind].append(rate(config(*kind), run))

@@ -23,13 +23,13 @@ from rich.console import Console
 
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.proxies import ALL
+from ldsaug_ray.search.run import _Kept, _scorings, _search
 from ldsaug_ray.search.trials import read_trials
-from ldsaug_ray.stages import tune
 from ldsaug_ray.stages.score import score_at
 from ldsaug_ray.stages.shared.job import Job
 
@@ -100,8 +100,8 @@ def main() -> None:
         run = RunDir(Location.of(search.root))
         run.create()
         write_latents(run, arguments.latents, arguments.dim)
-        job = Job(search.config, run, Console(quiet=True))
-        with ray_session(search.config):
+        job = Job(search.config, run, Console(quiet=True), engine_of(search.config))
+        with engine_of(search.config):
             times = {}
             one = RunDir(Location.of(str(folder / "one")))
             one.create()
@@ -109,12 +109,12 @@ def main() -> None:
             score_at(job, [(search.config, one)])
             times["scoring, one σ"] = time.perf_counter() - started
             started = time.perf_counter()
-            scorings = tune._scorings(job, search)
+            scorings = _scorings(job, search)
             times[f"scoring, {len(scorings)} σ in one pass"] = time.perf_counter() - started
             started = time.perf_counter()
             with SearchLog(job, search) as log:
-                kept = tune._Kept(job, search, {"encode": "0" * 64}, log)
-                tune._search(job, search, kept, [run], scorings)
+                kept = _Kept(job, search, {"encode": "0" * 64}, log)
+                _search(job, search, kept, [run], scorings, None)
                 log.finish(kept.all())
             times[f"{TRIALS} trials"] = time.perf_counter() - started
         trials = read_trials(run.root)

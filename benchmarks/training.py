@@ -28,9 +28,10 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import image_table
-from ldsaug_ray.engines.ray.session import ray_session
+from ldsaug_ray.engines import engine_of
+from ldsaug_ray.engines.threads import keep_freed_memory
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
-from ldsaug_ray.stages.shared.job import Job, keep_freed_memory
+from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.rank import WARM_STEPS
 
 PARTS = 16
@@ -85,7 +86,7 @@ def through_ray(config: Config) -> tuple[float, float]:
         config = Config.model_validate({**config.dump(), "run_dir": folder})
         run = RunDir(Location.of(folder))
         write_parts(run, config)
-        facts = train.run(Job(config, run, Console(quiet=True)), {}).facts
+        facts = train.run(Job(config, run, Console(quiet=True), engine_of(config)), {}).facts
     return facts["images_per_second"], facts["waiting_for_data"]
 
 
@@ -108,7 +109,7 @@ def main() -> None:
     print("      bare      tuned  Ray Train  of bare  of tuned  waiting for data")
     rows: list[tuple[float, float, float, float]] = []
     plain_environment = dict(os.environ)
-    with ray_session(config):
+    with engine_of(config):
         for _ in range(arguments.repeats):
             # processes of their own, as Ray's worker is; the session lies idle meanwhile
             plain = in_a_process("plain", plain_environment)
