@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +17,21 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from ldsaug_ray import stages
+from ldsaug_ray.config import Config, Score, load_config
 from ldsaug_ray.config import Sample as Sampling
-from ldsaug_ray.config import Score, load_config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.metrics import Sample, measure_set, open_extractor, own_measures
 from ldsaug_ray.models.priors import Draws
+from ldsaug_ray.run import pipeline
 from ldsaug_ray.run.directory import Counts
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.run.pipeline import KEPT, STAGES
 from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages import select
 from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.runner import run_stages
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 Addition = Callable[[str], str]
@@ -114,3 +121,22 @@ def test_an_extractor(addition: Addition) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3)).astype(np.uint8)
     expected = images.reshape(3, 2, 4, 2, 3, 3).astype(np.float64).mean((2, 4)).transpose(0, 3, 1, 2).reshape(3, 12)
     np.testing.assert_allclose(extractor(images), expected, rtol=1e-5)
+
+
+def test_a_stage(addition: Addition, copied: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = addition("A stage")
+    monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(tmp_path / "theirs")])  # as if it were beside them
+    (tmp_path / "theirs" / f"{name}.py").rename(tmp_path / "theirs/tally.py")
+    for known in (STAGES, KEPT):
+        monkeypatch.setattr(known, "_found", {})  # so that the declared ones are looked up anew, then and afterwards
+        monkeypatch.delattr(known, "_found")
+    monkeypatch.setattr(pipeline, "_DECLARED", dict(pipeline._DECLARED))
+    monkeypatch.setitem(sys.modules, "ldsaug_ray.stages.tally", import_module("ldsaug_ray.stages.tally"))
+    assert list(STAGES).index("tally") > list(STAGES).index("select")
+    config = Config.model_validate(copied)
+    job = Job(config, open_run_dir(config), Console(file=io.StringIO()), engine_of(config))
+    assert run_stages(job, ["tally"]) == {"tally": "run"}
+    assert run_stages(job, ["tally"]) == {"tally": "complete"}
+    kept = job.run.require("select", "rows_out")
+    assert json.loads((Path(copied["run_dir"]) / "tally/tally.json").read_text()) == {"selected": kept}
+    assert job.run.require("tally", "rows_out") == kept
