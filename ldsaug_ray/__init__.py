@@ -1,7 +1,6 @@
 """ldsaug_ray: augment generative-model training sets by latent density (LDS), on Ray.
 
-The pure core (`config`, `images`, `vae`, `lds`, `report`) works on arrays and files and never imports Ray;
-`stages` is the Ray layer. The version lives in `pyproject.toml` alone.
+docs/design.md draws the rooms of this package; only `engines/ray` imports Ray. The version lives in `pyproject.toml`.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import sys
+from bdb import BdbQuit
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except UsageError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except BdbQuit:
+        print("the debugger was left; run the same command again to go on", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as e:
         if verbose:
             raise
@@ -89,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--images", metavar="SOURCE", help="measure these images instead (any source that data.source takes)"
             )
-    sample = _add_run(commands, "sample", "draw images from the trained VAE through decoder actors; not part of run")
+    sample = _add_run(commands, "sample", "draw images from the trained VAE; not part of run")
     sample.add_argument("--n", metavar="N", help="images to draw (setting sample.n)")
     sample.add_argument("--out", metavar="DIR", help="folder or URI to write to (setting sample.out)")
     _add_run(commands, "experiment", "arms from one baseline, over seeds and training-set sizes, compared in tables")

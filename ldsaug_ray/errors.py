@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bdb import BdbQuit
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,7 +63,7 @@ def failing(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        if isinstance(e, LdsaugError) or is_out_of_memory(e):
+        if isinstance(e, LdsaugError | BdbQuit) or is_out_of_memory(e):
             raise
         raise InputError(f"{what} failed ({type(e).__name__}: {e})") from e
 

@@ -108,7 +108,7 @@ def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int]
         return f"{score.n_candidates:,} candidates"
     if stage == "decode":
         return _expected_selection(config)
-    return "1 page"
+    return "1 page" if stage == "report" else "not known yet"
 
 
 def _expected_selection(config: Config) -> str:
@@ -124,7 +124,7 @@ def _expected_selection(config: Config) -> str:
 
 
 def _asked(config: Config, stage: str) -> str:
-    section = config.data if stage == "prepare" else getattr(config, stage)
+    section = config.data if stage == "prepare" else getattr(config, stage, None)
     workers = getattr(section, "workers", None)
     if not isinstance(workers, Workers):
         return "the driver alone"

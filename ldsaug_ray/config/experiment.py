@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ldsaug_ray.config.base import Positive, Section
 
-_OF_ALL_ARMS = ("run_dir", "seed", "data", "evaluate", "experiment", "ray", "tracking")
+_OF_ALL_ARMS = ("run_dir", "seed", "data", "evaluate", "experiment", "engine", "ray", "tracking")
 
 
 class Arm(Section):

@@ -109,13 +109,13 @@ class Score(Section):
     placement: Literal["auto", "replicated", "sharded"] = how(
         "auto",
         description="replicated: each node has all latents, in its object store; sharded: each shard lives in one "
-        "actor; auto: sharded where the latents exceed latents_gb. The scores are the same",
+        "worker; auto: sharded where the latents exceed latents_gb. The scores are the same",
     )
     latents_gb: float | Auto = how(
         "auto", description="latents a node may hold, GB; auto: half of the smallest node's object store"
     )
-    tile_rows: Positive = how(32_768, description="parents held at once: bounds the memory of an actor")
-    tile_latents: Positive = how(1024, description="training latents held at once: bounds the memory of an actor")
+    tile_rows: Positive = how(32_768, description="parents held at once: bounds the memory of a worker")
+    tile_latents: Positive = how(1024, description="training latents held at once: bounds the memory of a worker")
     workers: ScoreWorkers = ScoreWorkers()
 
     @field_validator("alphas")

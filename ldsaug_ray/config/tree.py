@@ -23,7 +23,7 @@ from ldsaug_ray.config.sample import Sample
 from ldsaug_ray.config.score import Score
 from ldsaug_ray.config.select import Select
 from ldsaug_ray.config.tracking import Tracking
-from ldsaug_ray.config.train import Train
+from ldsaug_ray.config.train import Optimisation, Train
 from ldsaug_ray.config.tune import Tune
 from ldsaug_ray.config.vae import Vae
 
@@ -74,6 +74,17 @@ class Config(Section):
                 "train.steps: 0 is for autoencoders that are trained already (vae.kind: diffusers or torchscript); "
                 "with vae.kind: stylegan2 give at least 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_rank(self) -> Config:
+        for name in ("train", "finetune") if self.engine == "inline" else ():
+            section: Optimisation = getattr(self, name)
+            if section.steps and section.workers.count not in ("auto", 1):
+                raise ValueError(
+                    f"{name}.workers.count = {section.workers.count}: engine: inline trains with one worker, and "
+                    "several give another result: each draws noise of its own; set it to 1 or auto, or engine: ray"
+                )
         return self
 
     @model_validator(mode="after")

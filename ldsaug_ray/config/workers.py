@@ -10,10 +10,10 @@ from ldsaug_ray.config.base import Auto, Positive, Section, how, since
 class Workers(Section):
     """What one stage asks of Ray. The defaults fit a laptop and a GPU node."""
 
-    count: Positive | Auto = how("auto", description="actors; auto: one per GPU share, or per CPU share without GPUs")
-    cpus: float = how(1.0, gt=0, description="CPUs reserved per actor; also its thread count, rounded up")
-    gpus: float | Auto = how("auto", description="GPUs per actor, fractions allowed; auto: 1 where the cluster has any")
-    memory_gb: float | None = how(None, gt=0, description="memory reserved per actor, GB; none: not reserved")
+    count: Positive | Auto = how("auto", description="workers; auto: one per GPU share, or per CPU share without GPUs")
+    cpus: float = how(1.0, gt=0, description="CPUs reserved per worker; also its thread count, rounded up")
+    gpus: float | Auto = how("auto", description="GPUs per worker, or a fraction; auto: 1 where the cluster has any")
+    memory_gb: float | None = how(None, gt=0, description="memory reserved per worker, GB; none: not reserved")
 
     @field_validator("gpus")
     @classmethod
@@ -26,7 +26,7 @@ class Workers(Section):
 class CpuWorkers(Workers):
     """Workers of a stage that computes on CPUs alone."""
 
-    gpus: float | Auto = how(0.0, description="GPUs per actor; this stage has no use for one")
+    gpus: float | Auto = how(0.0, description="GPUs per worker; this stage has no use for one")
 
 
 class Ranks(Workers):
@@ -38,4 +38,4 @@ class Ranks(Workers):
 class ScoreWorkers(Workers):
     """Workers of the density engine, which uses a GPU when told to."""
 
-    gpus: float = how(0.0, description="GPUs per actor; with any the density is computed there, by Triton")
+    gpus: float = how(0.0, description="GPUs per worker; with any the density is computed there, by Triton")

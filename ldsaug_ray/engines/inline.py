@@ -7,6 +7,7 @@ computes with the threads that it would have elsewhere (`workers.cpus`), since t
 from __future__ import annotations
 
 import os
+from bdb import BdbQuit
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -94,9 +95,9 @@ class InlineEngine(Engine):
                 while goes_on:
                     found = steps.step()
                     goes_on = points.evaluated(name, found) and not found["over"]
+            except BdbQuit:
+                raise
             except Exception as e:
-                if self.verbose:
-                    raise
                 points.end(name, crashed=f"{type(e).__name__}: {e}")
             else:
                 points.end(name)

@@ -15,6 +15,7 @@ from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.pictures import draw_figures, loss_terms
+from ldsaug_ray.selection import PAPER_TAU
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
 
@@ -43,6 +44,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         data=data,
         words=words,
         set_titles=TITLES,
+        paper_tau=PAPER_TAU,
         rate=numbers.rate,
         findings=[words.typeset(s) for s in lds.sentences(data.regime)],
         alts=words.figure_alts(data),

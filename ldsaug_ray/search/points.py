@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ldsaug_ray.config import Tune
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, LdsaugError, error_named
 from ldsaug_ray.search.objectives import objective_values
 from ldsaug_ray.search.sampler import Sampler
 from ldsaug_ray.search.space import Point
@@ -50,6 +50,7 @@ class SearchPoints:
         self._crashes: Counter[str] = Counter()
         self._running: dict[str, str] = {}
         self._stopped: set[str] = set()
+        self.error: LdsaugError | None = None  # which ends the search
         self._halving = Halving(asked.asha.grace_steps, asked.asha.reduction_factor)
         for trial in known:
             for step, measures in trial.curve:
@@ -59,11 +60,11 @@ class SearchPoints:
     @property
     def over(self) -> bool:
         """No trial is running that may crash and be given again, or time is up."""
-        return not self._running or time.monotonic() >= self._deadline
+        return self.error is not None or not self._running or time.monotonic() >= self._deadline
 
     def next(self, trial: str) -> Mapping[str, Any] | None:
         """Point and number of the next trial."""
-        while time.monotonic() < self._deadline:
+        while self.error is None and time.monotonic() < self._deadline:
             point = self._again.pop() if self._again else self._sampler.ask()
             if point is None:
                 return None
@@ -76,6 +77,11 @@ class SearchPoints:
 
     def evaluated(self, trial: str, found: Mapping[str, Any]) -> bool:
         """An evaluation of a running trial; whether it goes on."""
+        if (error := found.get("error")) is not None:
+            self.error = self.error or error_named(*error)
+        if self.error is not None:  # the trial stays as it was, and is tried again by the same command
+            self._running.pop(trial, None)
+            return False
         key = self._running[trial]
         self._keeper.evaluated(key, found)
         if found["over"] or self._halving.goes_on(key, found["step"], found["value"]):
@@ -85,7 +91,7 @@ class SearchPoints:
 
     def end(self, trial: str, *, crashed: str = "") -> None:
         """A trial is over, or crashed; Ray Tune says so twice where its actor died between two trials."""
-        if trial not in self._running:
+        if trial not in self._running or self.error is not None:
             return
         ended = self._keeper.end(self._running.pop(trial), stopped=trial in self._stopped, crashed=crashed)
         if ended.state == "crashed" and self._crashes[ended.key] < self._asked.max_failures:

@@ -95,6 +95,8 @@ def _search(
     with job.engine.lines(job.console) as say:
         shared = Shared(search, [donor.root for donor in donors], places, real, job.engine, say)
         job.engine.trials(Trials(points, TrialMaker, (shared,), _at_once(job, search, real), search.trains))
+    if points.error is not None:
+        raise points.error
 
 
 def _baseline(job: Job, search: Search) -> RunDir:

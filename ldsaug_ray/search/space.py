@@ -30,6 +30,7 @@ _SHARED = (
     "train",
     "encode",
     "evaluate",
+    "engine",
     "ray",
     "tracking",
     "experiment",

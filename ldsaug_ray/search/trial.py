@@ -19,7 +19,7 @@ from rich.console import Console
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Engine
-from ldsaug_ray.errors import ImpossibleError, InputError, StorageError
+from ldsaug_ray.errors import ImpossibleError, InputError, LdsaugError, StorageError
 from ldsaug_ray.lds import Candidates, candidates
 from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.run.directory import Counts, RunDir
@@ -108,13 +108,16 @@ class Evaluations:
 
     def step(self) -> dict[str, Any]:
         """Go on to the next evaluation: `step` of fine-tuning, `measures`, `value` of the first objective, infinite
-        where there is none, `over`, and `failed`, why it cannot work."""
+        where there is none, `over`, `failed`, why it cannot work, and `error`, kind and text of what ends the search."""
         step, over, failed, value = 0, True, "", math.inf
         measures: Measures = {}
+        error: tuple[str, str] | None = None
         try:
             step, measures, over = next(self._work)
         except ImpossibleError as e:
             failed = str(e)
+        except LdsaugError as e:  # no matter of this trial's settings: as data, since it has a way to go
+            error = (type(e).__name__, str(e))
         with suppress(InputError):  # a measure without a value: the others are kept, for other objectives
             value = objective_values(self._shared.search.config.tune.objectives, measures)[0]
         seconds = round(time.monotonic() - self._started, 3)
@@ -123,6 +126,7 @@ class Evaluations:
             "measures": measures,
             "value": value,
             "over": over,
+            "error": error,
             "failed": failed,
             "seconds": seconds,
         }

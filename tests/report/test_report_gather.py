@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images import image_array
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, MissingStageError
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.report import ReportData, gather
@@ -181,7 +181,7 @@ def test_quarantine(folder_job: Job) -> None:
 
 
 def test_unfinished_run_says_what_to_do(digits_job: Job, tmp_path: object) -> None:
-    with pytest.raises(InputError, match="stage prepare is not complete; run"):
+    with pytest.raises(MissingStageError, match="stage prepare is not complete; run"):
         gather(RunDir(Location.of(str(tmp_path))), digits_job.config)
 
 

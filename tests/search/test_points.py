@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ldsaug_ray.config import Tune
+from ldsaug_ray.errors import StorageError
 from ldsaug_ray.search.points import Halving, SearchPoints
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import Trial
@@ -83,6 +84,21 @@ def test_a_crashed_trial_is_given_again_as_often_as_asked():
     assert some.next("c") is None
     assert some.over
     assert some._sampler.heard == [(5, "crashed")]
+
+
+def test_what_is_no_matter_of_settings_ends_the_search():
+    some = points([5, 6, 7])
+    some.next("a")
+    some.next("b")
+    assert not some.evaluated("a", {**found(0, math.inf, over=True), "error": ("StorageError", "the disk is full")})
+    some.end("a")
+    assert some.next("c") is None
+    assert some.over
+    assert not some.evaluated("b", found(3, 0.1))  # which is stopped, and goes on another time
+    assert type(some.error) is StorageError
+    assert str(some.error) == "the disk is full"
+    assert {t.state for t in some._keeper.trials.values()} == {"running"}
+    assert some._sampler.heard == []
 
 
 def test_no_trial_starts_after_the_deadline():

@@ -1,0 +1,1 @@
+"""The Python face: what notebooks and other programs call. Empty for now."""
