@@ -108,7 +108,7 @@ class Evaluations:
 
     def step(self) -> dict[str, Any]:
         """Go on to the next evaluation: `step` of fine-tuning, `measures`, `value` of the first objective, infinite
-        where there is none, `over`, `failed`, why it cannot work, and `error`, kind and text of what ends the search."""
+        where there is none, `over`, `failed`, why it cannot work, `error`, kind and text of what ends the search."""
         step, over, failed, value = 0, True, "", math.inf
         measures: Measures = {}
         error: tuple[str, str] | None = None
