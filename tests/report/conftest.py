@@ -1,37 +1,23 @@
-"""Small finished runs without Ray: the stages' own workers, called in a loop, on scikit-learn's digits."""
+"""Small finished runs, in this process, on scikit-learn's digits."""
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from rich.console import Console
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images import image_array, load_attributes, open_source, plan
 from ldsaug_ray.engines.inline import InlineEngine
-from ldsaug_ray.lds import resolve_sigma
-from ldsaug_ray.lds.shards import Frame
-from ldsaug_ray.models import Trainer, build_vae, load_vae, save_vae, weights_digest
-from ldsaug_ray.run.directory import Counts, mark, total
-from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.stages import select
-from ldsaug_ray.stages.decode import DecodeWorker
-from ldsaug_ray.stages.encode import EncodeWorker, image_parts
-from ldsaug_ray.stages.prepare import PrepareWorker
-from ldsaug_ray.stages.shared.held_out import score_held_out
 from ldsaug_ray.stages.shared.job import Job
-from ldsaug_ray.stages.shared.scorers import ScoreWorker
+from ldsaug_ray.stages.shared.runner import run_stages
 
 HOSTILE = "<script>alert(1)</script>.png"
 
@@ -48,6 +34,7 @@ def _settings(run_dir: Path, source: str, changes: dict[str, Any]) -> Config:
         "decode": {"batch_size": 32},
         "report": {"samples": 6, "bands": 4},
         "tracking": {"enabled": False},
+        "engine": "inline",
     }
     for name, section in changes.items():
         tree[name] = {**tree[name], **section} if isinstance(section, dict) else section
@@ -57,31 +44,6 @@ def _settings(run_dir: Path, source: str, changes: dict[str, Any]) -> Config:
 def job_of(config: Config) -> Job:
     """A job with a silent console."""
     return Job(config, open_run_dir(config), Console(file=io.StringIO()), InlineEngine(config))
-
-
-def _train(job: Job, stage: str, settings: Any, images: np.ndarray, initial: str | None) -> None:
-    run, config = job.run, job.config
-    vae = load_vae(run.folder(initial)) if initial else build_vae(config.vae, config.data.resolution, config.seed)
-    trainer = Trainer(vae, settings, config.seed, "cpu")
-    order = np.random.default_rng(config.seed)
-    curve = []
-    for _ in range(settings.steps):
-        terms = trainer.train_step(images[order.integers(len(images), size=settings.batch_size)])
-        curve.append({"step": trainer.step, **terms})
-    save_vae(run.folder(stage) / "vae.safetensors", trainer.model)
-    (run.folder(stage) / "curve.json").write_bytes(json.dumps(curve).encode())
-    run.finish(
-        stage, "f", Counts(len(images), len(images)), weights_digest(trainer.model), 2.5, 100, resumed_from_step=0
-    )
-
-
-def _units(job: Job, stage: str, worker: Callable[..., Any], tables: list[pa.Table], *, more: Any = None) -> None:
-    results = [worker(n, table) for n, table in enumerate(tables)]
-    for result in results:
-        mark(job.run.root, stage, result)
-    counts, digest = total(results)
-    extra, facts = more(results) if more else (Counts(), {})
-    job.run.finish(stage, "f", counts + extra, digest, 1.5, counts.rows_in, **facts)
 
 
 @contextmanager
@@ -98,50 +60,14 @@ def one_thread() -> Iterator[None]:
 @one_thread()
 def make_run(run_dir: Path, source: str = "sklearn:digits", finetune: bool = True, **changes: Any) -> Job:
     """A run directory with every stage before `report` complete; `changes` are sections of the settings."""
-    torch.manual_seed(0)
     job = job_of(_settings(run_dir, source, changes))
-    config, run = job.config, job.run
-    opened, attributes = open_source(config.data), load_attributes(config.data)
-    work = plan(opened, config.data, config.seed, attributes)
-
-    def prepared(results: list[Any]) -> tuple[Counts, dict[str, Any]]:
-        if len(work.quarantine):
-            (run.folder("quarantine/prepare") / "listing.parquet").write_table(work.quarantine)
-        done = sum((r.counts for r in results), Counts())
-        train = int(sum(r.extra["train"] for r in results))
-        rest = Counts(work.n_listed - done.rows_in, 0, work.n_dropped_unused, len(work.quarantine))
-        return rest, {"train_images": train, "test_images": done.rows_out - train, "rows_resumed": 64}
-
-    _units(job, "prepare", PrepareWorker(opened, config, attributes, run.root), list(work.units), more=prepared)
-    real = np.concatenate([image_array(run.folder(f).read_table()) for f, _ in image_parts(job, "train")])
-    _train(job, "train", config.train, real, None)
-    parts = [run.folder(f).read_table() for f, _ in image_parts(job)]
-    encoder = EncodeWorker(run.folder("train/vae.safetensors"), 32, run.root, False)
-    _units(job, "encode", encoder, parts, more=lambda _: (Counts(), {"latent_dim": encoder.vae.latent_dim}))
-    latents = read_latents(run, "train")
-    train = latents.z
-    bandwidth = resolve_sigma(train, config.score, config.seed)
-    n, step = config.score.n_candidates, 512 // len(config.score.alphas) * len(config.score.alphas)
-    ranges = [pa.table({"start": [a], "stop": [min(a + step, n)]}) for a in range(0, n, step)]
-    scorer = ScoreWorker([train], Frame.over(train), latents.keys, config, [bandwidth.sigma], [run.root])
-    ((held_out, _),) = score_held_out(job, train, [bandwidth.sigma], [run])
-    facts: dict[str, Any] = {
-        "sigma": bandwidth.sigma,
-        "sigma_rule": bandwidth.rule,
-        "sigma_numbers": bandwidth.numbers,
-        "sigma_sentence": bandwidth.sentence,
-        "latents": len(latents),
-    }
-    facts["held_out"] = None if held_out is None else asdict(held_out)
-    _units(job, "score", scorer, ranges, more=lambda _: (Counts(), facts))
-    outcome = select.run(job, {})
-    run.finish("select", "f", outcome.counts, outcome.digest, 0.5, outcome.counts.rows_in, **outcome.facts)
-    if finetune:
-        columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
-        chosen = [f.read_table(columns) for f in run.folder("selected").files(".parquet")]
-        weights = run.folder("train/vae.safetensors")
-        _units(job, "decode", DecodeWorker(latents, weights, 32, "linear", run.root, False), chosen)
-        _train(job, "finetune", config.finetune, real, "train/vae.safetensors")
+    run_stages(job, ["prepare"])
+    job.run.manifest["stages"].pop("prepare")  # as a kill after the first unit leaves it
+    job.run.note("format", 1)
+    for marker in sorted((run_dir / "_progress/prepare").glob("*.unit.json"))[1:]:
+        marker.unlink()
+    before = ["prepare", "train", "encode", "score", "select"]
+    run_stages(job, [*before, "decode", "finetune"] if finetune else before)
     return job
 
 
