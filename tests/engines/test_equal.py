@@ -75,7 +75,7 @@ def test_whole_pipelines(under, finished, network):
 def test_the_plan_of_blocks_and_every_rule_of_selection(under):
     rules = {
         "random": {"which": "random"},
-        "typical": {"which": "typical", "typical": 0.5, "top_fraction": None},
+        "typical": {"which": "typical", "typical": 0.5, "top_fraction": None, "top_count": None},
         "lds+sharpness": {"which": "lds+sharpness"},
         "lds": {"which": "lds", "exclude_parents": True},
         "none": {"which": "none", "top_count": None},
@@ -90,7 +90,7 @@ def test_the_plan_of_blocks_and_every_rule_of_selection(under):
             run(chosen, "select", "decode")
             made |= {f"{rule}, {stage}": digests(chosen)[stage] for stage in ("select", "decode")}
         found.append(made)
-    assert len(set(found[0].values())) == len(found[0])
+    assert len(set(found[0].values())) == len(found[0]) - 1  # of no rows, none's two are alike
     assert found[0] == found[1]
 
 
