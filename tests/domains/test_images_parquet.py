@@ -55,8 +55,7 @@ def test_files_without_the_key_column(make_data, write, tmp_path, pictures):
         "b.parquet#0": (pictures[2], None),
         "b.parquet#1": (pictures[3], None),
     }
-    assert "1 of 2 Parquet files" in source.notes[0]
-    assert "b.parquet" in source.notes[0]
+    assert "image_id of 2 rows, FILE#ROW of 2 rows (FILE#ROW in b.parquet)" in source.notes[0]
     with pytest.raises(InputError, match=r"data\.key_column = 'image_id': .*b\.parquet has no such column"):
         open_source(make_data(tmp_path, key_column="image_id"))
     write("b.parquet", image=pictures[2:4], image_id=[0.5, 1.5])
@@ -153,6 +152,33 @@ def test_attributes_by_each_files_own_schema(make_data, write, tmp_path, picture
     write("b.parquet", image=pictures[1:2], text=["x"])
     with pytest.raises(InputError, match=r"'Male' .* it is lacking in .*b\.parquet"):
         open_source(make_data(tmp_path, attributes="columns"))
+
+
+def test_attributes_that_the_first_file_lacks(make_data, write, tmp_path, pictures):
+    write("b.parquet", image=pictures[1:3], q=[0, 1], s=[True, False], label=[3, 4])
+    write("a.parquet", image=pictures[:1], q=[1], s=pa.nulls(1))
+    source = open_source(make_data(tmp_path, attributes="columns"))
+    assert [a for _, _, a in source.read(source.list())] == [{"q": 1, "s": None}, {"q": -1, "s": 1}, {"q": 1, "s": -1}]
+    assert open_source(make_data(tmp_path, attributes="columns", attribute_names=("s",))).attribute_names == ("s",)
+    for columns, there in (({}, "lacking"), ({"s": ["yes"]}, "string")):
+        write("a.parquet", image=pictures[:1], q=[1], **columns)
+        for names in (None, ("s",)):
+            with pytest.raises(InputError, match=rf"'s' is not a bool.* it is {there} in .*a\.parquet"):
+                open_source(make_data(tmp_path, attributes="columns", attribute_names=names))
+        assert open_source(make_data(tmp_path, attributes="columns", attribute_names=("q",))).attribute_names == ("q",)
+    with pytest.raises(InputError, match=r"has no column 'S'; did you mean 's'"):
+        open_source(make_data(tmp_path, attributes="columns", attribute_names=("S",)))
+
+
+@pytest.mark.parametrize("ids", [None, pa.nulls(1), pa.array([None], pa.string())])
+def test_keys_of_several_kinds_are_told(make_data, write, tmp_path, pictures, ids):
+    write("a.parquet", image=with_paths(pictures[:2], ["x.png", "y.png"]), image_id=["p", "q"])
+    write("b.parquet", image=with_paths(pictures[2:3], ["z.png"]), **({} if ids is None else {"image_id": ids}))
+    source = open_source(make_data(tmp_path))
+    last = "z.png" if ids is None or pa.types.is_null(ids.type) else "b.parquet#0"
+    assert source.list()["key"].to_pylist() == ["p", "q", last]
+    kind = "image.path of 1 rows" if last == "z.png" else "FILE#ROW of 1 rows (FILE#ROW in b.parquet)"
+    assert source.notes[0].endswith(f"several kinds: image_id of 2 rows, {kind}; data.key_column sets one")
 
 
 def test_lists_of_images_are_named(make_data, write, tmp_path, pictures):

@@ -5,6 +5,7 @@ Listing reads the key column alone; reading streams only the row groups and colu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -74,13 +75,6 @@ class ParquetSource(Source):
             where = locate(root, file).uri
             check_image_column(footer.schema, data.image_column, where)
             self.key_columns[file] = key_column(footer.schema, data, where)
-        if (kinds := set(self.key_columns.values())) > {None}:
-            without = [f for f, column in self.key_columns.items() if column is None]
-            named = " or ".join(sorted(k for k in kinds if k is not None))
-            self.notes = (
-                f"{len(without)} of {len(self.files)} Parquet files of {root.uri} have no column {named}; keys there "
-                f"are FILE#ROW ({', '.join(without[:3])}{', …' if len(without) > 3 else ''})",
-            )
         if ranges:
             by_address = {locate(root, file).uri: footer for file, footer in filled.items()}
             self.attribute_names = attribute_columns(root.uri, by_address, data, self.key_columns.values())
@@ -89,6 +83,7 @@ class ParquetSource(Source):
         """See `Source.list`; a row whose key is null gets `FILE#ROW`.
 
         Image paths are keys only where no row lacks one and 99 % differ: many datasets store `image.png` throughout.
+        Where not all keys come from one column, a note says so.
         """
         path = f"{self.image_column}.path"
         keys = self._each_file(self.files, self._read_keys)
@@ -96,15 +91,23 @@ class ParquetSource(Source):
         paths = pa.chunked_array(by_path, pa.string())
         paths_differ = not paths.null_count and len(paths.unique()) >= _UNIQUE_ENOUGH * len(paths)
         parts = [LISTING.empty_table()]
+        kinds: Counter[str] = Counter()  # where keys come from -> rows
+        counting: list[str] = []  # files with a row that has no key of its own
         for file, column in zip(self.files, keys, strict=True):
             n, name = len(column), file or self.root.name
             if self.key_columns[file] == path and not paths_differ:
                 column = pa.nulls(n, pa.string())
+            kinds.update({self.key_columns[file] or "FILE#ROW": n - column.null_count, "FILE#ROW": column.null_count})
+            counting += [name] * (column.null_count > 0)
             if self.shard_in_key:
                 column = pc.binary_join_element_wise(pa.scalar(shard_key(name)), column, "/")
             if column.null_count:
                 column = pc.coalesce(column, pa.array([f"{name}#{row}" for row in range(n)]))
             parts.append(listing(column, [file] * n, np.arange(n), np.full(n, -1)))
+        if len(kinds := +kinds) > 1:
+            beside = ", ".join(f"{what} of {n} rows" for what, n in kinds.most_common())
+            where = f" (FILE#ROW in {', '.join(counting[:3])}{', …' * (len(counting) > 3)})" if counting else ""
+            self.notes = (f"keys of {self.uri} are of several kinds: {beside}{where}; data.key_column sets one",)
         return pa.concat_tables(parts).combine_chunks()
 
     def read(self, records: pa.Table) -> Iterator[Reading]:

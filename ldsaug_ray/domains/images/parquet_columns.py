@@ -121,34 +121,40 @@ def attribute_columns(
     Raises:
         InputError: a name that is no column or not binary, or no binary column at all; one that a file lacks.
     """
-    schema = next(iter(footers.values())).schema
-    typed = [f.name for f in schema if _is_countable(f.type)]
+    types: dict[str, dict[str, pa.DataType]] = {}  # column -> file -> its type there
+    for where, footer in footers.items():
+        for field in footer.schema:
+            types.setdefault(field.name, {})[where] = field.type
+    typed = [name for name, found in types.items() if any(map(_is_countable, found.values()))]
     for name in data.attribute_names or ():
-        if name not in schema.names:
+        if name not in types:
             raise InputError(f"data.attribute_names: {uri} has no column {name!r}; {did_you_mean(name, typed)}")
-        if name not in typed and not pa.types.is_null(schema.field(name).type):
-            raise InputError(f"data.attribute_names: {name!r} is {schema.field(name).type}, not bool or integer")
+        if name not in typed and (kind := next((t for t in types[name].values() if not pa.types.is_null(t)), None)):
+            raise InputError(f"data.attribute_names: {name!r} is {kind}, not bool or integer")
     chosen = []
     for name in data.attribute_names or [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]:
         for where, footer in footers.items():
             _check_once(footer.schema, name, where)
-            if name not in footer.ranges:
-                there = str(footer.schema.field(name).type) if name in footer.schema.names else "lacking"
-                raise InputError(
-                    f"{uri}: {name!r} is not a bool or integer column in all of its Parquet files; it is {there} in "
-                    f"{where}. Mend that file, or name the attributes to take in data.attribute_names"
-                )
-        ranges = [r for r in (f.ranges[name] for f in footers.values()) if r is not None]
+        ranges = [r for f in footers.values() if (r := f.ranges.get(name)) is not None]
         low, high = min((r[0] for r in ranges), default=None), max((r[1] for r in ranges), default=None)
-        if low is not None and high is not None and low >= -1 and high <= 1:
-            chosen.append(name)
-        elif data.attribute_names:
+        binary = low is not None and high is not None and low >= -1 and high <= 1
+        if not binary and not data.attribute_names:
+            continue
+        for where, footer in footers.items():
+            if name not in footer.ranges:
+                raise InputError(
+                    f"{uri}: {name!r} is not a bool or integer column in all of its Parquet files; it is "
+                    f"{types[name].get(where, 'lacking')} in {where}. Mend that file, or name the attributes to take "
+                    "in data.attribute_names"
+                )
+        if not binary:
             values = "only nulls" if low is None else f"values from {low} to {high}"
             raise InputError(f"data.attribute_names: {name!r} of {uri} has {values}; an attribute is -1, 0 or 1")
+        chosen.append(name)
     if not chosen:
         raise InputError(
             f"data.attributes = columns: {uri} has no bool column and no integer column of -1, 0 and 1; its columns: "
-            f"{', '.join(schema.names)}. Set data.attributes to a file in CelebA's layout, or to null"
+            f"{', '.join(types)}. Set data.attributes to a file in CelebA's layout, or to null"
         )
     return tuple(chosen)
 
