@@ -14,6 +14,7 @@ from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.errors import InputError
 
 HIDDEN = "hidden (the name begins with a dot)"
+BESIDE = "files that programs leave beside others (~$…, SYNOFILE_THUMB…)"
 LINKED_FILE = "further names of files already listed"
 LINKED_FOLDER = "links to folders already listed"
 
@@ -79,12 +80,30 @@ def test_the_file_under_a_name_that_no_source_reads(make_data, tree):
     assert listed(make_data, tree) == (["a/0.png", "a/1.png", "b/2.png"], {"no extension": 1})
 
 
-@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "lost+found", "__MACOSX", "$RECYCLE.BIN", "@Recycle"])
+SIDECARS = [
+    *("@eaDir", "#recycle", "lost+found", "__MACOSX", "$RECYCLE.BIN", "@Recycle", "~snapshot", "RECYCLED", "_vti_cnf"),
+    *("resource.frk", "@__qini", "@SynoResource", "@upload_cache", "@appstore", "@database", "@Snapshot", "FOUND.000"),
+]
+
+
+@pytest.mark.parametrize("name", SIDECARS)
 def test_sidecar_folders(make_data, tree, encode, name):
     for folder in (tree / name / "0.png", tree / "a" / name):
         folder.mkdir(parents=True)
         (folder / "thumb.jpg").write_bytes(encode())
     assert listed(make_data, tree) == (["a/0.png", "a/1.png", "b/2.png"], {f"folders {name}": 2})
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle"])
+def test_a_link_to_itself_that_is_called_like_a_sidecar(make_data, tree, name):
+    (tree / "a" / name).symlink_to(name)
+    assert listed(make_data, tree) == (["a/0.png", "a/1.png", "b/2.png"], {"no extension": 1})
+
+
+def test_what_programs_leave_beside_files(make_data, tree, encode):
+    for name in ("a/~$0.png", "b/SYNOFILE_THUMB_M.png", "b/SYNOPHOTO_THUMB_XL.jpg"):
+        (tree / name).write_bytes(encode())
+    assert listed(make_data, tree) == (["a/0.png", "a/1.png", "b/2.png"], {BESIDE: 3})
 
 
 def test_hidden_names(make_data, tree, encode):

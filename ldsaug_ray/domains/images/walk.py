@@ -7,6 +7,7 @@ interrupted. Stores without links are listed by Arrow and judged by the same nam
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,15 +29,20 @@ KINDS = {  # ending -> format
 _SIDECARS = {  # folders that storage systems, operating systems and Spark keep beside the data, in lower case
     "@eadir", "@tmp", "@__thumb", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found", "__macosx",
     "$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items",
-    "_temporary", "_delta_log", "_spark_metadata",
+    "_temporary", "_delta_log", "_spark_metadata", "~snapshot", "@snapshot", "recycled", "_vti_cnf", "resource.frk",
+    "@__qini", "@synoresource", "@upload_cache", "@appstore", "@database",
 }  # fmt: skip
+_FOUND = re.compile(r"found\.\d{3}")  # what chkdsk saves into
+_THUMBNAIL = re.compile(r"~\$|SYNO(FILE|PHOTO|VIDEO)_THUMB")
 
 Only = Callable[[str], bool]
 
 HIDDEN = "hidden (the name begins with a dot)"
+BESIDE = "files that programs leave beside others (~$…, SYNOFILE_THUMB…)"
 SPECIAL = "pipes, sockets or devices"
 LINKED_FILE = "further names of files already listed"
 LINKED_FOLDER = "links to folders already listed"
+_OF_ANY_KIND = (HIDDEN, BESIDE)  # files as well as folders
 FOLDER = "folders (a pattern stands for files)"
 
 
@@ -101,7 +107,9 @@ def left_out_as(name: str) -> str | None:
     """What a file or folder with this last part of its path is left out as; None where it is not."""
     if name.startswith(".") and name not in (".", ".."):
         return HIDDEN
-    return f"folders {name}" if name.lower() in _SIDECARS else None
+    if _THUMBNAIL.match(name):
+        return BESIDE
+    return f"folders {name}" if name.lower() in _SIDECARS or _FOUND.fullmatch(name.lower()) else None
 
 
 def left_out_of_path(path: str) -> tuple[str, str] | None:
@@ -109,7 +117,7 @@ def left_out_of_path(path: str) -> tuple[str, str] | None:
     parts = path.split("/")
     for n, part in enumerate(parts, 1):
         why = left_out_as(part)
-        if why is not None and (n < len(parts) or why == HIDDEN):
+        if why is not None and (n < len(parts) or why in _OF_ANY_KIND):
             return why, "/".join(parts[:n])
     return None
 
@@ -156,15 +164,17 @@ def _walk_local(root: str, left_out: Counter[str], only: Only | None) -> Iterato
                 ) from None
             below = f"{name}/{child.name}" if name else child.name
             why = left_out_as(child.name)
-            if why is not None and (why == HIDDEN or child.is_dir()):
+            if why in _OF_ANY_KIND:
                 left_out[why] += 1
                 continue
             try:
                 info = child.stat()
-            except OSError:  # gone, or a link that leads nowhere
+            except OSError:  # gone, or a link that leads nowhere or in a circle
                 yield _Seen(Entry(below, -1, None), None, child.is_symlink())
                 continue
-            if stat.S_ISDIR(info.st_mode):
+            if why is not None and stat.S_ISDIR(info.st_mode):
+                left_out[why] += 1
+            elif stat.S_ISDIR(info.st_mode):
                 if only is not None:
                     left_out[FOLDER] += 1
                 else:
