@@ -291,6 +291,14 @@ def test_4_bit_grey_png_with_a_transparent_level():
     assert (decode(png(packed(stored, 4), 4, 0, (b"tRNS", b"\0\7"))) == 51).all()
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("level", [0, 1])
+def test_of_a_transparent_level_the_lower_bits_count(depth, level):
+    stored = np.zeros((SIDE, SIDE, 1), int)
+    payload = png(packed(stored, depth), depth, 0, (b"tRNS", bytes([255, level])))
+    assert (decode(payload) == (0 if level else 255)).all()
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_rgb_png_with_a_transparent_colour(depth):
     stored = samples(depth, 3)

@@ -83,7 +83,9 @@ def _png(image: PngImagePlugin.PngImageFile, payload: bytes) -> np.ndarray:
         return pixels
     white = (1 << depth) - 1
     if color == _GREY:
-        level = see_through & white if depth > 1 else see_through & 1  # Pillow has made the one bit 0 or 255
+        if depth == 1:  # Pillow has made it 0 or 255 by all 16 bits, of which the lowest counts
+            see_through = payload[payload.rindex(b"tRNS", 0, payload.index(b"IDAT")) + 5]
+        level = see_through & white
         clear = pixels == level * 255 // white
     else:
         clear = (pixels == [level >> 8 if depth == 16 else level & white for level in see_through]).all(-1)
