@@ -184,7 +184,7 @@ def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[
     examples = [[key(a), key(b)] for a, b in found.examples]
     facts = {"test_in_train": found.test_in_train, "in_train": found.in_train, "in_test": found.in_test}
     said = (
-        f"nearly the same, by perceptual hashes: {found.test_in_train} of {int(test.sum())} test images as one in "
+        f"by perceptual hashes, {found.test_in_train} of {int(test.sum())} test images are nearly the same as one in "
         f"train, {found.in_train} of {int((~test).sum())} training images as another, {found.in_test} test images as "
         "another"
     )

@@ -168,7 +168,7 @@ def test_what_is_no_image_by_its_name_is_counted(tree, pictures, tmp_path, save,
     apart = [n for n in range(60) if split[f"disc-{n:03d}.png"] != split[f"copy-{n:03d}.png"]]
     alike = entry["near_duplicates"]
     assert 0 < len(apart) <= alike["test_in_train"]  # discs of one size and place are alike too
-    assert f"{alike['test_in_train']} of 60 test images as one in train" in " ".join(said.split())
+    assert f"{alike['test_in_train']} of 60 test images are nearly the same as one in train" in " ".join(said.split())
     assert all((split[a], split[b]) == ("test", "train") for a, b in alike["examples"])
 
 
