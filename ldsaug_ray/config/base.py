@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, AfterValidator(lambda text: unicodedata.normalize("NFC", text))]  # accents as one character
 Interpolation = Literal["linear", "slerp"]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Positive, Section, how, since
+from ldsaug_ray.config.base import Name, Positive, Section, how, since
 from ldsaug_ray.config.workers import CpuWorkers
 
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
@@ -38,7 +38,7 @@ class Data(Section):
     attributes: str | None = Field(
         None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
     )
-    attribute_names: tuple[str, ...] | None = Field(None, description="attributes to keep; none: all that are found")
+    attribute_names: tuple[Name, ...] | None = Field(None, description="attributes to keep; none: all that are found")
     missing_attributes: Literal["quarantine", "keep", "error"] = Field(
         "quarantine", description="an image the attribute file lacks: quarantine it, keep it without, or stop"
     )

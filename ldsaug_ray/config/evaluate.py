@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ldsaug_ray.config.base import Positive, Section, since
+from ldsaug_ray.config.base import Name, Positive, Section, since
 from ldsaug_ray.config.workers import Workers
 
 
@@ -45,7 +45,7 @@ class Evaluate(Section):
     )
     augmented: bool = Field(True, description="measure A too")
     k: Positive = Field(5, description="neighbours of precision, recall, density and coverage")
-    attributes: tuple[str, ...] = Field(
+    attributes: tuple[Name, ...] = Field(
         (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
     )
     measures: tuple[str, ...] = since(

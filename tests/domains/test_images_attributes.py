@@ -54,6 +54,18 @@ def test_lookup_by_key_then_name_then_stem(read):
     assert again.lookup("x/a.png") == {"Male": 1}
 
 
+def test_keys_of_tars_with_a_dot(read):
+    table = read("3\nMale\n7.0.png 1\n7.1.png -1\n8.png 1\n")
+    assert [table.lookup(key) for key in ("7.0", "d/7.1", "8.0", "7")] == [{"Male": 1}, {"Male": -1}, {"Male": 1}, None]
+
+
+def test_accents_of_an_attribute(read, make_data):
+    names = make_data("x", attribute_names=("fro\u0308h",)).attribute_names
+    for header in ("fro\u0308h", "fr\u00f6h"):
+        assert read(f"1\nMale {header}\na.jpg -1 1\n", names).lookup("a.jpg") == {"fr\u00f6h": 1}
+        assert read(f"1\n{header}\na.jpg 1\n").names == ("fr\u00f6h",)
+
+
 def test_accents_that_are_taken_apart(read):
     """As macOS writes names; the row of the same name as it is written comes first."""
     table = read("5\nMale\nJos\u00e9.jpg 1\nA\u030a.jpg -1\nsub/e\u0301.png 1\ne\u0301x.jpg 1\n\u00e9x.jpg -1\n")

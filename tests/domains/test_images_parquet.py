@@ -170,6 +170,14 @@ def test_attributes_that_the_first_file_lacks(make_data, write, tmp_path, pictur
         open_source(make_data(tmp_path, attributes="columns", attribute_names=("S",)))
 
 
+def test_accents_of_an_attribute(make_data, write, tmp_path, pictures):
+    columns = {"image": pictures[:2], "fro\u0308h": [True, False]}  # as a keyword Python would compose it
+    write("a.parquet", **columns)
+    for names in (None, ("fr\u00f6h",), ("fro\u0308h",)):
+        source = open_source(make_data(tmp_path, attributes="columns", attribute_names=names))
+        assert [a for _, _, a in source.read(source.list())] == [{"fr\u00f6h": 1}, {"fr\u00f6h": -1}]
+
+
 @pytest.mark.parametrize("ids", [None, pa.nulls(1), pa.array([None], pa.string())])
 def test_keys_of_several_kinds_are_told(make_data, write, tmp_path, pictures, ids):
     write("a.parquet", image=with_paths(pictures[:2], ["x.png", "y.png"]), image_id=["p", "q"])

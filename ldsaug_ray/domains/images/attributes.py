@@ -5,7 +5,6 @@ Read by hand and not by pandas, so that an error names its line, and 200,000 row
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -15,7 +14,7 @@ import numpy as np
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import Attributes, did_you_mean, pointer
+from ldsaug_ray.domains.images.base import Attributes, composed, did_you_mean, pointer
 from ldsaug_ray.errors import InputError
 
 _CODES = {"-1": 0, "0": 0, "1": 1}  # 0 and -1 both mean no
@@ -48,7 +47,7 @@ class AttributeTable:
         """
         row = self.exact_row(key)
         if row is None and not key.isascii():
-            key = unicodedata.normalize("NFC", key)
+            key = composed(key)
             for name in (key, key.rpartition("/")[2], _stem(key.rpartition("/")[2])):
                 row = self._composed.get(name) if row is None else row
         return row
@@ -59,6 +58,8 @@ class AttributeTable:
         row = self._rows.get(key)
         if row is None:
             row = self._rows.get(base)
+        if row is None:
+            row = self._stems.get(base)  # a tar's key has no ending, and may have a dot
         if row is None:
             row = self._stems.get(_stem(base))
         return row
@@ -79,7 +80,7 @@ class AttributeTable:
     @cached_property
     def _composed(self) -> dict[str, int]:
         """NFC of keys, and of their stems, with an accent."""
-        keys = [unicodedata.normalize("NFC", key) for key in self.keys]
+        keys = [composed(key) for key in self.keys]
         found = _only([_stem(key.rpartition("/")[2]) for key in keys]) | _only(keys)
         return {name: i for name, i in found.items() if not name.isascii()}
 
@@ -127,7 +128,7 @@ def read_attribute_file(location: Location, names: Sequence[str] | None = None) 
     if not first.isdecimal():
         advice = "; this looks like CSV, give CelebA's .txt layout" if "," in first else ""
         raise InputError(f"{where}, line 1: should be the number of rows, found {first[:60]!r}{advice}")
-    header = lines[1].split() if len(lines) > 1 else []
+    header = composed(lines[1]).split() if len(lines) > 1 else []
     if not header:
         raise InputError(f"{where}, line 2: should be the attributes' names, found nothing")
     if len(set(header)) < len(header):

@@ -8,6 +8,7 @@ not stop a job.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,6 +124,11 @@ def shard_key(file: str) -> str:
 def text_of(name: bytes) -> str:
     """A stored name as text; bytes that are not UTF-8 are written as `\\xe9`, since a key must be text."""
     return name.decode("utf-8", "backslashreplace")
+
+
+def composed(text: str) -> str:
+    """With accents as one character with their letter (Unicode NFC); macOS takes them apart."""
+    return unicodedata.normalize("NFC", text)
 
 
 def pointer(begin: bytes) -> str | None:

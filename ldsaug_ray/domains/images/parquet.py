@@ -23,6 +23,7 @@ from ldsaug_ray.domains.images.base import (
     Attributes,
     Reading,
     Source,
+    composed,
     listing,
     locate,
     not_a,
@@ -61,6 +62,7 @@ class ParquetSource(Source):
         self.uri = root.uri
         self.root = root
         self.image_column = data.image_column
+        self.attribute_columns: tuple[str, ...] = ()
         self.shard_in_key = data.shard_in_key
         ranges = data.attributes == "columns"
         footers = self._each_file(files, lambda _, parquet: inspect(parquet, ranges))
@@ -77,7 +79,8 @@ class ParquetSource(Source):
             self.key_columns[file] = key_column(footer.schema, data, where)
         if ranges:
             by_address = {locate(root, file).uri: footer for file, footer in filled.items()}
-            self.attribute_names = attribute_columns(root.uri, by_address, data, self.key_columns.values())
+            self.attribute_columns = attribute_columns(root.uri, by_address, data, self.key_columns.values())
+            self.attribute_names = tuple(composed(name) for name in self.attribute_columns)
 
     def list(self) -> pa.Table:
         """See `Source.list`; a row whose key is null gets `FILE#ROW`.
@@ -147,7 +150,7 @@ class ParquetSource(Source):
         fields = image_fields(parquet.schema_arrow.field(self.image_column).type)
         image = [f"{self.image_column}.{name}" for name in fields] or [self.image_column]
         first, taken = 0, 0
-        batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[*image, *self.attribute_names])
+        batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[*image, *self.attribute_columns])
         for batch in batches:
             last = int(np.searchsorted(rows, first + batch.num_rows))
             for value, path, attributes in self._select(batch, rows[taken:last] - first, fields):
@@ -163,7 +166,7 @@ class ParquetSource(Source):
         if len(rows) == 0:
             return
         chosen = pa.array(rows)
-        columns = [batch[name].take(chosen).to_pylist() for name in self.attribute_names]
+        columns = [batch[name].take(chosen).to_pylist() for name in self.attribute_columns]
         image = batch[self.image_column]
         data = pc.struct_field(image, "bytes") if fields else image
         if pa.types.is_binary_view(data.type):

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import did_you_mean, text_of
+from ldsaug_ray.domains.images.base import composed, did_you_mean, text_of
 from ldsaug_ray.errors import InputError
 
 _NOT_ATTRIBUTES = ("partition", "split", "fold")  # say where an image belongs, not what it shows
@@ -109,7 +109,7 @@ def inspect(parquet: pq.ParquetFile, with_ranges: bool) -> Footer:
 def attribute_columns(
     uri: str, footers: Mapping[str, Footer], data: Data, keys: Collection[str | None]
 ) -> tuple[str, ...]:
-    """The columns to read as attributes: data.attribute_names, or every one that looks binary.
+    """The columns to read as attributes, as the files call them: data.attribute_names, or all that look binary.
 
     A column looks binary when its type is bool, or an integer whose values all lie in {-1, 0, 1} (by the footers'
     statistics, or by reading it where they are lacking), and it is neither the key nor called partition, split or
@@ -126,19 +126,21 @@ def attribute_columns(
         for field in footer.schema:
             types.setdefault(field.name, {})[where] = field.type
     typed = [name for name, found in types.items() if any(map(_is_countable, found.values()))]
-    for name in data.attribute_names or ():
+    as_stored = {composed(name): name for name in types}
+    asked = [as_stored.get(name, name) for name in data.attribute_names or ()]
+    for name in asked:
         if name not in types:
             raise InputError(f"data.attribute_names: {uri} has no column {name!r}; {did_you_mean(name, typed)}")
         if name not in typed and (kind := next((t for t in types[name].values() if not pa.types.is_null(t)), None)):
             raise InputError(f"data.attribute_names: {name!r} is {kind}, not bool or integer")
     chosen = []
-    for name in data.attribute_names or [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]:
+    for name in asked or [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]:
         for where, footer in footers.items():
             _check_once(footer.schema, name, where)
         ranges = [r for f in footers.values() if (r := f.ranges.get(name)) is not None]
         low, high = min((r[0] for r in ranges), default=None), max((r[1] for r in ranges), default=None)
         binary = low is not None and high is not None and low >= -1 and high <= 1
-        if not binary and not data.attribute_names:
+        if not binary and not asked:
             continue
         for where, footer in footers.items():
             if name not in footer.ranges:
