@@ -159,6 +159,52 @@ def test_json_of_numbered_samples(make_data, grey, tmp_path):
         assert ".json" not in source.passed_over
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+@pytest.mark.parametrize(
+    ("pairs", "keys"),
+    [
+        (["p0.0", "p1.1", "p2.2"], ["p0", "p1", "p2"]),
+        (["p0.0", "p0.1", "p1.1"], ["p0.0", "p0.1", "p1.1"]),
+        (["a.view1", "b.view2", "q"], ["a", "b", "q"]),
+        (["J. Smith", "J. Doe", "d.x/e"], ["J. Smith", "J. Doe", "d.x/e"]),
+    ],
+)
+def test_json_beside_its_image_whatever_the_key(make_data, grey, tmp_path, pairs, keys, compress):
+    truth = [1 if n % 2 else -1 for n in range(len(pairs))]
+    members = {f"{name}.json": json.dumps({"Male": yes}).encode() for name, yes in zip(pairs, truth, strict=True)}
+    members |= {f"{name}.png": grey(n) for n, name in enumerate(pairs)}
+    (tmp_path / "a.tar").write_bytes(compress(tar_bytes(members)))
+    source = open_source(make_data(tmp_path, attributes="columns"))
+    table = source.list()
+    assert table["key"].to_pylist() == keys
+    assert [a["Male"] for _, _, a in source.read(table)] == truth
+
+
+def test_json_of_the_image_that_data_member_takes(make_data, grey, tmp_path):
+    members = {f"x.{side}.json": json.dumps({"s": yes}).encode() for side, yes in (("left", 1), ("right", -1))}
+    members |= {"x.left.png": grey(1), "x.right.png": grey(2)}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    for member, expected in ((None, [1]), ("right", [-1]), ("all", [1, -1])):
+        source = open_source(make_data(tmp_path, attributes="columns", member=member))
+        assert [a["s"] for _, _, a in source.read(source.list())] == expected
+
+
+def test_json_and_its_names_with_accents_taken_apart(make_data, grey, tmp_path):
+    members = {"e\u03010.png": grey(1), "\u00e91.png": grey(2)}
+    members |= {"\u00e90.json": json.dumps({"fro\u0308h": 1}).encode(), "e\u03011.json": '{"fr\u00f6h": 0}'.encode()}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    source = open_source(make_data(tmp_path, attributes="columns", attribute_names=("fro\u0308h",)))
+    assert [a for _, _, a in source.read(source.list())] == [{"fr\u00f6h": 1}, {"fr\u00f6h": -1}]
+
+
+def test_a_name_with_dots_and_blanks(make_data, grey, tmp_path):
+    names = ["Mr. Bean.jpg", "Mr. Big.jpg", "a b.left.png", "c.d e", "._ f.png"]
+    (tmp_path / "a.tar").write_bytes(tar_bytes({name: grey(n) for n, name in enumerate(names)}))
+    source = open_source(make_data(tmp_path))
+    assert values(source) == {"Mr. Bean": 0, "Mr. Big": 1, "a b": 2}
+    assert source.notes == ()
+
+
 # --- links and other members
 
 

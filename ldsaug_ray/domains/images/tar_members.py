@@ -50,7 +50,7 @@ _DAMAGE_OR_OS: tuple[type[Exception], ...] = (*DAMAGE, OSError)
 class Member:
     """A file in a tar."""
 
-    key: str  # the path up to its name's first dot
+    key: str  # the path up to its name's first dot (after its last blank)
     extension: str  # all after that dot
     offset: int  # of the data, bytes; in a compressed tar of what it decompresses to
     length: int
@@ -59,6 +59,11 @@ class Member:
     def name(self) -> str:
         """The path, as `key` and `extension` make it."""
         return f"{self.key}.{self.extension}" if self.extension else self.key
+
+    @property
+    def stem(self) -> str:
+        """The path without what stands after its name's last dot."""
+        return self.name[: -len(self.extension.rpartition(".")[2]) - 1] if self.extension else self.key
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def _scan(handle: Any, size: int | None, place: Location, keep: Callable[[str], 
                 apart.add(why)
                 continue
             folder, slash, base = name.rpartition("/")
-            stem, _, rest = base.partition(".")
+            stem, rest = _split(base)
             assert where is not None
             members.append(Member(folder + slash + stem, rest, *where))
             if size is None and where[1] <= _KEPT_BYTES and keep(rest) and not info.islnk():
@@ -170,6 +175,12 @@ def _scan(handle: Any, size: int | None, place: Location, keep: Callable[[str], 
 
 def _clean(name: str) -> str:
     return text_of(name.encode("utf-8", "surrogateescape")).removeprefix("./")
+
+
+def _split(base: str) -> tuple[str, str]:
+    """A name's key and extension; no extension has a blank: `Mr. Bean.jpg` is the image of `Mr. Bean`."""
+    dot = base.find(".", max(base.rfind(blank) for blank in " \t\n") + 1)
+    return (base, "") if dot < 0 else (base[:dot], base[dot + 1 :])
 
 
 def _left_out_as(info: tarfile.TarInfo) -> str:

@@ -6,9 +6,9 @@ Listing reads the tar headers alone; reading fetches each image by (offset, leng
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from ldsaug_ray.domains.images.base import (
     Reading,
     Source,
     ahead,
+    composed,
     did_you_mean,
     listing,
     locate,
@@ -27,12 +28,35 @@ from ldsaug_ray.domains.images.base import (
     sign,
     unreadable,
 )
-from ldsaug_ray.domains.images.samples import choose
+from ldsaug_ray.domains.images.samples import choose, is_image
 from ldsaug_ray.domains.images.tar_members import DAMAGE, Contents, Member, is_compressed, open_tar, scan_tar
 from ldsaug_ray.domains.images.walk import IMAGE_EXTENSIONS, counted
 from ldsaug_ray.errors import InputError, StorageError
 
 _SAMPLES_LOOKED_AT = 64  # JSON members of the first tar from which the attributes' names are judged
+
+
+@dataclass(frozen=True)
+class _Json:
+    """The JSON members of one tar."""
+
+    members: Sequence[Member]
+    of_image: Mapping[tuple[int, str], Member]  # (an image's offset, its key) -> its JSON member
+    kept: Mapping[int, bytes]  # offset -> bytes, of those that are held already
+
+    @classmethod
+    def of(cls, contents: Contents) -> _Json:
+        """`x.1.json` belongs to `x.1.png`, whatever the key of that is; `x.json` to all `x.….png` without their own."""
+        members = [m for m in contents.members if _is_json(m.extension)]
+        named = {composed(m.stem): m for m in members} | {m.stem: m for m in members}
+        of_image: dict[tuple[int, str], Member] = {}
+        for image in filter(is_image, contents.members):
+            stem = image.stem
+            while (found := named.get(stem) or named.get(composed(stem))) is None and stem != image.key:
+                stem = stem.rpartition(".")[0]
+            for key in (image.key, image.stem, image.name) if found else ():
+                of_image.setdefault((image.offset, key), found)
+        return cls(members, of_image, contents.kept)
 
 
 class WebDatasetSource(Source):
@@ -119,51 +143,45 @@ class WebDatasetSource(Source):
             payload = self._bytes(file, offset, length)
             if len(payload) < length:
                 return None, f"truncated tar: {len(payload)} of the image's {length} bytes are there", None
-            return payload, None, self._attributes(file, key)
+            return payload, None, self._attributes(file, key, offset)
         except (OSError, StorageError) as e:
             return None, unreadable(e), None
         except DAMAGE as e:
             return None, f"truncated or damaged compressed tar: {e}", None
 
-    def _attributes(self, file: str, key: str) -> Attributes | None:
+    def _attributes(self, file: str, key: str, offset: int) -> Attributes | None:
         if not self.attribute_names:
             return None
         if self.shard_in_key:
             key = key.removeprefix(self._key("", file))
-        values = self._json(file, key)
+        member = self._json_members(file).of_image.get((offset, key))
+        values = self._json(file, member) if member else {}
         known = {name: sign(values.get(name)) for name in self.attribute_names}
         return known if any(v is not None for v in known.values()) else None
 
-    def _json(self, file: str, key: str) -> dict[str, object]:
-        """The JSON object of `KEY.json`, or of `7.json` for the image 7.0; empty where there is none."""
-        there, kept = self._json_members(file)
-        while (member := there.get(key)) is None and "." in key.rpartition("/")[2]:
-            key = key.rpartition(".")[0]
-        if member is None:
-            return {}
+    def _json(self, file: str, member: Member) -> dict[str, object]:
+        """The JSON object of a member, accents in its names composed; empty where it is no object."""
         try:
-            data = kept.get(member.offset)
+            data = self._json_members(file).kept.get(member.offset)
             value = json.loads(self._bytes(file, member.offset, member.length) if data is None else data)
         except ValueError:  # bad JSON or bad UTF-8: the image counts as one without attributes
             return {}
-        return value if isinstance(value, dict) else {}
+        return {composed(name): v for name, v in value.items()} if isinstance(value, dict) else {}
 
-    def _json_members(self, file: str) -> tuple[dict[str, Member], dict[int, bytes]]:
-        """(a tar's JSON members by the key they belong to, the bytes of those that are held already)."""
-        cache: dict[str, tuple[dict[str, Member], dict[int, bytes]]] = self.__dict__.setdefault("_cached_json", {})
+    def _json_members(self, file: str) -> _Json:
+        cache: dict[str, _Json] = self.__dict__.setdefault("_cached_json", {})
         if file not in cache:
             contents = self._scan(file)
-            members = {m.name[: -len(".json")]: m for m in contents.members if _is_json(m.extension)}
             if len(cache) >= 2:
                 cache.pop(next(iter(cache)), None)
-            cache[file] = members, contents.kept
+            cache[file] = _Json.of(contents)
         return cache[file]
 
     def _find_attributes(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
         """data.attribute_names, or the JSON keys whose value is bool, -1, 0, 1 or null in all samples looked at."""
         binary: dict[str, bool] = {}
-        for key in [*self._json_members(self.files[0])[0]][:_SAMPLES_LOOKED_AT]:
-            for name, value in self._json(self.files[0], key).items():
+        for member in self._json_members(self.files[0]).members[:_SAMPLES_LOOKED_AT]:
+            for name, value in self._json(self.files[0], member).items():
                 binary[name] = binary.get(name, True) and (value is None or sign(value) is not None)
         where = self._where(self.files[0])
         for name in names or ():
@@ -219,4 +237,4 @@ class WebDatasetSource(Source):
 
 
 def _is_json(extension: str) -> bool:
-    return re.fullmatch(r"[\d.]*json", extension.lower()) is not None
+    return extension.rpartition(".")[2].lower() == "json"
