@@ -126,6 +126,25 @@ def test_a_mask_is_no_image_because_its_sample_lacks_one(make_data, grey, tmp_pa
     assert "seg.png" in source.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["0.jpg", "0.png", "1.png", "1.jpg", "2.png"], ["0.jpg", "1.jpg"]),  # 2.png is a mask too
+        (["0.png", "0.jpg", "1.jpg", "1.png", "2.png"], ["0.png", "1.png", "2.png"]),
+        (["0.jpg", "0.png", "1.png", "2.png", "3.jpg"], ["0.jpg", "1.png", "2.png", "3.jpg"]),  # PNG mostly alone
+        (["0.x.png", "0.x.JPG", "1.x.jpg", "1.x.png"], ["0.x.png", "1.x.png"]),
+        (["0.tif", "0.gif", "1.jpg", "1.png", "2.png", "2.jpg"], ["0.tif", "1.jpg", "2.jpg"]),
+        (["0.0.jpg", "0.0.png", "0.1.png", "0.1.jpg"], ["0.0.jpg", "0.1.jpg"]),
+    ],
+)
+def test_of_two_formats_one_is_taken_for_all_samples(make_data, grey, tmp_path, names, taken):
+    (tmp_path / "a.tar").write_bytes(tar_bytes({name: grey(n) for n, name in enumerate(names)}))
+    source = open_source(make_data(tmp_path))
+    assert sorted(names[n] for n in values(source).values()) == taken
+    assert sum(source.passed_over.values()) == len(names) - len(taken)
+    assert "data.member = " in source.notes[0]
+
+
 def test_masks_labels_and_formats_beside_images(make_data, grey, tmp_path):
     members = {"1.png": grey(1), "1.seg.png": grey(9), "1.cls": b"0", "1.txt": b"a face", "1.json": b"{}"}
     members |= {"2.jpg": grey(2), "2.png": grey(8), "3.png": grey(3), "._3.png": b"x", "@eaDir/3.png": b"x"}
@@ -218,17 +237,18 @@ def test_hard_links_are_followed_and_symbolic_ones_named(make_data, grey, tmp_pa
         tar.addfile(link("2.png", "1.png", tarfile.LNKTYPE))  # a link to a link
         tar.addfile(link("3.png", "store/ab12", tarfile.LNKTYPE))
         tar.addfile(link("4.png", "nowhere.png", tarfile.LNKTYPE))
+        tar.addfile(link("8.png", "/store/ab12", tarfile.LNKTYPE))
         tar.addfile(link("5.png", "0.png", tarfile.SYMTYPE))
         tar.addfile(link("6.png", "", tarfile.FIFOTYPE))
         tar.addfile(link("7.png", "", tarfile.DIRTYPE))
     source = open_source(make_data(tmp_path))
     table = source.list()
-    assert sorted(table["key"].to_pylist()) == ["0", "1", "2", "3"]
+    assert sorted(table["key"].to_pylist()) == ["0", "1", "2", "3", "8"]
     got = dict(zip(table["key"].to_pylist(), (p for p, _, _ in source.read(table)), strict=True))
-    assert [decode_image(got[k], resolution=16)[0, 0, 0] for k in "0123"] == [7, 7, 7, 8]
+    assert [decode_image(got[k], resolution=16)[0, 0, 0] for k in "01238"] == [7, 7, 7, 8, 8]
     assert source.passed_over == {
         "no extension": 1,
-        "hard links in tars to members that are not there": 1,
+        "hard links in tars to members that do not stand before them": 1,
         "symbolic links in tars (`tar --dereference` stores what they lead to)": 1,
         "members of tars that are no files": 1,
     }
@@ -354,6 +374,13 @@ def test_a_tar_that_is_not_there(make_data, tmp_path):
 
 
 # --- shards that count from zero
+
+
+def test_shards_that_differ_in_their_endings(make_data, grey, tmp_path):
+    for n, name in enumerate(("0.tar", "0.tar.gz", "1.tar")):
+        (tmp_path / name).write_bytes(tar_bytes({"0.png": grey(n)}))
+    source = open_source(make_data(tmp_path, shard_in_key=True))
+    assert values(source) == {"0.tar/0": 0, "0.tar.gz/0": 1, "1/0": 2}
 
 
 def test_the_shard_in_the_key(make_data, grey, tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
@@ -116,9 +116,11 @@ def unreadable(error: BaseException) -> str:
     return f"cannot be read: {lines[0] if lines else type(error).__name__}"
 
 
-def shard_key(file: str) -> str:
-    """What stands before the keys of a file with data.shard_in_key: its path without the ending."""
-    return file[: -len(ending(file)) - 1] if ending(file) else file
+def shard_keys(files: Sequence[str]) -> dict[str, str]:
+    """What stands before each file's keys with data.shard_in_key: its path, without the ending where that is enough."""
+    short = {file: file[: -len(ending(file)) - 1] if ending(file) else file for file in files}
+    times = Counter(short.values())
+    return {file: name if times[name] == 1 else file for file, name in short.items()}
 
 
 def text_of(name: bytes) -> str:

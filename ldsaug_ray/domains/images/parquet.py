@@ -28,7 +28,7 @@ from ldsaug_ray.domains.images.base import (
     locate,
     not_a,
     read_or_reason,
-    shard_key,
+    shard_keys,
     sign,
     unreadable,
 )
@@ -93,6 +93,7 @@ class ParquetSource(Source):
         by_path = [k for f, k in zip(self.files, keys, strict=True) if self.key_columns[f] == path]
         paths = pa.chunked_array(by_path, pa.string())
         paths_differ = not paths.null_count and len(paths.unique()) >= _UNIQUE_ENOUGH * len(paths)
+        before = shard_keys([file or self.root.name for file in self.files])
         parts = [LISTING.empty_table()]
         kinds: Counter[str] = Counter()  # where keys come from -> rows
         counting: list[str] = []  # files with a row that has no key of its own
@@ -103,7 +104,7 @@ class ParquetSource(Source):
             kinds.update({self.key_columns[file] or "FILE#ROW": n - column.null_count, "FILE#ROW": column.null_count})
             counting += [name] * (column.null_count > 0)
             if self.shard_in_key:
-                column = pc.binary_join_element_wise(pa.scalar(shard_key(name)), column, "/")
+                column = pc.binary_join_element_wise(pa.scalar(before[name]), column, "/")
             if column.null_count:
                 column = pc.coalesce(column, pa.array([f"{name}#{row}" for row in range(n)]))
             parts.append(listing(column, [file] * n, np.arange(n), np.full(n, -1)))

@@ -1,8 +1,8 @@
 """Which members of tars are images, and under which key: a sample may have several files that end like images.
 
 `3.jpg` is the image of sample 3. Files that differ only by numbers (`7.0.png`, `7.1.png`) are samples of their own.
-Of other kinds (`x.left.png`, `x.right.png`; `x.png`, `x.seg.png`) one is the image, the same for all samples, and the
-rest is passed over; data.member chooses.
+Of other kinds (`x.left.png`, `x.right.png`; `x.png`, `x.seg.png`) or formats (`x.jpg`, `x.png`) one is the image, the
+same for all samples, and the rest is passed over; data.member chooses.
 """
 
 from __future__ import annotations
@@ -56,17 +56,20 @@ def choose(members: Mapping[str, Sequence[Member]], wanted: str | None, where: s
                 f"data.member = {wanted}: no image in {where} has this suffix; {did_you_mean(str(wanted), suffixes)}"
             )
     numbered, ranks = _numbered(images.values()), _ranks(images.values())
+    formats, aside = _formats(images.values())
     samples = {file: list(_by_key(found)) for file, found in images.items()}
     never: set[str] = set()  # kinds that yield to another: a mask is no image because its sample lacks one
     if wanted is None:
         for group in (g for groups in samples.values() for g in groups):
-            never |= {_kind(m) for m in group} - {_kind(m) for m in _of_sample(group, wanted, ranks)}
+            never |= {_kind(m) for m in group} - {_kind(m) for m in _of_sample(group, wanted, ranks, formats)}
     taken: dict[str, tuple[Member, ...]] = {}
     passed_over: Counter[str] = Counter()
     for file, groups in samples.items():
         mine: list[Member] = []
         for group in groups:
-            chosen = [m for m in _of_sample(group, wanted, ranks) if _kind(m) not in never]
+            chosen = [m for m in _of_sample(group, wanted, ranks, formats) if _kind(m) not in never]
+            if wanted is None:
+                chosen = [m for m in chosen if _format(m) not in aside]
             passed_over.update(m.extension.lower() for m in group if m not in chosen)
             mine += [_named(m, numbered, wanted == ALL and len(group) > 1) for m in chosen]
         taken[file] = tuple(sorted(mine, key=lambda m: m.offset))
@@ -115,7 +118,38 @@ def _ranks(images: Iterable[Sequence[Member]]) -> dict[str, _Rank]:
     return {kind: (kind != "", not _is_pure(kind), -n, place) for place, (kind, n) in enumerate(counts.items())}
 
 
-def _of_sample(group: Sequence[Member], wanted: str | None, ranks: Mapping[str, _Rank]) -> list[Member]:
+def _format(member: Member) -> tuple[str, str]:
+    return _kind(member), member.extension.rpartition(".")[2].lower()
+
+
+def _formats(images: Iterable[Sequence[Member]]) -> tuple[dict[tuple[str, str], tuple[int, int]], set[tuple[str, str]]]:
+    """(rank of each format that stands beside another, lowest first: the commonest there, the first; those that yield).
+
+    What yields is no image where it stands alone either, as a mask whose image is lacking, unless it mostly does:
+    then samples have the one format or the other.
+    """
+    alone: Counter[tuple[str, str]] = Counter()
+    beside: Counter[tuple[str, str]] = Counter()
+    several: set[tuple[tuple[str, str], ...]] = set()
+    for members in images:
+        of_name: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+        for m in members:
+            of_name[m.stem][_format(m)] = None
+        for found in of_name.values():
+            (beside if len(found) > 1 else alone).update([*found])
+            if len(found) > 1:
+                several.add(tuple(found))
+    ranks = {form: (-n, place) for place, (form, n) in enumerate(beside.items())}
+    first = {min(found, key=ranks.__getitem__) for found in several}
+    return ranks, {form for form, n in beside.items() if form not in first and n > alone[form]}
+
+
+def _of_sample(
+    group: Sequence[Member],
+    wanted: str | None,
+    ranks: Mapping[str, _Rank],
+    formats: Mapping[tuple[str, str], tuple[int, int]],
+) -> list[Member]:
     """The images among the members of one key."""
     if wanted == ALL:
         return list(group)
@@ -125,7 +159,7 @@ def _of_sample(group: Sequence[Member], wanted: str | None, ranks: Mapping[str, 
     pure = not ranks[best][1]  # `x.png` and `x.1.png` are both samples
     chosen: dict[str, Member] = {}
     twice: list[Member] = []  # one name twice: a duplicate key, which is quarantined where all keys are known
-    for m in group:
+    for m in sorted(group, key=lambda m: formats.get(_format(m), (0, 0))):
         if _kind(m) == best or (pure and not ranks[_kind(m)][1]):
             first = chosen.setdefault(_suffix(m.extension), m)
             if first is not m and first.extension == m.extension:

@@ -28,7 +28,7 @@ from ldsaug_ray.errors import InputError, StorageError
 
 SYMBOLIC = "symbolic links in tars (`tar --dereference` stores what they lead to)"
 SPARSE = "sparse members of tars (write them with `tar` and not `tar --sparse`)"
-DANGLING = "hard links in tars to members that are not there"
+DANGLING = "hard links in tars to members that do not stand before them"
 ODD = "members of tars that are no files"
 
 _BUFFER = 1 << 18  # headers of small images come many at a time
@@ -136,11 +136,11 @@ def _scan(handle: Any, size: int | None, place: Location, keep: Callable[[str], 
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
             name = _clean(info.name)
-            where = places.get(_clean(info.linkname)) if info.islnk() else (info.offset_data, info.size)
+            where = places.get(_clean(info.linkname).lstrip("/")) if info.islnk() else (info.offset_data, info.size)
             if info.isreg() and not info.issparse():
-                places[name] = (info.offset_data, info.size)
+                places[name.lstrip("/")] = (info.offset_data, info.size)
             elif info.islnk() and where is not None:
-                places[name] = where
+                places[name.lstrip("/")] = where
             elif not info.isdir():
                 left_out[_left_out_as(info)] += 1
                 continue

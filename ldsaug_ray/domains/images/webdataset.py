@@ -24,7 +24,7 @@ from ldsaug_ray.domains.images.base import (
     did_you_mean,
     listing,
     locate,
-    shard_key,
+    shard_keys,
     sign,
     unreadable,
 )
@@ -71,6 +71,7 @@ class WebDatasetSource(Source):
         self.uri = root.uri
         self.root = root
         self.files = tuple(files)
+        self.before = dict(zip(files, shard_keys([file or root.name for file in files]).values(), strict=True))
         self.member = data.member
         self.shard_in_key = data.shard_in_key
         self.passed_over = self._beside = dict(passed_over)
@@ -126,7 +127,7 @@ class WebDatasetSource(Source):
             )
 
     def _key(self, key: str, file: str) -> str:
-        return f"{shard_key(file or self.root.name)}/{key}" if self.shard_in_key else key
+        return f"{self.before[file]}/{key}" if self.shard_in_key else key
 
     def read(self, records: pa.Table) -> Iterator[Reading]:
         """See `Source.read`."""
