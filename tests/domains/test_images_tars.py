@@ -337,8 +337,50 @@ def test_compressed_tar_cut_short(make_data, tmp_path, encode, ending):
     assert len(readings) == len(sound) + 1
     assert "truncated" in readings[-1][1].lower()
     path.write_bytes(whole[: len(whole) // 100])
-    with pytest.raises(InputError, match=r"not a tar file|no image in it is whole"):
+    with pytest.raises(InputError, match=r"truncated: nothing|no image in it is whole"):
         open_source(make_data(path, format="webdataset")).list()
+
+
+def zstd_frame(data: bytes, window: int) -> bytes:
+    """One uncompressed block in a frame with a window of 2**window bytes (RFC 8878, 3.1.1)."""
+    return b"\x28\xb5\x2f\xfd\0" + bytes([window - 10 << 3]) + (len(data) << 3 | 1).to_bytes(3, "little") + data
+
+
+def test_zstd_frames(make_data, grey, tmp_path):
+    data = tar_bytes({"0.png": grey(1), "1.png": grey(2)})
+    skippable = b"\x5a\x2a\x4d\x18\3\0\0\0abc"
+    for begin in (b"", skippable, skippable * 2):
+        (tmp_path / "a.tar.zst").write_bytes(begin + zstd_frame(data, 20))
+        assert values(open_source(make_data(tmp_path))) == {"0": 1, "1": 2}
+    (tmp_path / "a.tar.zst").write_bytes(zstd_frame(data, 31))
+    with pytest.raises(InputError, match=r"a\.tar\.zst: a zstd file whose window is larger .* without --long"):
+        open_source(make_data(tmp_path)).list()
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_cut_within_the_first_block(make_data, tmp_path, ending):
+    noise = np.random.default_rng(0).bytes(50_000)
+    (tmp_path / f"a.{ending}").write_bytes(COMPRESS[ending](tar_bytes({"0.png": noise}))[:60])
+    with pytest.raises(InputError, match=f"a.{ending}: truncated: nothing"):
+        open_source(make_data(tmp_path)).list()
+
+
+@pytest.mark.parametrize(
+    ("begin", "what"),
+    [
+        (lzma.compress(b"x" * 600, lzma.FORMAT_ALONE), "lzma"),
+        (pa.compress(b"x" * 600, codec="lz4", asbytes=True), "lz4"),
+        (b"\x1f\x9d\x90abc", r"\.Z"),
+        (b"PK\3\4abc", "zip"),
+    ],
+)
+def test_other_compressions_are_named(make_data, tmp_path, begin, what):
+    (tmp_path / "a.tar").write_bytes(begin)
+    with pytest.raises(InputError, match=rf"a\.tar: .*{what}.*, which is not read; write a tar"):
+        open_source(make_data(tmp_path)).list()
+    (tmp_path / "a.tar").rename(tmp_path / "a.tar.lzma")
+    with pytest.raises(InputError, match=r"\.lzma is not read; unpack it"):
+        open_source(make_data(tmp_path / "a.tar.lzma"))
 
 
 def test_compressed_tars_on_a_store(make_data, grey):

@@ -20,6 +20,7 @@ from ldsaug_ray.domains.images.webdataset import WebDatasetSource
 from ldsaug_ray.errors import InputError
 
 _SURE = {*IMAGE_EXTENSIONS, "parquet", "tar"}
+_ARCHIVES = ("zip", "7z", "rar", "lzma", "lz", "lz4", "z", "br")
 _FILES = {"folder": "image", "parquet": "Parquet", "webdataset": "tar"}  # what a format's files are called
 
 
@@ -120,6 +121,11 @@ def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int]) -> 
         kind = kind_of(source)
         if kind in ("parquet", "webdataset"):
             return kind
+        if ending(source) in _ARCHIVES:
+            raise InputError(
+                f"data.source = {source}: .{ending(source)} is not read; unpack it, or write a tar, plain or "
+                "compressed by gzip, bzip2, xz or zstd"
+            )
         raise InputError(
             f"data.source = {source} is one file and neither .parquet nor .tar; give a folder of images, or set "
             "data.format"

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
 import sys
 import tarfile
 import zlib
@@ -35,6 +36,15 @@ _BUFFER = 1 << 18  # headers of small images come many at a time
 _AHEAD = 1 << 22  # of a compressed file, since an object store answers late
 _PIECE = 1 << 14  # read from a decompressor at a time
 _KEPT_BYTES = 1 << 20  # of one member that is kept while a compressed tar streams by
+_OTHERS = {
+    b"\x04\x22\x4d\x18": "compressed by lz4",
+    b"\x1f\x9d": "compressed by compress (.Z)",
+    b"\x5d\0\0": "compressed by lzma",
+    b"LZIP": "compressed by lzip",
+    b"PK\3\4": "a zip file",
+    b"7z\xbc\xaf": "a 7z file",
+    b"Rar!": "a rar file",
+}
 DAMAGE: tuple[type[Exception], ...] = (  # of a tar or its compression; a decompressor's OSError has no number
     tarfile.TarError,
     EOFError,
@@ -125,7 +135,7 @@ def _scan(handle: Any, size: int | None, place: Location, keep: Callable[[str], 
         if isinstance(e, OSError) and (size is not None or e.errno is not None):  # else a decompressor's
             raise
         with place.fs.open_input_file(place.path) as raw:
-            raise InputError(f"{place.uri}: {not_a('tar', raw.read(POINTER_BYTES), e)}") from e
+            raise InputError(f"{place.uri}: {_no_tar(raw.read(POINTER_BYTES), e)}") from e
     members: list[Member] = []
     places: dict[str, tuple[int, int]] = {}
     left_out: Counter[str] = Counter()
@@ -171,6 +181,18 @@ def _scan(handle: Any, size: int | None, place: Location, keep: Callable[[str], 
         broken_at = members[-1].offset if cut else min(broken_at, size)
     left_out.update(why for why, _ in apart)
     return Contents(tuple(members), size, broken_at, left_out, kept)
+
+
+def _no_tar(begin: bytes, error: BaseException) -> str:
+    for mark, what in _OTHERS.items():
+        if begin.startswith(mark):
+            return f"{what}, which is not read; write a tar, plain or compressed by gzip, bzip2, xz or zstd"
+    if _decompressor(begin) is not None:
+        if "too much memory" in str(error):
+            return "a zstd file whose window is larger than is read; compress it again without --long"
+        if isinstance(error, EOFError) or "truncated" in str(error).lower():
+            return "truncated: nothing in what is left of the compressed file is whole"
+    return not_a("tar", begin, error)
 
 
 def _clean(name: str) -> str:
@@ -220,7 +242,9 @@ def _decompressor(begin: bytes) -> Callable[[pa.NativeFile], Any] | None:
         return bz2.BZ2File
     if begin.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMAFile
-    return (lambda raw: pa.CompressedInputStream(raw, "zstd")) if begin.startswith(b"\x28\xb5\x2f\xfd") else None
+    if begin.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", begin):  # the latter: skippable
+        return lambda raw: pa.CompressedInputStream(raw, "zstd")
+    return None
 
 
 class _Forwards(io.RawIOBase):
