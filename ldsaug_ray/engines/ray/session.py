@@ -209,6 +209,8 @@ def quieten_data(verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)
+    if not verbose:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that crashes is told in a line of ours
 
 
 @contextmanager
