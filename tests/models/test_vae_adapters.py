@@ -499,6 +499,75 @@ def test_networks_that_draw_random_numbers(tmp_path: Path) -> None:
             open_pretrained(files(e, d), SIDE)
 
 
+class Batched(nn.Module):
+    """Encoders that are not functions of one image."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        z = torch.nn.functional.avg_pool2d(x, 4)
+        if self.what == "random variance":
+            return [z, torch.randn_like(z)]
+        if self.what == "centred":
+            return [z - z.mean(0, keepdim=True)]
+        if self.what == "normalised":
+            return [torch.nn.functional.batch_norm(z, None, None, training=True)]
+        if self.what == "constant":
+            return [z * 0 + 0.5]
+        if x.shape[0] > 2:
+            raise ValueError("two at most")
+        return [z]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("random variance", "the encoder gives something else each time"),
+        ("centred", "the encoder gives something else where other images are in the batch"),
+        ("normalised", "the encoder gives something else where other images are in the batch"),
+        ("constant", "the encoder gives the same latent for different images"),
+        ("small batches", r"the encoder fails on float32\[64, 3, 16, 16\] \(.*two at most"),
+    ],
+)
+def test_encoders_that_are_no_functions_of_an_image(tmp_path: Path, what: str, message: str) -> None:
+    settings = files(script(Batched(what), tmp_path / "e.pt"), script(Unpooled(), tmp_path / "d.pt"))
+    with pytest.raises(InputError, match=rf"e\.pt: {message}"):
+        open_pretrained(settings, SIDE)
+
+
+def test_a_batch_that_is_larger_than_the_tried_one(tmp_path: Path) -> None:
+    """What a program refuses later is told as what it refuses when it is tried."""
+
+    class Bounded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] > 64:
+                raise ValueError("64 at most")
+            return torch.nn.functional.avg_pool2d(x, 4)
+
+    model = open_pretrained(files(script(Bounded(), tmp_path / "e.pt"), script(Unpooled(), tmp_path / "d.pt")), SIDE)
+    with pytest.raises(InputError, match=r"e\.pt: the encoder fails on float32\[65, 3, 16, 16\] \(.*64 at most"):
+        posterior_means(model, blobs(65), 65)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_pretrained(scripted(tmp_path), SIDE)
+
+    def exhausted(x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model.encoder, "forward", exhausted)
+    with pytest.raises(torch.OutOfMemoryError):
+        posterior_means(model, blobs(2), 2)
+
+
+def test_sound_convolutions_at_64_px(tmp_path: Path) -> None:
+    """Their latents come channels last, and another layout of the same numbers gives other last digits."""
+    tiny_kl(block_out_channels=(8, 8), layers_per_block=1).save_pretrained(tmp_path)
+    assert open_pretrained(directory(tmp_path), 64).latent_shape == (4, 32, 32)
+
+
 @every_format
 def test_a_stamp_sees_that_files_change(tmp_path: Path, make: Callable[[Path], Vae]) -> None:
     settings = make(tmp_path)

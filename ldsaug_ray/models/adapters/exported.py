@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, is_out_of_memory
 
 _PLAIN = ("models/", "data/weights/", "data/constants/", "data/sample_inputs/")
 _MARKS = ("archive_format", "archive_version", "byteorder", ".data/")
@@ -39,6 +39,8 @@ def load_exported(content: bytes, name: str) -> nn.Module:
         (program,) = programs.values()
         return _Exported(program.module())
     except Exception as e:  # a damaged archive raises anything from KeyError to RuntimeError
+        if is_out_of_memory(e):
+            raise
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         reason = lines[0][:200] if lines else type(e).__name__
         raise InputError(f"{name}: torch.export cannot read it ({reason})") from None

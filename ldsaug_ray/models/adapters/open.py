@@ -17,19 +17,20 @@ from ldsaug_ray.models.adapters.pretrained import Pretrained
 
 
 def open_pretrained(settings: Vae, resolution: int) -> Pretrained:
-    """The autoencoder that the settings name, on the CPU in evaluation mode, tried on two images.
+    """The autoencoder that the settings name, on the CPU in evaluation mode, tried out on images.
 
     Raises:
-        InputError: a file is missing, damaged, of another format, or does not fit images of this resolution; the
-            message names it.
+        InputError: a file is missing, damaged, of another format, does not fit images of this resolution, draws random
+            numbers, mixes the images of a batch, or makes one latent of all; the message names it.
         StorageError: a file cannot be read.
         ResourceError: the kind needs a package that is not installed.
     """
-    if settings.kind == "diffusers":
-        return diffusers.open_directory(settings, resolution)
-    if settings.kind == "torchscript":
-        return torchscript.open_files(settings, resolution)
-    raise ValueError(f"kind {settings.kind} is built, not opened; see build_vae")
+    if not settings.is_pretrained:
+        raise ValueError(f"kind {settings.kind} is built, not opened; see build_vae")
+    opened = diffusers.open_directory if settings.kind == "diffusers" else torchscript.open_files
+    model = opened(settings, resolution)
+    model.try_out()
+    return model
 
 
 def rebuild(settings: Vae, resolution: int, files: Mapping[str, bytes], name: str) -> Pretrained:

@@ -1,4 +1,4 @@
-"""A pretrained encoder and decoder as one `Autoencoder`, tried out when it is opened.
+"""A pretrained encoder and decoder as one `Autoencoder`, that can be tried out.
 
 Its parts speak pixels in −1..1 and latents on the scale that LDS is to see; what the files themselves take and give is
 the business of the module that opened them.
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.config import Vae
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, is_out_of_memory
 from ldsaug_ray.models.autoencoder import Autoencoder
-from ldsaug_ray.models.inference import decode_images, posterior_means
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
 from ldsaug_ray.models.stylegan2.model import to_float, to_uint8
+
+TRIED_PIXELS = 2**18  # of the largest batch of the trial: 64 images of 64 px
 
 
 class Pretrained(Autoencoder):
@@ -38,8 +39,7 @@ class Pretrained(Autoencoder):
         latent_shape: of one latent, as the encoder gives it.
 
     Raises:
-        InputError: the parts do not fit each other or images of this resolution, or draw random numbers; the message
-            names the file.
+        InputError: the parts do not fit each other or images of this resolution; the message names the file.
     """
 
     def __init__(
@@ -60,51 +60,63 @@ class Pretrained(Autoencoder):
         for parameter in self.parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)  # files often hold frozen ones; what is frozen here, the settings say
+        self.names = names
         self.eval()
-        self.latent_shape = self._tried(names)
+        self._fitting(_pictures(resolution)[:2])
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `Autoencoder.encode`."""
-        mu, *logvar = _parts(self.encoder(to_float(images)))
+        """As `Autoencoder.encode`; InputError, with the file's name, where the encoder raises."""
+        mu, *logvar = _parts(_called(self.encoder, to_float(images), f"{self.names[0]}: the encoder"))
         return mu.flatten(1).float(), logvar[0].flatten(1).float() if logvar else None
 
     def decode(self, z: Tensor, noise: NoiseMode = "const", generator: torch.Generator | None = None) -> Tensor:
-        """As `Autoencoder.decode`; there is no noise."""
-        return self.decoder(z.reshape(len(z), *self.latent_shape)).float()
+        """As `Autoencoder.decode`, without noise; InputError, with the file's name, where the decoder raises."""
+        given = z.reshape(len(z), *self.latent_shape)
+        picture: Tensor = _called(self.decoder, given, f"{self.names[1]}: the decoder").float()
+        return picture
 
     def structure(self) -> str:
         """The files and how they are used: the same weights in another network are another model."""
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
         return json.dumps([self.settings.kind, self.settings.pixel_range, digests], sort_keys=True)
 
-    def _tried(self, names: tuple[str, str]) -> tuple[int, ...]:
-        """Encode and decode two images and one, and that again as the stages do it; gives the shape of a latent.
+    def try_out(self) -> None:
+        """Encode and decode as many images as stages take at a time, and one of them alone, three times.
 
         Raises:
-            InputError: what came is not what an autoencoder of this resolution gives, or not the same both times.
+            InputError: what came is not what an autoencoder of this resolution gives, or not a function of the image.
         """
-        side = self.resolution
-        for n in (2, 1):
-            images = (np.arange(n * side * side * 3) * 37 % 256).astype(np.uint8).reshape(n, side, side, 3)
-            with torch.inference_mode():
-                parts = _parts(_called(self.encoder, to_float(torch.from_numpy(images)), f"{names[0]}: the encoder"))
-                self.latent_shape = self._latent_of(parts, n, names[0])
-                self.latent_dim = torch.Size(self.latent_shape).numel()
-                picture = _called(self.decoder, parts[0], f"{names[1]}: the decoder")
-                self._check_picture(picture, parts[0], names[1])
-        z = parts[0].flatten(1).numpy()
-        again = {
-            f"{names[0]}: the encoder": np.array_equal(posterior_means(self, images, n), z),
-            f"{names[1]}: the decoder": np.array_equal(decode_images(self, z, n), to_uint8(picture).numpy()),
-        }
-        for what, same in again.items():
-            if not same:
+        images = _pictures(self.resolution)
+        with torch.inference_mode():
+            together, alone = self._fitting(images), self._fitting(images[:1])
+            if (together[0] - together[0][0]).abs().max() <= 1e-6 * together[0].abs().max():
+                raise InputError(f"{self.names[0]}: the encoder gives the same latent for different images")
+            # TorchScript may change its program after the first runs: these two come after them
+            z = alone[0].flatten(1)
+            runs = [((*self.encode(images[:1]),), (to_uint8(self.decode(z)),)) for _ in range(2)]
+        for k, part in enumerate(("encoder", "decoder")):
+            if not all(a is b or torch.equal(a, b) for a, b in zip(runs[0][k], runs[1][k], strict=True)):
                 raise InputError(
-                    f"{what} gives something else each time for the same input: it draws random numbers (a sampled "
-                    "latent, noise, or dropout of a network that was saved in training mode). Save one that does not, "
-                    "such as an encoder that gives the mean, after .eval()"
+                    f"{self.names[k]}: the {part} gives something else each time for the same input: it draws random "
+                    "numbers (a sampled latent, noise, or dropout of a network that was saved in training mode). Save "
+                    "one that does not, such as an encoder that gives the mean, after .eval()"
                 )
-        return self.latent_shape
+            if (together[k][:1] - alone[k]).abs().mean() > 0.01 * together[k][:1].abs().mean():  # rounding: far less
+                raise InputError(
+                    f"{self.names[k]}: the {part} gives something else where other images are in the batch (such as "
+                    "batch normalisation of a network that was saved in training mode). Save it after .eval()"
+                )
+
+    def _fitting(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and pictures, seen to be of the shapes and dtypes that they must have; learns the latents' shape."""
+        with torch.inference_mode():
+            parts = _parts(_called(self.encoder, to_float(images), f"{self.names[0]}: the encoder"))
+            self.latent_shape = self._latent_of(parts, len(images), self.names[0])
+            self.latent_dim = torch.Size(self.latent_shape).numel()
+            z = parts[0].contiguous()  # as stages give it to the decoder: other strides, other last digits
+            picture = _called(self.decoder, z, f"{self.names[1]}: the decoder")
+        self._check_picture(picture, z, self.names[1])
+        return z, picture
 
     def _check_picture(self, picture: Any, z: Tensor, name: str) -> None:
         n, side = len(z), self.resolution
@@ -132,6 +144,13 @@ class Pretrained(Autoencoder):
         return shape[1:]
 
 
+def _pictures(side: int) -> Tensor:
+    """Noise, brighter and darker: uint8[N, side, side, 3] with N at least 2, and at most 64 as stages have it."""
+    n = min(64, max(2, TRIED_PIXELS // side**2))
+    noise = np.random.default_rng(0).integers(0, 256, (n, side, side, 3))
+    return torch.from_numpy((noise * np.linspace(1, 0.25, n).reshape(-1, 1, 1, 1)).astype(np.uint8))
+
+
 def _parts(found: Any) -> list[Any]:
     """Latents, perhaps with log σ², of what an encoder gives: a tensor, or a list or tuple of one or two."""
     return list(found) if isinstance(found, tuple | list) else [found]
@@ -141,6 +160,8 @@ def _called(part: nn.Module, given: Tensor, what: str) -> Any:
     try:
         return part(given)
     except Exception as e:  # whatever a foreign network raises
+        if is_out_of_memory(e):
+            raise
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(e).__name__
         raise InputError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray import config
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.errors import ConfigError, InputError, is_out_of_memory
 from ldsaug_ray.models.torchscript import load_torchscript
 
 LENGTH_EPS = 1e-10
@@ -120,6 +120,8 @@ def _try(distance: FeatureDistance | Lpips, name: str, resolution: int, device: 
             value = distance(x, target)
             gradient = torch.autograd.grad(value.sum(), x)[0] if value.requires_grad else None
         except (RuntimeError, ValueError, TypeError, torch.jit.Error) as e:
+            if is_out_of_memory(e):
+                raise
             raise InputError(
                 f"{where}: cannot be used on {resolution} px images ({_first_line(e)}); it must take float32"
                 f"[N, 3, {resolution}, {resolution}] and be differentiable"
