@@ -384,7 +384,18 @@ def test_directories_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
     (bad / weights).unlink()
     refused(r"found no weights")
     (bad / weights).write_bytes((good / weights).read_bytes()[:-9])
-    refused(r"diffusers cannot load it")
+    refused(rf"{weights}: truncated or damaged, or not a safetensors file")
+    for name in ("config.json", weights):
+        (bad / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        refused(rf"{name}: a Git LFS pointer.*run git lfs pull")
+    (bad / "config.json").write_text('{"latent_channels": 4}')
+    refused(r"config\.json: not a configuration of diffusers, which has a field _class_name")
+    shutil.rmtree(bad)
+    shutil.copytree(good, bad / "vae")
+    refused(r"a whole pipeline; give its autoencoder alone, as a rule .*bad/vae")
+    for name in ("config.json", weights):
+        with pytest.raises(InputError, match=rf"vae\.path: .*{name} is a file; give the folder"):
+            open_pretrained(directory(good / name), SIDE)
     (bad / "model_index.json").write_text("{}")
     refused(r"a whole pipeline; give its autoencoder alone, as a rule .*bad/vae")
     config = json.loads((good / "config.json").read_text())
@@ -397,6 +408,12 @@ def test_directories_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
         ({"shift_factor": [0.1]}, r"bad/config\.json: shift_factor is \[0\.1\]; expected a number"),
         ({"latents_mean": "x", "latents_std": [1, 1, 1, 1]}, r'bad/config\.json: latents_mean is "x"; .* 4 numbers'),
         ({"latents_mean": [0] * 4, "latents_std": [1] * 3}, r"bad/config\.json: latents_std is .* list of 4 numbers"),
+        ({"latents_mean": "x"}, r'bad/config\.json: latents_mean is "x"; .* 4 numbers'),
+        (
+            {"block_out_channels": "x"},
+            r'describes no AutoencoderKL \(block_out_channels is "x", expected such as \[64\]',
+        ),
+        ({"block_out_channels": [8, "y"]}, r'\(block_out_channels is \[8, "y"\], expected such as \[64\]\)'),
         ({"norm_num_groups": 3}, r"bad/config\.json: describes no AutoencoderKL \(.*divisible"),
         (
             {"in_channels": 4},

@@ -16,16 +16,19 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from pyarrow.fs import FileType
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Vae
-from ldsaug_ray.errors import InputError, ResourceError
+from ldsaug_ray.errors import InputError, ResourceError, is_out_of_memory
 from ldsaug_ray.models.adapters.pretrained import Pretrained
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny")
@@ -67,9 +70,9 @@ class _Scaled(nn.Module):
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
         super().__init__()
         scale, offset = _numbers(config, "scaling_factor", 1.0, name), _numbers(config, "shift_factor", 0.0, name)
+        mean, std = _numbers(config, "latents_mean", 0.0, name), _numbers(config, "latents_std", 1.0, name)
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            offset = _numbers(config, "latents_mean", 0.0, name)
-            scale = scale / _numbers(config, "latents_std", 1.0, name)
+            offset, scale = mean, scale / std
         if not (torch.isfinite(scale).all() and (scale != 0).all()):
             raise InputError(f"{name}/{CONFIG}: scaling_factor and latents_std scale latents by {scale.tolist()}")
         # no weights: they follow from the configuration
@@ -136,18 +139,27 @@ def _read_config(folder: Location) -> dict[str, Any]:
     """The configuration of a directory that has all that is needed, and no other kind of weights."""
     if not folder.exists():
         raise InputError(f"vae.path: there is no directory {folder.uri}")
+    if folder.info().type == FileType.File:
+        raise InputError(f"vae.path: {folder.uri} is a file; give the folder that it lies in")
     names = folder.names()
-    if "model_index.json" in names:
+    if "model_index.json" in names or (CONFIG not in names and "vae" in names):
         part = (folder / "vae").uri
         raise InputError(f"vae.path: {folder.uri} is a whole pipeline; give its autoencoder alone, as a rule {part}")
     if CONFIG not in names:
         shown = ", ".join(names[:5]) or "nothing"
         raise InputError(f"vae.path: {folder.uri} has no {CONFIG}, as save_pretrained writes it; found {shown}")
-    config = _parsed((folder / CONFIG).read_bytes(), (folder / CONFIG).uri)
+    config = _parsed(_content(folder / CONFIG), (folder / CONFIG).uri)
     kind = _kind(config, (folder / CONFIG).uri)
     if WEIGHTS not in names:
         raise InputError(f"vae.path: {folder.uri} has no {WEIGHTS}; {_other_weights(folder, names, kind)}")
     return config
+
+
+def _content(file: Location) -> bytes:
+    content = file.read_bytes()
+    if content.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise InputError(f"{file.uri}: a Git LFS pointer, not the file itself; run git lfs pull where it was cloned")
+    return content
 
 
 def _parsed(content: bytes, name: str) -> dict[str, Any]:
@@ -155,16 +167,15 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
         config = json.loads(content)
     except ValueError as e:
         raise InputError(f"{name}: not valid JSON ({e})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{name}: not a configuration of diffusers")
+    if not isinstance(config, dict) or "_class_name" not in config:
+        raise InputError(f"{name}: not a configuration of diffusers, which has a field _class_name")
     return config
 
 
 def _kind(config: Mapping[str, Any], where: str) -> str:
     found = config.get("_class_name")
     if found not in CLASSES:
-        possible = ", ".join(CLASSES)
-        raise InputError(f"{where}: an autoencoder of class {found} is not known here; possible: {possible}")
+        raise InputError(f"{where}: class {found} is not known here; possible: {', '.join(CLASSES)}")
     return str(found)
 
 
@@ -209,7 +220,21 @@ def _built(config: Mapping[str, Any], where: str) -> Any:
         try:
             return kind.from_config(_plain(config))
         except Exception as e:  # whatever the layers' own code raises where a field is of no use to them
-            raise InputError(f"{where}: describes no {config['_class_name']} ({_reason(e)})") from None
+            if is_out_of_memory(e):
+                raise
+            reason = _of_another_type(kind, config) or _reason(e)
+            raise InputError(f"{where}: describes no {config['_class_name']} ({reason})") from None
+
+
+def _of_another_type(kind: Any, config: Mapping[str, Any]) -> str:
+    """Fields that are of another type than their defaults: the layers' own errors do not name them."""
+
+    def types(value: Any) -> set[type]:
+        return {list}.union(*map(types, value)) if isinstance(value, list | tuple) else {type(value)}
+
+    defaults = {k: v.default for k, v in signature(kind.__init__).parameters.items() if k in config}
+    wrong = {k: v for k, v in defaults.items() if v is not None and types(config[k]) != types(v)}
+    return "; ".join(f"{k} is {json.dumps(config[k])[:80]}, expected such as {json.dumps(v)}" for k, v in wrong.items())
 
 
 def _load(folder: Location, config: Mapping[str, Any]) -> Any:
@@ -219,8 +244,13 @@ def _load(folder: Location, config: Mapping[str, Any]) -> Any:
     where = (folder / WEIGHTS).uri
     with TemporaryDirectory(prefix="ldsaug-") as temporary, _quiet():
         for name in (CONFIG, WEIGHTS):  # nothing else, so that nothing else can be loaded
-            (Path(temporary) / name).write_bytes((folder / name).read_bytes())
+            (Path(temporary) / name).write_bytes(_content(folder / name))
         (Path(temporary) / CONFIG).write_text(json.dumps(_plain(config)))
+        try:
+            with safe_open(Path(temporary) / WEIGHTS, "pt"):
+                pass  # looks at the header, and whether the file is as long as that says
+        except SafetensorError as e:
+            raise InputError(f"{where}: truncated or damaged, or not a safetensors file ({_reason(e)})") from None
         try:
             network, report = _class_of(config, folder.uri).from_pretrained(
                 temporary,
@@ -231,8 +261,11 @@ def _load(folder: Location, config: Mapping[str, Any]) -> Any:
                 output_loading_info=True,
             )
         except Exception as e:  # OSError, ValueError, RuntimeError, SafetensorError, TypeError: as diffusers has it
-            reason = _reason(e).replace(temporary, folder.uri)
-            raise InputError(f"{where}: diffusers cannot load it ({reason})") from None
+            if is_out_of_memory(e):
+                raise
+            raise InputError(
+                f"{where}: diffusers cannot load it ({_reason(e).replace(temporary, folder.uri)})"
+            ) from None
     wrong = {k: sorted(map(str, report.get(k) or [])) for k in ("missing_keys", "mismatched_keys", "unexpected_keys")}
     for words, keys in wrong.items():
         if keys:  # diffusers itself would go on with random weights
@@ -251,9 +284,6 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Remarks of diffusers off: what matters of them is an error here."""
-    if find_spec("diffusers") is None:
-        yield  # the error comes from who needs it
-        return
     from diffusers.utils import logging
 
     before = logging.get_verbosity()
