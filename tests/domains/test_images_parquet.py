@@ -170,6 +170,13 @@ def test_attributes_that_the_first_file_lacks(make_data, write, tmp_path, pictur
         open_source(make_data(tmp_path, attributes="columns", attribute_names=("S",)))
 
 
+def test_accents_of_the_image_and_key_columns(make_data, write, tmp_path, pictures):
+    columns = {"a\u0300": pictures[:2], "cle\u0301": ["p", "q"]}
+    write("a.parquet", **columns)
+    source = open_source(make_data(tmp_path, image_column="\u00e0", key_column="cl\u00e9"))
+    assert keys_and_payloads(source) == {"p": (pictures[0], None), "q": (pictures[1], None)}
+
+
 def test_accents_of_an_attribute(make_data, write, tmp_path, pictures):
     columns = {"image": pictures[:2], "fro\u0308h": [True, False]}  # as a keyword Python would compose it
     write("a.parquet", **columns)

@@ -61,7 +61,6 @@ class ParquetSource(Source):
         """
         self.uri = root.uri
         self.root = root
-        self.image_column = data.image_column
         self.attribute_columns: tuple[str, ...] = ()
         self.shard_in_key = data.shard_in_key
         ranges = data.attributes == "columns"
@@ -72,6 +71,11 @@ class ParquetSource(Source):
         if not filled:
             raise InputError(f"{root.uri}: no row in {len(files)} Parquet file{'s' * (len(files) > 1)}")
         self.files = tuple(filled)
+        names = [name for footer in filled.values() for name in footer.schema.names]
+        stored = {composed(name): name for name in names} | {name: name for name in names}
+        given = {"image_column": data.image_column, "key_column": data.key_column}
+        data = data.model_copy(update={k: stored.get(v, stored.get(composed(v), v)) for k, v in given.items() if v})
+        self.image_column = data.image_column
         self.key_columns: dict[str, str | None] = {}
         for file, footer in filled.items():
             where = locate(root, file).uri
