@@ -54,8 +54,9 @@ class _Json:
             stem = image.stem
             while (found := named.get(stem) or named.get(composed(stem))) is None and stem != image.key:
                 stem = stem.rpartition(".")[0]
-            for key in (image.key, image.stem, image.name) if found else ():
-                of_image.setdefault((image.offset, key), found)
+            if found:
+                for key in (image.key, image.stem, image.name):
+                    of_image.setdefault((image.offset, key), found)
         return cls(members, of_image, contents.kept)
 
 

@@ -93,9 +93,10 @@ class Pretrained(Autoencoder):
                 raise InputError(f"{self.names[0]}: the encoder gives the same latent for different images")
             # TorchScript may change its program after the first runs: these two come after them
             z = alone[0].flatten(1)
-            runs = [((*self.encode(images[:1]),), (to_uint8(self.decode(z)),)) for _ in range(2)]
-        for k, part in enumerate(("encoder", "decoder")):
-            if not all(a is b or torch.equal(a, b) for a, b in zip(runs[0][k], runs[1][k], strict=True)):
+            latents = [[part for part in self.encode(images[:1]) if part is not None] for _ in range(2)]
+            pictures = [[to_uint8(self.decode(z))] for _ in range(2)]
+        for k, (part, (first, second)) in enumerate((("encoder", latents), ("decoder", pictures))):
+            if not all(map(torch.equal, first, second)):
                 raise InputError(
                     f"{self.names[k]}: the {part} gives something else each time for the same input: it draws random "
                     "numbers (a sampled latent, noise, or dropout of a network that was saved in training mode). Save "
