@@ -54,7 +54,10 @@ class ResourceError(LdsaugError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory, or this process's, was too small."""
     torch = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    # on the CPU, and in TorchScript on any device, torch has only words for it
+    return isinstance(error, RuntimeError) and any(s in str(error) for s in ("out of memory", "can't allocate memory"))
 
 
 @contextmanager

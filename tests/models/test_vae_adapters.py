@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vae_helpers import blobs
 
 from ldsaug_ray.config import Vae
-from ldsaug_ray.errors import InputError, ResourceError
+from ldsaug_ray.errors import InputError, ResourceError, is_out_of_memory
 from ldsaug_ray.models import (
     Autoencoder,
     decode_images,
@@ -577,6 +577,14 @@ def test_a_lack_of_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(model.encoder, "forward", exhausted)
     with pytest.raises(torch.OutOfMemoryError):
         posterior_means(model, blobs(2), 2)
+
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.new_empty([1 << 50])
+
+    with pytest.raises(RuntimeError, match="can't allocate memory") as e:
+        open_pretrained(files(script(Huge(), tmp_path / "huge.pt"), tmp_path / "d.pt"), SIDE)
+    assert is_out_of_memory(e.value)
 
 
 def test_sound_convolutions_at_64_px(tmp_path: Path) -> None:

@@ -263,9 +263,8 @@ def _load(folder: Location, config: Mapping[str, Any]) -> Any:
         except Exception as e:  # OSError, ValueError, RuntimeError, SafetensorError, TypeError: as diffusers has it
             if is_out_of_memory(e):
                 raise
-            raise InputError(
-                f"{where}: diffusers cannot load it ({_reason(e).replace(temporary, folder.uri)})"
-            ) from None
+            reason = _reason(e).replace(temporary, folder.uri)
+            raise InputError(f"{where}: diffusers cannot load it ({reason})") from None
     wrong = {k: sorted(map(str, report.get(k) or [])) for k in ("missing_keys", "mismatched_keys", "unexpected_keys")}
     for words, keys in wrong.items():
         if keys:  # diffusers itself would go on with random weights
