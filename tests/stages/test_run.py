@@ -243,7 +243,6 @@ def test_what_training_cannot_do_is_told_before_the_finished_one_is_deleted(copi
         for changes, message in (
             ({"batch_size": 64}, "batch_size = 64 is more than the 44 images"),
             (network, r"none\.pt"),
-            ({"workers": {"count": 2}, "steps": 7}, "workers.count = 2: engine: inline trains with one"),
         ):
             with pytest.raises(LdsaugError, match=message):
                 run(merge(copied, {stage: changes}), stage)
