@@ -145,7 +145,7 @@ def test_killed_while_a_trial_fine_tunes(search, undisturbed, attached, tmp_path
     assert rung["finetune"]["steps"] == 10
     assert rung["finetune"]["resumed_from_step"] >= 3  # the second trial was killed on its way to the rung
     assert [name for name, *_ in children()] == ["trial 1", "trial 2"]
-    assert {status for _, status, _ in children()} == {"FINISHED"}
+    assert {status for _, status in children()} == {"FINISHED"}
 
     # paused at the rung and evaluated, the weights are those of a run that was not
     shutil.copytree(undisturbed["run_dir"], tmp_path / "alone")
