@@ -100,9 +100,10 @@ def fit(
     final.take_weights(root / stage)
     (root / f"{stage}/curve.json").write_bytes((last.folder / "curve.json").read_bytes())
     rows = real.rows + (augmented.rows if augmented is not None else 0)
+    began = last.record["facts"]["resumed_from_step"]  # of who saved it: another command, where no step was left to do
     facts = {
         **final.record["facts"],
-        "resumed_from_step": max(trained.resumed, last.record["facts"]["resumed_from_step"]),
+        "resumed_from_step": trained.resumed if trained.resumed == last.step else began,
         "final": final.record["metrics"],
         "workers": trained.world,
     }
