@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,23 +42,31 @@ def digests(settings: Tree) -> dict[str, str]:
     return {stage: entry["digest"] for stage, entry in manifest(settings).items()}
 
 
+def until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for something that the process, which is not to end before, brings about."""
+    tick = threading.Event()
+    while not reached():
+        assert process.poll() is None, f"it ended too early:\n{process.communicate()[0]}"
+        tick.wait(0.02)
+
+
 def interrupt(process: subprocess.Popen[str], when: Callable[[], bool], how: signal.Signals) -> str:
     """Send the signal to the driver as soon as `when()`; returns what it printed."""
-    tick = threading.Event()
-    while process.poll() is None and not when():
-        tick.wait(0.02)
+    until(when, process)
     assert process.poll() is None, f"it ended before it could be stopped:\n{process.communicate()[0]}"
     os.kill(process.pid, how)
     return process.communicate()[0]
 
 
-def start(command: str, config: Path, *options: str, cwd: Path) -> subprocess.Popen[str]:
+def start(
+    command: str, config: Path, *options: str, cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """`ldsaug COMMAND` in a process of its own (so that it can be killed)."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
     return subprocess.Popen(
         [sys.executable, "-m", "ldsaug_ray", command, str(config), *options],
         cwd=cwd,
-        env=environment,
+        env={**inherited, **(environment or {})},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -81,7 +81,7 @@ def test_no_circles():
         found = {other.removeprefix("ldsaug_ray.") for other in imports(tree) if other.startswith("ldsaug_ray.")}
         # a package's own face imports its modules, which import one another directly
         graph[name] = {other for other in found & known if other != name.rpartition(".")[0]}
-    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    assert set(TopologicalSorter(graph).static_order()) == known  # CycleError names the circle
 
 
 def test_ray_stays_in_its_room():

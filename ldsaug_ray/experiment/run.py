@@ -103,6 +103,7 @@ def _run_arm(job: Job, run: ArmRun, donors: Sequence[RunDir], parent: _Parent | 
 
 
 def is_left(run: ArmRun, overwrite: bool) -> bool:
+    """Whether a stage of it is still to be done."""
     folder = open_run_dir(run.config, overwrite=overwrite, create=False)
     return any(step.state != "complete" for step in plan_steps(run.config, folder, _names(run)))
 

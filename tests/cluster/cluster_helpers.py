@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from stages_helpers import Tree
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages.shared.checkpoints import Checkpoints
-
-Tree = dict[str, Any]
-
-
-def merge(base: Tree, changes: Tree) -> Tree:
-    """`changes` laid over `base`, section by section."""
-    out = dict(base)
-    for key, value in changes.items():
-        out[key] = merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
 
 
 def manifest(settings: Tree) -> Tree:
@@ -38,43 +25,12 @@ def results(settings: Tree) -> dict[str, dict[str, Any]]:
     return {stage: {k: entry[k] for k in kept} for stage, entry in manifest(settings).items() if stage != "report"}
 
 
-def start(
-    command: str, config: Path, *options: str, cwd: Path, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    """`ldsaug COMMAND` in a process of its own (so that it can be killed)."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_JOB")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ldsaug_ray", command, str(config), *options],
-        cwd=cwd,
-        env={**inherited, **(environment or {})},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """What it printed, once it has ended with that exit code."""
     output = process.communicate()[0]
     assert process.returncode == code, output
     assert "Traceback" not in output, output
     return output
-
-
-def until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for something that the process, which is not to end before, brings about."""
-    tick = threading.Event()
-    while not reached():
-        assert process.poll() is None, f"it ended too early:\n{process.communicate()[0]}"
-        tick.wait(0.02)
-
-
-def interrupt(process: subprocess.Popen[str], when: Callable[[], bool], how: signal.Signals) -> str:
-    """Send the signal to the driver as soon as `when()`; returns what it printed."""
-    until(when, process)
-    os.kill(process.pid, how)
-    return process.communicate()[0]
 
 
 def markers(settings: Tree, stage: str) -> int:

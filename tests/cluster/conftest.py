@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from cluster_helpers import Tree, ended, merge, start
+from cluster_helpers import ended
 from heads import METRICS, RAY, Head
 from mlflow import MlflowClient
 from mlflow_server import Server
 from PIL import Image
 from s3_server import S3
+from stages_helpers import Tree, merge, start
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir

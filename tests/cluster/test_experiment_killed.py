@@ -6,7 +6,8 @@ import csv
 import signal
 
 import pytest
-from cluster_helpers import ended, interrupt, last_step, merge, network, results, start
+from cluster_helpers import ended, last_step, network, results
+from stages_helpers import interrupt, merge, start
 
 pytestmark = pytest.mark.cluster
 

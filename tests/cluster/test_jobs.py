@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster_helpers import Tree, manifest, results
+from cluster_helpers import manifest, results
 from heads import METRICS, RAY, TOKEN, Head
 from mlflow import MlflowClient
+from stages_helpers import Tree
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir

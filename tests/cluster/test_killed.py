@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster_helpers import Tree, ended, interrupt, last_step, manifest, markers, merge, results, start
+from cluster_helpers import ended, last_step, manifest, markers, results
 from mlflow import MlflowClient
+from stages_helpers import Tree, interrupt, merge, start
 
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location

@@ -10,10 +10,10 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
-from cluster_helpers import merge
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from stages_helpers import merge
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.common.storage import Location

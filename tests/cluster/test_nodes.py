@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from cluster_helpers import ended, manifest, merge, start
+from cluster_helpers import ended, manifest
 from heads import TOKEN, Head, autoscaled, is_free
+from stages_helpers import merge, start
 
 pytestmark = pytest.mark.cluster
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_helpers import Tree, ended, last_step, manifest, markers, merge, results, start, until
+from cluster_helpers import ended, last_step, manifest, markers, results
 from heads import Hosts, full_stores
 from ray.cluster_utils import Cluster
+from stages_helpers import Tree, merge, start, until
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir

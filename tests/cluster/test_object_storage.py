@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from cluster_helpers import Tree, ended, merge, start
+from cluster_helpers import ended
 from moto.core.authorization import enable_iam_authentication
+from stages_helpers import Tree, merge, start
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster_helpers import Tree, ended, interrupt, last_step, merge, network, results, start, until
+from cluster_helpers import ended, last_step, network, results
 from heads import Head
 from mlflow import MlflowClient
+from stages_helpers import Tree, interrupt, merge, start, until
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.tracking import tracking_uri

@@ -67,7 +67,7 @@ def test_nowhere_to_put_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("error", "limits", "words"),
     [
         (FileNotFoundError(errno.ENOENT, "No such", "/gone/ray"), {}, "/gone/ray: No such); TMPDIR, or RAY_TMPDIR"),
-        (PermissionError(errno.EACCES, "Denied", "/root/ray"), {}, "/root/ray: Denied)"),
+        (PermissionError(errno.EACCES, "Denied", "/locked/ray"), {}, "/locked/ray: Denied)"),
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/ray/x"), {}, "/tmp/ray/x: No space"),
         (OSError(errno.EMFILE, "Too many open files"), {}, "ulimit -n"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), {}, "ulimit -u"),

@@ -153,6 +153,7 @@ def checked_images(images: Images | Sequence[Images]) -> Images:
 
 
 def read_weights(path: Path) -> bytes:
+    """The file's bytes; InputError, which names it, where it cannot be read."""
     try:
         return path.expanduser().read_bytes()
     except OSError as e:
@@ -160,6 +161,7 @@ def read_weights(path: Path) -> bytes:
 
 
 def reason(error: BaseException) -> str:
+    """The last line of what an error says, 200 characters at most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # TorchScript puts its own traceback first and what happened last
     return (lines[-1] if lines else type(error).__name__)[:200]
