@@ -387,7 +387,7 @@ def test_directories_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
     refused(rf"{weights}: truncated or damaged, or not a safetensors file")
     for name in ("config.json", weights):
         (bad / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-        refused(rf"{name}: a Git LFS pointer.*run git lfs pull")
+        refused(rf"{name}: a Git LFS pointer and not the data: run `git lfs pull`")
     (bad / "config.json").write_text('{"latent_channels": 4}')
     refused(r"config\.json: not a configuration of diffusers, which has a field _class_name")
     shutil.rmtree(bad)

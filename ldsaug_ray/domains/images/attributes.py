@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ldsaug_ray.common.pointers import pointer
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import Attributes, composed, did_you_mean, pointer
+from ldsaug_ray.domains.images.base import Attributes, composed, did_you_mean
 from ldsaug_ray.errors import InputError
 
 _CODES = {"-1": 0, "0": 0, "1": 1}  # 0 and -1 both mean no

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from ldsaug_ray.common.pointers import pointer
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images.walk import ending
 from ldsaug_ray.errors import StorageError
@@ -37,11 +38,6 @@ LISTING = pa.schema(
 Attributes = dict[str, int | None]  # 1 yes, -1 no, None not known
 Reading = tuple[bytes | None, str | None, Attributes | None]  # (payload, why there is none, attributes)
 
-POINTER_BYTES = 64
-_POINTERS = (
-    (b"version https://git-lfs.github.com/spec/", "Git LFS", "git lfs pull"),
-    (b"/annex/objects/", "git-annex", "git annex get"),
-)
 _REMOTE_AHEAD = 16  # range requests under way at a time on an object store
 
 
@@ -131,14 +127,6 @@ def text_of(name: bytes) -> str:
 def composed(text: str) -> str:
     """With accents as one character with their letter (Unicode NFC); macOS takes them apart."""
     return unicodedata.normalize("NFC", text)
-
-
-def pointer(begin: bytes) -> str | None:
-    """What to do about a file that only stands for another one, by its first `POINTER_BYTES`; None: it is itself."""
-    for mark, what, command in _POINTERS:
-        if begin.lstrip().startswith(mark):
-            return f"a {what} pointer and not the data: run `{command}` in the clone that it is from"
-    return None
 
 
 def not_a(kind: str, begin: bytes, error: BaseException) -> str:

@@ -23,7 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ldsaug_ray.domains.images.base import POINTER_BYTES, pointer
+from ldsaug_ray.common.pointers import POINTER_BYTES, pointer
 from ldsaug_ray.domains.images.pixels import UnusableImage, to_rgb
 from ldsaug_ray.domains.images.png_chunks import SIGNATURE, only_pixels
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ldsaug_ray.common.pointers import POINTER_BYTES
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import (
     LISTING,
-    POINTER_BYTES,
     Attributes,
     Reading,
     Source,

@@ -22,8 +22,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from ldsaug_ray.common.pointers import POINTER_BYTES
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.base import POINTER_BYTES, not_a, text_of, unreadable
+from ldsaug_ray.domains.images.base import not_a, text_of, unreadable
 from ldsaug_ray.domains.images.walk import left_out_of_path
 from ldsaug_ray.errors import InputError, StorageError
 

@@ -26,6 +26,7 @@ from pyarrow.fs import FileType
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ldsaug_ray.common.pointers import POINTER_BYTES, pointer
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError, ResourceError, is_out_of_memory
@@ -91,9 +92,7 @@ class _Encoder(_Scaled):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """float32[B, 3, R, R] -> float32[B, C, h, w], or a pair of them."""
-        found = self.net(x)
-        if self.quant is not None:
-            found = self.quant(found)
+        found = self.net(x) if self.quant is None else self.quant(self.net(x))
         if not self.posterior:
             return (found - self.shift) * self.scale
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -157,8 +156,8 @@ def _read_config(folder: Location) -> dict[str, Any]:
 
 def _content(file: Location) -> bytes:
     content = file.read_bytes()
-    if content.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise InputError(f"{file.uri}: a Git LFS pointer, not the file itself; run git lfs pull where it was cloned")
+    if what := pointer(content[:POINTER_BYTES]):
+        raise InputError(f"{file.uri}: {what}")
     return content
 
 
