@@ -1,9 +1,9 @@
-"""Images/s of stage `encode` through Ray Data against the same model in a bare loop on the same cores, once warm.
+"""Images/s of stage `encode` on Ray against the same model in a bare loop on the same cores, once warm.
 
     .venv/bin/python benchmarks/encode.py [--images 12288] [--repeats 3] [CONFIG]
 
 Both read the same stored parts from disk, encode with the same batch size and write the same latents. The bare loop is
-one process with as many threads as there are cores; Ray Data has one actor of one CPU per core. The first quarter of
+one process with as many threads as there are cores; Ray has one actor of one CPU per core. The first quarter of
 the parts is not counted on either side: by then every actor has started and worked. Bare loop and Ray take turns,
 because shared machines drift: the ratio of the medians is the result. The goal is at least 0.9.
 """

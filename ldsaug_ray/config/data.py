@@ -60,7 +60,7 @@ class Data(Section):
     max_pixels: Positive = Field(
         64_000_000, description="an image with more pixels is a decompression bomb: quarantined"
     )
-    # at most 512: at 256 px a part is 100 MB, and Ray Data splits blocks from 128 MiB on
+    # at most 512: at 256 px a part is 100 MB, and a worker has two of them at once
     part_rows: int = Field(512, ge=16, le=512, description="images per stored part (and unit of resumable work)")
     workers: CpuWorkers = CpuWorkers()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ldsaug_ray.config import Workers
 from ldsaug_ray.errors import ResourceError
@@ -20,6 +20,7 @@ class Pool:
     cpus: float
     gpus: float
     memory: int | None  # bytes
+    grows: bool = False  # to more workers, where nodes come while it works
 
     @property
     def threads(self) -> int:
@@ -47,20 +48,26 @@ def pool_of(workers: Workers, stage: str, nodes: Sequence[Node], *, limit: int |
     """
     gpus = gpus_each(workers, nodes)
     memory = None if workers.memory_gb is None else int(workers.memory_gb * 1e9)
-    each = {"CPU": workers.cpus, "GPU": gpus, "memory": memory or 0}
-    most = sum(math.floor(min(n.get(r, 0.0) / x for r, x in each.items() if x) + 1e-9) for n in nodes)
-    need = least(workers, limit)
+    auto, need = workers.count == "auto", least(workers, limit)
+    pool = Pool(need, workers.cpus, gpus, memory, grows=auto)
+    most = fitting(pool, nodes)
     if most < need:
-        asked = Pool(need, workers.cpus, gpus, memory).text()
-        has = {name: sum(n.get(name, 0.0) for n in nodes) for name in each}
+        asked = pool.text()
+        has = {name: sum(n.get(name, 0.0) for n in nodes) for name in ("CPU", "GPU", "memory")}
         on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
         raise ResourceError(
             f"{stage}.workers asks for {asked}, but the cluster has {has['CPU']:g} CPUs, {has['GPU']:g} GPUs and "
             f"{has['memory'] / 1e9:.1f} GB{on}; lower {stage}.workers or add nodes"
             + (f" (count={most} fits)" if most else "")
         )
-    count = most if workers.count == "auto" else need
-    return Pool(max(1, count if limit is None else min(count, limit)), workers.cpus, gpus, memory)
+    count = most if auto else need
+    return replace(pool, count=max(1, count if limit is None else min(count, limit)))
+
+
+def fitting(pool: Pool, nodes: Sequence[Node]) -> int:
+    """Workers such as the pool's that fit on the nodes."""
+    each = {"CPU": pool.cpus, "GPU": pool.gpus, "memory": pool.memory or 0}
+    return sum(math.floor(min(n.get(r, 0.0) / x for r, x in each.items() if x) + 1e-9) for n in nodes)
 
 
 def gpus_each(workers: Workers, nodes: Sequence[Node]) -> float:

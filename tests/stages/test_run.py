@@ -152,7 +152,7 @@ def test_a_changed_setting_recomputes_what_depends_on_it(copied):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
-    """As one that needs more memory than there is; Ray Data by itself would try it for ever."""
+    """As one that needs more memory than there is."""
 
     class Worker:
         def __call__(self, unit: int, given: pa.Table) -> UnitResult:
@@ -164,7 +164,7 @@ def test_a_unit_that_kills_who_works_on_it_ends_the_stage(copied, monkeypatch):
     units = {n: pa.table({"n": [n]}) for n in range(4)}
     config = Config.model_validate(copied)
     job = Job(config, RunDir(Location.of(copied["run_dir"])), Console(quiet=True), RayEngine(config))
-    with pytest.raises(ResourceError, match=r"nothing: .* died, 2 times over.* Of 4 units not done are .*2"):
+    with pytest.raises(ResourceError, match=r"died at work on unit 2, 2 times over.* units not done are .*2"):
         run_units(job, "nothing", units, dict.fromkeys(units, 1), {}, Pool(1, 1, 0, None), Worker, ())
 
 

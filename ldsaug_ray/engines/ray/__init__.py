@@ -6,17 +6,21 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from ldsaug_ray.common.storage import folder_is_temporary
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.engines.base import Engine, Training, Trials, UnitWork
-from ldsaug_ray.engines.resources import Node, Pool, gpus_each, least, pool_of
+from ldsaug_ray.engines.resources import Node, Pool, fitting, gpus_each, least, pool_of
 from ldsaug_ray.errors import InputError, ResourceError
 from ldsaug_ray.run.directory import UnitResult
+
+if TYPE_CHECKING:
+    from ldsaug_ray.engines.ray.units import Crew
 
 _ASK_SECONDS = 30.0  # nodes are asked for again then: of another kind, if the first to come had GPUs
 
@@ -27,6 +31,8 @@ class RayEngine(Engine):
     def __init__(self, config: Config, verbose: bool = False):
         super().__init__(config, verbose)
         self._session: ExitStack | None = None
+        self._crew: Crew | None = None  # of units; made when there are some
+        self._most = 0  # actors for which there was room, and nodes were looked at
 
     def __enter__(self) -> RayEngine:
         from ldsaug_ray.engines.ray.session import ray_session
@@ -38,11 +44,17 @@ class RayEngine(Engine):
 
     def __exit__(self, *_: object) -> None:
         if self._session is not None:
+            self._dismiss()
             self._session.close()
             self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None}  # which is this process's
+        return {**self.__dict__, "_session": None, "_crew": None}  # which are this process's
+
+    def _dismiss(self) -> None:
+        """End the processes that are kept warm for units: something else needs what they reserve."""
+        if self._crew is not None:
+            self._crew.dismiss()
 
     def check_place(self, name: str, uri: str) -> None:
         """Every process of Ray must see it.
@@ -107,6 +119,7 @@ class RayEngine(Engine):
             one["GPU"] = gpus
         if workers.memory_gb is not None:
             one["memory"] = int(workers.memory_gb * 1e9)
+        self._dismiss()
         group = placement_group([one] * least(workers, limit))
         try:
             group.wait(max(1.0, seconds))
@@ -120,15 +133,35 @@ class RayEngine(Engine):
         return ray.put(value)
 
     def answers(self, work: UnitWork) -> Generator[tuple[UnitResult, float]]:
-        """Units by a pool of actors, through Ray Data."""
-        from ldsaug_ray.engines.ray.units import answers
+        """Units by actors, which are kept for the next stage as long as this engine is entered."""
+        from ldsaug_ray.engines.ray.units import Crew
 
-        return answers(work)
+        self._crew = self._crew or Crew()
+        try:
+            yield from self._crew.answers(work, partial(self._size, work.pool))
+        finally:
+            if self._session is None:  # a trial's: another one may need the CPUs
+                self._dismiss()
+
+    def _size(self, pool: Pool) -> int:
+        """Workers that a pool may have now; nodes that came see the run directory.
+
+        Raises:
+            InputError: one does not.
+        """
+        from ldsaug_ray.engines.ray.session import check_nodes
+
+        size = max(pool.count, fitting(pool, self.nodes())) if pool.grows else pool.count
+        if size > max(pool.count, self._most):
+            self._most = size
+            check_nodes(self.config)
+        return size
 
     def each(self, function: Callable[..., Any], shared: Any, items: Sequence[Any]) -> Iterable[Any]:
         """Tasks of one CPU each."""
         from ldsaug_ray.engines.ray.held import each
 
+        self._dismiss()
         return each(function, shared, items)
 
     def hold(
@@ -137,18 +170,21 @@ class RayEngine(Engine):
         """An actor for each; one that dies with its node is started again on another."""
         from ldsaug_ray.engines.ray.held import held
 
+        self._dismiss()
         return held(make, arguments, pool, threads)
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         """By Ray Train."""
         from ldsaug_ray.engines.ray.training import train
 
+        self._dismiss()
         train(training, shown)
 
     def trials(self, trials: Trials) -> None:
         """By Ray Tune."""
         from ldsaug_ray.engines.ray.trials import run_trials
 
+        self._dismiss()
         run_trials(trials, self.verbose)
 
     def lines(self, console: Console) -> AbstractContextManager[Callable[[str], None]]:

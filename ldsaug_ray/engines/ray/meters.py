@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 _TOLD = {
     "rows": "rows that a stage has dealt with; of trainings images",
     "seconds": "seconds that a stage's workers were at work; per second: how many are",
@@ -9,20 +12,21 @@ _TOLD = {
 }
 
 
+@cache
+def _counters() -> dict[str, Any]:
+    from ray.util.metrics import Counter
+
+    return {name: Counter(f"ldsaug_{name}", description=text, tag_keys=("stage",)) for name, text in _TOLD.items()}
+
+
 class Meters:
-    """Counters of one worker process: `ldsaug_rows`, `ldsaug_seconds` and `ldsaug_cpu_seconds`, by stage."""
+    """Counters of this process: `ldsaug_rows`, `ldsaug_seconds` and `ldsaug_cpu_seconds`, by stage."""
 
     def __init__(self, stage: str):
-        from ray.util.metrics import Counter
-
-        self._counters = {
-            name: Counter(f"ldsaug_{name}", description=text, tag_keys=("stage",)) for name, text in _TOLD.items()
-        }
-        for counter in self._counters.values():
-            counter.set_default_tags({"stage": stage})
+        self._tags = {"stage": stage}
 
     def count(self, *, rows: int, seconds: float, cpu_seconds: float) -> None:
         """So much more was done."""
         for name, value in {"rows": rows, "seconds": seconds, "cpu_seconds": cpu_seconds}.items():
             if value > 0:  # Ray refuses 0
-                self._counters[name].inc(value)
+                _counters()[name].inc(value, tags=self._tags)

@@ -17,7 +17,6 @@ from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
 from ldsaug_ray.engines.ray.meters import Meters
 from ldsaug_ray.engines.ray.session import quieten_data
-from ldsaug_ray.engines.ray.units import one_block_each
 from ldsaug_ray.errors import LdsaugError, error_named
 from ldsaug_ray.run.progress import repeated
 
@@ -116,7 +115,8 @@ class _Rank:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
         context.target_max_block_size = BLOCK_BYTES
-        data = one_block_each(tasks).map_batches(
+        # one block each; from_arrow would run a task a block, and wait for a CPU that is taken
+        data = ray.data.from_items([dict(task) for task in tasks], override_num_blocks=len(tasks)).map_batches(
             make,
             fn_constructor_args=tuple(arguments),
             batch_size=None,

@@ -1,137 +1,244 @@
-"""Units of work on Ray Data: read ahead in actors of their own, then done by a pool of actors."""
+"""Units of work by a crew of actors of our own, which stay warm from one stage to the next: to start a process and to
+import what it computes with takes longer than a small stage's work.
+
+An actor does one unit at a time and reads the next meanwhile. One that dies gives its unit back; another is started.
+"""
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import gc
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
+import ray
 
 from ldsaug_ray.common.secrets import first_line
-from ldsaug_ray.engines.base import MarkedWorker, Places, UnitWork, Worker
+from ldsaug_ray.engines.base import MarkedWorker, UnitWork
 from ldsaug_ray.engines.ray.held import fetched
 from ldsaug_ray.engines.ray.meters import Meters
+from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.engines.threads import limit_threads
 from ldsaug_ray.errors import LdsaugError, ResourceError, error_named
 from ldsaug_ray.run.directory import UnitResult
 
-if TYPE_CHECKING:
-    from ray.data import Dataset
-
 DEATHS = 10  # of actors at work on one unit, after which that unit is to blame
+_DIED = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.ActorUnavailableError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.WorkerCrashedError,
+)
+GROW_SECONDS = 2.0  # so often a pool that may grow looks for nodes that came
 
 
 class _UnitActor:
-    """An actor of the pool: builds the stage's worker once, then handles one unit a call."""
+    """Builds a stage's worker once, then handles one unit a call. Between stages it holds nothing but its imports."""
 
-    def __init__(self, make: Callable[..., Worker], args: Sequence[Any], places: Places, stage: str, threads: int):
-        self._error: LdsaugError | None = None
-        try:
-            self._worker = MarkedWorker(make(*map(fetched, args)), places, stage, Meters(stage).count)
-        except LdsaugError as e:  # raised here, Ray would start the actor again and again
-            self._error = e
-        limit_threads(threads)  # after the worker has imported what it computes with
+    def __init__(self) -> None:
+        self._stage: Any = None  # whose worker this is: the reference to its work
+        self._worker: MarkedWorker | LdsaugError | None = None
+        self._read: Callable[[pa.Table], pa.Table] | None = None
+        self._reader = ThreadPoolExecutor(1)
+        self._ahead: tuple[int, Future[pa.Table]] | None = None
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def here(self) -> None:
+        """Answers once the process is up."""
+
+    def let_go(self) -> None:
+        """Forget the stage."""
+        self._stage = self._worker = self._read = self._ahead = None
+        gc.collect()
+
+    def do(
+        self, stage: list[Any], unit: int, table: pa.Table, ahead: tuple[int, pa.Table] | None
+    ) -> tuple[dict[str, Any] | None, float, tuple[str, str] | None]:
+        """A unit's result and seconds, or the kind and text of an error meant for the user: Ray would bury it in its
+        own. Meanwhile the table of the unit `ahead` is read."""
         try:
-            if self._error is not None:
-                raise self._error
-            if "error" in table.column_names:  # the reader's
-                return table
-            unit = table["unit"][0].as_py()
-            given = _unpacked(table) if table.column_names == ["unit", "table"] else table.drop_columns(["unit"])
+            if self._stage != stage[0]:
+                self._build(stage[0])
+            if isinstance(self._worker, LdsaugError):
+                raise self._worker
+            assert self._worker is not None
+            given = self._table(unit, table)
+            if ahead is not None and self._read is not None:
+                self._ahead = (ahead[0], self._reader.submit(self._read, ahead[1]))
             result, seconds = self._worker(unit, given)
         except LdsaugError as e:
-            return _answer(None, e)
-        return _answer(json.dumps(result.to_json()), seconds=seconds)
+            return None, 0.0, (type(e).__name__, str(e))
+        return result.to_json(), seconds, None
+
+    def _build(self, stage: Any) -> None:
+        self.let_go()
+        work, self._stage = ray.get(stage), stage
+        self._read = work.read
+        try:
+            worker = work.make(*map(fetched, work.args))
+            self._worker = MarkedWorker(worker, work.places, work.stage, Meters(work.stage).count)
+        except LdsaugError as e:
+            self._worker = e
+        limit_threads(work.pool.threads)  # after the worker has imported what it computes with
+
+    def _table(self, unit: int, table: pa.Table) -> pa.Table:
+        if self._read is None:
+            return table
+        ahead, self._ahead = self._ahead, None
+        return ahead[1].result() if ahead is not None and ahead[0] == unit else self._read(table)
 
 
-def answers(work: UnitWork) -> Generator[tuple[UnitResult, float]]:
-    """As of `Engine.answers`."""
-    import ray.data
-    from ray.util.annotations import RayDeprecationWarning
+class _Member:
+    """An actor of the crew, as the driver sees it."""
 
-    actors = min(work.pool.count, len(work.tables))
-    data = one_block_each([{"unit": n, "table": _packed(table)} for n, table in work.tables.items()])
-    if work.read is not None:
-        # num_cpus=0: reading waits for disks, and must not be starved by actors that hold every CPU. Actors, since
-        # Ray ends a task's idle process after a second, and starting the next costs more than reading.
-        data = data.map_batches(
-            _Reader,
-            fn_constructor_args=(work.read,),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=0,
-            compute=ray.data.ActorPoolStrategy(size=(actors + 1) // 2),
-        )
-    with warnings.catch_warnings():
-        # Ray 2.60 has no other way to say max_task_retries. Without a limit it tries a unit that kills its actor
-        # for ever
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        data = data.map_batches(
-            _UnitActor,
-            fn_constructor_args=(work.make, tuple(work.args), work.places, work.stage, work.pool.threads),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=work.pool.cpus,
-            num_gpus=work.pool.gpus or None,
-            memory=work.pool.memory,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            max_task_retries=DEATHS,
-        )
-    left = set(work.tables)
-    try:
-        for row in data.iter_rows():
-            if row["error"] is not None:
-                raise error_named(row["kind"], row["error"])
-            result = UnitResult.from_json(json.loads(row["result"]))
-            left.discard(result.unit)
-            yield result, row["seconds"]
-    except ray.exceptions.RayActorError as e:
-        some = f"{', '.join(map(str, sorted(left)[:5]))}{', …' * (len(left) > 5)}"
+    def __init__(self, options: Mapping[str, Any]):
+        self.actor: Any = ray.remote(**options)(_UnitActor).remote()
+        self.up = False
+        self.answer = self.actor.here.remote()  # to what was asked last; none: it has nothing to do
+        self.unit: int | None = None
+        self.next: int | None = None  # is being read
+
+    def die(self) -> None:
+        ray.kill(self.actor)
+
+
+class Crew:
+    """Actors that do units, and are kept for the next stage that wants the same of each."""
+
+    def __init__(self) -> None:
+        self._members: list[_Member] = []
+        self._each: tuple[float, float, int | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return Crew().__dict__  # another process has one of its own
+
+    def dismiss(self) -> None:
+        """End them: others need what they reserve."""
+        for member in self._members:
+            member.die()
+        self._members = []
+
+    def answers(self, work: UnitWork, size: Callable[[], int]) -> Generator[tuple[UnitResult, float]]:
+        """As of `Engine.answers`.
+
+        Args:
+            work: the units.
+            size: how many actors there may be, at any moment.
+        """
+        each = (work.pool.cpus, work.pool.gpus, work.pool.memory)
+        if each != self._each:
+            self.dismiss()
+            self._each = each
+        task = _Task(work, self._members, _options(work.pool), size)
+        try:
+            yield from task.answers()
+        finally:
+            for member in [m for m in self._members if not m.up or m.unit is not None]:  # in the middle of something
+                self._members.remove(member)
+                member.die()
+            for member in self._members:
+                member.next = None
+                member.actor.let_go.remote()
+
+
+class _Task:
+    """One stage's units and the crew at work on them."""
+
+    def __init__(self, work: UnitWork, members: list[_Member], options: Mapping[str, Any], size: Callable[[], int]):
+        self._work, self._members, self._options, self._size = work, members, options, size
+        self._waiting = deque(work.tables)
+        self._left = set(work.tables)
+        self._deaths: Counter[int | None] = Counter()
+        # in a list: an actor takes it once, not with every unit
+        self._stage = [ray.put(replace(work, tables={}))]
+
+    def answers(self) -> Iterator[tuple[UnitResult, float]]:
+        size, looked = self._size(), time.monotonic()
+        while self._left:
+            if time.monotonic() > looked + GROW_SECONDS:
+                size, looked = self._size(), time.monotonic()
+            while len(self._members) < min(size, len(self._left)):
+                self._members.append(_Member(self._options))
+            for member in self._members[:size]:
+                if member.up and member.unit is None:
+                    self._set_to_work(member)
+            asked = {m.answer: m for m in self._members if m.answer is not None}
+            ready, _ = ray.wait(list(asked), num_returns=1, timeout=GROW_SECONDS)
+            if ready:
+                ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
+            for answer in ready:
+                yield from self._answered(asked[answer])
+
+    def _set_to_work(self, member: _Member) -> None:
+        unit, member.next = member.next, None
+        if unit is None:
+            unit = self._taken()
+        if unit is None:
+            return
+        ahead = None
+        if self._work.read is not None and self._waiting:
+            member.next = self._waiting.popleft()
+            ahead = (member.next, self._work.tables[member.next])
+        member.unit = unit
+        member.answer = member.actor.do.remote(self._stage, unit, self._work.tables[unit], ahead)
+
+    def _taken(self) -> int | None:
+        """The next unit that nobody does; at the end one that another has only read."""
+        if self._waiting:
+            return self._waiting.popleft()
+        for member in self._members:
+            if member.next is not None:
+                unit, member.next = member.next, None
+                return unit
+        return None
+
+    def _answered(self, member: _Member) -> Iterator[tuple[UnitResult, float]]:
+        try:
+            found = ray.get(member.answer)
+        except _DIED as e:
+            self._dead(member, e)
+            return
+        member.answer = None
+        if not member.up:
+            member.up = True
+            self._deaths[None] = 0
+            return
+        member.unit = None
+        result, seconds, error = found
+        if error is not None:
+            raise error_named(*error)
+        told = UnitResult.from_json(result)
+        self._left.discard(told.unit)
+        yield told, seconds
+
+    def _dead(self, member: _Member, error: Exception) -> None:
+        """Its units wait again; another takes its place."""
+        member.die()
+        self._members.remove(member)
+        self._waiting.extendleft(unit for unit in (member.next, member.unit) if unit is not None)
+        self._deaths[member.unit] += 1
+        if self._deaths[member.unit] <= DEATHS:
+            return
+        some = f"{', '.join(map(str, sorted(self._left)[:5]))}{', …' * (len(self._left) > 5)}"
+        stage = self._work.stage
+        at = "while it started" if member.unit is None else f"at work on unit {member.unit}"
         raise ResourceError(
-            f"{work.stage}: who was at work on a certain unit died, {DEATHS + 1} times over ({first_line(e)}). Of "
-            f"{len(work.tables):,} units not done are {some}. "
-            f"If memory is short, {work.stage}.workers.memory_gb reserves more; the same command goes on"
+            f"{stage}: a worker died {at}, {DEATHS + 1} times over ({first_line(error)}). Of "
+            f"{len(self._work.tables):,} units not done are {some}. "
+            f"If memory is short, {stage}.workers.memory_gb reserves more; the same command goes on"
         ) from None
 
 
-class _Reader:
-    """Apply a read function and carry the unit's number along."""
-
-    def __init__(self, read: Callable[[pa.Table], pa.Table]):
-        self.read = read
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        try:
-            given = self.read(_unpacked(table))
-            return given.append_column("unit", pa.array([table["unit"][0].as_py()] * len(given), pa.int32()))
-        except LdsaugError as e:
-            return _answer(None, e)
-
-
-def _answer(result: str | None, error: LdsaugError | None = None, seconds: float = 0.0) -> pa.Table:
-    """What comes back of a unit. An error meant for the user travels as data: Ray would bury it in its own."""
-    kind, text = (None, None) if error is None else (type(error).__name__, str(error))
-    texts = {"result": result, "kind": kind, "error": text}
-    return pa.table({**{name: pa.array([t], pa.string()) for name, t in texts.items()}, "seconds": [seconds]})
-
-
-def one_block_each(rows: Sequence[Mapping[str, Any]]) -> Dataset:
-    """A Ray dataset with one block a row. (`from_arrow` would run a task a block, and wait for a CPU that is taken.)"""
-    import ray.data
-
-    return ray.data.from_items(list(rows), override_num_blocks=len(rows))
-
-
-def _packed(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _unpacked(table: pa.Table) -> pa.Table:
-    return pa.ipc.open_stream(table["table"][0].as_buffer()).read_all()
+def _options(pool: Pool) -> dict[str, Any]:
+    """Of an actor. Ray starts no dead one again: it would wait for its own place, and its units with it."""
+    return {
+        "num_cpus": pool.cpus,
+        "num_gpus": pool.gpus or None,
+        "memory": pool.memory,
+        "scheduling_strategy": "SPREAD",
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
