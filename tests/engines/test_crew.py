@@ -1,0 +1,107 @@
+"""The crew of actors that does units: kept from stage to stage, grown while it works, and gone when it is dismissed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.engines.base import UnitWork
+from ldsaug_ray.engines.ray.units import Crew
+from ldsaug_ray.engines.resources import Pool
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.run.directory import Counts, UnitResult
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+
+
+class Pid:
+    """Says who did a unit, once as many as `wanted` are at work."""
+
+    def __init__(self, folder: Path, wanted: int = 1):
+        self.folder, self.wanted = folder, wanted
+
+    def __call__(self, unit: int, given: pa.Table) -> UnitResult:
+        (self.folder / f"{os.getpid()}.pid").touch()
+        until = time.monotonic() + 60
+        while len(list(self.folder.glob("*.pid"))) < self.wanted:
+            assert time.monotonic() < until, "nobody else came"
+            time.sleep(0.05)
+        return UnitResult(unit, Counts(1, 1), given["n"][0].as_py(), extra={"pid": os.getpid()})
+
+
+def doubled(table: pa.Table) -> pa.Table:
+    if table["n"][0].as_py() == 13:
+        raise InputError("13 cannot be read")
+    return pa.table({"n": [2 * table["n"][0].as_py()]})
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    this = sys.modules[__name__]
+    ray.cloudpickle.register_pickle_by_value(this)  # actors do not see the tests
+    made = Crew()
+    yield made
+    made.dismiss()
+    ray.cloudpickle.unregister_pickle_by_value(this)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Callable[..., UnitWork]:
+    class In:
+        def __call__(self, unit: int) -> tuple[Location, int]:
+            return Location.of(tmp_path), unit
+
+    def of(numbers: list[int], workers: int = 1, wanted: int = 1) -> UnitWork:
+        tables = {unit: pa.table({"n": [n]}) for unit, n in enumerate(numbers)}
+        return UnitWork("nothing", tables, Pool(workers, 1, 0, None), Pid, (tmp_path, wanted), In(), doubled)
+
+    return of
+
+
+def pids(found: list[tuple[UnitResult, float]]) -> set[int]:
+    return {result.extra["pid"] for result, _ in found}
+
+
+def all_free() -> bool:
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    return ray.available_resources().get("CPU", 0) == 2
+
+
+def test_the_next_stage_has_the_same_processes_until_they_are_dismissed(crew, work):
+    first = list(crew.answers(work([1, 2, 3]), lambda: 1))
+    assert {r.unit: r.digest for r, _ in first} == {0: 2, 1: 4, 2: 6}
+    assert pids(list(crew.answers(work([5]), lambda: 1))) == pids(first)
+    crew.dismiss()
+    assert all_free()
+    assert pids(list(crew.answers(work([5]), lambda: 1))).isdisjoint(pids(first))
+
+
+def test_workers_that_come_in_the_middle_are_used(crew, work):
+    sizes = iter([1])
+    found = list(crew.answers(work(list(range(6)), wanted=2), lambda: next(sizes, 2)))
+    assert len(pids(found)) == 2
+    assert sorted(r.digest for r, _ in found) == [0, 2, 4, 6, 8, 10]
+
+
+def test_one_that_died_between_two_stages_is_replaced(crew, work):
+    first = list(crew.answers(work([1]), lambda: 1))
+    os.kill(pids(first).pop(), 9)
+    assert [r.digest for r, _ in crew.answers(work([4]), lambda: 1)] == [8]
+
+
+@pytest.mark.parametrize("numbers", [[13, 1, 2], [1, 13, 2]])
+def test_an_error_of_reading_ends_the_stage_and_frees_the_processors(crew, work, numbers):
+    with pytest.raises(InputError, match="13 cannot be read"):
+        list(crew.answers(work(numbers, workers=2), lambda: 2))
+    crew.dismiss()
+    assert all_free()
