@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Positive, Section
+from ldsaug_ray.common.registry import room_of
+from ldsaug_ray.config.base import Positive, Section, since
 from ldsaug_ray.config.train import Optimisation
 
 
@@ -34,6 +35,27 @@ class Finetune(Optimisation):
     )
     freeze: Literal["none", "encoder", "decoder"] = Field("none", description="what is not trained further")
     uses: Uses = Uses()
+    judge: str = since(
+        "normal",
+        description="what the discriminator judges beside reconstructions, with objective.adversarial.samples: images "
+        "decoded from a prior of `sample`, fitted to the baseline's latents (normal, mixture, kde or a path of your "
+        "own, with the settings of section sample), or a: from A's latents. What will be drawn should be judged",
+    )
+
+    @field_validator("judge")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return value if value == "a" else str(room_of("models.priors").PRIORS.check(value))
+
+    @model_validator(mode="after")
+    def _judges_samples(self) -> Finetune:
+        adversarial = self.objective.adversarial
+        if self.judge != "normal" and not (adversarial.weight and adversarial.samples):
+            raise ValueError(
+                f"judge = {self.judge} needs a discriminator that judges samples; set objective.adversarial.weight and "
+                "objective.adversarial.samples above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_judge(self) -> Finetune:

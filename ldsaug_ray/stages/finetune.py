@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ldsaug_ray.config import Finetune
+from ldsaug_ray.common.digest import code_digest
+from ldsaug_ray.config import Config, Finetune
 from ldsaug_ray.errors import ImpossibleError
+from ldsaug_ray.models import read_latent_dim
+from ldsaug_ray.models.priors import PRIORS
 from ldsaug_ray.run.directory import UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.encode import image_parts
@@ -20,6 +23,7 @@ from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts
 from ldsaug_ray.stages.shared.checkpoints import Checkpoint
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.prior import Judged
 from ldsaug_ray.stages.train import feasible, fit, train_on
 
 STAGE = declare(
@@ -30,8 +34,19 @@ STAGE = declare(
         needs=("prepare", "train", "decode"),
         writes=("finetune",),
         sections=("finetune", "seed"),
+        also=lambda config: _judge_settings(config),
     )
 )
+
+
+def _judge_settings(config: Config) -> dict[str, Any]:
+    """Settings of section `sample` that the prior which is judged goes by."""
+    judge = config.finetune.judge
+    if judge in ("a", "normal"):
+        return {}
+    names = PRIORS.get(judge).settings
+    own = [code] if (code := code_digest([judge])) else []
+    return {"judge": [{name: getattr(config.sample, name) for name in names}, own]}
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -68,7 +83,19 @@ def _start(job: Job) -> dict[str, Any]:
         "initial_discriminator": trained if (job.run.root / trained).exists() else None,
         "freeze": settings.freeze,
         "uses": settings.uses,
+        "judged": _judged(job),
     }
+
+
+def _judged(job: Job) -> Judged | None:
+    """What the discriminator judges beside reconstructions; none: images decoded from N(0, I)."""
+    settings = job.config.finetune
+    if settings.judge == "normal":
+        return None
+    dim = read_latent_dim(job.run.folder("train/vae.safetensors"))
+    judged = Judged(job.run.root, settings.judge, settings.batch_size, job.config.seed + 2, job.config.sample, dim)
+    judged.fit(job.console)
+    return judged
 
 
 def check(job: Job) -> None:

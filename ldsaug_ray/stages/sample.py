@@ -23,7 +23,6 @@ from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
-from ldsaug_ray.errors import failing
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
@@ -31,6 +30,7 @@ from ldsaug_ray.run.pipeline import STAGES, Stage, declare
 from ldsaug_ray.stages.encode import encode_parts, image_parts
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.prior import kept_prior
 from ldsaug_ray.stages.shared.runner import ensure, require_current
 from ldsaug_ray.stages.shared.units import run_units
 
@@ -188,32 +188,16 @@ def _prior(job: Job, out: RunDir, request: Request) -> tuple[Draws, dict[str, An
     """The prior, and what the manifest says of it. What was fitted is kept beside the markers: a resumed command must
     draw from the same, to the last bit, on whatever machine it runs."""
     from ldsaug_ray.models import read_latent_dim
-    from ldsaug_ray.models.priors import Draws, facts_of, read_fitted, write_fitted
 
     settings = job.config.sample
-    prior, none = settings.source, np.empty((0, read_latent_dim(request.weights)), np.float32)
-    facts, arrays = (out.folder(f"_progress/sample/prior.{kind}") for kind in ("json", "safetensors"))
-    counted: dict[str, int] = {}
-    z = none
-    if prior.reads == "drawn" or (prior.reads == "fitted" and not facts.exists()):
-        z, counted = _latents(job, request)
-    if prior.reads == "nothing" or not facts.exists():
-        shown = job.console.status(f"fitting the {settings.prior}") if job.console.is_terminal else nullcontext()
-        with shown, failing(f"sample.prior {settings.prior}"):
-            fitted = prior.fit(z, settings, request.seed, of_a=counted.get("augmented", 0))
-        noted = {**counted, **facts_of(fitted)}
-        if remark := prior.remark(noted):
-            job.console.print(f"sample    {remark}", highlight=False)
-        write_fitted(arrays, fitted)
-        if noted:
-            facts.write_json(noted)
-    noted = facts.read_json() if facts.exists() else {}
-    draws = Draws(settings.prior, read_fitted(arrays, noted), z if prior.reads == "drawn" else none)
-    draws.check(request.seed)
+    folder, dim = out.folder("_progress/sample"), read_latent_dim(request.weights)
+    draws, noted = kept_prior(
+        folder, settings.prior, settings, request.seed, dim, lambda: _latents(job, request), job.console
+    )
     latents = f"{noted.get('latents', 0):,} latents"
     if noted.get("augmented"):
         latents += f" and {noted['augmented']:,} of A"
-    return draws, {**noted, "sentence": prior.sentence(noted, latents)}
+    return draws, {**noted, "sentence": settings.source.sentence(noted, latents)}
 
 
 def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:

@@ -88,7 +88,7 @@ def fit(
         settings: the stage's section.
         real: training images.
         augmented: A; none: training images alone.
-        start: fields of `Task` that say where to begin and how: initial, initial_discriminator, freeze, uses.
+        start: fields of `Task` that say where to begin and how: initial, initial_discriminator, freeze, uses, judged.
 
     Raises:
         DivergedError: a loss is not finite; the last checkpoint is kept.

@@ -199,6 +199,26 @@ def test_nothing_of_a_in_a_step_is_possible() -> None:
         assert terms["cycle"] == 0
 
 
+def test_the_discriminator_judges_the_latents_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, given = _trainer(None, {**JUDGED, "samples": 1.0}), np.full((4, 8), 0.5, np.float32)
+    decode, seen = trainer.model.decode, []
+    monkeypatch.setattr(trainer.model, "decode", lambda z, *rest: seen.append(z.detach()) or decode(z, *rest))
+    trainer.train_step(blobs(4), None, given)
+    trainer.train_step(blobs(4), None)
+    np.testing.assert_array_equal(seen[0][4:8], given)
+    assert len(seen[1]) == 8
+    assert not np.isclose(seen[1][4:], given).all()
+    with pytest.raises(InputError, match=r"latents that are judged must be float32\[4, 8\]"):
+        trainer.train_step(blobs(4), None, given[:3])
+
+
+def test_what_is_judged_needs_samples_and_a_discriminator() -> None:
+    with pytest.raises(ValueError, match=r"judge = kde needs a discriminator that judges samples"):
+        Finetune(judge="kde")
+    with pytest.raises(ValueError, match=r"kdf.*kde, mixture, normal"):
+        Finetune(judge="kdf")
+
+
 def test_finetune_settings_want_a_judge() -> None:
     with pytest.raises(ValueError, match=r"uses\.adversarial needs a discriminator"):
         Finetune(uses=Uses(adversarial=0.1))

@@ -12,14 +12,17 @@ import pytest
 from stages_helpers import Tree, manifest, merge
 
 from ldsaug_ray.commands.run import run_command
+from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import inline
 from ldsaug_ray.engines.ray import training as ray_training
 from ldsaug_ray.errors import ImpossibleError, LdsaugError, StorageError
 from ldsaug_ray.run.directory import CHECKPOINTS, RunDir
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts, StepBatch, _ReadSteps, _unpacked, step_batches
 from ldsaug_ray.stages.shared.checkpoints import RECORD
+from ldsaug_ray.stages.shared.prior import Judged
 
 ADVERSARIAL = {"weight": 0.5, "r1_every": 2, "path_length": 0.1, "path_length_every": 2, "style_mixing": 0.5}
 
@@ -46,7 +49,7 @@ def augmented_of(settings: Tree, per_step: int, power: float = 0.0, log_mean: fl
 
 def read(settings: Tree, real: Parts, augmented: AugmentedParts | None, first: int, last: int) -> list[StepBatch]:
     """Rows as the reading actor makes them, without Ray."""
-    reader = _ReadSteps(Location.of(settings["run_dir"]), real, augmented, 3, 0, 1, 2, 2)
+    reader = _ReadSteps(Location.of(settings["run_dir"]), real, augmented, None, 3, 0, 1, 2, 2)
     tables = list(reader(pa.table({"first": [first], "last": [last]})))
     return [_unpacked(t.slice(k, 1), 16) for t in tables for k in range(len(t))]
 
@@ -85,7 +88,7 @@ def test_every_engine_brings_the_same_rows(finished, engine):
     straight = read(settings, *arguments, 2, 150)
     root = Location.of(settings["run_dir"])
     order = {"seed": 3, "shuffle_parts": 2, "resolution": 16}
-    through = list(step_batches(root, *arguments, range(2, 150), rank, **order))
+    through = list(step_batches(root, *arguments, None, range(2, 150), rank, **order))
     assert len(through) == len(straight) == 148
     for a, b in zip(straight, through, strict=True):
         np.testing.assert_array_equal(a.images, b.images)
@@ -133,6 +136,47 @@ def test_all_uses_of_a_at_once_and_the_discriminator_goes_on_from_training(copie
     assert (folder / "finetune/discriminator.safetensors").exists()
     assert not (folder / f"finetune/{CHECKPOINTS}").exists()
     assert not list((folder / "finetune").glob("*trainer*"))
+
+
+@pytest.mark.parametrize("judge", ["kde", "a"])
+def test_what_the_discriminator_judges_follows_from_the_step(copied, judge):
+    """Two ranks share what one draws; the latents are the prior's, or A's own."""
+    root = Location.of(copied["run_dir"])
+    settings = merge(
+        copied,
+        {"finetune": {"judge": judge, "steps": 6, "uses": {"pixels": 0}, "objective": {"adversarial": ADVERSARIAL}}},
+    )
+    run(settings, "finetune")
+    assert "discriminator" in curve(settings, "finetune")[-1]
+    digest = manifest(settings)["finetune"]["digest"]
+    judged = Judged(root, judge, 8, 2, Config.model_validate(settings).sample, 6)
+    parts, made = parts_of(copied, 8), {}
+    for world in (1, 2):
+        for rank in range(world):
+            reader = _ReadSteps(root, parts, None, judged, 3, rank, world, 2, 2)
+            rows = pa.concat_tables(reader(pa.table({"first": [3], "last": [6]})))
+            made[rank, world] = [_unpacked(rows.slice(k, 1), 16).judged for k in range(3)]
+    for step in range(3):
+        np.testing.assert_array_equal(np.concatenate([made[0, 2][step], made[1, 2][step]]), made[0, 1][step])
+    drawn = np.concatenate(made[0, 1])
+    assert drawn.shape == (24, 6)
+    sigma = 0.0
+    if judge == "kde":
+        sigma, of = (root / "finetune/prior.json").read_json()["sigma"], read_latents(RunDir(root), "train").z
+    else:
+        of = matrix(pa.concat_tables(f.read_table(["z"]) for f in (root / "augmented").files(".parquet"))["z"])
+    assert (np.sqrt(((drawn[:, None] - of[None]) ** 2).sum(-1)).min(1) <= 6 * sigma).all()
+    run(merge(settings, {"finetune": {"steps": 7}}), "finetune")  # trained anew, and by the same draws again
+    run(settings, "finetune")
+    assert manifest(settings)["finetune"]["digest"] == digest
+
+
+def test_a_as_judge_needs_candidates(copied):
+    off = {"select": {"which": "none"}}
+    tuning = {"judge": "a", "mixing": None, "objective": {"adversarial": ADVERSARIAL}}
+    settings = merge(copied, {**off, "finetune": tuning})
+    with pytest.raises(ImpossibleError, match=r"finetune.judge = a, but no candidate was kept"):
+        run(settings, "run")
 
 
 def test_the_best_checkpoint_is_what_the_stage_gives(copied):

@@ -35,11 +35,13 @@ class Batch(NamedTuple):
     z: Tensor | None  # float32[M, d]
     z_weights: Tensor | None  # float32[M]
     z_share: Tensor | float  # sum of z_weights, in the mean over workers
+    judged: Tensor | None  # float32[B, d], latents of the samples that are judged; none: from N(0, I)
 
 
 def prepare(
     images: np.ndarray | Tensor,
     augmented: Augmented | None,
+    judged: np.ndarray | Tensor | None,
     *,
     uses: Uses | None,
     resolution: int,
@@ -54,6 +56,7 @@ def prepare(
     Args:
         images: uint8[B, R, R, 3].
         augmented: this worker's share of A, if any.
+        judged: float32[B, d] or none.
         uses: what A is used for; must be the same on all workers, since they exchange a sum.
         resolution: R.
         latent_dim: d.
@@ -69,7 +72,9 @@ def prepare(
     if not len(parts[0]):
         raise InputError(f"a batch must be uint8[B, {resolution}, {resolution}, 3], got uint8{list(images.shape)}")
     real = len(parts[0])
-    z = weight = None
+    z = weight = drawn = None
+    if judged is not None:
+        drawn = _floats(judged, (real, latent_dim), "latents that are judged", device)
     if augmented is not None:
         if uses is None:
             raise InputError("images of A were given to a trainer without `uses`")
@@ -90,14 +95,14 @@ def prepare(
     if uses is None or not (uses.pixels or uses.adversarial):
         weights /= real
         z_weights = None if weight is None or z is None else weight / max(len(weight), 1)
-        return Batch(x, weights, real, z, z_weights, 0.0)
+        return Batch(x, weights, real, z, z_weights, 0.0, drawn)
     if weight is None:
         weight = torch.zeros(0, device=device)
     z_weights = weight / max(len(weight), 1)
     if uses.pixels:
         weights[real:] = uses.pixels * weight
     n, share = mean_over_workers([weights.sum(), z_weights.sum()], world)
-    return Batch(x, weights / n, real, z, z_weights, share)
+    return Batch(x, weights / n, real, z, z_weights, share, drawn)
 
 
 def _images(given: np.ndarray | Tensor, side: int, what: str, device: torch.device, count: int | None = None) -> Tensor:

@@ -1,13 +1,13 @@
 """The model's half of a training step: one pass through encoder and decoder, and the terms of its loss.
 
-All latents of a step (of training images, from N(0, I), of A) are decoded in one batch. With weights v of the images
-(`Batch`), w of A's latents, and the settings' weights in words:
+All latents of a step (of training images, of samples from N(0, I) or the prior that is judged instead, of A) are
+decoded in one batch. With weights v of the images (`Batch`), w of A's latents, and the settings' weights in words:
 
     loss = reconstruction_weight · Σ v e + beta / values · KL + perceptual · Σ v p
          + cycle · Σ w ‖μ(decode(z_A)) − z_A‖² / d + adversarial · Σ f softplus(−D(fake))
 
     f    = reconstructions / shares · v   of a reconstruction
-         = samples / shares / B           of an image decoded from N(0, I)            shares = reconstructions + samples
+         = samples / shares / B           of a sample, as from N(0, I)                shares = reconstructions + samples
          = uses.adversarial · w           of an image decoded from A: beside the others, with no pixel target
 
 The discriminator sees the same fakes with f / (1 + uses.adversarial · Σ w), so that fakes weigh as much as real images.
@@ -85,7 +85,7 @@ class ModelLoss:
         judges_a = judged and self.uses.adversarial > 0
         z_a = batch.z if judges_a or self.uses.cycle else None
         draws = batch.real if judged and settings.adversarial.samples else 0
-        pictures, samples, of_a = self._decode(z, draws, z_a, generator)
+        pictures, samples, of_a = self._decode(z, draws, batch.judged, z_a, generator)
 
         error = batch.weights @ reconstruction_error(pictures, images, settings.reconstruction)
         total = settings.reconstruction_weight * error
@@ -116,15 +116,18 @@ class ModelLoss:
         return mu.float(), None if logvar is None else logvar.float()
 
     def _decode(
-        self, z: Tensor, draws: int, z_a: Tensor | None, generator: torch.Generator
+        self, z: Tensor, draws: int, judged: Tensor | None, z_a: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures of z, of `draws` latents from N(0, I), and of A's latents."""
+        """Pictures of z, of `draws` latents (`judged`, else from N(0, I)), and of A's latents."""
         mixing = self.settings.adversarial.style_mixing if draws else 0.0
         parts, other = [z], None
         if draws:
-            parts.append(torch.randn(draws, z.shape[1], generator=generator, device=z.device))
-            if mixing:
+            drawn = torch.randn(draws, z.shape[1], generator=generator, device=z.device) if judged is None else judged
+            parts.append(drawn)
+            if mixing and judged is None:
                 other = torch.randn(draws, z.shape[1], generator=generator, device=z.device)
+            elif mixing:
+                other = drawn.roll(1, 0)  # each with the one before: as independent as they are
         if z_a is not None:
             parts.append(z_a)
         latents = torch.cat(parts) if len(parts) > 1 else z

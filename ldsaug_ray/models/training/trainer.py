@@ -138,8 +138,15 @@ class Trainer:
         if settings.compile:
             _compile(model)
 
-    def train_step(self, images: np.ndarray | Tensor, augmented: Augmented | None = None) -> dict[str, float]:
+    def train_step(
+        self,
+        images: np.ndarray | Tensor,
+        augmented: Augmented | None = None,
+        judged: np.ndarray | Tensor | None = None,
+    ) -> dict[str, float]:
         """Take one step on uint8[B, R, R, 3] and return its terms, in the mean over workers, unweighted.
+
+        judged: float32[B, d], latents whose pictures the discriminator judges as samples; none: from N(0, I).
 
         They are loss (the weighted sum), reconstruction (per pixel value), kl (nats per image), beta, perceptual,
         cycle, adversarial (the decoder's), discriminator (its own), real_logit, fake_logit, real_sign,
@@ -154,6 +161,7 @@ class Trainer:
         batch = prepare(
             images,
             augmented,
+            judged,
             uses=self.uses,
             resolution=self.model.resolution,
             latent_dim=self.model.latent_dim,

@@ -18,6 +18,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images.stored import images_of, read_images
 from ldsaug_ray.domains.images.stream import Columns, Stream
 from ldsaug_ray.engines.base import Rank
+from ldsaug_ray.stages.shared.prior import Judged
 
 _BLOCK_BYTES = 16_000_000
 _BLOCK_STEPS = 64
@@ -58,12 +59,14 @@ class StepBatch(NamedTuple):
 
     images: np.ndarray  # uint8[B, R, R, 3]
     augmented: dict[str, np.ndarray] | None  # image uint8[M, R, R, 3] and z float32[M, d] where read, weight float32[M]
+    judged: np.ndarray | None = None  # float32[B, d], latents whose pictures the discriminator judges
 
 
 def step_batches(
     root: Location,
     real: Parts,
     augmented: AugmentedParts | None,
+    judged: Judged | None,
     steps: range,
     rank: Rank,
     *,
@@ -76,7 +79,7 @@ def step_batches(
     in_block = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // (max(1, pictures // rank.world) * resolution**2 * 3)))
     in_task = max(_BLOCK_STEPS, -(-len(steps) // _TASKS))
     tasks = [{"first": a, "last": min(a + in_task, steps.stop)} for a in range(steps.start, steps.stop, in_task)]
-    given = (root, real, augmented, seed, rank.number, rank.world, shuffle_parts, in_block)
+    given = (root, real, augmented, judged, seed, rank.number, rank.world, shuffle_parts, in_block)
     for block in rank.stream(_ReadSteps, given, tasks):
         for step in range(len(block)):
             yield _unpacked(block.slice(step, 1), resolution)
@@ -90,6 +93,7 @@ class _ReadSteps:
         root: Location,
         real: Parts,
         augmented: AugmentedParts | None,
+        judged: Judged | None,
         seed: int,
         rank: int,
         world: int,
@@ -99,6 +103,8 @@ class _ReadSteps:
         self._root, self._real, self._augmented, self._world = root, real, augmented, world
         self._order = {"rank": rank, "world": world, "shuffle_parts": shuffle_parts}
         self._seed, self._in_block = seed, in_block
+        self._judged = judged
+        self._draws = None if judged is None else judged.draws()
         self._next = -1
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -108,7 +114,12 @@ class _ReadSteps:
         self._next = last
         for start in range(first, last, self._in_block):
             columns: dict[str, list[bytes]] = {}
-            for _ in range(start, min(start + self._in_block, last)):
+            for step in range(start, min(start + self._in_block, last)):
+                if self._judged is not None and self._draws is not None:
+                    share = self._judged.per_step // self._world
+                    begin = step * self._judged.per_step + self._order["rank"] * share
+                    drawn = self._draws.sample(begin, begin + share, self._judged.seed)
+                    columns.setdefault("judged.z", []).append(drawn.tobytes())
                 for name, (stream, share) in self._streams.items():
                     for column, values in stream.take(share).items():
                         columns.setdefault(f"{name}.{column}", []).append(np.ascontiguousarray(values).tobytes())
@@ -154,11 +165,14 @@ def _unpacked(row: pa.Table, resolution: int) -> StepBatch:
         return np.frombuffer(row[name][0].as_buffer(), dtype).reshape(shape)
 
     images = column("real.image", np.uint8, pictures)
+    judged = None
+    if "judged.z" in row.column_names:
+        judged = column("judged.z", np.float32, (len(images), -1))
     if "augmented.weight" not in row.column_names:
-        return StepBatch(images, None)
+        return StepBatch(images, None, judged)
     found = {"weight": column("augmented.weight", np.float32, (-1,))}
     if "augmented.image" in row.column_names:
         found["image"] = column("augmented.image", np.uint8, pictures)
     if "augmented.z" in row.column_names:
         found["z"] = column("augmented.z", np.float32, (len(found["weight"]), -1))
-    return StepBatch(images, found)
+    return StepBatch(images, found, judged)

@@ -27,6 +27,7 @@ from ldsaug_ray.errors import DivergedError
 from ldsaug_ray.models.training.curve import LossCurve, Means
 from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts, StepBatch, step_batches
 from ldsaug_ray.stages.shared.checkpoints import Checkpoints
+from ldsaug_ray.stages.shared.prior import Judged
 
 if TYPE_CHECKING:
     from ldsaug_ray.models import Augmented, Autoencoder, Trainer
@@ -51,6 +52,7 @@ class Task:
         initial_discriminator: likewise.
         freeze: the part that is not trained.
         uses: what A is used for.
+        judged: what the discriminator judges beside reconstructions; none: images decoded from N(0, I).
         pause_at: step after which to stop, with a checkpoint; none: the last one.
     """
 
@@ -68,6 +70,7 @@ class Task:
     initial_discriminator: str | None = None
     freeze: Literal["none", "encoder", "decoder"] = "none"
     uses: Uses | None = None
+    judged: Judged | None = None
     pause_at: int | None = None
 
 
@@ -147,6 +150,7 @@ class _Training:
             task.root,
             task.real,
             task.augmented,
+            task.judged,
             range(trainer.step, last),
             self.rank,
             seed=task.seed,
@@ -157,7 +161,7 @@ class _Training:
         told = -PROGRESS_SECONDS
         for batch in self.clock.timed(batches):
             try:
-                terms = trainer.train_step(batch.images, _augmented(batch))
+                terms = trainer.train_step(batch.images, _augmented(batch), batch.judged)
             except DivergedError as e:
                 raise of_the_checkpoints(e, self.checkpoints.folder, self.last_checkpoint) from None
             step = trainer.step
