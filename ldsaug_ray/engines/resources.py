@@ -65,8 +65,10 @@ def pool_of(workers: Workers, stage: str, nodes: Sequence[Node], *, limit: int |
 
 
 def fitting(pool: Pool, nodes: Sequence[Node]) -> int:
-    """Workers such as the pool's that fit on the nodes."""
+    """Workers such as the pool's that fit on the nodes: of those that reserve nothing, as many as it has."""
     each = {"CPU": pool.cpus, "GPU": pool.gpus, "memory": pool.memory or 0}
+    if not any(each.values()):
+        return pool.count
     return sum(math.floor(min(n.get(r, 0.0) / x for r, x in each.items() if x) + 1e-9) for n in nodes)
 
 

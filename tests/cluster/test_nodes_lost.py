@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from cluster_helpers import ended, last_step, manifest, markers, results
@@ -29,11 +29,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     nodes.shutdown()
 
 
-def scored(settings: Tree, placement: str, save, tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Tree:
+def scored(
+    settings: Tree, placement: str, save, tmp_path: Path, meanwhile: Callable[..., None] = lambda _: None
+) -> Tree:
     """`ldsaug score` from the start; its entry in the manifest."""
     RunDir(Location.of(settings["run_dir"])).reset("score")
     command = start("score", save(merge(settings, {"score": {"placement": placement}})), cwd=tmp_path)
-    meanwhile()
+    meanwhile(command)
     ended(command)
     return manifest(settings)["score"]
 
@@ -43,10 +45,8 @@ def test_latents_replicated_or_sharded_or_a_node_lost_the_scores_are_the_same(co
     settings = merge(copied, {"score": score})
     progress = Path(copied["run_dir"]) / "_progress/score"
 
-    def lose_a_node() -> None:
-        tick = threading.Event()
-        while len(list(progress.glob("*.unit.json"))) < 10:
-            tick.wait(0.02)
+    def lose_a_node(command: Popen[str]) -> None:
+        until(lambda: len(list(progress.glob("*.unit.json"))) >= 10, command)
         cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
         cluster.add_node(num_cpus=1, object_store_memory=10**8)
 

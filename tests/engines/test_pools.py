@@ -8,7 +8,7 @@ from rich.console import Console
 import ldsaug_ray.engines.ray as engine_module
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.engines.ray import RayEngine, session
-from ldsaug_ray.engines.resources import pool_of
+from ldsaug_ray.engines.resources import Pool, fitting, pool_of
 from ldsaug_ray.errors import ResourceError
 
 LAPTOP = {"CPU": 8, "memory": 1e10}
@@ -33,6 +33,10 @@ TWO_GPUS = [{"CPU": 4, "GPU": 1}] * 2
 def test_a_pool_is_what_fits(workers, nodes, limit, found):
     pool = pool_of(Workers(**workers), "encode", nodes, limit=limit)
     assert (pool.count, pool.cpus, pool.gpus) == found
+
+
+def test_of_workers_that_reserve_nothing_there_are_as_many_as_the_pool_has():
+    assert fitting(Pool(3, 0.0, 0.0, None, grows=True), [LAPTOP]) == 3
 
 
 @pytest.mark.parametrize(
