@@ -48,7 +48,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
 
 def print_measures(found: Evaluated) -> None:
     """A row a set: what `evaluate` found."""
-    from ldsaug_ray.metrics import OF_SETS
+    from ldsaug_ray.metrics import OF_SETS, by_bandwidth
 
     measures = (*OF_SETS, *found.own)
     table = Table(
@@ -67,13 +67,12 @@ def print_measures(found: Evaluated) -> None:
     console.print(table)
     if not found.detection:
         return
-    groups = list(dict.fromkeys(x.group for x in found.detection))
+    rows = by_bandwidth(found.detection)
     table = Table(title="AUROC of log LDS: test images against", title_justify="left")
-    for title in ("σ / mean norm", "norm from", *groups):
+    for title in ("σ / mean norm", "norm from", *(x.group for x in next(iter(rows.values())))):
         table.add_column(title, justify="right")
-    for scale, centred in dict.fromkeys((x.scale, x.centred) for x in found.detection):
-        values = [x.auroc.value for x in found.detection if (x.scale, x.centred) == (scale, centred)]
-        table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{v:.3f}" for v in values))
+    for (scale, centred), row in rows.items():
+        table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{x.auroc.value:.3f}" for x in row))
     console.print(table)
 
 

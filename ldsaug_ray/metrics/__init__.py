@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         nearest_training,
     )
     from ldsaug_ray.metrics.corruptions import KINDS, Kind, corrupt
-    from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, detect
+    from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, by_bandwidth, detect
     from ldsaug_ray.metrics.extractors import Extractor, FeatureNetwork, open_extractor
     from ldsaug_ray.metrics.frechet import (
         FeatureStatistics,

@@ -6,7 +6,7 @@ what is not real.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,14 @@ class Detection:
     centred: bool
     sigma: float
     auroc: Auroc
+
+
+def by_bandwidth(found: Iterable[Detection]) -> dict[tuple[float, bool], list[Detection]]:
+    """(scale, centred) -> every group's at that bandwidth, in the order they come in."""
+    rows: dict[tuple[float, bool], list[Detection]] = {}
+    for x in found:
+        rows.setdefault((x.scale, x.centred), []).append(x)
+    return rows
 
 
 def auroc(real_scores: ArrayLike, other_scores: ArrayLike, *, paired: bool = False) -> Auroc:

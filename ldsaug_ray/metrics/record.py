@@ -81,6 +81,10 @@ class SetReadings:
         """Of a measure; None where it was not taken, or these images do not allow it."""
         return self.readings[name].value if name in self.readings else None
 
+    def error(self, name: str) -> float | None:
+        """Standard error of a measure; None where it has none, or was not taken."""
+        return self.readings[name].standard_error if name in self.readings else None
+
 
 @dataclass(frozen=True)
 class Attribute:

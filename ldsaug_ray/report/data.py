@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.lds import HeldOut, Regime
+from ldsaug_ray.metrics import Described, Evaluated, SetReadings
 
 Floats = NDArray[np.float64]
 Tiles = NDArray[np.uint8]  # [n, T, T, 3]
@@ -215,26 +216,6 @@ class Parents:
     n_attributes: int
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A row of the evaluation's table: a value, and its standard error where there is one, for each set of images."""
-
-    title: str
-    values: tuple[float | None, ...]
-    errors: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Share of an attribute in each set: counted where labelled (no limits), else estimated, with 95 % limits."""
-
-    name: str
-    accuracy: float  # balanced, of the probe, on test images
-    test: float  # among test images
-    values: tuple[float | None, ...]
-    limits: tuple[tuple[float, float] | None, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Gallery:
     """Images of a set, and the real image nearest to each: of the test split, or with `copy` of the training split."""
@@ -245,42 +226,16 @@ class Gallery:
     nearest: Tiles
 
 
-@dataclass(frozen=True)
-class DetectionRow:
-    """AUROC of log LDS for test images against each group, at one bandwidth; centred: norms are from the mean."""
-
-    scale: float
-    centred: bool
-    sigma: float
-    values: tuple[float, ...]
-    errors: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class DetectionTable:
-    """Whether LDS measures realness on these data: a row a bandwidth, a column a group."""
-
-    groups: tuple[str, ...]
-    rows: tuple[DetectionRow, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What stage `evaluate` found of `sets`, of n images each; AuthPct of held-out real images, where that is known."""
+    """What stage `evaluate` found, and what of it the page shows; AuthPct of held-out real images, where it is known."""
 
-    extractor: str
-    dimension: int
-    k: int
-    prior: str
-    n_test: int
-    sets: tuple[str, ...]
-    n: tuple[int, ...]
-    measures: tuple[Measure, ...]
-    balance: tuple[Balance, ...]
+    found: Evaluated
+    measures: tuple[Described, ...]
+    sets: Mapping[str, SetReadings]  # in the order of the page's columns
     notes: tuple[str, ...]
     authenticity_held_out: float | None
     galleries: tuple[Gallery, ...]
-    detection: DetectionTable | None
 
 
 @dataclass(frozen=True, eq=False)

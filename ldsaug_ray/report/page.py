@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldsaug_ray import lds
+from ldsaug_ray.metrics import by_bandwidth
 from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
@@ -43,6 +44,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
     return environment.get_template("report/page.html.j2").render(
         data=data,
         words=words,
+        by_bandwidth=by_bandwidth,
         set_titles=TITLES,
         paper_tau=PAPER_TAU,
         rate=numbers.rate,

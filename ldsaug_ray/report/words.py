@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from ldsaug_ray.metrics import Detection
 from ldsaug_ray.models.priors import title_of
-from ldsaug_ray.report.data import Band, DetectionTable, Evaluation, Gallery, Pick, ReportData
+from ldsaug_ray.report.data import Band, Evaluation, Gallery, Pick, ReportData
 from ldsaug_ray.report.numbers import MINUS, count, log_text, percent, power
 from ldsaug_ray.selection import PAPER_TAU
 
@@ -211,11 +212,11 @@ def sharpness_sentences(data: ReportData) -> list[str]:
 
 def evaluation_sentence(e: Evaluation) -> str:
     """What was compared with what."""
-    extractor = e.extractor.rpartition("/")[2]
+    found, extractor = e.found, e.found.extractor
     return (
-        f"Each set of images against {count(e.n_test)} test images. Features: {extractor}, {count(e.dimension)} "
-        f"dimensions; k = {e.k} neighbours; samples are decoded from {title_of(e.prior)}. The training images are the "
-        "mark: what real images reach."
+        f"Each set of images against {count(found.n_test)} test images. Features: {extractor.name.rpartition('/')[2]}, "
+        f"{count(extractor.dimension)} dimensions; k = {found.k} neighbours; samples are decoded from "
+        f"{title_of(found.prior)}. The training images are the mark: what real images reach."
     )
 
 
@@ -226,15 +227,16 @@ _GALLERIES = {  # kind -> what the images are, and what stands below each
 }
 
 
-def detection_sentence(found: DetectionTable) -> str:
+def detection_sentence(found: Mapping[tuple[float, bool], Sequence[Detection]]) -> str:
     """Which groups LDS tells from real images at the paper's bandwidth, or the nearest to it."""
-    row = min(found.rows, key=lambda r: (abs(r.scale - 0.2), r.centred))
+    scale, centred = min(found, key=lambda at: (abs(at[0] - 0.2), at[1]))
     sides: dict[str, list[str]] = {"tells apart": [], "cannot tell apart": [], "takes for more real than real": []}
-    for group, auroc, error in zip(found.groups, row.values, row.errors, strict=True):
-        side = 1 if abs(auroc - 0.5) <= 2 * error else 0 if auroc > 0.5 else 2
-        sides[list(sides)[side]].append(f"{group} ({auroc:.2f})")
-    told = "; ".join(f"{side} {', '.join(groups)}" for side, groups in sides.items() if groups)
-    return f"At σ = {row.scale:g} × the mean norm, log LDS {told}."
+    for x in found[scale, centred]:
+        auroc = x.auroc.value
+        side = 1 if abs(auroc - 0.5) <= 2 * x.auroc.standard_error else 0 if auroc > 0.5 else 2
+        sides[list(sides)[side]].append(f"{x.group} ({auroc:.2f})")
+    verdicts = "; ".join(f"{side} {', '.join(groups)}" for side, groups in sides.items() if groups)
+    return f"At σ = {scale:g} × the mean norm, log LDS {verdicts}."
 
 
 def gallery_title(gallery: Gallery, set_title: str) -> str:
