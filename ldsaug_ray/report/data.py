@@ -228,7 +228,7 @@ class Gallery:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What stage `evaluate` found, and what of it the page shows; AuthPct of held-out real images, where it is known."""
+    """What stage `evaluate` found, and what of it the page shows; AuthPct of held-out real images, where known."""
 
     found: Evaluated
     measures: tuple[Described, ...]
