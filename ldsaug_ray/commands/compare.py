@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError, UsageError
 from ldsaug_ray.run.mlflow_place import client_at, quieten, tracking_uri, unusable
-from ldsaug_ray.run.progress import result_console
+from ldsaug_ray.run.progress import print_table
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,24 +58,14 @@ def compare_command(names: Sequence[str], *, as_csv: bool = False) -> int:
         writer.writerows([name, *(run.settings.get(name, "") for run in runs)] for name in settings)
         writer.writerows([name, *(run.metrics.get(name, "") for run in runs)] for name in metrics)
         return 0
-    console = result_console(160)
-    table = Table(title="settings that differ", title_justify="left")
-    table.add_column("setting")
-    for run in runs:
-        table.add_column(f"{run.name}\n{run.run_id[:8]}", overflow="fold")
-    for name in settings:
-        table.add_row(name, *(run.settings.get(name, "—") for run in runs))
-    if settings:
-        console.print(table)
+    heads = [f"{run.name}\n{run.run_id[:8]}" for run in runs]
+    rows = [[name, *(run.settings.get(name, "—") for run in runs)] for name in settings]
+    if rows:
+        print_table("settings that differ", ["setting", *heads], rows, 160, "lf")
     else:
         print("no setting differs")
-    table = Table(title=f"metrics; in brackets: minus {runs[0].name}", title_justify="left")
-    table.add_column("metric")
-    for run in runs:
-        table.add_column(f"{run.name}\n{run.run_id[:8]}", justify="right")
-    for name in metrics:
-        table.add_row(name, *(_number(run, name, runs[0]) for run in runs))
-    console.print(table)
+    rows = [[name, *(_number(run, name, runs[0]) for run in runs)] for name in metrics]
+    print_table(f"metrics; in brackets: minus {runs[0].name}", ["metric", *heads], rows, 160)
     return 0
 
 

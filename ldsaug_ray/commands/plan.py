@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
-from ldsaug_ray.run.progress import result_console
+from ldsaug_ray.run.progress import print_table
 from ldsaug_ray.stages.shared.runner import plan_steps
+
+_HEAD = ("what", "rows", "workers ask for", "state")
 
 
 def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
@@ -26,19 +26,15 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             images = _planned_images(config)
         except LdsaugError as e:
             wrong = e
-    table = Table(title=f"plan for {run.root.shown}", title_justify="left")
-    for column in ("stage", "what", "rows", "workers ask for", "state"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for step in steps:
-        state = {"complete": "skip", "continue": "continue", "run": "run", "waiting": "run"}[step.state]
-        table.add_row(
+        name, state = (
             step.stage,
-            STAGES[step.stage].does,
-            _known_rows(config, run, step.stage, images),
-            _asked(config, step.stage),
-            f"{state}: {step.why}",
+            {"complete": "skip", "continue": "continue", "run": "run", "waiting": "run"}[step.state],
         )
-    result_console(150).print(table)
+        known = _known_rows(config, run, name, images)
+        rows.append((name, STAGES[name].does, known, _asked(config, name), f"{state}: {step.why}"))
+    print_table(f"plan for {run.root.shown}", ("stage", *_HEAD), rows, 150, "f")
     n = _training_latents(config, run, images)
     if n and any(s.stage == "score" and s.state != "complete" for s in steps):
         from ldsaug_ray.lds import candidates
@@ -50,18 +46,10 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
 
 def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> None:
     """The plan of `ldsaug sample --dry-run`."""
-    table = Table(title=f"plan for {out.root.shown}", title_justify="left")
-    for column in ("command", "what", "rows", "workers ask for", "state"):
-        table.add_column(column, overflow="fold")
     what = f"{COMMANDS['sample'].does}: {model}, prior {config.sample.prior}, as {config.sample.format}"
-    table.add_row(
-        "sample",
-        what,
-        f"{config.sample.n:,} images",
-        _asked(config, "sample"),
-        {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state],
-    )
-    result_console(150).print(table)
+    how = {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state]
+    row = ("sample", what, f"{config.sample.n:,} images", _asked(config, "sample"), how)
+    print_table(f"plan for {out.root.shown}", ("command", *_HEAD), [row], 150, "f")
 
 
 def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | None) -> int | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 
+from ldsaug_ray.commands.opening import opened
 from ldsaug_ray.commands.plan import print_plan
 from ldsaug_ray.commands.summary import print_measures, print_summary
 from ldsaug_ray.config import Config
-from ldsaug_ray.engines import engine_of
 from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.run.progress import make_console
 from ldsaug_ray.run.tracked import nothing, tracked_run
 from ldsaug_ray.stages.shared.checks import require_faiss, try_networks
-from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 
@@ -41,17 +39,14 @@ def run_command(
     try_networks(config, before, names)
     if dry_run:
         return 0
-    engine, console = engine_of(config, verbose=verbose), make_console()
-    engine.check_place("run_dir", config.run_dir)
-    with ExitStack() as held:
-        run = open_run_dir(config, overwrite=overwrite, held=held)
-        job = Job(config, run, console, engine, alone=True)
-        tracked = config.tracking.enabled and command == "run"
-        send = held.enter_context(tracked_run(config, run, console, names)) if tracked else nothing
-        left = [s.stage for s in plan_steps(config, run, names) if s.state != "complete"]
-        alone = all(STAGES[name].on_driver for name in left)
-        with nullcontext() if alone else engine:
-            happened = run_stages(job, names, finished=send)
+    tracked = config.tracking.enabled and command == "run"
+    with opened(config, overwrite=overwrite, verbose=verbose) as job:
+        run = job.run
+        with tracked_run(config, run, job.console, names) if tracked else nullcontext(nothing) as send:
+            left = [s.stage for s in plan_steps(config, run, names) if s.state != "complete"]
+            alone = all(STAGES[name].on_driver for name in left)
+            with nullcontext() if alone else job.engine:
+                happened = run_stages(job, names, finished=send)
     print_summary(run, names, happened)
     if "evaluate" in names:
         from ldsaug_ray.metrics import Evaluated

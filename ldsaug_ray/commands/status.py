@@ -9,8 +9,6 @@ import time
 from collections import Counter
 from typing import Any
 
-from rich.table import Table
-
 from ldsaug_ray.commands.run import stages_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
@@ -19,7 +17,7 @@ from ldsaug_ray.report.gather import read_quarantine
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import driver_at_work
 from ldsaug_ray.run.pipeline import STAGES
-from ldsaug_ray.run.progress import result_console
+from ldsaug_ray.run.progress import print_table
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
 from ldsaug_ray.selection import sentence_of
@@ -70,16 +68,9 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     if of_search:  # which has no more of its own
         names = ["prepare", "train", "encode"]
     steps = plan_steps(config, run, names)
-    table = Table()
-    for title in ("stage", "state"):
-        table.add_column(title)
-    for title in ("in", "kept", "dropped", "quarantined", "rate"):
-        table.add_column(title, justify="right")
-    table.add_column("", overflow="fold")
-    for step in steps:
-        entry = run.entry(step.stage)
-        table.add_row(step.stage, *_cells(run, step, entry, driver))
-    result_console(130).print(table)
+    head = ("stage", "state", "in", "kept", "dropped", "quarantined", "rate", "")
+    rows = [(step.stage, *_cells(run, step, run.entry(step.stage), driver)) for step in steps]
+    print_table(None, head, rows, 130, "llrrrrrf")
     selected = run.entry("select")
     if selected and any(s.stage == "select" and s.state == "complete" for s in steps):
         print(f"select: {sentence_of(selected)}")

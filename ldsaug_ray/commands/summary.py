@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from ldsaug_ray.lds.findings import coinciding, latents_coincide
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
-from ldsaug_ray.run.progress import result_console
+from ldsaug_ray.run.progress import print_table
 from ldsaug_ray.selection import sentence_of
 from ldsaug_ray.stages.prepare import same_picture
 
@@ -20,19 +18,15 @@ if TYPE_CHECKING:
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
     """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
-    table = Table(title=f"run {run.root.shown}", title_justify="left")
-    table.add_column("stage")
-    for column in ("in", "kept", "dropped", "quarantined", "seconds", "rate"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    head, rows = ("stage", "in", "kept", "dropped", "quarantined", "seconds", "rate", ""), []
     words = {"complete": "already complete", "continue": "continued", "run": "", "waiting": ""}
     for name in names:
         entry = run.require(name)
         counts = [f"{entry[k]:,}" for k in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")]
         rate = entry["rows_per_second"]
         speed = f"{rate:,.0f} {COMMANDS[name].unit}/s" if rate and name != "report" else ""
-        table.add_row(name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")])
-    result_console(110).print(table)
+        rows.append((name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")]))
+    print_table(f"run {run.root.shown}", head, rows, 110, "lrrrrrrl")
     selected = run.entry("select")
     if selected and "select" in names:
         print(sentence_of(selected))
@@ -51,29 +45,24 @@ def print_measures(found: Evaluated) -> None:
     from ldsaug_ray.metrics import OF_SETS, by_bandwidth
 
     measures = (*OF_SETS, *found.own)
-    table = Table(
-        title=f"against {found.n_test:,} test images; features: {found.extractor.name}, "
-        f"{found.extractor.dimension:,} dimensions; k = {found.k}",
-        title_justify="left",
+    title = (
+        f"against {found.n_test:,} test images; features: {found.extractor.name}, "
+        f"{found.extractor.dimension:,} dimensions; k = {found.k}"
     )
-    table.add_column("images")
-    table.add_column("n", justify="right")
-    for measure in measures:
-        table.add_column(measure.title, justify="right")
+    rows = []
     for name, readings in found.sets.items():
         values = [readings.value(measure.name) for measure in measures]
-        table.add_row(name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values))
-    console = result_console(150)
-    console.print(table)
+        rows.append((name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values)))
+    print_table(title, ("images", "n", *(measure.title for measure in measures)), rows, 150)
     if not found.detection:
         return
-    rows = by_bandwidth(found.detection)
-    table = Table(title="AUROC of log LDS: test images against", title_justify="left")
-    for title in ("σ / mean norm", "norm from", *(x.group for x in next(iter(rows.values())))):
-        table.add_column(title, justify="right")
-    for (scale, centred), row in rows.items():
-        table.add_row(f"{scale:g}", "mean" if centred else "origin", *(f"{x.auroc.value:.3f}" for x in row))
-    console.print(table)
+    found_at = by_bandwidth(found.detection)
+    head = ("σ / mean norm", "norm from", *(x.group for x in next(iter(found_at.values()))))
+    rows = [
+        (f"{scale:g}", "mean" if centred else "origin", *(f"{x.auroc.value:.3f}" for x in row))
+        for (scale, centred), row in found_at.items()
+    ]
+    print_table("AUROC of log LDS: test images against", head, rows, 150, "r")
 
 
 def _alike(run: RunDir, names: list[str]) -> str:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 
-from rich.table import Table
-
-from ldsaug_ray.engines import engine_of
+from ldsaug_ray.commands.opening import opened
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
-from ldsaug_ray.run.progress import make_console, result_console
+from ldsaug_ray.run.progress import print_table
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.plan import Search, plan_search
 from ldsaug_ray.search.run import run_search
 from ldsaug_ray.search.tables import STATES, rows_of
 from ldsaug_ray.search.trials import Trial, read_trials
 from ldsaug_ray.stages.shared.checks import require_faiss, try_networks
-from ldsaug_ray.stages.shared.job import Job
 
 SHOWN = 10  # trials in the table at the end
 COMMANDS = 3  # of a front's trials; the page has more
@@ -61,31 +57,19 @@ def tune_command(
     try_networks(baseline, open_run_dir(baseline, create=False), ("train", "evaluate") if search.trains else ("train",))
     if dry_run:
         return 0
-    engine = engine_of(config, verbose=verbose)
-    engine.check_place("run_dir", config.run_dir)
-    with ExitStack() as held:
-        run = open_run_dir(config, overwrite=overwrite, held=held)
-        job = Job(config, run, make_console(), engine, alone=True)
-        log = held.enter_context(SearchLog(job, search))
-        held.enter_context(engine)
+    with opened(config, overwrite=overwrite, verbose=verbose) as job, SearchLog(job, search) as log, job.engine:
         search, trials = run_search(job, log, deadline)
         log.finish(trials)
-    _print_results(search, run, trials)
+    _print_results(search, job.run, trials)
     if config.tracking.enabled:
         print(f"MLflow  {view_command()}")
     return 0 if search.best(trials) else 1
 
 
 def _print_results(search: Search, run: RunDir, trials: Sequence[Trial]) -> None:
-    console = result_console(150)
     head, rows = rows_of(search, trials, most=SHOWN)
-    table = Table(title=f"the best of {_counted(len(trials), 'trial')}", title_justify="left")
-    for n, name in enumerate(head):
-        table.add_column(name, justify="right" if n else "left")
-    for row in rows:
-        table.add_row(*row)
     if rows:
-        console.print(table)
+        print_table(f"the best of {_counted(len(trials), 'trial')}", head, rows, 150)
     for state in ("stopped", "failed", "crashed"):
         if count := sum(t.state == state for t in trials):
             print(f"{count} {STATES[state]}")
@@ -113,13 +97,8 @@ def _counted(n: int, thing: str) -> str:
 def _print_plan(search: Search, run: RunDir) -> None:
     """The table of `--dry-run`."""
     asked = search.config.tune
-    table = Table(title=f"search {run.root.shown}", title_justify="left")
-    for column in ("setting", "values"):
-        table.add_column(column, overflow="fold")
-    for dimension in search.space.dimensions:
-        table.add_row(dimension.name, dimension.text)
-    console = result_console(150)
-    console.print(table)
+    rows = [(d.name, d.text) for d in search.space.dimensions]
+    print_table(f"search {run.root.shown}", ("setting", "values"), rows, 150, "f")
     size = search.space.size
     points = size if asked.search == "grid" else min(asked.trials, size)
     scorings = _counted(len(search.space.scorings()), "scoring")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 _LOG_EVERY_SECONDS = 15.0
@@ -115,6 +116,18 @@ def make_console() -> Console:
 def result_console(width: int) -> Console:
     """Console for tables on standard output, `width` columns wide where that is no terminal."""
     return Console(width=None if Console().is_terminal else width, **AS_IT_IS)
+
+
+def print_table(
+    title: str | None, head: Sequence[str], rows: Iterable[Sequence[str]], width: int, align: str = "lr"
+) -> None:
+    """Print a table as `result_console`; align: l(eft), r(ight) or f(olded) for each column, the last goes on."""
+    table = Table(title=title, title_justify="left")
+    for name, how in zip(head, align.ljust(len(head), align[-1]), strict=True):
+        table.add_column(name, justify="right" if how == "r" else "left", overflow="fold" if how == "f" else "ellipsis")
+    for row in rows:
+        table.add_row(*row)
+    result_console(width).print(table)
 
 
 def _duration(seconds: float) -> str:
