@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import RunDir
 
 Tree = dict[str, Any]
 
@@ -34,7 +36,7 @@ def merge(base: Tree, changes: Tree) -> Tree:
 
 def manifest(settings: Tree) -> Tree:
     """The stages of a run directory's manifest."""
-    return json.loads((Path(settings["run_dir"]) / "manifest.json").read_text())["stages"]
+    return RunDir(Location.of(settings["run_dir"])).manifest["stages"]
 
 
 def digests(settings: Tree) -> dict[str, str]:

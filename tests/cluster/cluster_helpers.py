@@ -7,16 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stages_helpers import Tree
+from stages_helpers import Tree, manifest
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.stages.shared.checkpoints import Checkpoints
-
-
-def manifest(settings: Tree) -> Tree:
-    """The stages of a run directory's manifest."""
-    return RunDir(Location.of(settings["run_dir"])).manifest["stages"]
 
 
 def results(settings: Tree) -> dict[str, dict[str, Any]]:

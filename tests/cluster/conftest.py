@@ -6,17 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from cluster_helpers import ended
 from heads import METRICS, RAY, Head
 from mlflow import MlflowClient
 from mlflow_server import Server
-from PIL import Image
 from s3_server import S3
 from stages_helpers import Tree, merge, start
 
@@ -25,37 +23,11 @@ from ldsaug_ray.run.directory import RunDir
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Settings of a whole run that nothing happened to, by engine: inline; to be copied, not changed.
-
-    Sixty pictures of discs, a model that trains in a second, and many small units, so that each stage has a middle. One
-    worker each: to start another costs more than the work.
-    """
+def undisturbed(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Settings of a whole run that nothing happened to, by engine: inline; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "pictures").mkdir()
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:20, 0:20]
-    for n in range(60):
-        cx, cy, r = rng.uniform(6, 14), rng.uniform(6, 14), rng.uniform(3, 6)
-        disc = ((x - cx) ** 2 + (y - cy) ** 2 < r * r)[..., None]
-        image = np.where(disc, rng.integers(0, 256, 3), rng.integers(0, 256, 3)).astype(np.uint8)
-        Image.fromarray(image).save(folder / f"pictures/disc-{n:03d}.png")
-    one = {"workers": {"count": 1}}
-    optimisation = {"batch_size": 8, "checkpoint_every": 3, "log_every": 3}
-    settings = {
-        "run_dir": str(folder / "run"),
-        "data": {"source": str(folder / "pictures"), "resolution": 16, "train": 44, "test": 16, "part_rows": 16, **one},
-        "vae": {"latent_dim": 6, "channel_base": 128, "channel_max": 8, "mapping_layers": 1},
-        "train": {"steps": 6, **optimisation},
-        "finetune": {"steps": 30, "mixing": 1.0, **optimisation},
-        "encode": {"batch_size": 8, **one},
-        "score": {"n_candidates": 4500, "part_candidates": 18, **one},
-        "decode": {"part_rows": 32, **one},
-        "sample": one,
-        "evaluate": one,
-        "report": {"samples": 4, "bands": 3},
-        "tracking": {"enabled": False},
-    }
+    settings = {**base, "run_dir": str(folder / "run"), "tracking": {"enabled": False}}
+    del settings["engine"]  # of a copy it is ray
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     ended(start("run", config, "engine=inline", cwd=folder))
@@ -82,18 +54,6 @@ def encodes(copied: Tree, tracked: None) -> Tree:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's default file belongs to the working folder: give each test its own."""
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def save(tmp_path: Path) -> Callable[[Tree], Path]:
-    """save(settings) -> path of a YAML file with them."""
-
-    def write(settings: Tree) -> Path:
-        path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(settings, sort_keys=False))
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")
