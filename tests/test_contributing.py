@@ -18,8 +18,7 @@ import pytest
 from rich.console import Console
 
 from ldsaug_ray import stages
-from ldsaug_ray.config import Config, Score, load_config
-from ldsaug_ray.config import Sample as Sampling
+from ldsaug_ray.config import Config, Sampling, Score, load_config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.lds import resolve_sigma
 from ldsaug_ray.metrics import Sample, measure_set, open_extractor, own_measures

@@ -11,7 +11,7 @@ from ldsaug_ray.config.finetune import Finetune, Uses
 from ldsaug_ray.config.load import describe, load_config
 from ldsaug_ray.config.objective import Adversarial, Objective, Perceptual
 from ldsaug_ray.config.report import Report
-from ldsaug_ray.config.sample import Sample
+from ldsaug_ray.config.sample import Sampling
 from ldsaug_ray.config.score import LARGEST_PART, Approximate, Score, Sigma
 from ldsaug_ray.config.select import Select
 from ldsaug_ray.config.tracking import Tracking

@@ -11,7 +11,7 @@ from ldsaug_ray.config.base import Auto, Positive, Section
 from ldsaug_ray.config.workers import Workers
 
 
-class Sample(Section):
+class Sampling(Section):
     """Images drawn from a trained model, by `ldsaug sample`; not part of `run`."""
 
     n: Positive = Field(50_000, description="images to draw; the option --n replaces it")

@@ -19,7 +19,7 @@ from ldsaug_ray.config.evaluate import Evaluate
 from ldsaug_ray.config.experiment import Experiment
 from ldsaug_ray.config.finetune import Finetune
 from ldsaug_ray.config.report import Report
-from ldsaug_ray.config.sample import Sample
+from ldsaug_ray.config.sample import Sampling
 from ldsaug_ray.config.score import Score
 from ldsaug_ray.config.select import Select
 from ldsaug_ray.config.tracking import Tracking
@@ -51,7 +51,7 @@ class Config(Section):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
-    sample: Sample = how(Sample())
+    sample: Sampling = how(Sampling())
     tracking: Tracking = how(Tracking())
     experiment: Experiment = how(Experiment())
     tune: Tune = how(Tune())

@@ -33,7 +33,7 @@ TAG = int.from_bytes(b"order", "big")  # second key word: keeps this stream apar
 
 
 @dataclass(frozen=True)
-class Latents:
+class OrderedLatents:
     """The training latents, in the random order in which they are read; made once for any number of candidates."""
 
     train: NDArray[np.floating]  # [N, d]
@@ -44,7 +44,7 @@ class Latents:
     farthest: float  # largest distance from the mean
 
     @classmethod
-    def of(cls, train: NDArray[np.floating], seed: int) -> Latents:
+    def of(cls, train: NDArray[np.floating], seed: int) -> OrderedLatents:
         """In the order of that seed, the same everywhere."""
         frame = Frame.over(train)
         order = np.random.Generator(np.random.Philox(key=np.array([seed, TAG], np.uint64))).permutation(len(train))
@@ -78,7 +78,7 @@ class Reading:
 
     def __init__(
         self,
-        latents: Latents,
+        latents: OrderedLatents,
         points: NDArray[np.floating],  # [R, d] what pairs are made of
         own: Index,  # [R] the latent that each is, -1 for none
         lists: Neighbours,  # of each

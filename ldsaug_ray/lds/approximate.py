@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds._kernel import Mix, pair_tiles, rows_within
-from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading
+from ldsaug_ray.lds._near_far import BoundedScores, OrderedLatents, Reading
 from ldsaug_ray.lds._shared import (
     LARGEST_ALPHA,
     TILE_LATENTS,
@@ -63,7 +63,7 @@ def approximate_pairs(
     *,
     approximation: Approximation | None = None,
     index: LatentIndex | None = None,
-    latents: Latents | None = None,
+    latents: OrderedLatents | None = None,
     interpolation: Interpolation = "linear",
     tile_rows: int = TILE_ROWS,
     tile_latents: int = TILE_LATENTS,
@@ -78,7 +78,7 @@ def approximate_pairs(
     p = check_pairs(pairs, len(z))
     check_settings("faiss", np.float32, interpolation, tile_rows, tile_latents)
     a, precisions = checked_numbers(alphas, "alphas", LARGEST_ALPHA), precisions_of(sigmas)
-    latents = latents or Latents.of(z, settings.seed)
+    latents = latents or OrderedLatents.of(z, settings.seed)
     index = _index_over(z, index, settings, latents)
     shape = (len(p), len(a), len(precisions))
     out = {f.name: np.empty(shape) for f in fields(BoundedScores) if f.name != "bounded"}
@@ -129,7 +129,7 @@ def approximate_points(
     z, x = validate_latents(train), checked_points(points, train)
     check_settings("faiss", np.float32, "linear", tile_rows, tile_latents)
     precisions = precisions_of(sigmas)
-    latents = Latents.of(z, settings.seed)
+    latents = OrderedLatents.of(z, settings.seed)
     index = _index_over(z, index, settings, latents)
     out = np.empty((3, len(x), len(precisions)))
     bounded = True
@@ -160,7 +160,7 @@ def approximate_points(
 
 
 def _index_over(
-    train: NDArray[np.floating], index: LatentIndex | None, settings: Approximation, latents: Latents
+    train: NDArray[np.floating], index: LatentIndex | None, settings: Approximation, latents: OrderedLatents
 ) -> LatentIndex:
     if latents.train.shape != train.shape:
         raise ConfigError(f"latents= are {latents.train.shape} numbers, the training latents {train.shape}")

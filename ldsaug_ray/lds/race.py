@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.lds import _kernel
-from ldsaug_ray.lds._near_far import BoundedScores, Latents, Reading, one_by_one
+from ldsaug_ray.lds._near_far import BoundedScores, OrderedLatents, Reading, one_by_one
 from ldsaug_ray.lds._shared import (
     LARGEST_ALPHA,
     TILE_LATENTS,
@@ -159,7 +159,7 @@ class Racer:
         interpolation: Interpolation = "linear",
         tile_rows: int = TILE_ROWS,
         tile_latents: int = TILE_LATENTS,
-        latents: Latents | None = None,
+        latents: OrderedLatents | None = None,
     ) -> None:
         if not 0 < delta < 1:
             raise ConfigError(f"delta must lie between 0 and 1; found {delta}")
@@ -168,7 +168,7 @@ class Racer:
         z = validate_latents(train)
         p = check_pairs(pairs, len(z))
         check_settings("exact", np.float32, interpolation, tile_rows, tile_latents)
-        self.latents = latents or Latents.of(z, seed)
+        self.latents = latents or OrderedLatents.of(z, seed)
         self.train, self.pairs, self.exclude_parents = z, p, exclude_parents
         self.precisions = precisions_of([sigma])
         self.geometry = Geometry.of(z, p, checked_numbers(alphas, "alphas", LARGEST_ALPHA), interpolation)

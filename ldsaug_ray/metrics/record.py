@@ -63,10 +63,10 @@ class Reading:
         return {"value": self.value, **error, **self.more}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Reading:
+    def from_json(cls, stored: Mapping[str, Any]) -> Reading:
         """What `to_json` wrote."""
-        more = {name: x for name, x in told.items() if name not in ("value", "standard_error")}
-        return cls(told["value"], told.get("standard_error"), more)
+        more = {name: x for name, x in stored.items() if name not in ("value", "standard_error")}
+        return cls(stored["value"], stored.get("standard_error"), more)
 
 
 @dataclass(frozen=True)
@@ -162,27 +162,27 @@ class Evaluated:
         return cls.from_json(file.read_json())
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Evaluated:
+    def from_json(cls, stored: Mapping[str, Any]) -> Evaluated:
         """What `to_json` wrote, or the manifest's part of it."""
-        notes = told.get("notes", {})
+        notes = stored.get("notes", {})
         sets = {}
-        for name, of in told["sets"].items():
+        for name, of in stored["sets"].items():
             readings = {measure: Reading.from_json(x) for measure, x in of.items() if isinstance(x, Mapping)}
             sets[name] = SetReadings(of["n"], readings, tuple(notes.get(name, ())))
-        detection = told.get("detection")
+        detection = stored.get("detection")
         return cls(
-            UsedExtractor(**told["extractor"]),
-            told["reference"]["n"] if "reference" in told else sets["test"].n,
-            told["k"],
+            UsedExtractor(**stored["extractor"]),
+            stored["reference"]["n"] if "reference" in stored else sets["test"].n,
+            stored["k"],
             sets,
-            told.get("resolution", 0),
-            told.get("prior", ""),
+            stored.get("resolution", 0),
+            stored.get("prior", ""),
             {
                 name: Attribute(of["probe"], {s: Reading.from_json(r) for s, r in of["shares"].items()})
-                for name, of in told.get("attributes", {}).items()
+                for name, of in stored.get("attributes", {}).items()
             },
             None
             if detection is None
             else tuple(Detection(**{**found, "auroc": Auroc(**found["auroc"])}) for found in detection),
-            tuple(Described(name=name, **of) for name, of in told.get("measures", {}).items()),
+            tuple(Described(name=name, **of) for name, of in stored.get("measures", {}).items()),
         )

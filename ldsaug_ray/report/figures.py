@@ -80,7 +80,7 @@ def histogram(values: Floats, selected: NDArray[np.bool_], bins: int = 60, *, lo
 def density(counts: Histogram, threshold: float | None, score_name: str, held_out: HeldOut | None = None) -> bytes:
     """Log LDS of all candidates, the selected on top, any threshold, the paper's τ, and where real latents lie."""
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         _bars(axes, counts)
         low, high = counts.edges[0], counts.edges[-1]
         top = axes.get_ylim()[1] * 1.16
@@ -119,7 +119,7 @@ def density(counts: Histogram, threshold: float | None, score_name: str, held_ou
         above.set_xlabel("LDS", labelpad=3)
         axes.legend(loc="upper left" if right else "upper right", bbox_to_anchor=(0, 0.9, 1, 0), ncols=1)
 
-    return _figure(draw, grid="y")
+    return _figure(plot, grid="y")
 
 
 def by_alpha(alphas: Floats, scores: Floats, threshold: float | None, score_name: str) -> bytes:
@@ -128,7 +128,7 @@ def by_alpha(alphas: Floats, scores: Floats, threshold: float | None, score_name
     levels = np.array([np.quantile(scores[alphas == a], [0.05, 0.25, 0.5, 0.75, 0.95]) for a in values])
     width = 0.6 * (float(np.diff(values).min()) if len(values) > 1 else 0.1)
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.vlines(values, levels[:, 0], levels[:, 4], color=ALL, lw=1.6, label="5 to 95%")
         axes.bar(values, levels[:, 3] - levels[:, 1], width, levels[:, 1], color=KEPT, label="25 to 75%")
         axes.hlines(levels[:, 2], values - width / 2, values + width / 2, color=INK, lw=1.8, label="median")
@@ -141,7 +141,7 @@ def by_alpha(alphas: Floats, scores: Floats, threshold: float | None, score_name
         axes.set_ylim(low, high + 0.24 * (high - low))  # room for the legend
         axes.legend(loc="upper center", ncols=4, columnspacing=0.8, handlelength=1.1, handletextpad=0.4)
 
-    return _figure(draw, grid="y")
+    return _figure(plot, grid="y")
 
 
 def alpha_share(alphas: Sequence[float], everyone: Sequence[float], kept: Sequence[float] | None) -> bytes:
@@ -149,7 +149,7 @@ def alpha_share(alphas: Sequence[float], everyone: Sequence[float], kept: Sequen
     values = np.asarray(alphas)
     width = 0.38 * (float(np.diff(values).min()) if len(values) > 1 else 0.1)
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.bar(values - width / 2, 100 * np.asarray(everyone), width, color=ALL, label="all candidates")
         if kept is not None:
             axes.bar(values + width / 2, 100 * np.asarray(kept), width, color=KEPT, label="selected")
@@ -158,13 +158,13 @@ def alpha_share(alphas: Sequence[float], everyone: Sequence[float], kept: Sequen
         _ticks(axes, values)
         _legend_above(axes)
 
-    return _figure(draw, grid="y")
+    return _figure(plot, grid="y")
 
 
 def shares(counts: Histogram, label: str, *, log: bool = False) -> bytes:
     """Distribution of a diagnostic: share of all candidates, and of the selected, in each bin (so both can be seen)."""
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         everyone, kept = (100 * n / max(1, n.sum()) for n in (counts.all, counts.kept))
         axes.stairs(everyone, counts.edges, fill=True, color=ALL, label="all candidates")
         if counts.kept.any():
@@ -179,7 +179,7 @@ def shares(counts: Histogram, label: str, *, log: bool = False) -> bytes:
             axes.xaxis.set_minor_formatter(NullFormatter())
         _legend_above(axes)
 
-    return _figure(draw, grid="y")
+    return _figure(plot, grid="y")
 
 
 def curve(curves: Sequence[Curve], term: str) -> bytes:
@@ -190,7 +190,7 @@ def curve(curves: Sequence[Curve], term: str) -> bytes:
     drawn: Mapping[str, tuple[str, str]] = {"train": (INK, "training"), "finetune": (KEPT, "fine-tuning")}
     lengths = [max(p["step"] for p in c.points) if c.points else 0 for c in curves]
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         offset, every = 0.0, []
         for c, length in zip(curves, lengths, strict=True):
             points = [(p["step"], p[term]) for p in c.points if term in p]
@@ -212,7 +212,7 @@ def curve(curves: Sequence[Curve], term: str) -> bytes:
         axes.set_xlabel("optimiser step")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _figure(draw, grid="both", size=_PANEL)
+    return _figure(plot, grid="both", size=_PANEL)
 
 
 def attributes(found: Sequence[AttributeShare]) -> bytes:
@@ -221,7 +221,7 @@ def attributes(found: Sequence[AttributeShare]) -> bytes:
     rows = np.arange(len(found))
     before, after = 100 * np.array([a.train for a in found]), 100 * np.array([a.parents for a in found])
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.hlines(rows, before, after, color=ALL, lw=2.5)
         axes.plot(before, rows, "o", color=MUTED, ms=6, label="training images")
         axes.plot(after, rows, "o", color=KEPT, ms=6, label="parents of A")
@@ -232,7 +232,7 @@ def attributes(found: Sequence[AttributeShare]) -> bytes:
         axes.set_xlabel("share with the attribute, %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _figure(draw, grid="x", size=(_SIZE[0], 1.1 + 0.27 * max(3, len(rows))))
+    return _figure(plot, grid="x", size=(_SIZE[0], 1.1 + 0.27 * max(3, len(rows))))
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def differences(found: Sequence[Interval], label: str) -> bytes:
     """Each difference as a point with its interval, zero marked."""
     rows = np.arange(len(found))
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.axvline(0, color=MARK, lw=1.2)
         for row, x in zip(rows, found, strict=True):
             if x.low is not None and x.high is not None:
@@ -262,7 +262,7 @@ def differences(found: Sequence[Interval], label: str) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(label)
 
-    return _figure(draw, grid="x", size=(_SIZE[0], 0.8 + 0.27 * max(3, len(rows))))
+    return _figure(plot, grid="x", size=(_SIZE[0], 0.8 + 0.27 * max(3, len(rows))))
 
 
 def heat_map(
@@ -280,7 +280,7 @@ def heat_map(
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
     scale = mpl.colormaps["Blues_r"]
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.pcolormesh(shown, cmap=scale, vmin=low, vmax=high + 0.25 * (high - low or 1.0), edgecolors="none")
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
@@ -300,7 +300,7 @@ def heat_map(
         axes.set_title(label)
 
     size = (max(_SIZE[0], 1.2 + 0.55 * len(columns)), max(1.9, 1.1 + 0.32 * len(rows)))
-    return _figure(draw, grid=None, size=size)
+    return _figure(plot, grid=None, size=size)
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class Point:
 def points(found: Sequence[Point], x_label: str, y_label: str, *, joined: bool = False) -> bytes:
     """Points in a plane; the best with their names."""
 
-    def draw(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         for best, colour, size in ((False, ALL, 5), (True, KEPT, 7)):
             these = [p for p in found if p.best == best]
             axes.plot([p.x for p in these], [p.y for p in these], "o", color=colour, ms=size)
@@ -331,7 +331,7 @@ def points(found: Sequence[Point], x_label: str, y_label: str, *, joined: bool =
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
 
-    return _figure(draw, grid="both")
+    return _figure(plot, grid="both")
 
 
 def _to_log10(x: ArrayLike) -> ArrayLike:
@@ -363,14 +363,14 @@ def _ticks(axes: Axes, values: Floats) -> None:
 
 
 def _figure(
-    draw: Callable[[Axes], None], *, grid: Literal["both", "x", "y"] | None, size: tuple[float, float] = _SIZE
+    plot: Callable[[Axes], None], *, grid: Literal["both", "x", "y"] | None, size: tuple[float, float] = _SIZE
 ) -> bytes:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         if grid is not None:
             axes.grid(axis=grid)
-        draw(axes)
+        plot(axes)
         out = io.StringIO()
         metadata = {"Date": None, "Creator": None}
         FigureCanvasSVG(figure).print_svg(out, metadata=metadata)

@@ -15,7 +15,7 @@ from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import ReportData
-from ldsaug_ray.report.pictures import draw_figures, loss_terms
+from ldsaug_ray.report.pictures import loss_terms, pictures_of
 from ldsaug_ray.selection import PAPER_TAU
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
@@ -26,9 +26,9 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
 
     Args:
         data: from `gather`.
-        pictures: from `draw_figures`, where they are at hand already.
+        pictures: from `pictures_of`, where they are at hand already.
     """
-    shown = draw_figures(data) if pictures is None else pictures
+    shown = pictures_of(data) if pictures is None else pictures
     environment = templates()
     environment.filters.update(
         count=numbers.count,

@@ -40,7 +40,7 @@ def score_histogram(data: ReportData) -> figures.Histogram:
     return figures.histogram(data.scores.ranking(data.threshold.ranked_by), data.scores.selected)
 
 
-def draw_figures(data: ReportData) -> dict[str, bytes]:
+def pictures_of(data: ReportData) -> dict[str, bytes]:
     """All pictures, file name -> content; the same data gives the same bytes."""
     scores, found = data.scores, data.regime
     name = SCORE_NAMES[data.threshold.ranked_by]

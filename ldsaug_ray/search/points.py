@@ -90,7 +90,7 @@ class SearchPoints:
         return False
 
     def end(self, trial: str, *, crashed: str = "") -> None:
-        """A trial is over, or crashed; Ray Tune says so twice where its actor died between two trials."""
+        """A trial is over, or crashed; Ray Tune says so twice where its worker died between two trials."""
         if trial not in self._running or self.error is not None:
             return
         ended = self._keeper.end(self._running.pop(trial), stopped=trial in self._stopped, crashed=crashed)

@@ -38,14 +38,14 @@ from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 _COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
-KEPT_BYTES, ROW_BYTES = 160 * 2**20, 40  # of the scores that an actor keeps in memory, and of one
+KEPT_BYTES, ROW_BYTES = 160 * 2**20, 40  # of the scores that a worker keeps in memory, and of one
 PLANNED = 2**20  # candidates planned at a time
 
 Measures = dict[str, float | None]
 
 
 class Tables:
-    """Scores, kept in memory as far as they are few: an actor's trials look at the same ones again and again."""
+    """Scores, kept in memory as far as they are few: a worker's trials look at the same ones again and again."""
 
     def __init__(self) -> None:
         self._kept: dict[str, list[pa.Table]] = {}
@@ -76,7 +76,7 @@ class Shared:
         real: the real latents, measured.
         engine: that does the work of the trials' stages.
         say: takes progress lines.
-        tables: of the scores, for each actor its own.
+        tables: of the scores, for each worker its own.
     """
 
     search: Search

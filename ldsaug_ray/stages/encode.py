@@ -1,4 +1,4 @@
-"""Stage `encode`: `images/` to `latents/` (key, split, z, attributes), through a pool of (GPU) encoder actors."""
+"""Stage `encode`: `images/` to `latents/` (key, split, z, attributes), through a pool of encoders."""
 
 from __future__ import annotations
 

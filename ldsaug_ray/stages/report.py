@@ -30,11 +30,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     Raises:
         InputError: a stage that the page is about is not complete.
     """
-    from ldsaug_ray.report import draw_figures, gather, page_digest, report_page
+    from ldsaug_ray.report import gather, page_digest, pictures_of, report_page
 
     with bar(job.console, "report", 1, "pages") as shown:
         data = gather(job.run, job.config)
-        pictures = draw_figures(data)
+        pictures = pictures_of(data)
         folder = job.run.folder("report")
         for name, content in pictures.items():
             (folder / f"figures/{name}").write_bytes(content)

@@ -1,4 +1,4 @@
-"""`ldsaug sample`: images from a trained VAE to a folder of their own, through a pool of decoder actors.
+"""`ldsaug sample`: images from a trained VAE to a folder of their own, through a pool of decoders.
 
 Latents come from a prior (`models/priors`), sample k from (seed, k) alone. The folder is kept as a run directory is: a
 manifest, markers of finished units, and `images/` with Parquet parts or PNG files; so the same command again continues.

@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity as SklearnDensity
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Sample
+from ldsaug_ray.config import Sampling
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.priors import (
     PRIORS,
@@ -107,7 +107,7 @@ def test_parameters_never_exceed_the_data_by_default() -> None:
 
 def test_a_mixture_is_the_same_again_and_from_its_file(tmp_path: Path) -> None:
     first = fit_mixture(BLOBS, 3, "full", 4)
-    fitted = PRIORS.get("mixture").fit(BLOBS, Sample(components=3, covariance="full"), 4)
+    fitted = PRIORS.get("mixture").fit(BLOBS, Sampling(components=3, covariance="full"), 4)
     location = Location.of(tmp_path / "prior.safetensors")
     write_fitted(location, fitted)
     assert facts_of(fitted) == {"components": 3, "covariance": "full", "converged": True}
@@ -126,15 +126,15 @@ def test_what_each_prior_reads_and_draws() -> None:
     none = np.empty((0, 3), np.float32)
     np.testing.assert_array_equal(Draws("normal", {}, none).sample(2, 9, 5), Normal(3).sample(2, 9, 5))
     kde, near_a = PRIORS.get("kde"), np.concatenate([BLOBS, BLOBS + np.float32(1e-3)])
-    fitted = kde.fit(BLOBS, Sample(sigma=0.3), 0)
+    fitted = kde.fit(BLOBS, Sampling(sigma=0.3), 0)
     assert fitted == {"sigma": 0.3}
     np.testing.assert_array_equal(
         Draws("kde", fitted, BLOBS).sample(0, 9, 5), kernel_density(BLOBS, 0.3).sample(0, 9, 5)
     )
-    alone = kde.fit(BLOBS, Sample(), 0)
-    assert kde.fit(near_a, Sample(), 0, of_a=len(BLOBS)) == alone  # A's latents would shrink it
+    alone = kde.fit(BLOBS, Sampling(), 0)
+    assert kde.fit(near_a, Sampling(), 0, of_a=len(BLOBS)) == alone  # A's latents would shrink it
     with pytest.raises(InputError, match=r"sample\.sigma: leave_one_out finds none for these 5 latents"):
-        kde.fit(np.ones((5, 2), np.float32), Sample(), 0)
+        kde.fit(np.ones((5, 2), np.float32), Sampling(), 0)
     text = "44 latents and 30 of A"
     assert PRIORS.get("normal").sentence({}, text) == "N(0, I)"
     assert kde.sentence({"sigma": 0.25}, text) == f"the kernel density of {text}, sigma = 0.25"

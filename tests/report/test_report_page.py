@@ -19,7 +19,7 @@ from ldsaug_ray.lds import SIGMA_RULES, sentences
 from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.models.priors import Normal
-from ldsaug_ray.report import ReportData, draw_figures, gather, page_digest, report_page
+from ldsaug_ray.report import ReportData, gather, page_digest, pictures_of, report_page
 from ldsaug_ray.report.data import Curve, Estimate
 from ldsaug_ray.report.numbers import count, log_text, percent, power
 from ldsaug_ray.report.sheets import tiles
@@ -252,8 +252,8 @@ def test_a_sample_is_announced(digits: ReportData) -> None:
 
 def test_same_run_same_page(digits_job: Job, digits: ReportData) -> None:
     again = gather(digits_job.run, digits_job.config)
-    pictures = draw_figures(digits)
-    assert draw_figures(again) == pictures
+    pictures = pictures_of(digits)
+    assert pictures_of(again) == pictures
     assert report_page(again) == report_page(digits, pictures)
     other = replace(digits, stages=tuple(replace(s, seconds=9.0, rate=1.0, resumed="x") for s in digits.stages))
     assert page_digest(other, pictures) == page_digest(digits, pictures)
@@ -342,7 +342,7 @@ def test_every_term_of_the_curves_has_its_panel(digits: ReportData) -> None:
     second = ({"step": 4, "real_logit": -0.5, "my_term": 2.0}, {"step": 8, "loss": 1.0, "real_logit": 0.25})
     changed = replace(digits, curves=(Curve("train", first), Curve("finetune", second)))
     terms = {name for p in (*first, *second) for name in p} - {"step"}
-    pictures = draw_figures(changed)
+    pictures = pictures_of(changed)
     assert {n for n in pictures if n.startswith("curve-")} == {f"curve-{t}.svg" for t in terms}
     page = Page(report_page(changed, pictures))
     assert "real logit: fine-tuning from -0.5 at step 4 to 0.25 at step 8." in {a.get("alt") for a in page.all("img")}

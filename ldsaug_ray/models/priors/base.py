@@ -18,7 +18,7 @@ from safetensors.numpy import save as save_safetensors
 
 from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Sample
+from ldsaug_ray.config import Sampling
 from ldsaug_ray.errors import InputError, failing
 
 Latents = NDArray[np.float32]
@@ -36,7 +36,7 @@ class Prior(ABC):
     reads: ClassVar[Literal["nothing", "fitted", "drawn"]] = "fitted"
     settings: ClassVar[tuple[str, ...]] = ()
 
-    def fit(self, latents: Latents, settings: Sample, seed: int, *, of_a: int = 0) -> Fitted:
+    def fit(self, latents: Latents, settings: Sampling, seed: int, *, of_a: int = 0) -> Fitted:
         """What draws need of the latents float32[N + of_a, d], of which the last are A's; kept for a resumed command.
 
         Raises InputError where nothing can be fitted to them.

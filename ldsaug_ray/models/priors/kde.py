@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.config import Sample, Score, Sigma
+from ldsaug_ray.config import Sampling, Score, Sigma
 from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import resolve_sigma, validate_latents
 from ldsaug_ray.models.priors.base import PRIORS, Fitted, Latents, Prior
@@ -54,7 +54,7 @@ class Kernels(Prior):
     reads: ClassVar = "drawn"
     settings: ClassVar = ("sigma",)
 
-    def fit(self, latents: Latents, settings: Sample, seed: int, *, of_a: int = 0) -> Fitted:
+    def fit(self, latents: Latents, settings: Sampling, seed: int, *, of_a: int = 0) -> Fitted:
         """sigma: a number, or the likeliest for real images' latents: A's lie so near their parents that they would
         shrink it."""
         if not isinstance(settings.sigma, str):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.config import Sample
+from ldsaug_ray.config import Sampling
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds import validate_latents
 from ldsaug_ray.models.priors.base import PRIORS, Fitted, Latents, Prior
@@ -103,7 +103,7 @@ class Mixtures(Prior):
     title = "a mixture fitted to the latents"
     settings: ClassVar = ("components", "covariance")
 
-    def fit(self, latents: Latents, settings: Sample, seed: int, *, of_a: int = 0) -> Fitted:
+    def fit(self, latents: Latents, settings: Sampling, seed: int, *, of_a: int = 0) -> Fitted:
         """As `Prior.fit`."""
         mixture = fit_mixture(latents, settings.components, settings.covariance, seed)
         arrays = {"weights": mixture.weights, "means": mixture.means, "factors": mixture.factors}

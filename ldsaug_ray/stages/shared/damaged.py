@@ -1,4 +1,4 @@
-"""Latents of damaged copies of stored images, by a pool of encoder actors; kept as features are, below `features/`."""
+"""Latents of damaged copies of stored images, by a pool of encoders; kept as features are, below `features/`."""
 
 from __future__ import annotations
 

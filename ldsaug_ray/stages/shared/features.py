@@ -1,4 +1,4 @@
-"""Features of stored images, by a pool of actors: once for each set and extractor, kept below `features/`.
+"""Features of stored images, by a pool of workers: once for each set and extractor, kept below `features/`.
 
 A set's folder is kept as a run directory is: a manifest, markers, and Parquet parts with the columns key, features and
 sharpness. It is named by what the set is for, and its fingerprint covers the images' digest and the extractor's

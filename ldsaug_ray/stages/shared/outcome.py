@@ -32,7 +32,7 @@ class Outcome:
 
 
 def worker_seconds(units: Iterable[UnitResult]) -> dict[str, float]:
-    """Seconds of all their actors at work, and of these actors' CPUs; interrupted attempts too."""
+    """Seconds of all their workers at work, and of these workers' CPUs; interrupted attempts too."""
     extra = [unit.extra for unit in units]
     return {
         f"worker_{name}": round(sum(e[name] for e in extra), 3)
