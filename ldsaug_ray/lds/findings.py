@@ -50,7 +50,7 @@ def coinciding(n: int) -> str:
 
 
 def _parents(median: float) -> str:
-    share = f"{median:.0%} of a typical candidate's density comes from its own two parents"
+    share = f"{median:.0%} of a typical candidate's LDS comes from its own two parents"
     if median >= 0.5:
         return (
             f"In this run {share}: 'dense' means 'almost a copy of a training image'; "
@@ -71,11 +71,11 @@ def _neighbours(median: float, n_latents: int) -> str:
     count = f"{count} of {n_latents:,} training latents"
     if median > 0.5 * n_latents:
         return (
-            f"A typical candidate's density is an even average over {count}: the bandwidth blurs all structure; "
+            f"A typical candidate's LDS is an even average over {count}: the bandwidth blurs all structure; "
             "consider a smaller sigma (score.sigma)."
         )
     narrow = ": the bandwidth is narrow; consider a larger sigma (score.sigma)" if median < 3 else ""
-    return f"A typical candidate's density rests on effectively {count}{narrow}."
+    return f"A typical candidate's LDS rests on effectively {count}{narrow}."
 
 
 def _alphas(r: Regime, selected: float) -> str:
@@ -87,7 +87,7 @@ def _alphas(r: Regime, selected: float) -> str:
         what = "prefers midpoints between its parents"
     return (
         f"{selected:.0%} of the selected have alpha = {names}, against {r.extreme_share:.0%} of all (rank correlation "
-        f"of density with min(alpha, 1 - alpha) {r.correlation_with_middle:+.2f}): the selection {what}."
+        f"of LDS with min(alpha, 1 - alpha) {r.correlation_with_middle:+.2f}): the selection {what}."
     )
 
 
