@@ -34,12 +34,7 @@ def tune_command(
     """Run a search, or what is left of it; returns the exit code, 1 where no trial came to a result.
 
     Args:
-        path: of the settings.
-        overrides: `name=value`.
-        dry_run: say what would be done, and do nothing.
-        overwrite: discard a run directory of other data.
         resume: there must be something to go on with.
-        verbose: show Ray's own messages.
 
     Raises:
         LdsaugError: the message says what to do.

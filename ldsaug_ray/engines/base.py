@@ -44,9 +44,7 @@ class UnitWork:
     """Units of one stage that are to be done.
 
     Attributes:
-        stage: whose markers to leave.
         tables: unit number -> its table; at least one row each.
-        pool: workers to use.
         make: builds a worker from `args`, in its process.
         args: for `make`; what `Engine.share` gave, and lists of it, are replaced by what was shared.
         places: where each unit leaves its marker, and under which number.
@@ -126,7 +124,6 @@ class Training:
     """A training that is to be done.
 
     Attributes:
-        stage: its name.
         work: a rank's whole life.
         world: ranks.
         pool: what each rank gets.
@@ -174,10 +171,8 @@ class Trials:
     """Trials that are to be done.
 
     Attributes:
-        points: gives them.
         make: builds a worker's function from `args`, in its process: what a trial is to be -> the trial on its way.
         args: for `make`.
-        concurrent: trials at once.
         stages: whether trials run stages, which ask for workers of their own.
     """
 

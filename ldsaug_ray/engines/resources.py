@@ -38,9 +38,6 @@ def pool_of(workers: Workers, stage: str, nodes: Sequence[Node], *, limit: int |
     """Resolve `auto` and check that the nodes can hold the workers.
 
     Args:
-        workers: the stage's settings.
-        stage: its name, for messages.
-        nodes: what each has.
         limit: no more workers than units of work.
 
     Raises:

@@ -38,10 +38,6 @@ def experiment_page(
     """The page as HTML text.
 
     Args:
-        plan: the experiment.
-        summary: of the results.
-        results: what there is so far.
-        name: of the experiment's folder.
         files: what lies beside the page, name -> text, to be downloaded from it.
     """
     groups = [

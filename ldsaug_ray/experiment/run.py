@@ -41,13 +41,7 @@ _OF_ARM = tuple(name for name in STAGES if name != "report")
 
 
 def run_experiment(job: Job, plan: Plan, *, overwrite: bool = False) -> tuple[list[Result], Summary, list[Failure]]:
-    """Every arm in every cell that is left; the engine starts where there is any.
-
-    Args:
-        job: the invocation, in the run directory of the experiment.
-        plan: what to run.
-        overwrite: discard runs of other data.
-    """
+    """Every arm in every cell that is left; the engine starts where there is any."""
     failures: list[Failure] = []
     with ExitStack() as held:
         tracker = held.enter_context(_Parent(job)) if job.config.tracking.enabled else None

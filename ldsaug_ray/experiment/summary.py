@@ -81,10 +81,7 @@ def summarise(
     """What is there so far; an arm without any result is left out.
 
     Args:
-        plan: the experiment.
-        results: of the runs that are done.
         real: of the training images of each cell (`read_result(baseline, "train")`).
-        failures: of the runs that came to none.
     """
     shares = {f"share of {a}": f"share of {a}" for a in plan.config.evaluate.attributes}
     in_a = {m: m for m in (f"{share} in A" for share in shares) if any(m in r.values for r in results)}

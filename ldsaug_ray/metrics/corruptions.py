@@ -33,12 +33,10 @@ def corrupt(
     """Damaged copies of images uint8[N, H, W, 3].
 
     Args:
-        images: RGB.
         kind: blur (Gaussian), noise (Gaussian, independent in every value), occlusion (a grey rectangle at a random
             place), shuffled patches (a grid of patches in a random order, never the one it had).
         strength: blur: standard deviation in image sides; noise: standard deviation in 0..1; occlusion: sides of the
             rectangle over those of the image; shuffled patches: patches along a side. None: DEFAULTS.
-        seed: of the randomness.
         numbers: each image's own number, which seeds it; by custom 0 to N − 1.
 
     Raises:

@@ -51,8 +51,6 @@ def auroc(real_scores: ArrayLike, other_scores: ArrayLike, *, paired: bool = Fal
     """How well a higher score marks the real ones: P(real > other) + P(equal) / 2, from scores float[n] and float[m].
 
     Args:
-        real_scores: of real images.
-        other_scores: of the others.
         paired: the k-th of the others was made from the k-th real image: their scores vary together, and the standard
             error takes that into account.
 
@@ -99,7 +97,6 @@ def detect(
         scales: sigma over the mean norm.
         centring: norms are taken from the latents' mean (True), from the origin as in the paper (False), or both.
         paired: groups whose k-th latent is of a copy of the k-th held-out image.
-        device: of torch.
 
     Raises:
         InputError: invalid latents, or fewer than two in a group.

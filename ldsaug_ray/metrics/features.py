@@ -16,8 +16,6 @@ def checked_features(features: ArrayLike, name: str, least: int = 1, why: str = 
     """Features [N, C] as a contiguous array; float32 and float64 keep their type, other real numbers become float64.
 
     Args:
-        features: one row an image.
-        name: what they are, for messages.
         least: rows needed.
         why: what needs them, for the message.
 

@@ -50,7 +50,6 @@ class Autoencoder(nn.Module):
         """float32[B, d] -> float32[B, 3, R, R], nominally −1..1 (not clamped).
 
         Args:
-            z: latents.
             noise, generator: of decoders that add noise; `const` makes the picture a function of z alone.
         """
         raise NotImplementedError
@@ -59,9 +58,7 @@ class Autoencoder(nn.Module):
         """Encode, draw z = μ + σ·ε (z = μ where there is no σ), decode.
 
         Args:
-            images: as in `encode`.
             generator: source of ε and noise, on the images' device; none: torch's default.
-            noise: the decoder's noise mode.
         """
         mu, logvar = self.encode(images)
         z = mu

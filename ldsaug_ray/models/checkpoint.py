@@ -41,7 +41,6 @@ def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None 
 
     Args:
         location: the file, by custom named vae.safetensors.
-        vae: its weights and buffers, settings and resolution are kept.
         extra: anything JSON can hold, such as the step.
 
     Raises:
@@ -67,8 +66,6 @@ def load_vae(
     """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
 
     Args:
-        location: the file.
-        device: where the weights go.
         expect: settings and resolution that the file must have; where the user's files lay does not count.
 
     Raises:

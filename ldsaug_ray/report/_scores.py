@@ -42,11 +42,7 @@ def read_scores(run: RunDir, latents: Latents, ranked_by: str, seed: int, limit:
     """Candidates with their scores and whether they were selected.
 
     Args:
-        run: with `scores/` and `selected/`.
-        latents: whose rows the parents become.
         ranked_by: the column that `select` ranked by.
-        seed: of the sample.
-        limit: most candidates to hold.
     """
     total = run.require("score", "rows_out")
     chosen = _places(total, limit, seed)

@@ -22,12 +22,7 @@ _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
 
 
 def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str:
-    """The page as HTML text. The same data gives the same text; of the data only `seconds`, `rate`, `resumed` vary.
-
-    Args:
-        data: from `gather`.
-        pictures: from `pictures_of`, where they are at hand already.
-    """
+    """The page as HTML text. The same data gives the same text; of the data only `seconds`, `rate`, `resumed` vary."""
     shown = pictures_of(data) if pictures is None else pictures
     environment = templates()
     environment.filters.update(

@@ -171,10 +171,8 @@ class RunDir:
 
         Args:
             stage, fingerprint, digest: identity of the stage and its result.
-            counts: of the whole stage.
             seconds: of this attempt.
             processed: rows that this attempt worked on, for the rate.
-            facts: further entries.
         """
         counts.check(f"stage {stage}")
         self.manifest["stages"][stage] = {

@@ -27,7 +27,6 @@ def open_run_dir(
     """Open the run directory of a config.
 
     Args:
-        config: the settings.
         overwrite: discard a run on other data.
         create: write to it: the settings at least.
         held: keeps other drivers out until it is closed.
@@ -68,11 +67,6 @@ def open_run_dir(
 
 def open_sample_dir(config: Config, *, create: bool = True, held: ExitStack | None = None) -> RunDir:
     """Open the folder that `sample` writes to: a manifest, markers and images, as in a run directory.
-
-    Args:
-        config: the settings.
-        create: make the folder.
-        held: keeps other drivers out until it is closed.
 
     Raises:
         StorageError: it cannot be read or written, holds something else, or another driver is at work on it.

@@ -39,7 +39,6 @@ class Stage:
         """Identity of the stage's result.
 
         Args:
-            config: the whole tree.
             digests: content digest of every stage in `needs`, and of those in `uses` that are complete.
             inputs: identity of anything outside the run directory (the image source).
             later: with settings that count since a later version than the first; else as it was before.

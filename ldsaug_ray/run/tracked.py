@@ -23,13 +23,6 @@ def tracked_run(
 ) -> Iterator[Callable[[], None]]:
     """An MLflow run around the stages; gives what sends the news. A server that goes away must not end the run.
 
-    Args:
-        config: the settings.
-        run: has the stages.
-        console: for what MLflow has to say.
-        names: stages to tell of.
-        tags: further tags of the run.
-
     Raises:
         StorageError: the server does not answer at the start.
     """

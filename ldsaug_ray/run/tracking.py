@@ -53,8 +53,6 @@ class Tracker:
         """Open the run of this run directory, or a new one, and log the settings.
 
         Args:
-            config: the settings.
-            run: where its id is kept.
             tags: further tags; `child_of` gives those of a child run.
             noted_as: name of the note: what else than a run is kept in the directory has one of its own.
 
@@ -94,8 +92,6 @@ class Tracker:
         """The child run that has the tag, or a new one; raises whatever MLflow's client raises.
 
         Args:
-            config: its settings.
-            name: of a new run.
             tag: its name; with its value no two children have it.
             value: letters and digits.
         """
@@ -147,9 +143,6 @@ class Tracker:
         """Send what MLflow has not got yet of the complete ones of `stages`; raises whatever MLflow's client raises.
 
         Args:
-            config: the settings.
-            run: has the stages.
-            stages: their names.
             models: log the VAEs of `train` and `finetune` as models.
         """
         for stage in stages:
@@ -201,9 +194,6 @@ class Tracker:
         """A VAE as a logged model: latents to images, `mlflow.pyfunc.load_model` opens it.
 
         Args:
-            config: the settings.
-            weights: the file.
-            name: of the logged model.
             register_as: of the registered model, of which it becomes a new version.
         """
         import mlflow.pyfunc

@@ -40,13 +40,7 @@ Value = Callable[[Trial], float | None]
 
 
 def search_page(search: Search, trials: Sequence[Trial], table: str) -> str:
-    """The page as HTML text.
-
-    Args:
-        search: its settings.
-        trials: what there is so far.
-        table: `trials.csv`, to be downloaded from the page.
-    """
+    """The page as HTML text."""
     best = search.best(trials)
     first = [t for t in ranked(search, trials) if t.state == "finished"][:SHOWN]
     shown = best if len(search.titles) > 1 else first

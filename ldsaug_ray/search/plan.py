@@ -67,10 +67,6 @@ class Search:
     def identity(self, point: Point, digests: Mapping[str, str]) -> str:
         """Of all that a trial's numbers depend on.
 
-        Args:
-            point: the trial's.
-            digests: of the stages that all trials share.
-
         Raises:
             ConfigError: these values are not possible together.
         """

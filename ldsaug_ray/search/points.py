@@ -36,8 +36,6 @@ class SearchPoints:
     """As of `engines.base.Points`.
 
     Args:
-        sampler: gives the points.
-        keeper: is told what happens.
         known: trials of an earlier attempt.
         asked: objectives, successive halving, failures to bear.
         deadline: of time.monotonic(), after which no trial starts.

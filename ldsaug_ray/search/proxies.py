@@ -52,7 +52,6 @@ class Prepared:
         Args:
             train, held_out, labels, real_labels: as in `metrics.Real`, `held_out` of all test images, in any order.
             seed: of the sample, and of the latents that a bandwidth is sought with.
-            names: of the measures that will be asked for.
 
         Raises:
             InputError: there are no held-out latents.

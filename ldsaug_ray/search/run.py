@@ -50,8 +50,6 @@ def run_search(job: Job, log: SearchLog, deadline: float | None) -> tuple[Search
     """Every trial that is left; gives the search as it was run, and all its trials.
 
     Args:
-        job: the invocation, in the run directory of the search.
-        log: of the search.
         deadline: of time.monotonic(), after which no trial starts.
 
     Raises:

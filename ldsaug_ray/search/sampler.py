@@ -34,8 +34,6 @@ def open_sampler(asked: Tune, space: Space, known: Sequence[Trial]) -> Sampler:
     """The sampler that the settings ask for.
 
     Args:
-        asked: search, trials, seed, objectives.
-        space: where points lie.
         known: trials of an earlier attempt: those that are over are not given again, the others first.
 
     Raises:

@@ -204,8 +204,6 @@ def check_values(source: Source, space: Space, refuse: Callable[[Config], None] 
     work starts.
 
     Args:
-        source: the settings.
-        space: whose values are tried.
         refuse: raises ConfigError for settings that no trial can have.
 
     Raises:

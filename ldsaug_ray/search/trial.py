@@ -70,11 +70,9 @@ class Shared:
     """What all trials have in common.
 
     Attributes:
-        search: settings and space.
         donors: run directories that have the stages to take over.
         scorings: key of what changes the scores -> the run directory that has them.
         real: the real latents, measured.
-        engine: that does the work of the trials' stages.
         say: takes progress lines.
         tables: of the scores, for each worker its own.
     """
@@ -182,13 +180,7 @@ def _decoded(run: RunDir) -> np.ndarray:
 
 
 def _at_rung(job: Job, rung: int, of: str) -> tuple[int, Measures]:
-    """Fine-tune so far and evaluate what there is, in a run directory below the trial's: a run of so many steps.
-
-    Args:
-        job: of the trial.
-        rung: step to pause at.
-        of: fingerprint of the whole fine-tuning.
-    """
+    """Fine-tune so far and evaluate what there is, in a run directory below the trial's: a run of so many steps."""
     tuned = job.config.finetune.model_copy(update={"steps": rung})
     config = job.config.model_copy(update={"finetune": tuned})
     run = RunDir(job.run.folder(f"rungs/{rung:06d}"))

@@ -37,7 +37,6 @@ class Trial:
     """A point, how its trial ended, and what it came to.
 
     Attributes:
-        number: in the order of starting, from 1.
         state: finished; stopped: by successive halving, at `step`; failed: these settings cannot work; crashed: by
             something that may not happen again.
         identity: fingerprint of everything that the numbers depend on; with another one the trial is done again.
@@ -45,7 +44,6 @@ class Trial:
         curve: (step of fine-tuning, measures) of the evaluations on the way.
         step: of fine-tuning that `measures` are of; 0 without training.
         why: of a failure, in words.
-        seconds: its own.
     """
 
     point: Point

@@ -43,8 +43,6 @@ def encode_parts(
         job: where latents and markers go.
         parts: (file below `images`, rows).
         images: the run directory that holds them.
-        weights: the autoencoder.
-        done: finished by an earlier attempt.
     """
     settings = job.config.encode
     pool = job.pool(settings.workers, "encode", limit=len(parts))

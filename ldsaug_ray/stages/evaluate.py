@@ -97,13 +97,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
 
 def prepared(job: Job, source: str, **data: Any) -> tuple[Job, ImageSet]:
-    """Images from elsewhere, prepared as the run's own are, below `measured/`; what is there already is kept.
-
-    Args:
-        job: the invocation.
-        source: anything that data.source takes.
-        data: settings of `data` that differ from the run's.
-    """
+    """Images from elsewhere, prepared as the run's own are, below `measured/`; what is there already is kept."""
     all_of_it = {"source": source, "attributes": None, "train": 1.0, "test": 0.0, **data}
     config = job.config.model_copy(update={"data": job.config.data.model_copy(update=all_of_it)})
     identity = STAGES["prepare"].fingerprint(config, {}, source_stamp(config.data))

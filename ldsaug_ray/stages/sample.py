@@ -101,9 +101,7 @@ def draw_samples(job: Job, out: RunDir, request: Request) -> None:
     """Bring the images of a request to completion.
 
     Args:
-        job: the invocation; its run directory has the model.
         out: where images, markers and a manifest go.
-        request: what to draw.
 
     Raises:
         InputError: latents that no prior can be fitted to, or a VAE that decodes to what is no image.

@@ -58,7 +58,6 @@ def score_at(job: Job, targets: Sequence[tuple[Config, RunDir]]) -> None:
     A candidate's distances are taken once for all bandwidths. What is done already in all of them is not done again.
 
     Args:
-        job: the invocation, whose run directory has the latents.
         targets: settings that differ from the job's in `score.sigma` alone, and where their scores go.
 
     Raises:

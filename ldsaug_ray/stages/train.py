@@ -83,9 +83,6 @@ def fit(
     """Train on stored parts and leave `STAGE/vae.safetensors`, `curve.json` and, if there is one, the discriminator.
 
     Args:
-        job: the invocation.
-        stage: folder and name.
-        settings: the stage's section.
         real: training images.
         augmented: A; none: training images alone.
         start: fields of `Task` that say where to begin and how: initial, initial_discriminator, freeze, uses, judged.

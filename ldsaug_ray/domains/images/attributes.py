@@ -112,7 +112,6 @@ def read_attribute_file(location: Location, names: Sequence[str] | None = None) 
     Values may be -1/1 or 0/1; runs of blanks, CRLF, a byte-order mark and empty lines do no harm.
 
     Args:
-        location: the file.
         names: attributes to keep, in this order; none: all.
 
     Raises:

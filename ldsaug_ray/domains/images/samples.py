@@ -42,7 +42,6 @@ def choose(members: Mapping[str, Sequence[Member]], wanted: str | None, where: s
     Args:
         members: by tar.
         wanted: data.member: a suffix (`left.png`, `left`, `png`), `all`, or None.
-        where: the source, for messages.
 
     Raises:
         InputError: `wanted` is no suffix of any image.

@@ -64,7 +64,6 @@ def read_chunk(chunk: Chunk, read: Callable[[int], Columns], *, seed: int, rank:
     Args:
         chunk: of `training_chunks` with the same seed, rank and world.
         read: a part's number to its columns.
-        seed, rank, world: as there.
     """
     parts = [read(p) for p in chunk.parts]
     rows = sum(len(next(iter(columns.values()))) for columns in parts)

@@ -37,8 +37,6 @@ def rebuild(settings: Vae, resolution: int, files: Mapping[str, bytes], name: st
     """The same network from the files that a `Pretrained` keeps; weights are to be loaded into it.
 
     Args:
-        settings: those of the run.
-        resolution: side of the images, px.
         files: name -> content.
         name: of the checkpoint, for messages.
 

@@ -33,9 +33,6 @@ class Adversary:
     """A discriminator, what its images go through, and how often.
 
     Args:
-        discriminator: on its device.
-        settings: section `objective.adversarial`.
-        bfloat16: run it under autocast.
         a_is_real: whether images of A that join the training images are real images to it too. Not where it also has
             to tell decode(z_A) from real ones.
 

@@ -41,10 +41,8 @@ class SynthesisBlock(nn.Module):
         """x float32[B, in, R/2, R/2], rgb float32[B, 3, R/2, R/2] -> (float32[B, out, R, R], float32[B, 3, R, R]).
 
         Args:
-            x: features.
             rgb: picture so far, always float32: pixel values need more than bfloat16's 8 bits.
             styles: of `up`, `conv` and `to_rgb`, float32[B, w_dim] each.
-            patterns: noise of `up` and `conv`.
         """
         x = self.conv(self.up(x, styles[0], patterns[0]), styles[1], patterns[1])
         with torch.autocast(rgb.device.type, enabled=False):

@@ -30,7 +30,6 @@ class Discriminator(nn.Module):
 
     Args:
         settings: section `vae`; its channel_base and channel_max are the discriminator's too.
-        resolution: side of the images, px.
         stddev_group: images over which the minibatch standard deviation is taken.
 
     Raises:
@@ -68,7 +67,6 @@ def minibatch_stddev(x: Tensor, group: int) -> Tensor:
     over at the end takes the statistic of the batch's last `group` images.
 
     Args:
-        x: features.
         group: images of a group, of a smaller batch all.
     """
     size = min(group, len(x))
@@ -115,8 +113,6 @@ def load_discriminator(
     """Read what `save_discriminator` wrote.
 
     Args:
-        location: the file.
-        device: where the weights go.
         expect: what `build_discriminator` would get; the file must be of that structure.
 
     Raises:

@@ -41,7 +41,6 @@ class Encoder(nn.Module):
 
     Args:
         channels: {side: width} of the feature maps at R, R/2, … 4.
-        latent_dim: d.
     """
 
     def __init__(self, channels: dict[int, int], latent_dim: int) -> None:

@@ -31,8 +31,6 @@ class EqualLinear(nn.Module):
     see a parameter's scale, moves every layer at the same relative speed.
 
     Args:
-        in_features: width of the input.
-        out_features: width of the output.
         lr_mult: speed of this layer relative to the others (StyleGAN2's mapping network: 0.01).
         bias_init: the bias at initialisation.
         activate: apply leaky ReLU(0.2)·√2.
@@ -68,12 +66,8 @@ class EqualConv2d(nn.Module):
     """Convolution with equalised learning rate, odd kernel, `same` size, or half the size with an antialiasing filter.
 
     Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        kernel: side of the square kernel, odd.
         down: halve the side: FIR filter, then stride 2.
         activate: apply leaky ReLU(0.2)·√2.
-        bias: add a learned bias.
         gain: factor on the output (after the activation), folded into the weights.
     """
 
@@ -119,13 +113,9 @@ class ModulatedConv2d(nn.Module):
     per-sample weights would need a grouped convolution.
 
     Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        kernel: side of the square kernel, odd.
         w_dim: width of the style vector w.
         up: double the side: transposed convolution with stride 2, then the FIR filter.
         demodulate: restore unit variance of each output channel.
-        gain: factor on the output.
     """
 
     def __init__(
@@ -168,10 +158,6 @@ class StyledConv(nn.Module):
     """One synthesis layer: modulated 3×3 convolution, noise of learned strength (0 at first), bias, activation.
 
     Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        resolution: side of the output, px.
-        w_dim: width of the style vector w.
         up: the output has twice the side of the input.
     """
 
@@ -202,7 +188,6 @@ class StyledConv(nn.Module):
         It is drawn apart from its use because compiled code can take no generator.
 
         Args:
-            batch: images.
             noise: `const` makes the picture a function of the latent alone.
             generator: source of the random noise, on the weights' device; none: torch's default.
         """

@@ -25,10 +25,6 @@ class VAE(Autoencoder):
     taken from norms.
     A shift of `centre` cancels between encoder and decoder, so that reconstructions never depend on it.
 
-    Args:
-        settings: widths and depth.
-        resolution: side of the images, px: 16, 32, 64, 128 or 256.
-
     Raises:
         ConfigError: settings of a pretrained kind, another resolution, or `channel_base` too small for it.
     """

@@ -54,16 +54,10 @@ def prepare(
     """Check a step's input and bring it to the device.
 
     Args:
-        images: uint8[B, R, R, 3].
         augmented: this worker's share of A, if any.
         judged: float32[B, d] or none.
         uses: what A is used for; must be the same on all workers, since they exchange a sum.
-        resolution: R.
-        latent_dim: d.
         flip: mirror half of the images; latents of A belong to no image here, so that they are not touched.
-        world: workers.
-        device: where everything goes.
-        generator: source of the flips.
 
     Raises:
         InputError: another shape or dtype, lengths that differ, or a part of A that `uses` needs and is not there.

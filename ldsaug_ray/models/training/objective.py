@@ -51,11 +51,8 @@ class ModelLoss:
     """The loss of a model, apart from what the discriminator has to say.
 
     Args:
-        model: encoder and decoder.
-        settings: section `objective`.
         uses: what A is used for.
         perceptual: a distance between images, float32[B], or none.
-        bfloat16: run encoder and decoder under autocast.
     """
 
     def __init__(
@@ -71,9 +68,7 @@ class ModelLoss:
         """Encode, draw z, decode, and compare.
 
         Args:
-            batch: images and latents.
             step: steps taken before this one.
-            generator: the only source of randomness.
             judged: whether there will be an adversarial term, so that fakes are needed.
         """
         settings, images = self.settings, batch.images

@@ -27,7 +27,6 @@ class FeatureDistance(nn.Module):
 
     Args:
         network: pixels float32[B, 3, R, R] to features [B, C] or maps [B, C, h, w].
-        pixel_range: of what it takes, as in the settings.
     """
 
     def __init__(self, network: nn.Module, pixel_range: str) -> None:
@@ -73,11 +72,6 @@ def load_perceptual(
     """The distance that the settings ask for, frozen, in evaluation mode, on `device`; none where they ask for none.
 
     A TorchScript file is read through `storage`, so that it may lie behind any URI, and tried on a pair of images.
-
-    Args:
-        settings: section `objective.perceptual`.
-        resolution: side of the images it will get, px.
-        device: where it goes.
 
     Raises:
         ConfigError: `lpips` is not installed.

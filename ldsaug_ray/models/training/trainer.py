@@ -53,10 +53,7 @@ class Trainer:
     meant to be float32, above all R1 and path lengths.
 
     Args:
-        model: encoder and decoder; the same weights on every worker.
-        settings: step size, objective and so on.
         seed: with step and rank the source of all randomness.
-        device: where it all goes.
         rank: this worker's number, so that workers draw different noise.
         world: workers; with more than one torch.distributed must have its default group.
         discriminator: one to go on with; none: a new one from `seed`. Without objective.adversarial.weight there is no

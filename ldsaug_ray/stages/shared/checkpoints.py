@@ -52,12 +52,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Those of one stage of a run directory.
-
-    Args:
-        run: the run directory.
-        stage: its name.
-    """
+    """Those of one stage of a run directory."""
 
     def __init__(self, run: Location, stage: str):
         self.folder = run / f"{stage}/{CHECKPOINTS}"

@@ -36,8 +36,6 @@ def latents_of(
     They come in the order of their keys, as those of `read_latents`.
 
     Args:
-        job: the invocation; its run directory keeps the latents.
-        images: the set.
         kinds: of `metrics.KINDS`, or AS_IS.
         models: the run directory whose encoder it is; none: the job's own.
     """

@@ -82,11 +82,6 @@ def opened(config: Config, device: str = "cpu") -> Extractor:
 def features_of(job: Job, sets: Sequence[ImageSet], extractor: str) -> dict[str, SetFeatures]:
     """Features of each set, by name: computed where they are not there yet, by one pool for all of them.
 
-    Args:
-        job: the invocation.
-        sets: their names differ.
-        extractor: its fingerprint.
-
     Raises:
         InputError: the extractor cannot take these images, or gives values that are not finite.
     """

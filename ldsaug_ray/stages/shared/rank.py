@@ -42,8 +42,6 @@ class Task:
     """What every rank is told.
 
     Attributes:
-        stage: which training this is.
-        root: the run directory.
         real: training images.
         augmented: A and how much of it; none: training images alone.
         held_out: parts with test images, for the curve.

@@ -120,8 +120,6 @@ def run_stages(
     """Bring every stage of `names` to completion, in order; says for each whether it was skipped, continued or run.
 
     Args:
-        job: the invocation.
-        names: stages in pipeline order.
         finished: called after each stage, also after skipped ones.
     """
     happened: dict[str, State] = {}

@@ -42,12 +42,9 @@ def run_units(
     """Do the units that are not done; returns the results of all.
 
     Args:
-        job: the invocation.
-        stage: whose markers to leave.
         units: unit number -> its table; at least one row each.
         rows: unit number -> rows it counts for in the progress line.
         done: finished by an earlier attempt.
-        pool: workers to use.
         make: builds a worker, in its process, from `args`.
         args: for `make`; what the engine shares, and lists of it, are replaced by what was shared.
         read: turns a unit's table into the table the worker gets, where it can ahead of it.
