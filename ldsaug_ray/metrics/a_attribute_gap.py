@@ -49,10 +49,5 @@ def _gap(real: Real, a: Members) -> float | None:
 
 
 A_ATTRIBUTE_GAP = MeasureOfA(
-    name="a_attribute_gap",
-    title="A: attribute gap",
-    better="less",
-    needs=("attributes",),
-    prepare=_prepared,
-    take=_gap,
+    name="a_attribute_gap", title="A: attribute gap", better="less", needs=("attributes",), prepare=_prepared, take=_gap
 )

@@ -136,12 +136,7 @@ class Evaluated:
         }
         e = self.extractor
         return {
-            "extractor": {
-                "name": e.name,
-                "fingerprint": e.fingerprint,
-                "dimension": e.dimension,
-                "resize": e.resize,
-            },
+            "extractor": {"name": e.name, "fingerprint": e.fingerprint, "dimension": e.dimension, "resize": e.resize},
             "reference": {"set": "test", "n": self.n_test},
             "resolution": self.resolution,
             "k": self.k,

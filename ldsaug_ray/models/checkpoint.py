@@ -58,10 +58,7 @@ def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None 
 
 
 def load_vae(
-    location: Location,
-    device: torch.device | str = "cpu",
-    *,
-    expect: tuple[Vae, int] | None = None,
+    location: Location, device: torch.device | str = "cpu", *, expect: tuple[Vae, int] | None = None
 ) -> Autoencoder:
     """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
 

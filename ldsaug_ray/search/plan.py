@@ -142,10 +142,7 @@ class Search:
         given = [word for word in self.source.overrides if not word.startswith(_OF_THE_SPACE)]
         place = as_overrides({"run_dir": f"{self.root}-{trial.key}-measured"})
         measured = ["ldsaug", "tune", self.source.path, *given, f"tune.space={space}", *place]
-        return [
-            ("measured again", shlex.join(measured)),
-            ("as a whole run, fine-tuning too", self.command(trial)),
-        ]
+        return [("measured again", shlex.join(measured)), ("as a whole run, fine-tuning too", self.command(trial))]
 
     def _run(self, point: Point, folder: str, model: str) -> Config:
         fixed = {

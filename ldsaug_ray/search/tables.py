@@ -44,13 +44,7 @@ def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) ->
     names = [d.name for d in search.space.dimensions]
     whole = sought_in([objective for objective in objectives if len(objective) == 1])  # told by the objective itself
     shown = {m.name: m.title for m in sought_in(objectives) if m not in whole} | TITLES
-    head = [
-        "trial",
-        *(n.partition(".")[2] for n in names),
-        *search.titles,
-        *shown.values(),
-        "seconds",
-    ]
+    head = ["trial", *(n.partition(".")[2] for n in names), *search.titles, *shown.values(), "seconds"]
     rows = []
     for trial in found:
         values = trial.values(objectives) or []

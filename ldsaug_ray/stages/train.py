@@ -73,12 +73,7 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
 
 
 def fit(
-    job: Job,
-    stage: str,
-    settings: Optimisation,
-    real: Parts,
-    augmented: AugmentedParts | None = None,
-    **start: Any,
+    job: Job, stage: str, settings: Optimisation, real: Parts, augmented: AugmentedParts | None = None, **start: Any
 ) -> Outcome:
     """Train on stored parts and leave `STAGE/vae.safetensors`, `curve.json` and, if there is one, the discriminator.
 

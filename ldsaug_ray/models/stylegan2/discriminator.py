@@ -105,10 +105,7 @@ def save_discriminator(location: Location, discriminator: Discriminator) -> None
 
 
 def load_discriminator(
-    location: Location,
-    device: torch.device | str = "cpu",
-    *,
-    expect: tuple[Vae, int, Adversarial] | None = None,
+    location: Location, device: torch.device | str = "cpu", *, expect: tuple[Vae, int, Adversarial] | None = None
 ) -> Discriminator:
     """Read what `save_discriminator` wrote.
 

@@ -111,12 +111,7 @@ def _stamp(config: Config, name: str) -> str:
     return ""
 
 
-def run_stages(
-    job: Job,
-    names: Sequence[str],
-    *,
-    finished: Callable[[], None] = lambda: None,
-) -> dict[str, State]:
+def run_stages(job: Job, names: Sequence[str], *, finished: Callable[[], None] = lambda: None) -> dict[str, State]:
     """Bring every stage of `names` to completion, in order; says for each whether it was skipped, continued or run.
 
     Args:
