@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, by_bandwidth, detect
     from ldsaug_ray.metrics.extractors import Extractor, FeatureNetwork, open_extractor
     from ldsaug_ray.metrics.frechet import FeatureStatistics, Frechet, frechet_distance, frechet_from_statistics
-    from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc
+    from ldsaug_ray.metrics.manifold import Prdc, prdc
     from ldsaug_ray.metrics.measures import (
         MEASURES,
         OF_A,

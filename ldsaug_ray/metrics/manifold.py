@@ -56,17 +56,6 @@ class Prdc:
     notes: tuple[str, ...]
 
 
-def density_coverage(real_features: ArrayLike, fake_features: ArrayLike, k: int = 5) -> tuple[float, float]:
-    """Density and coverage of fakes float[M, C] against reals float[N, C] (Naeem et al. 2020, eqs. 3, 4).
-
-    Density may exceed 1. Raises InputError as `prdc`.
-    """
-    real, fake = _checked(real_features, fake_features, k, 1)
-    balls = _radii(real, k)
-    counts, covered, _ = _count(real, fake, balls, np.zeros(len(fake)))
-    return float(counts.mean() / k), float(covered.mean())
-
-
 def prdc(real_features: ArrayLike, fake_features: ArrayLike, k: int = 5) -> Prdc:
     """Precision, recall, density, coverage of fakes float[M, C] against reals float[N, C] with k neighbours.
 
@@ -74,7 +63,7 @@ def prdc(real_features: ArrayLike, fake_features: ArrayLike, k: int = 5) -> Prdc
         InputError: invalid features, dimensions that differ, k below 1, a set of k images or fewer, or reals that are
             all the same, so that every ball is empty.
     """
-    real, fake = _checked(real_features, fake_features, k, k + 1)
+    real, fake = _checked(real_features, fake_features, k)
     balls_real, balls_fake = _radii(real, k), _radii(fake, k)
     counts, covered, recalled = _count(real, fake, balls_real, balls_fake)
     inside = counts > 0
@@ -100,12 +89,12 @@ def prdc(real_features: ArrayLike, fake_features: ArrayLike, k: int = 5) -> Prdc
     )
 
 
-def _checked(real: ArrayLike, fake: ArrayLike, k: int, least_fakes: int) -> tuple[Features, Features]:
+def _checked(real: ArrayLike, fake: ArrayLike, k: int) -> tuple[Features, Features]:
     if k < 1:
         raise InputError(f"k must be at least 1; found {k}")
     why = f"k = {k} neighbours"
     a = checked_features(real, "real_features", k + 1, why)
-    b = checked_features(fake, "fake_features", least_fakes, why)
+    b = checked_features(fake, "fake_features", k + 1, why)
     a, b = same_dimension(a, b, ("real_features", "fake_features"))
     if all_equal(a):
         raise InputError(

@@ -94,15 +94,6 @@ def load_vae(
     return vae.to(device).eval()
 
 
-def read_extra(location: Location) -> dict[str, Any]:
-    """The free `extra` of a file that `save_vae` wrote.
-
-    Raises:
-        InputError: as `load_vae`, for the header.
-    """
-    return _read(location)[1].get("extra", {})
-
-
 def read_latent_dim(location: Location) -> int:
     """Dimension d of the latents of a model that `save_vae` wrote, from the header alone.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -15,7 +16,7 @@ from vae_helpers import TINY, blobs
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.models import VAE, build_vae, load_vae, posterior_means, read_extra, save_vae, weights_digest
+from ldsaug_ray.models import VAE, build_vae, load_vae, posterior_means, save_vae, weights_digest
 from ldsaug_ray.models.checkpoint import pack
 
 HEADER = {
@@ -42,7 +43,8 @@ def test_round_trip(file: Location, tiny: VAE) -> None:
     loaded = load_vae(file, "cpu", expect=(TINY, 16))
     assert weights_digest(loaded) == weights_digest(tiny)
     assert (loaded.settings, loaded.resolution, loaded.training) == (TINY, 16, False)
-    assert read_extra(file) == {"step": 7}
+    with safe_open(file.path, "pt") as stored:
+        assert json.loads(stored.metadata()["ldsaug"])["extra"] == {"step": 7}
     assert (posterior_means(loaded, blobs(3), 3) == posterior_means(tiny, blobs(3), 3)).all()
     assert [f.name for f in Path(file.path).parent.iterdir()] == ["vae.safetensors"], "no temporary file stays"
 

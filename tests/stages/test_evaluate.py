@@ -19,7 +19,7 @@ from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.metrics import density_coverage, frechet_distance, nearest_training, sharpness
+from ldsaug_ray.metrics import frechet_distance, nearest_training, prdc, sharpness
 
 
 def colours(images: np.ndarray) -> np.ndarray:
@@ -65,9 +65,9 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
         numbers = found["sets"][name]
         assert numbers["n"] == len(made) == (n_of_a if name == "augmented" else 40)
         assert numbers["frechet"]["value"] == pytest.approx(frechet_distance(colours(made), test), rel=1e-4)
-        density, coverage = density_coverage(test, colours(made), 3)
-        assert numbers["density"]["value"] == pytest.approx(density)
-        assert numbers["coverage"]["value"] == pytest.approx(coverage)
+        manifold = prdc(test, colours(made), 3)
+        assert numbers["density"]["value"] == pytest.approx(manifold.density)
+        assert numbers["coverage"]["value"] == pytest.approx(manifold.coverage)
         assert numbers["sharpness"]["value"] == pytest.approx(sharpness(made).mean())
     assert found["extractor"]["dimension"] == 12
     entry = manifest(copied)["evaluate"]
