@@ -56,6 +56,7 @@ _STYLE: Any = {  # matplotlib types the keys one by one
     "svg.hashsalt": "ldsaug",  # the same ids every time
     "axes.unicode_minus": True,
 }
+LN10 = math.log(10)
 _SIZE = (4.5, 3.05)  # inches: small, so that the text stays legible on a phone
 _PANEL = (3.2, 2.1)  # of small multiples
 
@@ -136,7 +137,7 @@ def density(
             axes.set_ylim(-0.06 * top, top)
     axes.set_xlabel(f"{score_name} (natural logarithm)")
     axes.set_ylabel("candidates")
-    above = axes.secondary_xaxis("top", functions=(lambda x: x / math.log(10), lambda x: x * math.log(10)))
+    above = axes.secondary_xaxis("top", functions=(lambda x: np.asarray(x) / LN10, lambda x: np.asarray(x) * LN10))
     above.xaxis.set_major_locator(MaxNLocator(6, integer=high - low > 5))
     above.xaxis.set_major_formatter(
         FuncFormatter(lambda x, _: f"$10^{{{x:.0f}}}$" if abs(x - round(x)) < 1e-6 else f"{10**x:.2g}")
@@ -340,7 +341,8 @@ def points(axes: Axes, found: Sequence[Point], x_label: str, y_label: str, *, jo
 
 def _resize(axes: Axes, width: float, height: float) -> None:
     """In inches, by what is drawn."""
-    axes.get_figure(root=True).set_size_inches(width, height)
+    if figure := axes.get_figure(root=True):
+        figure.set_size_inches(width, height)
 
 
 def _bars(axes: Axes, counts: Histogram) -> None:

@@ -22,7 +22,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Held
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
-from ldsaug_ray.lds.approximate import Latents
+from ldsaug_ray.lds.approximate import OrderedLatents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
 from ldsaug_ray.run.directory import Counts, UnitResult, mark
 from ldsaug_ray.stages.shared.index import approximation
@@ -189,7 +189,7 @@ class ApproximateScoreWorker(Scorer):
         *rest: Any,
     ):
         self.train, self.approximation = train, approximation(config)
-        self.latents = Latents.of(train, self.approximation.seed)
+        self.latents = OrderedLatents.of(train, self.approximation.seed)
         self.index = LatentIndex.of(index, structure, self.latents.frame)
         super().__init__(len(train), keys, config, *rest)
 
