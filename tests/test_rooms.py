@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -29,14 +31,19 @@ FLOORS = [
     ("errors",),
 ]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
+NAMED = r"(ldsaug_ray(?:\.\w+)+)(?::\w+)?"  # a module, or something in it
+# the only looks upwards, when they are first asked: settings ask a registry what a name means, and the pipeline has the
+# stages declare themselves
+ASKED = {("config", "lds"), ("config", "selection"), ("config", "models"), ("run", "stages")}
 LONG = 300  # lines; a longer module says why in its opening words: "Long, since …"
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> list[tuple[str, ast.Module]]:
     """Every module of the package: dotted name below it, and what is in it."""
-    for file in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        yield name, ast.parse(file.read_text())
+    files = sorted(PACKAGE.rglob("*.py"))
+    names = [".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    return [(name, ast.parse(file.read_text())) for name, file in zip(names, files, strict=True)]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -53,8 +60,24 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from imports(node)
 
 
+def named(tree: ast.AST) -> Iterator[str]:
+    """What a module imports by a name in a string: `room_of("lds")`, `"ldsaug_ray.engines.ray:RayEngine"`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "room_of":
+            (room,) = node.args
+            yield f"ldsaug_ray.{ast.literal_eval(room)}"
+        elif isinstance(node, ast.Constant) and (found := re.fullmatch(NAMED, str(node.value))) is not None:
+            yield found[1]
+
+
 def room_of(name: str) -> str:
     return name.split(".")[0]
+
+
+def goes_up(name: str, found: str) -> bool:
+    """Whether a module imports from a room that is not below its own."""
+    other, own = room_of(found.removeprefix("ldsaug_ray.")), room_of(name)
+    return found.startswith("ldsaug_ray.") and other in FLOOR and other != own and FLOOR[other] <= FLOOR[own]
 
 
 def test_every_room_has_a_floor():
@@ -68,10 +91,14 @@ def test_arrows_go_down():
         if name == "__init__":
             continue  # the public face
         for found in imports(tree):
-            other, own = room_of(found.removeprefix("ldsaug_ray.")), room_of(name)
-            if found.startswith("ldsaug_ray.") and other in FLOOR and other != own and FLOOR[other] <= FLOOR[own]:
+            if goes_up(name, found):
                 wrong.add(f"{name} imports {found}")
     assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_what_looks_up_is_known():
+    found = [(name, other) for name, tree in modules() for other in named(tree) if goes_up(name, other)]
+    assert {(room_of(name), room_of(other.removeprefix("ldsaug_ray."))) for name, other in found} == ASKED, found
 
 
 def test_no_circles():
