@@ -15,7 +15,7 @@ import numpy as np
 from ldsaug_ray.common.pointers import pointer
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import Attributes, composed, did_you_mean
+from ldsaug_ray.domains.images.base import Attributes, check_names, composed
 from ldsaug_ray.errors import InputError
 
 _CODES = {"-1": 0, "0": 0, "1": 1}  # 0 and -1 both mean no
@@ -134,9 +134,7 @@ def read_attribute_file(location: Location, names: Sequence[str] | None = None) 
     if len(set(header)) < len(header):
         twice = [n for n, times in Counter(header).items() if times > 1]
         raise InputError(f"{where}, line 2: named more than once: {', '.join(twice)}")
-    for name in names or ():
-        if name not in header:
-            raise InputError(f"data.attribute_names: {where} has no attribute {name!r}; {did_you_mean(name, header)}")
+    check_names(names, header, f"{where} has no attribute")
     keys, packed = _rows(lines, len(header), where)
     if len(keys) != int(first):
         raise InputError(f"{where}: line 1 says {first} rows, there are {len(keys)}; is the file cut short?")

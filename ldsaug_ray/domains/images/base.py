@@ -11,7 +11,7 @@ import difflib
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ import pyarrow as pa
 from ldsaug_ray.common.pointers import pointer
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images.walk import ending
-from ldsaug_ray.errors import StorageError
+from ldsaug_ray.errors import InputError, StorageError
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -158,6 +158,19 @@ def sign(value: Any) -> int | None:
     if isinstance(value, int) and -1 <= value <= 1:  # bool is an int
         return 1 if value > 0 else -1
     return None
+
+
+def signs(values: Mapping[str, Any]) -> Attributes | None:
+    """An image's stored attributes, each as `sign` has it; None where none is known."""
+    known = {name: sign(value) for name, value in values.items()}
+    return known if any(value is not None for value in known.values()) else None
+
+
+def check_names(names: Iterable[str] | None, known: Collection[str], lacking: str) -> None:
+    """Raise InputError, with the nearest name, for one of data.attribute_names that is not known."""
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"data.attribute_names: {lacking} {name!r}; {did_you_mean(name, known)}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.domains.images.base import Attributes, Reading, Source, did_you_mean, listing
+from ldsaug_ray.domains.images.base import Attributes, Reading, Source, check_names, listing
 from ldsaug_ray.domains.images.stored import png_bytes
-from ldsaug_ray.errors import InputError
 
 _ATTRIBUTES = {"even": {0, 2, 4, 6, 8}, "label_ge_5": {5, 6, 7, 8, 9}, "closed_loop": {0, 6, 8, 9}}
 
@@ -28,11 +27,8 @@ class DigitsSource(Source):
             InputError: an attribute that the digits do not have.
         """
         self.uri = "sklearn:digits"
-        for name in names or () if with_attributes else ():
-            if name not in _ATTRIBUTES:
-                raise InputError(
-                    f"data.attribute_names: {self.uri} has no attribute {name!r}; {did_you_mean(name, _ATTRIBUTES)}"
-                )
+        if with_attributes:
+            check_names(names, _ATTRIBUTES, f"{self.uri} has no attribute")
         self.attribute_names = tuple(names or _ATTRIBUTES) if with_attributes else ()
 
     def list(self) -> pa.Table:

@@ -29,7 +29,7 @@ from ldsaug_ray.domains.images.base import (
     not_a,
     read_or_reason,
     shard_keys,
-    sign,
+    signs,
     unreadable,
 )
 from ldsaug_ray.domains.images.parquet_columns import (
@@ -181,9 +181,7 @@ class ParquetSource(Source):
         if "path" in fields:
             paths = as_text(pc.struct_field(image, "path")).take(chosen).to_pylist()
         for i, (payload, path) in enumerate(zip(payloads, paths, strict=True)):
-            values = {n: sign(c[i]) for n, c in zip(self.attribute_names, columns, strict=True)}
-            known = any(v is not None for v in values.values())  # a row of nulls has no attributes
-            yield payload, path, values if known else None
+            yield payload, path, signs({n: c[i] for n, c in zip(self.attribute_names, columns, strict=True)})
 
     def _from_path(self, path: str | None, attributes: Attributes | None) -> Reading:
         """The file a row points to; only inside the source: a dataset must not read its user's other files."""

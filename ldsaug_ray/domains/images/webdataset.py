@@ -20,12 +20,13 @@ from ldsaug_ray.domains.images.base import (
     Reading,
     Source,
     ahead,
+    check_names,
     composed,
-    did_you_mean,
     listing,
     locate,
     shard_keys,
     sign,
+    signs,
     unreadable,
 )
 from ldsaug_ray.domains.images.samples import choose, is_image
@@ -158,8 +159,7 @@ class WebDatasetSource(Source):
             key = key.removeprefix(self._key("", file))
         member = self._json_members(file).of_image.get((offset, key))
         values = self._json(file, member) if member else {}
-        known = {name: sign(values.get(name)) for name in self.attribute_names}
-        return known if any(v is not None for v in known.values()) else None
+        return signs({name: values.get(name) for name in self.attribute_names})
 
     def _json(self, file: str, member: Member) -> dict[str, object]:
         """The JSON object of a member, accents in its names composed; empty where it is no object."""
@@ -186,11 +186,8 @@ class WebDatasetSource(Source):
             for name, value in self._json(self.files[0], member).items():
                 binary[name] = binary.get(name, True) and (value is None or sign(value) is not None)
         where = self._where(self.files[0])
+        check_names(names, binary, f"no .json member of {where} has")
         for name in names or ():
-            if name not in binary:
-                raise InputError(
-                    f"data.attribute_names: no .json member of {where} has {name!r}; {did_you_mean(name, binary)}"
-                )
             if not binary[name]:
                 raise InputError(f"data.attribute_names: {name!r} in {where} has values that are not -1, 0, 1 or bool")
         found = names or tuple(name for name, is_binary in binary.items() if is_binary)
