@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Sample
+from ldsaug_ray.config import Sampling
 from ldsaug_ray.errors import ImpossibleError, failing
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
@@ -27,7 +27,7 @@ Given = Callable[[], tuple[np.ndarray, dict[str, int]]]  # latents float32[N + M
 
 
 def kept_prior(
-    folder: Location, name: str, settings: Sample, seed: int, dim: int, latents: Given, console: Console
+    folder: Location, name: str, settings: Sampling, seed: int, dim: int, latents: Given, console: Console
 ) -> tuple[Draws, dict[str, Any]]:
     """The prior of that name as the folder has it; fitted first, and put there, where it has none. And its facts.
 
@@ -75,7 +75,7 @@ class Judged:
     prior: str
     per_step: int
     seed: int
-    settings: Sample
+    settings: Sampling
     dim: int
 
     def fit(self, console: Console) -> None:
