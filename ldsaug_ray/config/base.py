@@ -23,6 +23,11 @@ def since(default: Any, **of_field: Any) -> Any:
     return Field(default, json_schema_extra={"counts": "changed"}, **of_field)
 
 
+def added(default: Any, **of_field: Any) -> Any:
+    """A field that earlier versions lacked, whose default is what they did: fingerprints leave the default out."""
+    return Field(default, json_schema_extra={"counts": "unless default"}, **of_field)
+
+
 def counted(section: Section, *, later: bool = True) -> dict[str, Any]:
     """What of a section changes a result, as plain JSON values; sections with nothing of the kind are left out.
 
@@ -33,7 +38,9 @@ def counted(section: Section, *, later: bool = True) -> dict[str, Any]:
         field, own = type(section).model_fields[name], getattr(section, name)
         extra = field.json_schema_extra
         counts = extra.get("counts") if isinstance(extra, dict) else "always"
-        if counts == "never" or (counts == "changed" and (own == field.default or not later)):
+        if counts == "never" or (counts == "changed" and not later):
+            continue
+        if counts != "always" and own == field.default:
             continue
         inner = counted(own, later=later) if isinstance(own, Section) else value
         if inner != {} or not isinstance(own, Section):

@@ -99,6 +99,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _labelled(self) -> Config:
+        if self.select.balance.startswith("label:") and self.data.attributes is None:
+            raise ValueError(f"select.balance: {self.select.balance} needs labelled images; set data.attributes")
+        return self
+
+    @model_validator(mode="after")
     def _measurable(self) -> Config:
         given = self.evaluate
         if given.extractor is None:

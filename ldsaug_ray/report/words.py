@@ -120,7 +120,10 @@ def _named(data: ReportData, rules: Iterable[str]) -> list[str]:
             named.append(rule)
             continue
         value = settings[rule] if settings[rule] == "auto" else f"{settings[rule]:g}"
-        within = " within each α" if settings["stratify"] and rule.startswith("top_") else ""
+        by = ["α"] * settings["stratify"] + [f"group of balance = {settings['balance']}"] * (
+            settings["balance"] != "none"
+        )
+        within = f" within each {' and '.join(by)}" if by and rule.startswith("top_") else ""
         named.append(f"{rule} = {value}{within}")
     return named
 

@@ -15,7 +15,7 @@ from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import Candidates
 from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, Members, Real
-from ldsaug_ray.selection.threshold import id_hash
+from ldsaug_ray.selection.best import id_hash
 
 COMPARED = 10_000  # members of A that are measured
 HELD_OUT = 2_000  # real latents that A is compared with, at most

@@ -25,6 +25,7 @@ HOW = {
 LATER = {
     *("train.compile", "finetune.compile", "evaluate.measures"),
     *("data.member", "data.shard_in_key", "data.near_duplicates"),
+    *("select.balance", "select.clusters"),
 }
 
 
@@ -47,6 +48,13 @@ def test_settings_that_began_to_count_later_leave_fingerprints_of_defaults_as_th
     changed = Config.model_validate({**MINIMAL, "train": {"compile": True, "workers": {"count": 2, "cpus": 3}}})
     assert counted(changed)["train"] == {**counted(plain)["train"], "compile": True, "workers": {"count": 2}}
     assert counted(changed, later=False) == counted(plain)
+
+
+def test_a_setting_that_came_later_counts_wherever_it_is_not_the_default():
+    plain = Config.model_validate(MINIMAL)
+    balanced = Config.model_validate({**MINIMAL, "select": {"balance": "parent"}})
+    for later in (True, False):  # no run of before had it
+        assert counted(balanced, later=later)["select"] == {**counted(plain)["select"], "balance": "parent"}
 
 
 def test_values_are_those_of_the_dumped_tree():
