@@ -8,7 +8,7 @@ There are three kinds. A `Measure` looks at the features of a set of images and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.config import Interpolation
-from ldsaug_ray.lds import interpolate
+from ldsaug_ray.lds import Noise, interpolate
 from ldsaug_ray.metrics.features import Features
 from ldsaug_ray.metrics.record import Described, Evaluated, Reading
 
@@ -109,7 +109,8 @@ class Real:
 class Members:
     """Members of A, or a random sample of them: (1 - alpha) train[i] + alpha train[j], or its like by slerp.
 
-    train: float32[N, d]; i, j: int64[M]; alpha: float64[M]; total: members that A has.
+    train: float32[N, d]; i, j: int64[M]; alpha: float64[M]; total: members that A has; noise: what is added to each,
+    by its candidate id, int64[M].
     """
 
     train: Latents
@@ -118,15 +119,18 @@ class Members:
     alpha: NDArray[np.float64]
     interpolation: Interpolation
     total: int
+    noise: Noise | None = None
+    id: Rows | None = None
 
     @cached_property
     def z(self) -> Latents:
         """float32[M, d]."""
-        return interpolate(self.train, self.i, self.j, self.alpha, self.interpolation)
+        return interpolate(self.train, self.i, self.j, self.alpha, self.interpolation, self.noise, self.id)
 
     def some(self, which: Rows | slice) -> Members:
         """Those of these rows."""
-        return Members(self.train, self.i[which], self.j[which], self.alpha[which], self.interpolation, self.total)
+        chosen = {name: getattr(self, name)[which] for name in ("i", "j", "alpha")}
+        return replace(self, **chosen, id=None if self.id is None else self.id[which])
 
 
 @dataclass(frozen=True, kw_only=True)

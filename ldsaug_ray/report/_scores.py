@@ -105,8 +105,9 @@ def read_parents(run: RunDir, latents: Latents) -> Parents:
     uses = np.zeros(len(latents.keys), np.int64)
     for file in run.folder("selected").files(".parquet"):
         table = file.read_table(["parent_i", "parent_j"])
-        for side in ("parent_i", "parent_j"):
-            uses += np.bincount(latents.rows(table[side]), minlength=len(uses))
+        i, j = (latents.rows(table[side]) for side in ("parent_i", "parent_j"))
+        for rows in (i, j[j != i]):  # once where it is the only parent
+            uses += np.bincount(rows, minlength=len(uses))
     shares = []
     for name, values in zip(latents.attribute_names, latents.attributes.T, strict=True):
         known, yes = values != 0, values == 1

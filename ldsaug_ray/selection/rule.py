@@ -60,7 +60,7 @@ class Rule:
         Raises:
             NothingSelectedError, InputError: as `select`.
         """
-        settings, alphas = config.select, len(config.score.alphas)
+        settings, alphas = config.select, len(config.score.plan_alphas)
         columns = ["candidate", self.columns(settings)[0]]
         if not isinstance(tables, Grouped):
             chunks = (tuple(table[c].to_numpy() for c in columns) for table in tables)

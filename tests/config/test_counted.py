@@ -25,7 +25,7 @@ HOW = {
 LATER = {
     *("train.compile", "finetune.compile", "evaluate.measures"),
     *("data.member", "data.shard_in_key", "data.near_duplicates"),
-    *("select.balance", "select.clusters"),
+    *("select.balance", "select.clusters", "score.neighbours", "score.noise"),
 }
 
 
