@@ -9,7 +9,8 @@ from ldsaug_ray.metrics.record import Evaluated
 
 
 def attribute_gap(found: Evaluated, name: str) -> float | None:
-    """Mean |share in the set - share in test|; None without attributes, or where one has no share."""
+    """Mean |share in the set - share in test|, of labels with many values their total variation distance; None without
+    attributes, or where one has no share."""
     gaps = []
     for attribute in found.attributes.values():
         here, real = attribute.shares[name].value, attribute.shares["test"].value

@@ -94,14 +94,15 @@ class Real:
     """What every A is measured against.
 
     train: float32[N, d], training latents, which parents are rows of; held_out: float32[H, d], of test images; labels:
-    int8[N, C] of the training images, a column an attribute: 1, -1, or 0 where not known; real_labels: int8[T, C] of
+    int[N, C] of the training images, a column an attribute: 1, -1, or 0 where not known, of one with many values the
+    label + 1; real_labels: int[T, C] of
     the test images; seed: of a random search for a bandwidth.
     """
 
     train: Latents
     held_out: Latents
-    labels: NDArray[np.int8]
-    real_labels: NDArray[np.int8]
+    labels: NDArray[np.integer]
+    real_labels: NDArray[np.integer]
     seed: int = 0
 
 

@@ -53,7 +53,7 @@ def _balance(name: str, found: Attribute, sets: Iterable[str]) -> Balance:
     shares, real = [found.shares[s] for s in sets], found.shares["test"].value
     assert real is not None  # it is counted
     return Balance(
-        name,
+        f"{name}: distance to test" if found.categorical else name,
         found.balanced_accuracy,
         real,
         tuple(s.value for s in shares),

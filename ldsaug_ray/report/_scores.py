@@ -110,10 +110,12 @@ def read_parents(run: RunDir, latents: Latents) -> Parents:
             uses += np.bincount(rows, minlength=len(uses))
     shares = []
     for name, values in zip(latents.attribute_names, latents.attributes.T, strict=True):
-        known, yes = values != 0, values == 1
-        if known.any() and uses[known].any():
+        known = values != 0
+        each = np.unique(values[known]).tolist() if name in latents.categorical else [1]
+        for value in each if known.any() and uses[known].any() else ():
+            yes, shown = values == value, f"{name} {value - 1}" if name in latents.categorical else name
             share = float(yes.sum() / known.sum())
-            shares.append(AttributeShare(name, share, float(uses[yes].sum() / uses[known].sum())))
+            shares.append(AttributeShare(shown, share, float(uses[yes].sum() / uses[known].sum())))
     shares.sort(key=lambda s: (-abs(s.parents - s.train), s.name))
     return Parents(int((uses > 0).sum()), int(uses.max()), tuple(shares[:ATTRIBUTES_SHOWN]), len(shares))
 

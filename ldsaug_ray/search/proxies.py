@@ -41,8 +41,8 @@ class Prepared:
         cls,
         train: NDArray[np.float32],
         held_out: NDArray[np.float32],
-        labels: NDArray[np.int8],
-        real_labels: NDArray[np.int8],
+        labels: NDArray[np.integer],
+        real_labels: NDArray[np.integer],
         seed: int,
         names: Collection[str] = ALL,
     ) -> Prepared:

@@ -35,7 +35,8 @@ LISTING = pa.schema(
     ]
 )
 
-Attributes = dict[str, int | None]  # 1 yes, -1 no, None not known
+Attributes = dict[str, int | None]  # 1 yes, -1 no; of those with many values one of 0, 1, …; None not known
+LARGEST_LABEL = 9_999
 Reading = tuple[bytes | None, str | None, Attributes | None]  # (payload, why there is none, attributes)
 
 _REMOTE_AHEAD = 16  # range requests under way at a time on an object store
@@ -47,12 +48,14 @@ class Source(ABC):
     Attributes:
         uri: what the user wrote, for messages.
         attribute_names: attributes that `read` gives; empty unless data.attributes is "columns".
+        categorical: those of them that have many values.
         passed_over: what -> how often it lies there and is not read; whole once `list` has returned.
         notes: sentences that the user should read before trusting the result; whole once `list` has returned.
     """
 
     uri: str
     attribute_names: tuple[str, ...] = ()
+    categorical: frozenset[str] = frozenset()
     passed_over: Mapping[str, int] = MappingProxyType({})
     notes: tuple[str, ...] = ()
 
@@ -158,6 +161,11 @@ def sign(value: Any) -> int | None:
     if isinstance(value, int) and -1 <= value <= 1:  # bool is an int
         return 1 if value > 0 else -1
     return None
+
+
+def label(value: Any) -> int | None:
+    """A label's stored value as one of 0..`LARGEST_LABEL`; None for null, -1 and anything else."""
+    return value if type(value) is int and 0 <= value <= LARGEST_LABEL else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

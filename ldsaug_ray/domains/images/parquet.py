@@ -24,6 +24,7 @@ from ldsaug_ray.domains.images.base import (
     Reading,
     Source,
     composed,
+    label,
     listing,
     locate,
     not_a,
@@ -39,6 +40,7 @@ from ldsaug_ray.domains.images.parquet_columns import (
     image_fields,
     inspect,
     key_column,
+    span,
 )
 from ldsaug_ray.errors import InputError, StorageError
 
@@ -85,6 +87,8 @@ class ParquetSource(Source):
             by_address = {locate(root, file).uri: footer for file, footer in filled.items()}
             self.attribute_columns = attribute_columns(root.uri, by_address, data, self.key_columns.values())
             self.attribute_names = tuple(composed(name) for name in self.attribute_columns)
+            largest = {name: span(by_address, name) or (0, 0) for name in self.attribute_columns}
+            self.categorical = frozenset(composed(name) for name, (_, high) in largest.items() if high > 1)
 
     def list(self) -> pa.Table:
         """See `Source.list`; a row whose key is null gets `FILE#ROW`.
@@ -181,7 +185,8 @@ class ParquetSource(Source):
         if "path" in fields:
             paths = as_text(pc.struct_field(image, "path")).take(chosen).to_pylist()
         for i, (payload, path) in enumerate(zip(payloads, paths, strict=True)):
-            values = {n: sign(c[i]) for n, c in zip(self.attribute_names, columns, strict=True)}
+            named = zip(self.attribute_names, columns, strict=True)
+            values = {n: (label if n in self.categorical else sign)(c[i]) for n, c in named}
             known = any(v is not None for v in values.values())  # a row of nulls has no attributes
             yield payload, path, values if known else None
 

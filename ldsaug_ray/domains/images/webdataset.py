@@ -16,12 +16,14 @@ import pyarrow as pa
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import (
+    LARGEST_LABEL,
     Attributes,
     Reading,
     Source,
     ahead,
     composed,
     did_you_mean,
+    label,
     listing,
     locate,
     shard_keys,
@@ -158,7 +160,7 @@ class WebDatasetSource(Source):
             key = key.removeprefix(self._key("", file))
         member = self._json_members(file).of_image.get((offset, key))
         values = self._json(file, member) if member else {}
-        known = {name: sign(values.get(name)) for name in self.attribute_names}
+        known = {n: (label if n in self.categorical else sign)(values.get(n)) for n in self.attribute_names}
         return known if any(v is not None for v in known.values()) else None
 
     def _json(self, file: str, member: Member) -> dict[str, object]:
@@ -182,17 +184,23 @@ class WebDatasetSource(Source):
     def _find_attributes(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
         """data.attribute_names, or the JSON keys whose value is bool, -1, 0, 1 or null in all samples looked at."""
         binary: dict[str, bool] = {}
+        labels: dict[str, bool] = {}
         for member in self._json_members(self.files[0]).members[:_SAMPLES_LOOKED_AT]:
             for name, value in self._json(self.files[0], member).items():
                 binary[name] = binary.get(name, True) and (value is None or sign(value) is not None)
+                labels[name] = labels.get(name, True) and (value in (None, -1) or label(value) is not None)
         where = self._where(self.files[0])
         for name in names or ():
             if name not in binary:
                 raise InputError(
                     f"data.attribute_names: no .json member of {where} has {name!r}; {did_you_mean(name, binary)}"
                 )
-            if not binary[name]:
-                raise InputError(f"data.attribute_names: {name!r} in {where} has values that are not -1, 0, 1 or bool")
+            if not binary[name] and not labels[name]:
+                raise InputError(
+                    f"data.attribute_names: {name!r} in {where} has values that are not -1, 0, 1 or bool, and no "
+                    f"label, 0 to {LARGEST_LABEL}"
+                )
+        self.categorical = frozenset(name for name in names or () if not binary[name])
         found = names or tuple(name for name, is_binary in binary.items() if is_binary)
         if not found:
             raise InputError(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
-from ldsaug_ray.selection.balance import Grouped, grouping, nearer
+from ldsaug_ray.selection.balance import LABEL, Grouped, grouping, nearer
 
 PARENTS = ("parent_i", "parent_j", "alpha")
 
@@ -37,9 +37,18 @@ def grouped(config: Config, encoded: RunDir, read: Callable[[Sequence[str]], Ite
             return np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)
 
         latents = read_latents(encoded, "train", allocate)
-        labels = dict(zip(latents.attribute_names, latents.attributes.T, strict=True))
+        of_many = settings.balance.removeprefix(LABEL) in latents.categorical
+        labels = dict(zip(latents.attribute_names, latents.attributes.T - int(of_many), strict=True))
         keys = latents.keys.to_pylist()
-        groups = grouping(settings.balance, latents.z, keys, labels, clusters=settings.clusters, seed=config.seed)
+        groups = grouping(
+            settings.balance,
+            latents.z,
+            keys,
+            labels,
+            clusters=settings.clusters,
+            seed=config.seed,
+            missing=-int(of_many),
+        )
 
     def tables() -> Iterator[pa.Table]:
         for table in read(PARENTS):
