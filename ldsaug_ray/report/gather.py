@@ -100,6 +100,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         sharpness=read_sharpness(run),
         curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
         evaluation=read_evaluation(run),
+        modes=tuple(select.get("modes_sentences", ())),
         selected_csv=selected_csv(run),
     )
 

@@ -67,8 +67,9 @@ BALANCES.add("parent", Balance(_each))
 BALANCES.add("cluster", Balance(_cells))
 
 
-def cells(z: NDArray[np.floating], k: int, seed: int) -> Index:
-    """k-means cells of latents float[N, d], int64[N] within 0..k-1: k-means++ by the seed, of at most `FITTED` of them.
+def cells(z: NDArray[np.floating], k: int, seed: int, fitted: int = FITTED) -> Index:
+    """k-means cells of latents float[N, d], int64[N] within 0..k-1: k-means++ by the seed, of at most
+    `fitted` of them.
 
     Raises:
         ImpossibleError: fewer latents than cells.
@@ -78,10 +79,10 @@ def cells(z: NDArray[np.floating], k: int, seed: int) -> Index:
     if k > len(z):
         raise ImpossibleError(f"select.clusters = {k} cells of {len(z)} training latents; lower it")
     rows = np.arange(len(z))
-    if len(z) > FITTED:
-        rows = np.sort(np.random.default_rng([seed, k]).choice(len(z), FITTED, replace=False))
-    fitted = KMeans(k, n_init=1, random_state=seed).fit(z[rows])
-    return np.concatenate([fitted.predict(z[a : a + FITTED]) for a in range(0, len(z), FITTED)]).astype(np.int64)
+    if len(z) > fitted:
+        rows = np.sort(np.random.default_rng([seed, k]).choice(len(z), fitted, replace=False))
+    found = KMeans(k, n_init=1, random_state=seed).fit(z[rows])
+    return np.concatenate([found.predict(z[a : a + fitted]) for a in range(0, len(z), fitted)]).astype(np.int64)
 
 
 def check_balance(name: str) -> str:

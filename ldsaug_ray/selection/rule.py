@@ -113,6 +113,11 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
     return found
 
 
+def told_of(entry: Mapping[str, Any]) -> list[str]:
+    """What to tell of a selection: its sentence, what was short, and which modes A has."""
+    return [sentence_of(entry), *filter(None, [entry.get("note", "")]), *entry.get("modes_sentences", ())]
+
+
 def sentence_of(entry: Mapping[str, Any]) -> str:
     """The sentence that the manifest's entry of `select` holds; entries of before it was kept have rules of ours."""
     return entry.get("sentence") or RULES.get(entry["which"]).sentence(entry)

@@ -25,6 +25,7 @@ from ldsaug_ray.selection.rule import chosen
 from ldsaug_ray.stages.shared.groups import grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.modes import Modes
 from ldsaug_ray.stages.shared.outcome import Outcome
 
 
@@ -59,7 +60,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     rule = job.config.select.rule
     columns = ["candidate", *rule.columns(job.config.select)]
     if not rule.keeps:
-        return _outcome(job.config, choose(job.config, job.run, ()), [])
+        return _outcome(job.config, choose(job.config, job.run, ()), [], {})
     files = job.run.folder("scores").files(".parquet")
     balanced = job.config.select.balance != "none"
     with bar(job.console, "select", (1 + balanced) * n, "candidates") as shown:
@@ -72,16 +73,16 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
         selection = choose(job.config, job.run, grouped(job.config, job.run, tables) if balanced else tables())
         digests = []
+        modes = Modes(job.config, job.run, n, rule.columns(job.config.select)[0])
         for k, file in enumerate(files):
             table = file.read_table()
             keep = among(selection.ids, table["candidate"].to_numpy())
+            modes.see(table, keep)
             if keep.any():
                 kept = table.filter(pa.array(keep)).sort_by("candidate")
                 (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
                 digests.append(table_digest(kept))
-    if selection.note:
-        job.console.print(f"select    {selection.note}", highlight=False)
-    return _outcome(job.config, selection, digests)
+    return _outcome(job.config, selection, digests, modes.facts(len(selection.ids), n))
 
 
 def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Selection:
@@ -98,7 +99,7 @@ def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Select
     return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 
-def _outcome(config: Config, found: Selection, digests: list[int]) -> Outcome:
+def _outcome(config: Config, found: Selection, digests: list[int], modes: Mapping[str, Any]) -> Outcome:
     settings, n, kept = config.select, found.n_candidates, len(found.ids)
     log, band = found.threshold_log, found.typical_log
     facts: dict[str, Any] = {
@@ -114,6 +115,7 @@ def _outcome(config: Config, found: Selection, digests: list[int]) -> Outcome:
     }
     if found.groups is not None:
         facts |= {"balance": settings.balance, "groups": found.groups, "note": found.note}
+    facts |= modes
     facts["sentence"] = settings.rule.sentence({**facts, "rows_in": n, "rows_out": kept})
     return Outcome(Counts(n, kept, n - kept), digest_text(add_digests(digests)), facts)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ldsaug_ray.config import Config, Select, load_config
 from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError, NothingSelectedError
-from ldsaug_ray.selection import balance, best, select, threshold
+from ldsaug_ray.selection import best, select, threshold
 from ldsaug_ray.selection.balance import Grouped, cells, counted, even, grouping, nearer, proportional
 from ldsaug_ray.selection.rule import chosen
 
@@ -161,11 +161,10 @@ def test_cells_are_the_clusters_that_there_are() -> None:
         cells(z, 301, 7)
 
 
-def test_of_many_latents_a_sample_is_clustered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balance, "FITTED", 64)
+def test_of_many_latents_a_sample_is_clustered() -> None:
     of = np.arange(300) % 3
     z = (100 * np.eye(3)[of]).astype(np.float32)
-    assert len({(int(a), int(b)) for a, b in zip(of, cells(z, 3, 0), strict=True)}) == 3
+    assert len({(int(a), int(b)) for a, b in zip(of, cells(z, 3, 0, fitted=64), strict=True)}) == 3
 
 
 def test_labels_are_groups_and_one_that_is_missing_is_an_error() -> None:
