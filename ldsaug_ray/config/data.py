@@ -38,7 +38,9 @@ class Data(Section):
     attributes: str | None = Field(
         None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
     )
-    attribute_names: tuple[Name, ...] | None = Field(None, description="attributes to keep; none: all that are found")
+    attribute_names: tuple[Name, ...] | None = Field(
+        None, description="attributes to keep, among them labels with many values; none: all binary ones that are found"
+    )
     missing_attributes: Literal["quarantine", "keep", "error"] = Field(
         "quarantine", description="an image the attribute file lacks: quarantine it, keep it without, or stop"
     )

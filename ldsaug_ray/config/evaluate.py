@@ -46,7 +46,9 @@ class Evaluate(Section):
     augmented: bool = Field(True, description="measure A too")
     k: Positive = Field(5, description="neighbours of precision, recall, density and coverage")
     attributes: tuple[Name, ...] = Field(
-        (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
+        (),
+        description="labelled attributes whose share among generated images is estimated, such as [Male]; of labels "
+        "with many values the share of each",
     )
     measures: tuple[str, ...] = since(
         (),
