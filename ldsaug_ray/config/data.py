@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Name, Positive, Section, how, since
+from ldsaug_ray.config.base import Name, Positive, Section, added, how
 from ldsaug_ray.config.workers import CpuWorkers
 
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
@@ -26,10 +26,10 @@ class Data(Section):
     key_column: str | None = Field(
         None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
     )
-    shard_in_key: bool = since(
+    shard_in_key: bool = added(
         False, description="Parquet, tars: put the file's name before the key, where every file counts from zero"
     )
-    member: str | None = since(
+    member: str | None = added(
         None,
         min_length=1,
         description="tars: of a sample's several images the one with this suffix (left.png, left), all of them as "
@@ -51,7 +51,7 @@ class Data(Section):
     upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
     train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
-    near_duplicates: int | None = since(
+    near_duplicates: int | None = added(
         6,
         ge=0,
         le=6,

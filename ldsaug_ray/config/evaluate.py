@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ldsaug_ray.config.base import Name, Positive, Section, since
+from ldsaug_ray.config.base import Name, Positive, Section, added
 from ldsaug_ray.config.workers import Workers
 
 
@@ -50,7 +50,7 @@ class Evaluate(Section):
         description="labelled attributes whose share among generated images is estimated, such as [Male]; of labels "
         "with many values the share of each",
     )
-    measures: tuple[str, ...] = since(
+    measures: tuple[str, ...] = added(
         (),
         description="measures of your own, beside the others: dotted paths, such as [mypackage.mine:Vendi], in modules "
         "that are installed or on PYTHONPATH",
