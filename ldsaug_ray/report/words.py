@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -356,11 +357,17 @@ def key_settings(data: ReportData) -> Pairs:
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
         ("Latent dimension", count(data.bandwidth.latent_dim)),
         ("Training", f"{count(steps)} steps × {c['train']['batch_size']}" if steps else f"none ({c['vae']['kind']})"),
-        ("Candidates", f"{count(c['score']['n_candidates'])}, α = {listed}"),
+        ("Candidates", f"{count(c['score']['n_candidates'])}, {_plan(c['score'], listed)}"),
         ("Selection", selection),
         ("Fine-tuning", f"{count(c['finetune']['steps'])} steps × {c['finetune']['batch_size']}"),
         ("Seed", str(c["seed"])),
     ]
+
+
+def _plan(score: Mapping[str, Any], alphas: str) -> str:
+    pairs = {"single": "of single latents", "neighbours": f"of {score['neighbours']} nearest neighbours, α = {alphas}"}
+    noise = f", noise of {score['noise']:g} × the median distance to the nearest" if score["noise"] else ""
+    return pairs.get(score["plan"], f"α = {alphas}") + noise
 
 
 def _listed(values: list[float]) -> str:

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
+import yaml
 from scipy.special import logsumexp
 from stages_helpers import Tree, digests, manifest, merge
 
+from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.common.storage import Location
@@ -20,6 +22,7 @@ from ldsaug_ray.report import gather, report_page
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.search.proxies import Prepared
 
 
 def table(settings: Tree, folder: str) -> pa.Table:
@@ -72,3 +75,32 @@ def test_noisy_candidates_are_the_same_points_in_every_stage(copied, capsys, pla
     RunDir(Location.of(settings["run_dir"])).reset("score")
     run(merge(settings, {"score": {"placement": "sharded"}}), "score", "select")
     assert [digests(settings)[stage] for stage in ("score", "select")] == [known[s] for s in ("score", "select")]
+
+
+def test_a_search_over_noise_and_balance_takes_what_a_run_takes(copied, tmp_path, monkeypatch):
+    """Trials without training choose as stage `select` does, and measure the points that it would decode."""
+    measured = {}
+
+    def spy(prepared, chosen, interpolation, names, noise):
+        measured[len(measured)] = (chosen, noise)
+        return {}
+
+    monkeypatch.setattr(Prepared, "measures_of", spy)
+    score = {"plan": "neighbours", "neighbours": 4, "n_candidates": 900, "part_candidates": 90}
+    space = {"score.noise": [0.0, 0.5], "select.balance": ["none", "parent"]}
+    settings = merge(
+        copied,
+        {"score": score, "tune": {"space": space, "objectives": [{"a_nearer": 1.0}], "search": "grid"}},
+    )
+    file = tmp_path / "tune.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    main(["tune", str(file)])
+    assert len(measured) == 4
+    for noise in (0.0, 0.5):
+        for balance in ("none", "parent"):
+            one = merge(settings, {"score": {"noise": noise}, "select": {"balance": balance}})
+            run(one, "score", "select")
+            rows = table(one, "selected")["candidate"].to_pylist()
+            radius = manifest(one)["score"].get("noise_radius")
+            mine = [c for c, n in measured.values() if c.id.tolist() == rows and (n.radius if n else None) == radius]
+            assert len(mine) == 1
