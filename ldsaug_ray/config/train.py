@@ -34,7 +34,7 @@ class Optimisation(Section):
     objective: Objective = Objective()
     checkpoint_every: Positive = how(
         1000,
-        description="steps between checkpoints: what a crash can cost at most; a training that is told to stop saves first",
+        description="steps between checkpoints: what a crash can cost at most; a training told to stop saves first",
     )
     num_to_keep: Positive = how(2, description="checkpoints kept while training")
     best_by: Literal["loss", "reconstruction", "perceptual", "held_out_reconstruction"] | None = Field(
