@@ -111,7 +111,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     parser.add_argument("--version", action="version", version=f"ldsaug_ray {__version__}")
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
-    demo = commands.add(begin, "demo", "a whole run on scikit-learn's digits, into runs/demo: minutes, no download")
+    demo = commands.add(begin, "demo", "whether A helps on scikit-learn's digits, into runs/demo: minutes, no download")
     _takes_settings(demo, "name=value of settings, such as run_dir=/tmp/demo")
     init = commands.add(begin, "init", "write a config in which every setting stands, commented out")
     init.add_argument("file", nargs="?", default="ldsaug.yaml", help="file to write [ldsaug.yaml]")
@@ -196,9 +196,11 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ldsaug_ray.config import load_config
 
     how = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "verbose")}
-    if arguments.command == "experiment":
+    if arguments.command in ("experiment", "demo"):
         from ldsaug_ray.commands.experiment import experiment_command
 
+        if arguments.command == "demo":  # inline: there is less to compute than Ray takes to start
+            return experiment_command(str(_DEMO), ["engine=inline", *arguments.overrides], **how)
         return experiment_command(arguments.config, arguments.overrides, **how)
     if arguments.command == "tune":
         from ldsaug_ray.commands.tune import tune_command
@@ -210,8 +212,6 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         given = [f"sample.n={arguments.n}"] if arguments.n is not None else []
         given += [f"sample.out={json.dumps(arguments.out)}"] if arguments.out is not None else []
         return sample_command(load_config(arguments.config, [*arguments.overrides, *given]), **how)
-    if arguments.command == "demo":
-        return run_command(load_config(str(_DEMO), arguments.overrides), "run", **how)
     config = load_config(arguments.config, arguments.overrides)
     if getattr(arguments, "images", None) is not None:
         from ldsaug_ray.commands.images import images_command

@@ -47,6 +47,7 @@ def test_the_demo_runs_from_anywhere(tmp_path, monkeypatch, capsys):
     assert main(["demo", "--dry-run", "engine=inline", "run_dir=here", "tracking.enabled=false"]) == 0
     shown = capsys.readouterr()
     assert "here" in shown.out + shown.err
+    assert re.search(r"lds +│ continued", shown.out)  # an arm, and what it is compared with
     assert main(["demo", "--dry-run", "no.such=1"]) == 1
     assert "unknown setting no" in capsys.readouterr().err
 
