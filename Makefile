@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/ldsaug run configs/demo.yaml
+	$(BIN)/ldsaug demo
 
 # without Ray on two processes, a file's tests in one of them; those that share a Ray session in one process
 test: lint
