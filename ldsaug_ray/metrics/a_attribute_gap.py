@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.balance import share_by_parents
-from ldsaug_ray.metrics.base import MeasureOfA, Members, Real
+from ldsaug_ray.metrics.base import MeasureOfA, Members, Real, built_in
 
 
 def label_gap(parents: NDArray[np.int8], alphas: NDArray[np.float64], real: NDArray[np.int8]) -> float | None:
@@ -48,11 +48,14 @@ def _gap(real: Real, a: Members) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
-A_ATTRIBUTE_GAP = MeasureOfA(
-    name="a_attribute_gap",
-    title="A: attribute gap",
-    better="less",
-    needs=("attributes",),
-    prepare=_prepared,
-    take=_gap,
+A_ATTRIBUTE_GAP = built_in(
+    MeasureOfA(
+        name="a_attribute_gap",
+        title="A: attribute gap",
+        better="less",
+        needs=("attributes",),
+        place=2,
+        prepare=_prepared,
+        take=_gap,
+    )
 )
