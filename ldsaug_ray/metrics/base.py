@@ -81,8 +81,8 @@ class Measure(AnyMeasure):
 
     take: the reading of a sample; an InputError means that these images do not allow it, and a note says why. required:
     then no measure could do with them, and it is an error. terms: for each set whose images count as a random draw
-    (`features`, `reference`), float64[n]: what of the value, to first order, is their mean, so that another draw changes
-    the value as it changes that mean (Efron 1982, the infinitesimal jackknife). None: nothing is known of that.
+    (`features`, `reference`), float64[n]: what of the value, to first order, is their mean, so that another draw
+    changes the value as it changes that mean (Efron 1982, the infinitesimal jackknife). None: that is not known.
     """
 
     take: Callable[[Sample], Reading]

@@ -99,7 +99,7 @@ def paired_difference(
 
 
 def redrawn_means(values: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> Array:
-    """How far the means of values float[K, n] move where the n are drawn anew from themselves: float64[resamples, K]."""
+    """How far the means of values float[K, n] move where n are drawn anew from the n: float64[resamples, K]."""
     x = np.asarray(values, dtype=np.float64)
     rng, n = np.random.default_rng(seed), x.shape[1]
     centred = (x - x.mean(axis=1, keepdims=True)) / n

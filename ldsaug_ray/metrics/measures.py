@@ -90,15 +90,15 @@ def intervals_of(
         if names:
             means = redrawn_means([terms[name][side] for name in names], seed=sample.seed + number, resamples=RESAMPLES)
             moved |= {name: moved[name] + of for name, of in zip(names, means.T, strict=True)}
-    tail = (1 - level) / 2
-    limits = {name: np.quantile(of, [tail, 1 - tail]) for name, of in moved.items()}
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    limits = {}
     for name, reading in found.readings.items():
-        if name not in limits and reading.standard_error is not None:
-            limits[name] = reading.standard_error * ndtri([tail, 1 - tail])
-    values = {name: found.value(name) for name in found.readings if name in limits}
-    return {
-        name: (v + float(limits[name][0]), v + float(limits[name][1])) for name, v in values.items() if v is not None
-    }
+        if reading.value is None or not (name in moved or reading.standard_error):
+            continue
+        error = reading.standard_error or 0.0
+        low, high = (np.quantile(moved[name], tails) if name in moved else error * ndtri(tails)).tolist()
+        limits[name] = (reading.value + low, reading.value + high)
+    return limits
 
 
 def _reading(measure: Measure, sample: Sample) -> Reading:
