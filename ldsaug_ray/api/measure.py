@@ -7,7 +7,7 @@ cache by the images' content and the extractor's weights. No Ray, no run directo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import (
     OF_SETS,
     Measure,
+    Reading,
     Sample,
     SetReadings,
     UsedExtractor,
@@ -162,11 +163,19 @@ def measured(
         rows = np.random.default_rng([seed, 2]).permutation(len(train.features))[: len(fake.features)]
         quality = {name: values[rows] for name, values in train.quality.items()}
         of["train"] = measure_set(Sample(train.features[rows], real.features, none, quality, k, seed), chosen)
-    of["real"] = measure_set(Sample(real.features, quality=real.quality, k=k, seed=seed), chosen)
+    of["real"] = _of_reference(
+        measure_set(Sample(real.features, quality=real.quality, k=k, seed=seed), chosen), of["fake"]
+    )
     limits = intervals_of(sample, of["fake"], chosen)
     notes = [note for one in given.values() for note in one.notes] + [*of["fake"].notes, *_flat(limits), *_sizes(given)]
     used = network and UsedExtractor(network.name, network.dimension, network.fingerprint, resize)
     return Measured(of, limits, given, used, k, tuple(dict.fromkeys(notes)), own)
+
+
+def _of_reference(own: SetReadings, fake: SetReadings) -> SetReadings:
+    """What was measured of the real images, and on the way to the fake ones' values."""
+    beside = {name: Reading(r.more["held_out"]) for name, r in fake.readings.items() if "held_out" in r.more}
+    return replace(own, readings={**own.readings, **beside})
 
 
 def _check(found: Mapping[str, Images | Features], extractor: str | None, k: int) -> None:
