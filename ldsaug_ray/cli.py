@@ -1,5 +1,5 @@
 """The command line: `ldsaug run CONFIG [name=value …]`, single stages, `sample`, `experiment`, `tune`,
-`status`, `compare`, `settings`, `doctor`.
+`status`, `compare`, `measure`, `settings`, `doctor`.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
 """
