@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ldsaug_ray.api._given import Images, batches
+from ldsaug_ray.api._given import BATCH, Images, batches
 from ldsaug_ray.errors import InputError, LdsaugError
 from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
 from ldsaug_ray.metrics.features import Features
@@ -19,14 +19,13 @@ from ldsaug_ray.run.progress import bar
 
 DEFAULT = "inception"  # what FID is defined with
 FORM = "1"  # of what is kept: another number where images come to the extractor otherwise
-BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A set as it is measured. features: float[N, C]; quality: name -> float64[N]; images: what pictures come from,
-    None of an array of features; rows: int64[N], which of the images they are; sizes: int64[N, 2], their height and
-    width; notes: what a reader must know of them.
+    """A set as it is measured. features: float[N, C]; quality: name -> float64[N]; origin: where it comes from, for the
+    reader; images: what pictures come from, None of features; rows: int64[N], which of the images they are; sizes:
+    int64[N, 2], their height and width; notes: what a reader must know of them.
     """
 
     features: Features
@@ -55,14 +54,14 @@ def network_of(extractor: str | None, resize: int | None) -> Extractor:
         raise
 
 
-def features_of(name: str, of: Images | Features, network: Extractor | None, console: Console) -> Given:
+def features_of(name: str, of: Images | Features, origin: str, network: Extractor | None, console: Console) -> Given:
     """Features of images, computed or kept from an earlier call; or those that were given.
 
     Raises:
         InputError: too many images are unusable, or the extractor cannot take them; the name is in the message.
     """
     if not isinstance(of, Images):
-        return Given(of, {}, "an array", None, np.arange(len(of)), np.empty((0, 2), np.int64))
+        return Given(of, {}, origin, None, np.arange(len(of)), np.empty((0, 2), np.int64))
     assert network is not None  # of images
     notes = [f"{name}: {note}" for note in of.notes]
     with bar(console, name, len(of), "images") as shown:
@@ -75,12 +74,13 @@ def features_of(name: str, of: Images | Features, network: Extractor | None, con
         shown.set(len(of))
     reasons = arrays["reasons"].tolist()
     if reasons:
-        told = f"{len(reasons):,} of {len(of):,} images cannot be used (the first: {reasons[0]})"
+        (first,) = of.names(arrays["unusable"][:1].tolist())
+        told = f"{len(reasons):,} of {len(of):,} images cannot be used (the first: {first}: {reasons[0]})"
         if len(reasons) > of.fraction * len(of):
             raise InputError(f"{name}: {told}; data.max_quarantined_fraction = {of.fraction:g} of them may be")
         notes.append(f"{name}: {told}, and do not count.")
     quality = {"sharpness": arrays["sharpness"]}
-    return Given(arrays["features"], quality, of.origin, of, arrays["rows"], arrays["sizes"], tuple(notes))
+    return Given(arrays["features"], quality, origin, of, arrays["rows"], arrays["sizes"], tuple(notes))
 
 
 def _features(name: str, images: Images, network: Extractor, advance: Callable[[int], None]) -> Arrays:
@@ -89,7 +89,7 @@ def _features(name: str, images: Images, network: Extractor, advance: Callable[[
     features, sharp = np.empty((n, network.dimension), np.float32), np.empty(n)
     sizes, reasons = np.zeros((n, 2), np.int64), {}
     start = 0
-    for batch in batches(images.read(), BATCH):
+    for batch in batches(images.read()):
         of_size: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(batch, start):
             if isinstance(image, str):
@@ -106,11 +106,11 @@ def _features(name: str, images: Images, network: Extractor, advance: Callable[[
         start += len(batch)
         advance(len(batch))
     rows = np.array([row for row in range(n) if row not in reasons], np.int64)
-    told = np.array([f"{images.names([row])[0]}: {why}" for row, why in reasons.items()], np.str_)
     return {
         "features": features[rows],
         "sharpness": sharp[rows],
         "sizes": sizes[rows],
         "rows": rows,
-        "reasons": told,
+        "unusable": np.array(list(reasons), np.int64),
+        "reasons": np.array(list(reasons.values()), np.str_),
     }

@@ -7,14 +7,12 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.config.load import build_config
@@ -25,6 +23,8 @@ from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
 from ldsaug_ray.metrics.features import Features, checked_features
 
 Pixels = NDArray[np.uint8]
+
+BATCH, BATCH_BYTES = 64, 128 * 2**20
 
 READING = (  # settings of `data` that say how a source is read; the others make training images of it
     "format",
@@ -38,11 +38,8 @@ READING = (  # settings of `data` that say how a source is read; the others make
 
 
 class Images(ABC):
-    """Images of any sizes. origin: where they come from, for the reader; notes: sentences on them; fraction: more than
-    this of them unusable is an error.
-    """
+    """Images of any sizes. notes: sentences on them; fraction: more than this of them unusable is an error."""
 
-    origin: str = "an array"
     notes: tuple[str, ...] = ()
     fraction: float = 0.0
 
@@ -94,7 +91,7 @@ class SourceImages(Images):
     def __init__(self, data: Data) -> None:
         self.data, self.source = data, open_source(data)
         self.listing = self.source.list()
-        self.origin, self.fraction = without_password(data.source), data.max_quarantined_fraction
+        self.fraction = data.max_quarantined_fraction
         passed_over = f"passed over: {counted(self.source.passed_over)}"
         self.notes = (*self.source.notes, *([passed_over] if self.source.passed_over else []))
 
@@ -137,7 +134,7 @@ def opened(name: str, given: Any, reading: Mapping[str, Any]) -> Images | Featur
             return _of_array(name, given)
         place = os.fspath(given)
         if place.lower().endswith(".npy"):
-            return _of_array(name, _npy(place), place)
+            return _of_array(name, _npy(place))
         return SourceImages(data_settings(place, reading))
     except LdsaugError as e:
         told = str(e).replace("data.source = ", "", 1)
@@ -153,9 +150,17 @@ def data_settings(source: str, reading: Mapping[str, Any]) -> Data:
     return build_config({"run_dir": ".", "data": {**reading, "source": source}}, []).data
 
 
-def batches(read: Iterator[Pixels | str], size: int) -> Iterator[list[Pixels | str]]:
-    """Some at a time."""
-    while batch := list(islice(read, size)):
+def batches(read: Iterator[Pixels | str]) -> Iterator[list[Pixels | str]]:
+    """Up to 64 at a time, fewer where they are large."""
+    batch: list[Pixels | str] = []
+    held = 0
+    for image in read:
+        batch.append(image)
+        held += 0 if isinstance(image, str) else image.nbytes
+        if len(batch) == BATCH or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
         yield batch
 
 
@@ -172,7 +177,7 @@ def _npy(place: str) -> NDArray[Any]:
         raise InputError(f"{place}: not an array of numbers as np.save writes it ({str(e).splitlines()[0]})") from None
 
 
-def _of_array(name: str, given: Any, origin: str = "an array") -> Images | Features:
+def _of_array(name: str, given: Any) -> Images | Features:
     possible = "give images uint8[N, H, W, C] with C 1 or 3, features float[N, d], or the name of a folder or file"
     if isinstance(given, bytes | Mapping) or given is None:
         raise InputError(f"{name}: found {type(given).__name__}; {possible}")
@@ -190,6 +195,4 @@ def _of_array(name: str, given: Any, origin: str = "an array") -> Images | Featu
     if array.shape[3] not in (1, 3) or 0 in array.shape[1:3]:
         also = "; the channels come last" if array.shape[1] in (1, 3) else ""
         raise InputError(f"{name}: found {found}; images have 1 or 3 channels, as [N, H, W, C]{also}")
-    images = ArrayImages(array)
-    images.origin = origin
-    return images
+    return ArrayImages(array)

@@ -6,8 +6,9 @@ cache by the images' content and the extractor's weights. No Ray, no run directo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from ldsaug_ray.api._features import Given, features_of, network_of
 from ldsaug_ray.api._given import Images, opened
+from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import (
     OF_SETS,
@@ -60,7 +62,7 @@ class Measured:
             "intervals": {name: list(limits) for name, limits in self.intervals.items()},
             "n": {name: len(of.features) for name, of in self.given.items()},
             **values,
-            "extractor": None if e is None else {**vars(e)},
+            "extractor": None if e is None else asdict(e),
             "k": self.k,
             "notes": list(self.notes),
         }
@@ -151,7 +153,7 @@ def measured(
     network = None
     if isinstance(found["real"], Images):
         network = network_of(extractor, resize)
-    given = {name: features_of(name, of, network, console) for name, of in found.items()}
+    given = {name: features_of(name, of, _origin(sets[name]), network, console) for name, of in found.items()}
     _check_features(given, k)
     real, fake, train = given["real"], given["fake"], given.get("train")
     none = real.features[:0]
@@ -170,6 +172,10 @@ def measured(
     notes = [note for one in given.values() for note in one.notes] + [*of["fake"].notes, *_flat(limits), *_sizes(given)]
     used = network and UsedExtractor(network.name, network.dimension, network.fingerprint, resize)
     return Measured(of, limits, given, used, k, tuple(dict.fromkeys(notes)), own)
+
+
+def _origin(given: Any) -> str:
+    return without_password(os.fspath(given)) if isinstance(given, str | os.PathLike) else "an array"
 
 
 def _of_reference(own: SetReadings, fake: SetReadings) -> SetReadings:
@@ -209,10 +215,10 @@ def _check_features(given: Mapping[str, Given], k: int) -> None:
 
 
 def _flat(limits: Mapping[str, tuple[float, float]]) -> list[str]:
-    """What to say of shares of all or none, whose bootstrap has nothing to vary."""
+    """What to say where the bootstrap has nothing to vary, as of shares of all or none."""
     flat = [name for name, (low, high) in limits.items() if low == high]
     return [
-        f"{', '.join(flat)}: every image says the same, so the bootstrap gives no width; a share of n images may still "
+        f"{', '.join(flat)}: every image says the same, so the interval has no width; a share among n images may still "
         "be off by 3 / n."
     ] * bool(flat)
 

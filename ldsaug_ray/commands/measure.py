@@ -107,7 +107,8 @@ def rows_of(found: Measured) -> list[list[str]]:
 
 def _print(found: Measured) -> None:
     head, *rows = rows_of(found)
-    table = Table(title=caption(found), title_justify="left")
+    print(caption(found))
+    table = Table()
     for n, title in enumerate(head):
         table.add_column(title, justify="right" if n else "left")
     for row in rows:
