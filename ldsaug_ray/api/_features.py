@@ -105,12 +105,12 @@ def _features(name: str, images: Images, network: Extractor, advance: Callable[[
             sharp[rows], sizes[rows] = sharpness(pixels), shape[:2]
         start += len(batch)
         advance(len(batch))
-    rows = np.array([row for row in range(n) if row not in reasons], np.int64)
+    used = np.array([row for row in range(n) if row not in reasons], np.int64)
     return {
-        "features": features[rows],
-        "sharpness": sharp[rows],
-        "sizes": sizes[rows],
-        "rows": rows,
+        "features": features[used],
+        "sharpness": sharp[used],
+        "sizes": sizes[used],
+        "rows": used,
         "unusable": np.array(list(reasons), np.int64),
         "reasons": np.array(list(reasons.values()), np.str_),
     }

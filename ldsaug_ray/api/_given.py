@@ -72,7 +72,7 @@ class ArrayImages(Images):
         """As `Images.digest`."""
         of = hashlib.blake2b(str(self.array.shape).encode(), digest_size=20)
         for image in self.array:
-            of.update(np.ascontiguousarray(image))
+            of.update(np.ascontiguousarray(image).data)
         return of.hexdigest()
 
     def read(self, rows: Sequence[int] | None = None) -> Iterator[Pixels | str]:

@@ -170,7 +170,9 @@ def measured(
     )
     limits = intervals_of(sample, of["fake"], chosen)
     notes = [note for one in given.values() for note in one.notes] + [*of["fake"].notes, *_flat(limits), *_sizes(given)]
-    used = network and UsedExtractor(network.name, network.dimension, network.fingerprint, resize)
+    used = None
+    if network is not None:
+        used = UsedExtractor(network.name, network.dimension, network.fingerprint, resize)
     return Measured(of, limits, given, used, k, tuple(dict.fromkeys(notes)), own)
 
 

@@ -275,7 +275,13 @@ def _c_t_terms(copies: Copies) -> Mapping[str, Array]:
 
 # as many copies as real images have, and not fewer, are best: a search may lower `nearer`, tables show no arrow
 AUTHENTICITY = _measure(
-    "authenticity", "AuthPct", 8, _authenticity, lambda c: {"features": 100.0 * c.authentic}, better=None, shown="mean"
+    "authenticity",
+    "AuthPct",
+    8,
+    _authenticity,
+    lambda c: {"features": c.authentic * np.float64(100)},
+    better=None,
+    shown="mean",
 )
 _measure("nearer", "nearer than held-out", 9, _nearer, _nearer_terms, better="less", agreed=False, shown="mean")
 _measure("c_t", "C_T", 10, _c_t, _c_t_terms, better=None, shown="csv")

@@ -41,6 +41,8 @@ Spread = Measure(name="spread", title="spread", better="more", take=lambda s: Re
 Notes = Measure(name="notes", title="notes", better="more", take=lambda s: Reading(0.0))
 """
 QUARTERS = "their_code:Quarters"
+# of torch.jit, and of clean-fid's call of SciPy, about themselves
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in (r"`torch\.jit", "The `disp`")]
 
 
 @pytest.fixture(autouse=True)
