@@ -264,6 +264,10 @@ def _measure(
     return built_in(Measure(name=name, title=title, needs=needs, place=place, take=take, terms=terms, **how))
 
 
+def _authenticity_terms(copies: Copies) -> Mapping[str, Array]:
+    return {"features": np.where(copies.authentic, 100.0, 0.0)}
+
+
 def _nearer_terms(copies: Copies) -> Mapping[str, Array]:
     new, real = copies.generated.distances, copies.held_out.distances
     return {"features": -_placements(new, real), "reference": _placements(real, new)}
@@ -274,14 +278,6 @@ def _c_t_terms(copies: Copies) -> Mapping[str, Array]:
 
 
 # as many copies as real images have, and not fewer, are best: a search may lower `nearer`, tables show no arrow
-AUTHENTICITY = _measure(
-    "authenticity",
-    "AuthPct",
-    8,
-    _authenticity,
-    lambda c: {"features": c.authentic * np.float64(100)},
-    better=None,
-    shown="mean",
-)
+AUTHENTICITY = _measure("authenticity", "AuthPct", 8, _authenticity, _authenticity_terms, better=None, shown="mean")
 _measure("nearer", "nearer than held-out", 9, _nearer, _nearer_terms, better="less", agreed=False, shown="mean")
 _measure("c_t", "C_T", 10, _c_t, _c_t_terms, better=None, shown="csv")
