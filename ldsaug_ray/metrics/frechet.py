@@ -134,8 +134,9 @@ def frechet_from_statistics(a: FeatureStatistics, b: FeatureStatistics) -> Frech
 def frechet_terms(features_a: ArrayLike, features_b: ArrayLike) -> tuple[Array, Array]:
     """How the distance moves, to first order, with the weight of each image: float64[N] and float64[M].
 
-    With y = x − μ_a and the optimal map T from Σ_a to Σ_b it is 2 (μ_a − μ_b)·y + y·y − yᵀ T y. Where n is below the
-    dimension, or the sets are nearly alike, an interval from these terms is longer than it need be, by up to a half.
+    With y = x − μ_a and the optimal map T from Σ_a to Σ_b it is 2 (μ_a − μ_b)·y + (y·y − yᵀ T y) n / (n − 1). Where n
+    is below the dimension, or the sets are nearly alike, intervals from these terms are longer than need be, measured
+    up to 1.7 times.
 
     Raises:
         InputError: as `frechet_distance`.
@@ -154,12 +155,13 @@ def frechet_terms(features_a: ArrayLike, features_b: ArrayLike) -> tuple[Array, 
 
 
 def _moves(x: Features, mean: Array, root: Array, half: Array, slope: Array) -> Array:
-    """slope·y + y·y − |halfᵀ c|² with y = x − mean = rootᵀ c, in blocks."""
+    """slope·y + (y·y − |halfᵀ c|²) n / (n − 1) with y = x − mean = rootᵀ c, in blocks."""
     out, step = np.empty(len(x)), max(1, BLOCK_BYTES // (8 * x.shape[1]))
     inverse = (root / (root * root).sum(axis=1, keepdims=True)).T @ half
     for start in range(0, len(x), step):
         y = x[start : start + step].astype(np.float64) - mean
-        out[start : start + step] = y @ slope + (y * y).sum(axis=1) - ((y @ inverse) ** 2).sum(axis=1)
+        curve = (y * y).sum(axis=1) - ((y @ inverse) ** 2).sum(axis=1)
+        out[start : start + step] = y @ slope + curve * (len(x) / (len(x) - 1))
     return out
 
 
