@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         measure_share,
         share_by_parents,
     )
-    from ldsaug_ray.metrics.base import MEASURES, AnyMeasure, Measure, MeasureOfA, Members, Real, Sample
+    from ldsaug_ray.metrics.base import AnyMeasure, Measure, MeasureOfA, Members, Real, Sample
     from ldsaug_ray.metrics.bootstrap import Difference, Mean, mean_and_error, paired_difference
     from ldsaug_ray.metrics.copies import (
         Copies,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from ldsaug_ray.metrics.manifold import Prdc, density_coverage, prdc
     from ldsaug_ray.metrics.measures import (
+        MEASURES,
         OF_A,
         OF_RUNS,
         OF_SETS,

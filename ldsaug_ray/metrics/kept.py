@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import uuid
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,11 @@ def kept(key: str, compute: Callable[[], Arrays], tell: Callable[[str], None]) -
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+    except MemoryError:
+        raise
+    except Exception as e:  # damaged bytes raise nearly anything
         tell(f"{path} is damaged ({e}); its features are computed anew")
     arrays = compute()
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -18,7 +18,8 @@ from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import import_all
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError, failing
-from ldsaug_ray.metrics.base import MEASURES, Measure, MeasureOfA, MeasureOfRun, Sample
+from ldsaug_ray.metrics.base import MEASURES as MEASURES  # of this room: it is whole once this module is imported
+from ldsaug_ray.metrics.base import Measure, MeasureOfA, MeasureOfRun, Sample
 from ldsaug_ray.metrics.bootstrap import redrawn_means
 from ldsaug_ray.metrics.extractors import extractor_stamp
 from ldsaug_ray.metrics.record import Reading, SetReadings
