@@ -29,8 +29,9 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 
 
 _DEMO = Path(__file__).parent / "presets/demo.yaml"
-_ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "completion")  # what of them is not printed is not done
-_WITH_VALUE = ("--n", "--out", "--images")  # all other options are flags
+# what of them is not printed is not done
+_ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
+_WITH_VALUE = ("--n", "--out", "--images", "--train", "--extractor", "--json", "--html")  # all other options are flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,6 +139,17 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     compare.add_argument("runs", nargs="+", metavar="RUN", help="MLflow run id, run name, or run directory")
     compare.add_argument("--csv", action="store_true", help="as CSV")
     compare.add_argument("--verbose", action="store_true", help="show tracebacks")
+    measure = commands.add(look, "measure", "two sets of images, or of features, compared; needs no run")
+    measure.add_argument(
+        "real", metavar="REAL", help="held-out real images (folder, Parquet, tar, URI), or features (.npy)"
+    )
+    measure.add_argument("fake", metavar="FAKE", help="images to be measured, likewise")
+    measure.add_argument("overrides", nargs="*", metavar="name=value", help="such as data.image_column=img evaluate.k=3")
+    measure.add_argument("--train", metavar="TRAIN", help="training images, likewise: are fake ones copies?")
+    measure.add_argument("--extractor", metavar="E", help="features of images (setting evaluate.extractor) [inception]")
+    measure.add_argument("--json", metavar="FILE", help="write the numbers there; -: print them instead of the table")
+    measure.add_argument("--html", metavar="FILE", help="write a page there, with the nearest pairs")
+    measure.add_argument("--verbose", action="store_true", help="show tracebacks")
     for stage in STAGES.values():
         first = " (reads the images first, if that is still to be done)" if stage.name == "train" else ""
         command = _add_run(commands, stages, stage.name, f"{stage.does}{first}")
@@ -192,6 +204,18 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from ldsaug_ray.commands.compare import compare_command
 
         return compare_command(arguments.runs, as_csv=arguments.csv)
+    if arguments.command == "measure":
+        from ldsaug_ray.commands.measure import measure_command
+
+        return measure_command(
+            arguments.real,
+            arguments.fake,
+            arguments.overrides,
+            train=arguments.train,
+            extractor=arguments.extractor,
+            json_file=arguments.json,
+            html_file=arguments.html,
+        )
     from ldsaug_ray.commands.run import run_command
     from ldsaug_ray.config import load_config
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         OF_RUNS,
         OF_SETS,
         evaluation_stamp,
+        intervals_of,
         measure_set,
         own_measures,
     )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.base import MeasureOfA, Members, Real
+from ldsaug_ray.metrics.base import MeasureOfA, Members, Real, built_in
 from ldsaug_ray.metrics.classes import shares_by_parents, shares_of, total_variation
 
 
@@ -51,11 +51,14 @@ def _gap(real: Real, a: Members) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
-A_ATTRIBUTE_GAP = MeasureOfA(
-    name="a_attribute_gap",
-    title="A: attribute gap",
-    better="less",
-    needs=("attributes",),
-    prepare=_prepared,
-    take=_gap,
+A_ATTRIBUTE_GAP = built_in(
+    MeasureOfA(
+        name="a_attribute_gap",
+        title="A: attribute gap",
+        better="less",
+        needs=("attributes",),
+        place=2,
+        prepare=_prepared,
+        take=_gap,
+    )
 )

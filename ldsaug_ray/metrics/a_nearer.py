@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.lds import LatentIndex
-from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real
+from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real, built_in
 from ldsaug_ray.metrics.copies import nearest_training
 from ldsaug_ray.metrics.nearest import flat_index, nearest_neighbours
 
@@ -60,6 +60,8 @@ def nearer(known: Gaps, a: Members) -> float:
     return float(1 - (below + upto).mean() / (2 * len(known.gaps)))
 
 
-A_NEARER = MeasureOfA(
-    name="a_nearer", title="A: nearer", better="less", needs=("latents",), prepare=gaps_of, take=nearer
+A_NEARER = built_in(
+    MeasureOfA(
+        name="a_nearer", title="A: nearer", better="less", needs=("latents",), place=3, prepare=gaps_of, take=nearer
+    )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldsaug_ray.metrics.base import MeasureOfRun
+from ldsaug_ray.metrics.base import MeasureOfRun, built_in
 from ldsaug_ray.metrics.record import Evaluated
 
 
@@ -20,6 +20,6 @@ def attribute_gap(found: Evaluated, name: str) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
-ATTRIBUTE_GAP = MeasureOfRun(
-    name="attribute_gap", title="attribute gap", better="less", needs=("attributes",), take=attribute_gap
+ATTRIBUTE_GAP = built_in(
+    MeasureOfRun(name="attribute_gap", title="attribute gap", better="less", needs=("attributes",), take=attribute_gap)
 )

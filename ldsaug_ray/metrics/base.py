@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.lds import Noise, interpolate
 from ldsaug_ray.metrics.features import Features
 from ldsaug_ray.metrics.record import Described, Evaluated, Reading
 
 T = TypeVar("T")
+M = TypeVar("M", bound="AnyMeasure")
 Latents = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
@@ -60,9 +62,12 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class AnyMeasure(Described):
-    """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes."""
+    """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes.
+    place: of ours, in the tables, the lowest first.
+    """
 
     needs: tuple[str, ...] = ()
+    place: int = 1000
 
     @property
     def sign(self) -> int:
@@ -75,11 +80,14 @@ class Measure(AnyMeasure):
     """Of a set of images. It is not taken of sets that lack what it `needs`: the test images have no `reference`.
 
     take: the reading of a sample; an InputError means that these images do not allow it, and a note says why. required:
-    then no measure could do with them, and it is an error.
+    then no measure could do with them, and it is an error. terms: for each set whose images count as a random draw
+    (`features`, `reference`), float64[n]: what of the value, to first order, is their mean, so that another draw
+    changes the value as it changes that mean (Efron 1982, the infinitesimal jackknife). None: that is not known.
     """
 
     take: Callable[[Sample], Reading]
     required: bool = False
+    terms: Callable[[Sample], Mapping[str, NDArray[np.float64]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +152,12 @@ class MeasureOfA(AnyMeasure):
 
     prepare: Callable[[Real], Any]
     take: Callable[[Any, Members], float | None]
+
+
+MEASURES: Registry[AnyMeasure] = Registry("measure", AnyMeasure)
+
+
+def built_in(measure: M) -> M:
+    """Register a measure of ours under its name, and give it back."""
+    MEASURES.add(measure.name, measure)
+    return measure
