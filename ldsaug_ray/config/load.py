@@ -49,7 +49,9 @@ def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     return tree
 
 
-def build_config(tree: Mapping[str, Any], overrides: Sequence[str], path: str | os.PathLike[str] | None = None) -> Config:
+def build_config(
+    tree: Mapping[str, Any], overrides: Sequence[str], path: str | os.PathLike[str] | None = None
+) -> Config:
     """Apply overrides to a tree of `read_tree`, and validate; the tree stays as it is.
 
     Raises:

@@ -1,0 +1,343 @@
+"""`augment`: from latents to the dense interpolants between them, by the stages `score` and `select` themselves.
+
+Latents at hand are put where stage `encode` would have left them, in a run directory in this process's memory, so the
+answer is that of the command line. Of a Dataset they lie in a folder, and the work is Ray's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+from ldsaug_ray.api.arguments import array_of, labels_of, settings_of
+from ldsaug_ray.common.columns import vectors
+from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
+from ldsaug_ray.common.storage import Location, Place
+from ldsaug_ray.config import Config
+from ldsaug_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+    from ldsaug_ray.engines.base import Engine
+    from ldsaug_ray.lds import Regime
+    from ldsaug_ray.run.directory import RunDir
+    from ldsaug_ray.run.latents import Latents
+
+    Part = tuple[pa.Array, NDArray[np.float32], NDArray[np.int8] | None]  # keys, latents, labels
+
+PART = 65_536  # rows of a stored part, and of a block of the Dataset that comes out, at most
+_KEPT = pa.schema(
+    {"candidate": pa.int64(), "parent_i": pa.string(), "parent_j": pa.string()}
+    | {"alpha": pa.float64(), "log_lds": pa.float64()}
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """In which regime the selection was made: sentences for people, numbers for programs (`ldsaug_ray.lds.Regime`)."""
+
+    sentences: tuple[str, ...]
+    numbers: Regime
+
+
+@dataclass(frozen=True, eq=False)
+class Augmented:
+    """The candidates that were kept, M of them, by candidate number.
+
+    Attributes:
+        z: float32[M, d], the latents, to be decoded.
+        parents: int64[M, 2], rows of the latents that were given.
+        alpha: float64[M]; z = (1 - alpha) z_i + alpha z_j, or on the arc between them.
+        log_lds: float64[M], log LDS at the bandwidth sigma.
+        labels: [M], that of the nearer parent (of the first, half-way); none where none were given.
+        candidate: int64[M], numbers in the plan, 0..n-1.
+        sigma: the bandwidth, in the latents' units.
+        regime: what the scores reward on these latents.
+    """
+
+    z: NDArray[np.float32]
+    parents: NDArray[np.int64]
+    alpha: NDArray[np.float64]
+    log_lds: NDArray[np.float64]
+    labels: NDArray[Any] | None
+    candidate: NDArray[np.int64]
+    sigma: float
+    regime: Findings
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+@overload
+def augment(
+    z: Dataset,
+    *,
+    n: int = ...,
+    plan: str = ...,
+    sigma: Any = ...,
+    keep: float | None = ...,
+    balance: str | None = ...,
+    labels: Any = ...,
+    held_out: Any = ...,
+    seed: int = ...,
+    work_dir: Place | None = ...,
+    **settings: Any,
+) -> Dataset: ...
+
+
+@overload
+def augment(
+    z: ArrayLike,
+    *,
+    n: int = ...,
+    plan: str = ...,
+    sigma: Any = ...,
+    keep: float | None = ...,
+    balance: str | None = ...,
+    labels: Any = ...,
+    held_out: Any = ...,
+    seed: int = ...,
+    work_dir: Place | None = ...,
+    **settings: Any,
+) -> Augmented: ...
+
+
+def augment(
+    z: Any,
+    *,
+    n: int = 50_000,
+    plan: str = "random",
+    sigma: Any = "norm/5",
+    keep: float | None = 0.2,
+    balance: str | None = None,
+    labels: Any = None,
+    held_out: Any = None,
+    seed: int = 0,
+    work_dir: Place | None = None,
+    **settings: Any,
+) -> Augmented | Dataset:
+    """Interpolate between latents, score every candidate by its Latent Density Score, keep the dense ones.
+
+    The defaults are the paper's. What is kept is what `ldsaug run` keeps with these settings on these latents, when
+    their keys sort as the rows do: to the last bit with one thread (`workers={"cpus": 8}` gives the scores eight).
+
+    Args:
+        z: float[N, d], N >= 2: an array, or a torch tensor on any device. Or a `ray.data.Dataset` with columns `key`
+            (text or whole numbers, each once) and `z` (vectors of one length): then nothing happens before the Dataset
+            that comes back is consumed; candidates are scored by Ray, part by part, and never held.
+        n: candidates to score.
+        plan: random or blocks, as `score.plan`.
+        sigma: bandwidth: a number, "norm/5", the name of a rule ("parent_share", "leave_one_out", "scott", …), or a
+            mapping such as {"rule": "parent_share", "share": 0.2}.
+        keep: a share of the densest (a float), a count of them (an int), or none where another rule says what is
+            kept. The default does not hold beside tau, typical, top_fraction or top_count.
+        balance: none, or within which groups the densest are kept, as `select.balance`; "label": those of `labels`.
+        labels: [N], one a row, of at most 127 kinds; of a Dataset, the name of a column.
+        held_out: float[h, d], latents of real data that the density is not made of: for tau="auto" and typical, and
+            for what `regime` says of them.
+        seed: of the candidates.
+        work_dir: of a Dataset: a folder or URI that every node reaches, where scores are kept; the same call goes on
+            where it was stopped. None: a temporary folder, which will do on one node.
+        settings: further settings of `score` and `select` by name: which="typical", tau=0.05, alphas=(0.5,),
+            interpolation="slerp", exclude_parents=True, backend="faiss", …; `ldsaug settings` lists them.
+
+    Returns:
+        `Augmented`, or a lazy Dataset with columns key, z, candidate, parent_i, parent_j (keys), alpha, log_lds.
+
+    Raises:
+        InputError: z, labels or held_out cannot be used. ConfigError: a setting is unknown or impossible.
+        NothingSelectedError: no candidate passes; the message lists thresholds that some would pass.
+
+    >>> import numpy as np
+    >>> z = np.random.default_rng(0).normal(size=(200, 8))
+    >>> a = augment(z, n=900, keep=0.2)
+    >>> a.z.shape, a.parents.shape, a.log_lds.dtype
+    ((180, 8), (180, 2), dtype('float64'))
+    >>> i, j = a.parents[0]
+    >>> bool(np.allclose(a.z[0], (1 - a.alpha[0]) * z[i] + a.alpha[0] * z[j], atol=1e-6))
+    True
+    """
+    arguments = {"n": n, "plan": plan, "sigma": sigma, "keep": keep, "balance": balance, "seed": seed, "more": settings}
+    arguments |= {"labelled": labels is not None, "held_out": held_out is not None}
+    real = None if held_out is None else array_of(held_out, "held_out")
+    if type(z).__module__.startswith("ray.data"):
+        from ldsaug_ray.engines.ray.datasets import later
+
+        root = None if work_dir is None else Location.of(work_dir)
+        config = settings_of("latents", engine="ray", **arguments)
+        return later(partial(_of_dataset, z, labels, real, config, root))
+    if work_dir is not None:
+        raise InputError("work_dir is for a Dataset; arrays need no folder")
+    given = array_of(z, "z", rows=2)
+    if real is not None and real.shape[1] != given.shape[1]:
+        raise InputError(f"held_out has {real.shape[1]} columns, z has {given.shape[1]}")
+    known, of = (None, None) if labels is None else labels_of(labels, len(given))
+    keys = pa.array(np.char.zfill(np.arange(len(given)).astype(str), len(str(len(given)))))
+    config = settings_of("latents", engine="inline", **arguments)
+    root = Location.of(f"memory://ldsaug-{uuid.uuid4().hex}")
+    try:
+        from ldsaug_ray.engines.inline import InlineEngine
+
+        run = _selected(root, config, InlineEngine(config), [(keys, given, of)], real)
+        return _augmented(run, config, given, known, of)
+    finally:
+        root.delete()
+
+
+def _selected(
+    root: Location, config: Config, engine: Engine, parts: Iterable[Part], real: NDArray[np.float32] | None
+) -> RunDir:
+    """A run directory with `latents/`, as stage `encode` would leave them, in which `score` and `select` are done."""
+    from rich.console import Console
+
+    from ldsaug_ray.run.directory import Counts, RunDir
+    from ldsaug_ray.run.pipeline import STAGES
+    from ldsaug_ray.stages import score, select
+    from ldsaug_ray.stages.shared.job import Job
+    from ldsaug_ray.stages.shared.runner import ensure
+
+    run = RunDir(root)
+    run.create()
+    run.folder("latents").delete()
+    digests, rows, dim = [], 0, 0
+    for number, (split, part) in enumerate(_with_held_out(parts, real)):
+        keys, z, labels = part
+        if dim not in (0, z.shape[1]):
+            raise InputError(f"z has vectors of {dim} and of {z.shape[1]} numbers; all must be as long")
+        rows, dim = rows + len(z), z.shape[1]
+        columns = {"key": keys, "split": pa.array([split] * len(z), pa.string()), "z": vectors(z)}
+        if labels is not None:
+            columns["attributes"] = pa.StructArray.from_arrays([pa.array(labels)], ["label"])
+        table = pa.table(columns)
+        (run.folder("latents") / f"part-{number:06d}.parquet").write_table(table)
+        digests.append(table_digest(table))
+    digest = digest_text(add_digests(digests))
+    run.finish("encode", digest, Counts(rows, rows), digest, 0.0, rows, latent_dim=dim)
+    job = Job(config, run, Console(quiet=True), engine)
+    scored = STAGES["score"].fingerprint(config, {"encode": digest})
+    ensure(job, "score", scored, score.run)
+    both = {"encode": digest, "score": run.require("score", "digest")}
+    ensure(job, "select", STAGES["select"].fingerprint(config, both), select.run)
+    return run
+
+
+def _with_held_out(parts: Iterable[Part], real: NDArray[np.float32] | None) -> Iterator[tuple[str, Part]]:
+    for part in parts:
+        yield "train", part
+    if real is not None:
+        keys = pa.array([f"held-out-{k:09d}" for k in range(len(real))])
+        yield "test", (keys, real, None)
+
+
+def _augmented(
+    run: RunDir, config: Config, z: NDArray[np.float32], known: NDArray[Any] | None, of: NDArray[np.int8] | None
+) -> Augmented:
+    from ldsaug_ray.lds import interpolate
+    from ldsaug_ray.run.latents import read_latents
+
+    tables = [file.read_table(_KEPT.names) for file in run.folder("selected").files(".parquet")]
+    kept = pa.concat_tables([*tables, _KEPT.empty_table()]).sort_by("candidate")
+    parents = np.stack([pc.cast(kept[side], "int64").to_numpy() for side in ("parent_i", "parent_j")], axis=1)
+    alpha = kept["alpha"].to_numpy()
+    nearest = np.where(alpha > 0.5, parents[:, 1], parents[:, 0])
+    return Augmented(
+        z=interpolate(z, parents[:, 0], parents[:, 1], alpha, config.score.interpolation),
+        parents=parents,
+        alpha=alpha,
+        log_lds=kept["log_lds"].to_numpy(),
+        labels=None if known is None or of is None else known[of[nearest] - 1],
+        candidate=kept["candidate"].to_numpy(),
+        sigma=run.require("score", "sigma"),
+        regime=_findings(run, config, read_latents(run, "train")),
+    )
+
+
+def _findings(run: RunDir, config: Config, latents: Latents) -> Findings:
+    from ldsaug_ray.lds import Candidates, HeldOut, latent_norms, norms_from_mean, regime, sentences
+    from ldsaug_ray.report._scores import read_scores
+
+    score, select = run.require("score"), run.require("select")
+    of = read_scores(run, latents, select["ranked_by"], config.seed)
+    candidates = Candidates(of.candidate, of.parent_i, of.parent_j, of.alpha)
+    found = regime(
+        log_lds=of.log_lds,
+        log_lds_excluding_parents=of.log_lds_excluding_parents,
+        parent_share=of.parent_share,
+        effective_neighbours=of.effective_neighbours,
+        alpha=of.alpha,
+        selected=of.selected,
+        distance_to_mean=norms_from_mean(latents.z, candidates, config.score.interpolation),
+        train_distance_to_mean=latent_norms(latents.z),
+        held_out=None if score["held_out"] is None else HeldOut(**score["held_out"]),
+    )
+    bandwidth = f"sigma = {score['sigma']:.4g}, {score['sigma_sentence']}."
+    kept = f"{select['sentence'][0].upper()}{select['sentence'][1:]}."
+    return Findings((bandwidth, kept, *sentences(found)), found)
+
+
+def _of_dataset(
+    dataset: Dataset, labels: str | None, real: NDArray[np.float32] | None, config: Config, root: Location | None
+) -> Iterator[pa.Table]:
+    """The selected latents of a Dataset, in tables; runs in a task of Ray's."""
+    from ldsaug_ray.engines.ray import RayEngine
+    from ldsaug_ray.lds import interpolate
+    from ldsaug_ray.run.latents import read_latents
+
+    engine = RayEngine(config)
+    with ExitStack() as held:
+        if root is None:
+            if len(engine.nodes()) > 1:
+                raise InputError("work_dir is needed where there are several nodes: a folder that all of them reach")
+            root = Location.of(held.enter_context(TemporaryDirectory(prefix="ldsaug-")))
+        run = _selected(root, config, engine, _parts(dataset, labels), real)
+        latents = read_latents(run, "train")
+        for file in run.folder("selected").files(".parquet"):
+            table = file.read_table(_KEPT.names)
+            for start in range(0, len(table), PART):
+                some = table.slice(start, PART)
+                i, j = (latents.rows(some[side]) for side in ("parent_i", "parent_j"))
+                z = interpolate(latents.z, i, j, some["alpha"].to_numpy(), config.score.interpolation)
+                keys = pa.array([f"c{c:012d}" for c in some["candidate"].to_pylist()])
+                yield pa.table({"key": keys, "z": vectors(z), **{name: some[name] for name in _KEPT.names}})
+
+
+def _parts(dataset: Dataset, labels: str | None) -> Iterator[Part]:
+    """Keys, latents and labels of a Dataset, as they stream in.
+
+    Raises:
+        InputError: a column is missing, a key is null or comes twice, or a latent cannot be used.
+    """
+    seen: set[str] = set()
+    values: dict[Any, int] = {}
+    for batch in dataset.iter_batches(batch_size=PART, batch_format="numpy"):
+        for name in ("key", "z", *([labels] if labels else [])):
+            if name not in batch:
+                raise InputError(f"z: the Dataset has no column {name!r}; its columns are {', '.join(batch)}")
+        keys = [None if key is None else str(key) for key in batch["key"].tolist()]
+        for key in keys:
+            if key is None or key in seen:
+                raise InputError(f"z: the column key has {'a null' if key is None else f'{key!r} twice'}")
+            seen.add(key)
+        raw = batch["z"]
+        if raw.dtype == object:
+            if len({np.shape(row) for row in raw}) != 1:
+                raise InputError("z: the column z has vectors of different lengths, or nulls")
+            raw = np.stack(raw)
+        of = None
+        if labels is not None:
+            of = np.array([values.setdefault(label, len(values) + 1) for label in batch[labels].tolist()], np.int64)
+            if len(values) > 127:
+                raise InputError(f"labels: the column {labels} has more than 127 different values")
+            of = of.astype(np.int8)
+        yield pa.array(keys, pa.string()), array_of(raw, "z"), of
