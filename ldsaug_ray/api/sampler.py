@@ -87,7 +87,7 @@ class LatentSampler(BaseOverSampler):
                 continue
             rows = np.flatnonzero(y == label)
             if len(rows) < 2:
-                raise ValueError(f"y: class {label!r} has {len(rows)} member; interpolants need at least 2")
+                raise ValueError(f"y: class {label} has {len(rows)} member; interpolants need at least 2")
             n = math.ceil(count / self.keep)
             try:
                 found = augment(
@@ -100,9 +100,9 @@ class LatentSampler(BaseOverSampler):
                     **(self.settings or {}),
                 )
             except LdsaugError as e:
-                raise type(e)(f"y: class {label!r} of {len(rows)} members: {e}") from None
+                raise type(e)(f"y: class {label} of {len(rows)} members: {e}") from None
             if len(found) != count:
-                raise ValueError(f"settings: {count} more of class {label!r} are needed, the rules keep {len(found)}")
+                raise ValueError(f"settings: {count} more of class {label} are needed, the rules keep {len(found)}")
             new.append(found.z.astype(X.dtype))
             labels.append(np.full(count, label, y.dtype))
             parents.append(rows[found.parents])
