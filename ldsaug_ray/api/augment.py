@@ -1,17 +1,14 @@
 """`augment`: from latents to the dense interpolants between them, by the stages `score` and `select` themselves.
 
-Latents at hand are put where stage `encode` would have left them, in a run directory in this process's memory, so the
-answer is that of the command line. Of a Dataset they lie in a folder, and the work is Ray's.
+Latents at hand are put into a run directory in this process's memory, so the answer is that of the command line. Of a
+Dataset they lie in a folder, and the work is Ray's (`api.datasets`).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -20,8 +17,6 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.api.arguments import array_of, labels_of, settings_of
-from ldsaug_ray.common.columns import vectors
-from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import InputError
@@ -29,18 +24,9 @@ from ldsaug_ray.errors import InputError
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from ldsaug_ray.engines.base import Engine
     from ldsaug_ray.lds import Regime
     from ldsaug_ray.run.directory import RunDir
     from ldsaug_ray.run.latents import Latents
-
-    Part = tuple[pa.Array, NDArray[np.float32], NDArray[np.int8] | None]  # keys, latents, labels
-
-PART = 65_536  # rows of a stored part, and of a block of the Dataset that comes out, at most
-_KEPT = pa.schema(
-    {"candidate": pa.int64(), "parent_i": pa.string(), "parent_j": pa.string()}
-    | {"alpha": pa.float64(), "log_lds": pa.float64()}
-)
 
 
 @dataclass(frozen=True)
@@ -172,11 +158,12 @@ def augment(
     arguments |= {"labelled": labels is not None, "held_out": held_out is not None}
     real = None if held_out is None else array_of(held_out, "held_out")
     if type(z).__module__.startswith("ray.data"):
+        from ldsaug_ray.api.datasets import selected_of
         from ldsaug_ray.engines.ray.datasets import later
 
         root = None if work_dir is None else Location.of(work_dir)
         config = settings_of("latents", engine="ray", **arguments)
-        return later(partial(_of_dataset, z, labels, real, config, root))
+        return later(partial(selected_of, z, labels, real, config, root))
     if work_dir is not None:
         raise InputError("work_dir is for a Dataset; arrays need no folder")
     given = array_of(z, "z", rows=2)
@@ -187,67 +174,24 @@ def augment(
     config = settings_of("latents", engine="inline", **arguments)
     root = Location.of(f"memory://ldsaug-{uuid.uuid4().hex}")
     try:
+        from ldsaug_ray.api.given import selected
         from ldsaug_ray.engines.inline import InlineEngine
 
-        run = _selected(root, config, InlineEngine(config), [(keys, given, of)], real)
+        run = selected(root, config, InlineEngine(config), [(keys, given, of)], real)
         return _augmented(run, config, given, known, of)
     finally:
         root.delete()
 
 
-def _selected(
-    root: Location, config: Config, engine: Engine, parts: Iterable[Part], real: NDArray[np.float32] | None
-) -> RunDir:
-    """A run directory with `latents/`, as stage `encode` would leave them, in which `score` and `select` are done."""
-    from rich.console import Console
-
-    from ldsaug_ray.run.directory import Counts, RunDir
-    from ldsaug_ray.run.pipeline import STAGES
-    from ldsaug_ray.stages import score, select
-    from ldsaug_ray.stages.shared.job import Job
-    from ldsaug_ray.stages.shared.runner import ensure
-
-    run = RunDir(root)
-    run.create()
-    run.folder("latents").delete()
-    digests, rows, dim = [], 0, 0
-    for number, (split, part) in enumerate(_with_held_out(parts, real)):
-        keys, z, labels = part
-        if dim not in (0, z.shape[1]):
-            raise InputError(f"z has vectors of {dim} and of {z.shape[1]} numbers; all must be as long")
-        rows, dim = rows + len(z), z.shape[1]
-        columns = {"key": keys, "split": pa.array([split] * len(z), pa.string()), "z": vectors(z)}
-        if labels is not None:
-            columns["attributes"] = pa.StructArray.from_arrays([pa.array(labels)], ["label"])
-        table = pa.table(columns)
-        (run.folder("latents") / f"part-{number:06d}.parquet").write_table(table)
-        digests.append(table_digest(table))
-    digest = digest_text(add_digests(digests))
-    run.finish("encode", digest, Counts(rows, rows), digest, 0.0, rows, latent_dim=dim)
-    job = Job(config, run, Console(quiet=True), engine)
-    scored = STAGES["score"].fingerprint(config, {"encode": digest})
-    ensure(job, "score", scored, score.run)
-    both = {"encode": digest, "score": run.require("score", "digest")}
-    ensure(job, "select", STAGES["select"].fingerprint(config, both), select.run)
-    return run
-
-
-def _with_held_out(parts: Iterable[Part], real: NDArray[np.float32] | None) -> Iterator[tuple[str, Part]]:
-    for part in parts:
-        yield "train", part
-    if real is not None:
-        keys = pa.array([f"held-out-{k:09d}" for k in range(len(real))])
-        yield "test", (keys, real, None)
-
-
 def _augmented(
     run: RunDir, config: Config, z: NDArray[np.float32], known: NDArray[Any] | None, of: NDArray[np.int8] | None
 ) -> Augmented:
+    from ldsaug_ray.api.given import KEPT
     from ldsaug_ray.lds import interpolate
     from ldsaug_ray.run.latents import read_latents
 
-    tables = [file.read_table(_KEPT.names) for file in run.folder("selected").files(".parquet")]
-    kept = pa.concat_tables([*tables, _KEPT.empty_table()]).sort_by("candidate")
+    tables = [file.read_table(KEPT.names) for file in run.folder("selected").files(".parquet")]
+    kept = pa.concat_tables([*tables, KEPT.empty_table()]).sort_by("candidate")
     parents = np.stack([pc.cast(kept[side], "int64").to_numpy() for side in ("parent_i", "parent_j")], axis=1)
     alpha = kept["alpha"].to_numpy()
     nearest = np.where(alpha > 0.5, parents[:, 1], parents[:, 0])
@@ -284,60 +228,3 @@ def _findings(run: RunDir, config: Config, latents: Latents) -> Findings:
     bandwidth = f"sigma = {score['sigma']:.4g}, {score['sigma_sentence']}."
     kept = f"{select['sentence'][0].upper()}{select['sentence'][1:]}."
     return Findings((bandwidth, kept, *sentences(found)), found)
-
-
-def _of_dataset(
-    dataset: Dataset, labels: str | None, real: NDArray[np.float32] | None, config: Config, root: Location | None
-) -> Iterator[pa.Table]:
-    """The selected latents of a Dataset, in tables; runs in a task of Ray's."""
-    from ldsaug_ray.engines.ray import RayEngine
-    from ldsaug_ray.lds import interpolate
-    from ldsaug_ray.run.latents import read_latents
-
-    engine = RayEngine(config)
-    with ExitStack() as held:
-        if root is None:
-            if len(engine.nodes()) > 1:
-                raise InputError("work_dir is needed where there are several nodes: a folder that all of them reach")
-            root = Location.of(held.enter_context(TemporaryDirectory(prefix="ldsaug-")))
-        run = _selected(root, config, engine, _parts(dataset, labels), real)
-        latents = read_latents(run, "train")
-        for file in run.folder("selected").files(".parquet"):
-            table = file.read_table(_KEPT.names)
-            for start in range(0, len(table), PART):
-                some = table.slice(start, PART)
-                i, j = (latents.rows(some[side]) for side in ("parent_i", "parent_j"))
-                z = interpolate(latents.z, i, j, some["alpha"].to_numpy(), config.score.interpolation)
-                keys = pa.array([f"c{c:012d}" for c in some["candidate"].to_pylist()])
-                yield pa.table({"key": keys, "z": vectors(z), **{name: some[name] for name in _KEPT.names}})
-
-
-def _parts(dataset: Dataset, labels: str | None) -> Iterator[Part]:
-    """Keys, latents and labels of a Dataset, as they stream in.
-
-    Raises:
-        InputError: a column is missing, a key is null or comes twice, or a latent cannot be used.
-    """
-    seen: set[str] = set()
-    values: dict[Any, int] = {}
-    for batch in dataset.iter_batches(batch_size=PART, batch_format="numpy"):
-        for name in ("key", "z", *([labels] if labels else [])):
-            if name not in batch:
-                raise InputError(f"z: the Dataset has no column {name!r}; its columns are {', '.join(batch)}")
-        keys = [None if key is None else str(key) for key in batch["key"].tolist()]
-        for key in keys:
-            if key is None or key in seen:
-                raise InputError(f"z: the column key has {'a null' if key is None else f'{key!r} twice'}")
-            seen.add(key)
-        raw = batch["z"]
-        if raw.dtype == object:
-            if len({np.shape(row) for row in raw}) != 1:
-                raise InputError("z: the column z has vectors of different lengths, or nulls")
-            raw = np.stack(raw)
-        of = None
-        if labels is not None:
-            of = np.array([values.setdefault(label, len(values) + 1) for label in batch[labels].tolist()], np.int64)
-            if len(values) > 127:
-                raise InputError(f"labels: the column {labels} has more than 127 different values")
-            of = of.astype(np.int8)
-        yield pa.array(keys, pa.string()), array_of(raw, "z"), of

@@ -25,7 +25,10 @@ RULES = {
         {"keep": 321, "exclude_parents": True},
         {"select": {"top_count": 321, "top_fraction": None, "exclude_parents": True}},
     ),
-    "a threshold": ({"tau": 0.001, "sigma": "norm*0.5"}, {"select": {"tau": 0.001}, "score": {"sigma": {"scale": 0.5}}}),
+    "a threshold": (
+        {"tau": 0.001, "sigma": "norm*0.5"},
+        {"select": {"tau": 0.001}, "score": {"sigma": {"scale": 0.5}}},
+    ),
     "conformal": ({"tau": "auto", "tau_level": 0.2}, {"select": {"tau": "auto", "tau_level": 0.2}}),
     "typical, on the arc": (
         {"which": "typical", "typical": 0.8, "interpolation": "slerp", "sigma": "scott"},

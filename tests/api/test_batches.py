@@ -73,12 +73,12 @@ def test_bad_input_is_told(images, tmp_path):
         Decode(tmp_path / "none")({"z": np.zeros((1, 6))})
     with pytest.raises(InputError, match="batch_size must be at least 1"):
         Encode(file, batch_size=0)
-    with pytest.raises(InputError, match="points .*6.*3|3.*6"):
+    with pytest.raises(InputError, match=r"points .*6.*3|3.*6"):
         Score(np.eye(3), 1.0)({"z": np.zeros((1, 6))})
     (tmp_path / "odd.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match=r"odd.npy is no \.npy file"):
         Score(tmp_path / "odd.npy")
-    with pytest.raises(StorageError, match="none.npy"):
+    with pytest.raises(StorageError, match=r"none\.npy"):
         Score(tmp_path / "none.npy")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -13,6 +14,7 @@ import pytest
 import ldsaug_ray
 
 NAMES = {"augment", "LatentDensity", "LatentSampler", "Encode", "Score", "Decode", "load_run", "Config", "run"}
+ROOT = Path(__file__).parents[2]
 MODULES = ["arguments", "augment", "batches", "density", "runs", "sampler"]
 
 
@@ -47,3 +49,13 @@ def test_examples(module):
     found = doctest.testmod(import_module(f"ldsaug_ray.api.{module}"))
     assert found.failed == 0
     assert found.attempted or module == "runs"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_pages_lines_run(page, capsys):
+    """Blocks that need neither a cluster nor a run, one after another as a reader would."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in (b for b in blocks if "Dataset" not in b and "la.Decode" not in b and "la.run" not in b):
+        exec(block, names)
+    assert "In this run" in capsys.readouterr().out
