@@ -50,6 +50,20 @@ def numbers(value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
+def stacked(batch: Mapping[str, Any], column: str) -> NDArray[Any]:
+    """A column as one array; Ray gives rows that it could not stack as objects."""
+    if column not in batch:
+        raise InputError(f"the batch has no column {column!r}; its columns are {', '.join(map(str, batch))}")
+    rows = np.asarray(batch[column])
+    if rows.dtype != object:
+        return rows
+    shapes = {np.shape(row) for row in rows}
+    if len(shapes) != 1:
+        found = ", ".join(sorted(map(str, shapes))[:3])
+        raise InputError(f"the column {column} has rows of different shapes ({found}, …); they must be alike")
+    return np.stack(list(rows))
+
+
 def labels_of(value: Any, n: int, name: str = "labels") -> tuple[NDArray[Any], NDArray[np.int8]]:
     """The different labels, sorted, and of each row which it has, int8[n], from 1.
 

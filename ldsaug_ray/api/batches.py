@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldsaug_ray.api.arguments import array_of, sigma_settings
+from ldsaug_ray.api.arguments import array_of, sigma_settings, stacked
 from ldsaug_ray.common.storage import Place
 from ldsaug_ray.errors import InputError
 
@@ -83,7 +83,7 @@ class Encode(_OfModel):
         """Raises InputError for images of another kind or size, DivergedError for latents that are not finite."""
         from ldsaug_ray.models import posterior_means
 
-        images = _stacked(batch, self.column)
+        images = stacked(batch, self.column)
         return {**batch, self.out: posterior_means(self.vae, images, self.batch_size)}
 
 
@@ -112,7 +112,7 @@ class Decode(_OfModel):
         """Raises InputError for what are no latents of this model, DivergedError for images that are not finite."""
         from ldsaug_ray.models import decode_images
 
-        z = array_of(_stacked(batch, self.column), f"the column {self.column}")
+        z = array_of(stacked(batch, self.column), f"the column {self.column}")
         return {**batch, self.out: decode_images(self.vae, z, self.batch_size)}
 
 
@@ -150,22 +150,8 @@ class Score:
         """Raises InputError for what are no latents, or have another dimension."""
         from ldsaug_ray.lds import score_points
 
-        z = array_of(_stacked(batch, self.column), f"the column {self.column}")
+        z = array_of(stacked(batch, self.column), f"the column {self.column}")
         return {**batch, self.out: score_points(self.latents, z, [self.sigma], device=self.device)[:, 0]}
-
-
-def _stacked(batch: Mapping[str, Any], column: str) -> NDArray[Any]:
-    """A column as one array; Ray gives rows that it could not stack as objects."""
-    if column not in batch:
-        raise InputError(f"the batch has no column {column!r}; its columns are {', '.join(map(str, batch))}")
-    rows = np.asarray(batch[column])
-    if rows.dtype != object:
-        return rows
-    shapes = {np.shape(row) for row in rows}
-    if len(shapes) != 1:
-        found = ", ".join(sorted(map(str, shapes))[:3])
-        raise InputError(f"the column {column} has rows of different shapes ({found}, …); they must be alike")
-    return np.stack(list(rows))
 
 
 def _npy(file: Any) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ldsaug_ray.api.arguments import MOST_LABELS, array_of
+from ldsaug_ray.api.arguments import MOST_LABELS, array_of, stacked
 from ldsaug_ray.api.given import KEPT, Part, selected
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.storage import Location
@@ -59,23 +59,16 @@ def _parts(dataset: Dataset, labels: str | None) -> Iterator[Part]:
     seen: set[str] = set()
     values: dict[Any, int] = {}
     for batch in dataset.iter_batches(batch_size=PART, batch_format="numpy"):
-        for name in ("key", "z", *([labels] if labels else [])):
-            if name not in batch:
-                raise InputError(f"z: the Dataset has no column {name!r}; its columns are {', '.join(batch)}")
-        keys = [None if key is None else str(key) for key in batch["key"].tolist()]
+        columns: dict[str, Any] = dict(batch)
+        keys = [None if key is None else str(key) for key in stacked(columns, "key").tolist()]
         for key in keys:
             if key is None or key in seen:
                 raise InputError(f"z: the column key has {'a null' if key is None else f'{key!r} twice'}")
             seen.add(key)
-        raw = batch["z"]
-        if raw.dtype == object:
-            if len({np.shape(row) for row in raw}) != 1:
-                raise InputError("z: the column z has vectors of different lengths, or nulls")
-            raw = np.stack(raw)
-        of = None
+        of: NDArray[np.int8] | None = None
         if labels is not None:
-            of = np.array([values.setdefault(label, len(values) + 1) for label in batch[labels].tolist()], np.int64)
+            found = [values.setdefault(x, len(values) + 1) for x in stacked(columns, labels).tolist()]
             if len(values) > MOST_LABELS:
                 raise InputError(f"labels: the column {labels} has more than {MOST_LABELS} different values")
-            of = of.astype(np.int8)
-        yield pa.array(keys, pa.string()), array_of(raw, "z"), of
+            of = np.array(found, np.int8)
+        yield pa.array(keys, pa.string()), array_of(stacked(columns, "z"), "z"), of
