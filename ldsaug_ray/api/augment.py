@@ -174,7 +174,7 @@ def augment(
     config = settings_of("latents", engine="inline", **arguments)
     root = Location.of(f"memory://ldsaug-{uuid.uuid4().hex}")
     try:
-        from ldsaug_ray.api.given import selected
+        from ldsaug_ray.api.staged import selected
         from ldsaug_ray.engines.inline import InlineEngine
 
         run = selected(root, config, InlineEngine(config), [(keys, given, of)], real)
@@ -186,7 +186,7 @@ def augment(
 def _augmented(
     run: RunDir, config: Config, z: NDArray[np.float32], known: NDArray[Any] | None, of: NDArray[np.int8] | None
 ) -> Augmented:
-    from ldsaug_ray.api.given import KEPT
+    from ldsaug_ray.api.staged import KEPT
     from ldsaug_ray.lds import interpolate
     from ldsaug_ray.run.latents import read_latents
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.api.arguments import MOST_LABELS, array_of, stacked
-from ldsaug_ray.api.given import KEPT, Part, selected
+from ldsaug_ray.api.staged import KEPT, Part, selected
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
@@ -20,6 +20,7 @@ from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds import interpolate
 from ldsaug_ray.run.latents import read_latents
+from ldsaug_ray.run.opening import sole_driver
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -37,6 +38,9 @@ def selected_of(
             if len(engine.nodes()) > 1:
                 raise InputError("work_dir is needed where there are several nodes: a folder that all of them reach")
             root = Location.of(held.enter_context(TemporaryDirectory(prefix="ldsaug-")))
+        elif (root / "config.yaml").exists() or (root.names() and not (root / "manifest.json").exists()):
+            raise InputError(f"work_dir {root.uri}: holds something else; choose an empty or a new folder")
+        held.enter_context(sole_driver("work_dir", root))
         with engine:
             run = selected(root, config, engine, _parts(dataset, labels), real)
         latents = read_latents(run, "train")

@@ -91,10 +91,9 @@ def test_on_a_dataset(images):
     pictures = image_array(table)[:12]
     data = ray.data.from_items([{"image": image} for image in pictures], override_num_blocks=2)
     latents = np.random.default_rng(0).normal(size=(30, 6))
-    out = data.map_batches(Encode, fn_constructor_args=(str(file),), batch_size=6, concurrency=1)
-    out = out.map_batches(Score(latents, 2.0)).map_batches(
-        Decode, fn_constructor_args=(str(file),), fn_constructor_kwargs={"out": "again"}, batch_size=6, concurrency=1
-    )
+    actor = {"batch_size": 6, "concurrency": 1, "num_cpus": 0.25}  # two of them, and a task, share two CPUs
+    out = data.map_batches(Encode, fn_constructor_args=(str(file),), **actor).map_batches(Score(latents, 2.0))
+    out = out.map_batches(Decode, fn_constructor_args=(str(file),), fn_constructor_kwargs={"out": "again"}, **actor)
     got = out.take_batch(12)
     z = Encode(file)({"image": got["image"]})["z"]
     np.testing.assert_allclose(got["z"], z, atol=1e-5)

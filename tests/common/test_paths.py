@@ -11,7 +11,7 @@ from ldsaug_ray.config import Config, Vae, load_config
 from ldsaug_ray.domains.images import read_attribute_file
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.lds import Approximation, LatentIndex, latents_fingerprint, load_index, save_index
-from ldsaug_ray.models import build_vae, load_vae, read_extra, read_latent_dim, save_vae
+from ldsaug_ray.models import build_vae, load_vae, read_latent_dim, save_vae
 from ldsaug_ray.run.directory import RunDir
 
 KINDS = pytest.mark.parametrize("kind", [str, lambda path: path, Location.of], ids=["text", "Path", "location"])
@@ -22,7 +22,7 @@ def test_models(kind, tmp_path):
     settings = Vae(latent_dim=3, channel_base=64, channel_max=4, mapping_layers=1)
     vae, file = build_vae(settings, 16, seed=0), kind(tmp_path / "vae.safetensors")
     save_vae(file, vae, {"step": 7})
-    assert (read_extra(file), read_latent_dim(file)) == ({"step": 7}, 3)
+    assert read_latent_dim(file) == 3
     again = load_vae(file).state_dict()
     assert all(torch.equal(x, again[name]) for name, x in vae.state_dict().items())
 
