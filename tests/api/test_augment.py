@@ -180,7 +180,7 @@ class TestDatasets:
         )
         assert load_run(tmp_path / "work").scores.num_rows == 360
         assert list((tmp_path / "norms").glob("*.parquet"))
-        with pytest.raises(LdsaugError, match="work_dir .*norms: holds something else"):
+        with pytest.raises(LdsaugError, match=r"work_dir .*norms: holds something else"):
             augment(self.dataset(z), n=360, work_dir=tmp_path / "norms").take_all()
 
     @pytest.mark.parametrize(
