@@ -187,28 +187,29 @@ def _augmented(
     run: RunDir, config: Config, z: NDArray[np.float32], known: NDArray[Any] | None, of: NDArray[np.int8] | None
 ) -> Augmented:
     from ldsaug_ray.api.staged import KEPT
-    from ldsaug_ray.lds import interpolate
+    from ldsaug_ray.lds import Noise, interpolate
     from ldsaug_ray.run.latents import read_latents
 
     tables = [file.read_table(KEPT.names) for file in run.folder("selected").files(".parquet")]
     kept = pa.concat_tables([*tables, KEPT.empty_table()]).sort_by("candidate")
     parents = np.stack([pc.cast(kept[side], "int64").to_numpy() for side in ("parent_i", "parent_j")], axis=1)
-    alpha = kept["alpha"].to_numpy()
+    alpha, ids = kept["alpha"].to_numpy(), kept["candidate"].to_numpy()
+    noise = Noise.kept(run.require("score"), config.seed)
     nearest = np.where(alpha > 0.5, parents[:, 1], parents[:, 0])
     return Augmented(
-        z=interpolate(z, parents[:, 0], parents[:, 1], alpha, config.score.interpolation),
+        z=interpolate(z, parents[:, 0], parents[:, 1], alpha, config.score.interpolation, noise, ids),
         parents=parents,
         alpha=alpha,
         log_lds=kept["log_lds"].to_numpy(),
         labels=None if known is None or of is None else known[of[nearest] - 1],
-        candidate=kept["candidate"].to_numpy(),
+        candidate=ids,
         sigma=run.require("score", "sigma"),
         regime=_findings(run, config, read_latents(run, "train")),
     )
 
 
 def _findings(run: RunDir, config: Config, latents: Latents) -> Findings:
-    from ldsaug_ray.lds import Candidates, HeldOut, latent_norms, norms_from_mean, regime, sentences
+    from ldsaug_ray.lds import Candidates, HeldOut, Noise, latent_norms, norms_from_mean, regime, sentences
     from ldsaug_ray.report._scores import read_scores
 
     score, select = run.require("score"), run.require("select")
@@ -221,7 +222,9 @@ def _findings(run: RunDir, config: Config, latents: Latents) -> Findings:
         effective_neighbours=of.effective_neighbours,
         alpha=of.alpha,
         selected=of.selected,
-        distance_to_mean=norms_from_mean(latents.z, candidates, config.score.interpolation),
+        distance_to_mean=norms_from_mean(
+            latents.z, candidates, config.score.interpolation, Noise.kept(score, config.seed)
+        ),
         train_distance_to_mean=latent_norms(latents.z),
         held_out=None if score["held_out"] is None else HeldOut(**score["held_out"]),
     )

@@ -18,7 +18,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds import interpolate
+from ldsaug_ray.lds import Noise, interpolate
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
 
@@ -43,14 +43,15 @@ def selected_of(
         held.enter_context(sole_driver("work_dir", root))
         with engine:
             run = selected(root, config, engine, _parts(dataset, labels), real)
-        latents = read_latents(run, "train")
+        latents, noise = read_latents(run, "train"), Noise.kept(run.require("score"), config.seed)
         for file in run.folder("selected").files(".parquet"):
             table = file.read_table(KEPT.names)
             for start in range(0, len(table), PART):
                 some = table.slice(start, PART)
                 i, j = (latents.rows(some[side]) for side in ("parent_i", "parent_j"))
-                z = interpolate(latents.z, i, j, some["alpha"].to_numpy(), config.score.interpolation)
-                keys = pa.array([f"c{c:012d}" for c in some["candidate"].to_pylist()])
+                ids, alpha = some["candidate"].to_numpy(), some["alpha"].to_numpy()
+                z = interpolate(latents.z, i, j, alpha, config.score.interpolation, noise, ids)
+                keys = pa.array([f"c{c:012d}" for c in ids.tolist()])
                 yield pa.table({"key": keys, "z": vectors(z), **{name: some[name] for name in KEPT.names}})
 
 
