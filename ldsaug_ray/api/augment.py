@@ -46,7 +46,7 @@ class Augmented:
         parents: int64[M, 2], rows of the latents that were given.
         alpha: float64[M]; z = (1 - alpha) z_i + alpha z_j, or on the arc between them.
         log_lds: float64[M], log LDS at the bandwidth sigma.
-        labels: [M], that of the nearer parent (of the first, half-way); none where none were given.
+        labels: [M], that of the nearer parent (half-way of either, by a hash); none where none were given.
         candidate: int64[M], numbers in the plan, 0..n-1.
         sigma: the bandwidth, in the latents' units.
         regime: what the scores reward on these latents.
@@ -189,13 +189,14 @@ def _augmented(
     from ldsaug_ray.api.staged import KEPT
     from ldsaug_ray.lds import Noise, interpolate
     from ldsaug_ray.run.latents import read_latents
+    from ldsaug_ray.selection.balance import nearer
 
     tables = [file.read_table(KEPT.names) for file in run.folder("selected").files(".parquet")]
     kept = pa.concat_tables([*tables, KEPT.empty_table()]).sort_by("candidate")
     parents = np.stack([pc.cast(kept[side], "int64").to_numpy() for side in ("parent_i", "parent_j")], axis=1)
     alpha, ids = kept["alpha"].to_numpy(), kept["candidate"].to_numpy()
     noise = Noise.kept(run.require("score"), config.seed)
-    nearest = np.where(alpha > 0.5, parents[:, 1], parents[:, 0])
+    nearest = np.where(nearer(ids, alpha, config.seed), parents[:, 1], parents[:, 0])
     return Augmented(
         z=interpolate(z, parents[:, 0], parents[:, 1], alpha, config.score.interpolation, noise, ids),
         parents=parents,

@@ -89,7 +89,8 @@ def test_scores_are_the_mean_of_kernels_and_labels_the_nearer_parents():
     logs = -((found.z[:, None].astype(float) - z[None]) ** 2).sum(-1) / (2 * 0.8**2)
     np.testing.assert_allclose(found.log_lds, logsumexp(logs, axis=1) - np.log(50), atol=1e-4)
     i, j = found.parents.T
-    np.testing.assert_array_equal(found.labels, np.where(found.alpha > 0.5, names[j], names[i]))
+    want = np.where(found.alpha > 0.5, names[j], names[i])
+    assert ((found.labels == want) | (found.alpha == 0.5)).all()
     assert found.z.dtype == np.float32
     assert found.alpha.dtype == np.float64
 
