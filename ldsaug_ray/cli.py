@@ -144,7 +144,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
         "real", metavar="REAL", help="held-out real images (folder, Parquet, tar, URI), or features (.npy)"
     )
     measure.add_argument("fake", metavar="FAKE", help="images to be measured, likewise")
-    measure.add_argument("overrides", nargs="*", metavar="name=value", help="such as data.image_column=img evaluate.k=3")
+    measure.add_argument("overrides", nargs="*", metavar="name=value", help="such as evaluate.k=3 data.image_column=x")
     measure.add_argument("--train", metavar="TRAIN", help="training images, likewise: are fake ones copies?")
     measure.add_argument("--extractor", metavar="E", help="features of images (setting evaluate.extractor) [inception]")
     measure.add_argument("--json", metavar="FILE", help="write the numbers there; -: print them instead of the table")

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ldsaug_ray.commands.run import stages_of
+from ldsaug_ray.api.runs import stages_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError

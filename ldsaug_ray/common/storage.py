@@ -35,15 +35,19 @@ class Location:
     uri: str
 
     @classmethod
-    def of(cls, uri: str | os.PathLike[str]) -> Location:
-        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, and fsspec the rest.
+    def of(cls, uri: Place) -> Location:
+        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, and fsspec the rest. A location is itself.
 
         A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it would cut the
         path off.
 
         Raises:
-            StorageError: no installed library opens this kind of URI.
+            StorageError: no installed library opens this kind of URI, or it is no path at all.
         """
+        if isinstance(uri, Location):
+            return uri
+        if not isinstance(uri, str | os.PathLike):
+            raise StorageError(f"a path or URI is text or a Path; found {type(uri).__name__}")
         uri = os.fspath(uri)
         scheme, marked, rest = uri.partition("://")
         if not marked:
@@ -264,5 +268,6 @@ def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
+Place = Location | str | os.PathLike[str]  # what public functions take
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # they have no folders to make
 _URI_SAFE = "%/:=&?~+!$,;'@()*[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from typing import Annotated, Any, Literal, get_args
 
@@ -55,9 +56,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name
         annotation = cls.model_fields[name].annotation if name is not None else bool
         if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
             raise ValueError("true and false are not possible here")  # Python would take them for 1 and 0
-        return value
+        return os.fspath(value) if isinstance(value, os.PathLike) else value

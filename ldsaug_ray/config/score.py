@@ -20,9 +20,9 @@ class Sigma(Section):
         "norm_fraction",
         description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
         "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
-        "candidate sees little but its parents); nearest_neighbour: scale x median distance of a latent to the nearest "
-        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density; "
-        "package.module:Name: a sigma rule of your own",
+        "candidate sees little but its parents); scott, silverman: best for a normal density; nearest_neighbour: scale "
+        "x median distance of a latent to the nearest other; parent_share: that at which the own two parents hold "
+        "`share` of a typical candidate's density; package.module:Name: a sigma rule of your own",
     )
     scale: float | None = Field(
         None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"

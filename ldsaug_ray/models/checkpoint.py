@@ -21,7 +21,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ldsaug_ray.common.storage import Location
+from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.adapters import Pretrained, rebuild
@@ -36,11 +36,11 @@ _FILES = "pretrained/"  # before the names of files among those of the tensors
 _SOURCES = ("path", "encoder", "decoder")  # settings that say where a network came from, not what it is
 
 
-def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None = None) -> None:
-    """Write the autoencoder to the file `location`, atomically.
+def save_vae(place: Place, vae: Autoencoder, extra: dict[str, Any] | None = None) -> None:
+    """Write the autoencoder to a file, atomically.
 
     Args:
-        location: the file, by custom named vae.safetensors.
+        place: the file, a path or URI, by custom named vae.safetensors.
         vae: its weights and buffers, settings and resolution are kept.
         extra: anything JSON can hold, such as the step.
 
@@ -48,7 +48,7 @@ def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None 
         StorageError: the file cannot be written.
         InputError: a weight is not finite.
     """
-    tensors = vae.state_dict()
+    location, tensors = Location.of(place), vae.state_dict()
     check_finite(tensors, f"{location.uri} not written")
     header = {"vae": vae.settings.model_dump(mode="json"), "resolution": vae.resolution, "extra": extra or {}}
     if isinstance(vae, Pretrained):
@@ -59,7 +59,7 @@ def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None 
 
 
 def load_vae(
-    location: Location,
+    place: Place,
     device: torch.device | str = "cpu",
     *,
     expect: tuple[Vae, int] | None = None,
@@ -67,7 +67,7 @@ def load_vae(
     """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
 
     Args:
-        location: the file.
+        place: the file, a path or URI.
         device: where the weights go.
         expect: settings and resolution that the file must have; where the user's files lay does not count.
 
@@ -76,6 +76,7 @@ def load_vae(
             not fit its own settings or are not finite; the message names which.
         ResourceError: it needs a package that is not installed.
     """
+    location = Location.of(place)
     data, header = _read(location)
     try:
         settings = Vae.model_validate(header["vae"])
@@ -100,21 +101,22 @@ def load_vae(
     return vae.to(device).eval()
 
 
-def read_extra(location: Location) -> dict[str, Any]:
+def read_extra(place: Place) -> dict[str, Any]:
     """The free `extra` of a file that `save_vae` wrote.
 
     Raises:
         InputError: as `load_vae`, for the header.
     """
-    return _read(location)[1].get("extra", {})
+    return _read(Location.of(place))[1].get("extra", {})
 
 
-def read_latent_dim(location: Location) -> int:
+def read_latent_dim(place: Place) -> int:
     """Dimension d of the latents of a model that `save_vae` wrote, from the header alone.
 
     Raises:
         InputError: as `load_vae`, for the header.
     """
+    location = Location.of(place)
     header = _read(location)[1]
     try:
         return int(header.get("latent_dim") or header["vae"]["latent_dim"])
