@@ -1,0 +1,120 @@
+"""What a busy program beside it costs a training on the same cores, by the number of threads and how these wait.
+
+    .venv/bin/python benchmarks/neighbour.py [--config configs/demo.yaml] [--seconds 4] [--repeats 5]
+
+The neighbour is one process of as many threads as there are cores, each of which multiplies matrices of its own without
+end: fair sharing makes a training half as fast. Ways to wait are tried in turn, alone and beside the neighbour, because
+other work on the machine drifts; the ratios are of medians. `alone` is against the first way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+CORES = len(os.sched_getaffinity(0))
+WAYS: dict[str, dict[str, str]] = {  # name -> environment of the training
+    "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
+    "spin endlessly (libgomp's default)": {},
+    "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
+    "spin 100": {"GOMP_SPINCOUNT": "100"},
+    "sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+
+
+def train(file: str, seconds: float) -> None:
+    """Train in this process and print images/s."""
+    from ldsaug_ray.config import load_config
+    from ldsaug_ray.engines.threads import keep_freed_memory
+    from ldsaug_ray.models import Trainer, build_vae
+
+    keep_freed_memory()
+    config = load_config(file, [])
+    side, batch = config.data.resolution, config.train.batch_size
+    trainer = Trainer(build_vae(config.vae, side, 0), config.train, 0, "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    for _ in range(5):
+        trainer.train_step(images)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    steps, started = 0, time.perf_counter()
+    while time.perf_counter() < started + seconds:
+        trainer.train_step(images)
+        steps += 1
+    print(steps * batch / (time.perf_counter() - started))
+
+
+def compute() -> None:
+    """Be the neighbour: threads that never wait for each other."""
+    from threading import Thread
+
+    torch.set_num_threads(1)
+
+    def work() -> None:
+        a = torch.randn(500, 500)
+        while True:
+            torch.mm(a, a)
+
+    for _ in range(CORES):
+        Thread(target=work).start()
+
+
+def images_per_second(file: str, seconds: float, way: dict[str, str], *, busy: bool) -> float:
+    """Of a training in a process of its own, warm, alone or beside the neighbour."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    command = [sys.executable, __file__, "--seconds", str(seconds), "--config", file, "--role"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "train"], env={**environment, **way}, **pipes) as training:
+        assert training.stdout is not None
+        training.stdout.readline()
+        neighbour = subprocess.Popen([*command, "compute"], env=environment) if busy else None
+        try:
+            time.sleep(3 if busy else 0)  # until it computes
+            return float(training.communicate("go\n")[0])
+        finally:
+            if neighbour is not None:
+                neighbour.kill()
+                neighbour.wait()
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/demo.yaml", help="whose model, resolution, batch")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=WAYS, default=list(WAYS), help="these ways to wait")
+    parser.add_argument("--role", choices=("train", "compute"), help=argparse.SUPPRESS)  # of this process
+    arguments = parser.parse_args()
+    if arguments.role:
+        train(arguments.config, arguments.seconds) if arguments.role == "train" else compute()
+        return
+    found: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    for _ in range(arguments.repeats):
+        for name in arguments.only:
+            for busy in (False, True):
+                rate = images_per_second(arguments.config, arguments.seconds, WAYS[name], busy=busy)
+                found[name, busy].append(rate)
+                print(
+                    f"{name}, {'beside the neighbour' if busy else 'alone'}: {rate:,.0f}", file=sys.stderr, flush=True
+                )
+    middle = {key: statistics.median(rates) for key, rates in found.items()}
+    first = middle[arguments.only[0], False]
+    print("| threads wait by | alone, images/s | of the first | beside the neighbour | a neighbour costs |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in arguments.only:
+        alone, beside = middle[name, False], middle[name, True]
+        print(f"| {name} | {alone:,.0f} | {alone / first:.2f} | {beside:,.0f} | {alone / beside:.1f} × |")
+
+
+if __name__ == "__main__":
+    main()
