@@ -4,13 +4,14 @@
 
 The neighbour is one process of as many threads as there are cores, each of which multiplies matrices of its own without
 end: fair sharing makes a training half as fast. Ways to wait are tried in turn, alone and beside the neighbour, because
-other work on the machine drifts; the ratios are of medians. `alone` is against the first way.
+other work on the machine drifts; ratios are of medians. The best is nearest to what an idle machine gives.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ WAYS: dict[str, dict[str, str]] = {  # name -> environment of the training
 
 
 def train(file: str, seconds: float) -> None:
-    """Train in this process and print images/s."""
+    """Train in this process for so long at each line that comes in, and print images/s."""
     from ldsaug_ray.config import load_config
     from ldsaug_ray.engines.threads import keep_freed_memory
     from ldsaug_ray.models import Trainer, build_vae
@@ -45,12 +46,12 @@ def train(file: str, seconds: float) -> None:
     for _ in range(5):
         trainer.train_step(images)
     print("ready", flush=True)
-    sys.stdin.readline()
-    steps, started = 0, time.perf_counter()
-    while time.perf_counter() < started + seconds:
-        trainer.train_step(images)
-        steps += 1
-    print(steps * batch / (time.perf_counter() - started))
+    for _ in sys.stdin:
+        steps, started = 0, time.perf_counter()
+        while time.perf_counter() < started + seconds:
+            trainer.train_step(images)
+            steps += 1
+        print(steps * batch / (time.perf_counter() - started), flush=True)
 
 
 def compute() -> None:
@@ -64,26 +65,38 @@ def compute() -> None:
         while True:
             torch.mm(a, a)
 
+    print("ready", flush=True)
     for _ in range(CORES):
         Thread(target=work).start()
 
 
-def images_per_second(file: str, seconds: float, way: dict[str, str], *, busy: bool) -> float:
-    """Of a training in a process of its own, warm, alone or beside the neighbour."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, __file__, "--seconds", str(seconds), "--config", file, "--role"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "train"], env={**environment, **way}, **pipes) as training:
-        assert training.stdout is not None
-        training.stdout.readline()
-        neighbour = subprocess.Popen([*command, "compute"], env=environment) if busy else None
-        try:
-            time.sleep(3 if busy else 0)  # until it computes
-            return float(training.communicate("go\n")[0])
-        finally:
-            if neighbour is not None:
-                neighbour.kill()
-                neighbour.wait()
+class Process:
+    """One of the above in a process of its own, which stands still unless it is asked for something."""
+
+    def __init__(self, role: str, way: dict[str, str], arguments: argparse.Namespace):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+        command = [sys.executable, __file__, "--seconds", str(arguments.seconds), "--config", arguments.config]
+        self.process = subprocess.Popen(
+            [*command, "--role", role],
+            env={**environment, **way},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.answer()
+
+    def answer(self, asked: str = "") -> str:
+        """What it says next."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(asked)
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
 
 
 def main() -> None:
@@ -99,21 +112,23 @@ def main() -> None:
         train(arguments.config, arguments.seconds) if arguments.role == "train" else compute()
         return
     found: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    for _ in range(arguments.repeats):
-        for name in arguments.only:
-            for busy in (False, True):
-                rate = images_per_second(arguments.config, arguments.seconds, WAYS[name], busy=busy)
-                found[name, busy].append(rate)
-                print(
-                    f"{name}, {'beside the neighbour' if busy else 'alone'}: {rate:,.0f}", file=sys.stderr, flush=True
-                )
-    middle = {key: statistics.median(rates) for key, rates in found.items()}
-    first = middle[arguments.only[0], False]
-    print("| threads wait by | alone, images/s | of the first | beside the neighbour | a neighbour costs |")
-    print("| --- | --- | --- | --- | --- |")
+    trainings = {name: Process("train", WAYS[name], arguments) for name in arguments.only}
+    neighbour = Process("compute", {}, arguments)
+    try:
+        for _ in range(arguments.repeats):
+            for name, training in trainings.items():
+                for busy in (False, True):
+                    neighbour.process.send_signal(signal.SIGCONT if busy else signal.SIGSTOP)
+                    found[name, busy].append(float(training.answer("go\n")))
+    finally:
+        for process in (neighbour, *trainings.values()):
+            process.stop()
+    print("| threads wait by | alone, images/s: median, best | beside the neighbour | a neighbour costs |")
+    print("| --- | --- | --- | --- |")
     for name in arguments.only:
-        alone, beside = middle[name, False], middle[name, True]
-        print(f"| {name} | {alone:,.0f} | {alone / first:.2f} | {beside:,.0f} | {alone / beside:.1f} × |")
+        alone, beside = ((statistics.median(rates), max(rates)) for rates in (found[name, False], found[name, True]))
+        told = [f"{middle:,.0f}, {best:,.0f}" for middle, best in (alone, beside)]
+        print(f"| {name} | {told[0]} | {told[1]} | {alone[0] / beside[0]:.1f} × |")
 
 
 if __name__ == "__main__":

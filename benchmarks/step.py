@@ -97,7 +97,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads; ms a step")
     print("| side, px | batch | step | " + " | ".join(KINDS) + " |\n| " + "--- | " * (3 + len(KINDS)))
     for side in arguments.sides:
-        batch = 4 if side > 128 else 16
+        batch = max(1, min(16, 16384 // side**2))
         trainer = trainer_of(side, batch_size=batch)
         images = np.random.default_rng(0).integers(0, 256, (64, side, side, 3), np.uint8)
         spent = milliseconds(trainer, images, batch, arguments.steps)

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from lds_oracles import score
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -63,7 +64,7 @@ def test_small_run(tmp_path: Path) -> None:
     for module, distributions in packages_distributions().items():
         if module != "ldsaug_ray" and not allowed & {canonicalize_name(name) for name in distributions}:
             (hidden / f"{module}.py").write_text(
-                "raise ImportError(f'{__name__} is not among what docs/gpu.md lists')\n"
+                "raise ModuleNotFoundError(f'{__name__} is not among what docs/gpu.md lists')\n"
             )
     assert (hidden / "ray.py").exists()
     ended = run("--json", str(tmp_path / "found.json"), "--sides", "16", "24", "--only", "machine", "correctness",
@@ -90,12 +91,6 @@ def test_small_run(tmp_path: Path) -> None:
     assert [text.count("\n|") - 2 for text in tables] == [len(rows[title]) for title in titles]
 
 
-def test_time_that_is_over(tmp_path: Path) -> None:
-    ended = run("--json", str(tmp_path / "found.json"), "--minutes", "0", "--only", "machine")
-    assert ended.returncode == 1
-    assert json.loads((tmp_path / "found.json").read_text())[0]["error"] == "its 0 s were over"
-
-
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = spec_from_file_location("gpu_benchmark", BENCHMARK)
@@ -114,6 +109,23 @@ def test_its_truth_is_brute_force(benchmark: ModuleType, kind: str) -> None:
     found = benchmark.truth(z, pairs, alphas, sigmas, arc=kind == "slerp")
     for name, want in score(z, pairs, alphas, sigmas, kind).items():
         np.testing.assert_allclose(getattr(found, name), want, rtol=1e-11, atol=1e-11, err_msg=name)
+
+
+def test_time_that_is_over(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    monkeypatch.setattr(benchmark, "SMALL", True)
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARK), "--json", str(file), "--minutes", "0", "--only", "machine"])
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert ended.value.code == 1
+    assert json.loads(file.read_text())[0]["error"] == "its 0 s were over"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_no_gpu(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARK)])
+    with pytest.raises(SystemExit, match="finds no GPU here"):
+        benchmark.main()
 
 
 def test_a_wrong_score_is_told(benchmark: ModuleType) -> None:
