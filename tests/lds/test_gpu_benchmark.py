@@ -68,7 +68,7 @@ def test_small_run(tmp_path: Path) -> None:
             )
     assert (hidden / "ray.py").exists()
     ended = run("--json", str(tmp_path / "found.json"), "--sides", "16", "24", "--only", "machine", "correctness",
-                "scores", "models", hidden=hidden)  # fmt: skip
+                "scores", "models", "--minutes", "60", hidden=hidden)  # fmt: skip
     found = {(part["section"], part["px"]): part for part in json.loads((tmp_path / "found.json").read_text())}
     assert list(found) == [("machine", None), ("correctness", None), ("scores", None), ("models", 16), ("models", 24)]
     impossible = found.pop(("models", 24))
