@@ -46,6 +46,8 @@ bench: setup
 	$(BIN)/python benchmarks/density.py --curves
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/neighbour.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/search.py
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT_IMAGES = 256
+SMALL_FLOP = 2e9  # of a step: below, one thread is as fast as two (docs/benchmarks.md)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Task:
         real: training images.
         augmented: A and how much of it; none: training images alone.
         held_out: parts with test images, for the curve.
-        threads: of torch; 0: every core.
+        threads: of torch, at most; 0: every core.
         initial: weights to start from, below the run directory; none: new ones.
         initial_discriminator: likewise.
         freeze: the part that is not trained.
@@ -78,6 +79,17 @@ def work(task: Task, rank: Rank) -> None:
         _Training(task, rank).train()
 
 
+def threads_of(task: Task, world: int) -> int:
+    """Threads of a rank; one where a step is small. Threads meet after each operation, and beside a busy program the
+    other one has been put aside: small steps gain nothing from several, and lose most of their speed to that."""
+    from ldsaug_ray.models.stylegan2.model import step_flop
+
+    small = not task.vae.is_pretrained and (
+        step_flop(task.vae, task.resolution, task.settings.batch_size // world) < SMALL_FLOP
+    )
+    return 1 if small else task.threads or os.cpu_count() or 1
+
+
 def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None) -> DivergedError:
     """The error, and what is left to go on from."""
     if last is None:
@@ -93,7 +105,7 @@ class _Training:
 
     def __init__(self, task: Task, rank: Rank):
         self.task, self.settings, self.rank = task, task.settings, rank
-        limit_threads(task.threads or os.cpu_count() or 1)
+        limit_threads(threads_of(task, rank.world))
         keep_freed_memory()
         self.trainer = self._trainer()
         self.curve, self.since_checkpoint = LossCurve(), Means()
