@@ -1,5 +1,5 @@
 """The command line: `ldsaug run CONFIG [name=value …]`, single stages, `sample`, `experiment`, `tune`,
-`status`, `compare`, `settings`, `doctor`.
+`status`, `export`, `compare`, `settings`, `doctor`.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 a malformed command line; 130 or 143 stopped from outside.
 """
@@ -106,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", nargs="+", metavar="RUN", help="MLflow run id, run name, or run directory")
     compare.add_argument("--csv", action="store_true", help="as CSV")
     compare.add_argument("--verbose", action="store_true", help="show tracebacks")
+    export = commands.add_parser("export", help="the augmented set and the model as folders for the Hugging Face Hub")
+    export.add_argument("run_dir", help="run directory: a path or URI")
+    export.add_argument("--out", metavar="DIR", required=True, help="folder or URI to write dataset/ and model/ to")
+    export.add_argument("--overwrite", action="store_true", help="replace what export wrote there")
+    export.add_argument("--verbose", action="store_true", help="show tracebacks")
     settings = commands.add_parser("settings", help="list every setting, its default and meaning")
     settings.add_argument("filter", nargs="?", default="", help="only settings whose name contains this")
     doctor = commands.add_parser("doctor", help="check Ray, FAISS, MLflow, devices and feature weights")
@@ -137,6 +142,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from ldsaug_ray.commands.status import status_command
 
         return status_command(arguments.run_dir)
+    if arguments.command == "export":
+        from ldsaug_ray.commands.export import export_command
+
+        return export_command(arguments.run_dir, arguments.out, overwrite=arguments.overwrite)
     if arguments.command == "compare":
         from ldsaug_ray.commands.compare import compare_command
 
