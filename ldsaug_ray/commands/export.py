@@ -43,7 +43,7 @@ def export_command(place: str, out: str, *, overwrite: bool = False) -> int:
     Raises:
         InputError: `place` is no run directory.
         MissingStageError: it has neither A nor a model, or was made with other settings than it holds now.
-        StorageError: a folder is there already (`overwrite` replaces one that this command wrote), or cannot be written.
+        StorageError: a folder cannot be written, or is there already (`overwrite` replaces those of this command).
     """
     run = RunDir(Location.of(place))
     if run.saved_config() is None:
@@ -56,8 +56,11 @@ def export_command(place: str, out: str, *, overwrite: bool = False) -> int:
     require_current(config, run, done)
     root = Location.of(out)
     parts = run.folder("augmented").files(".parquet") if "decode" in done else []
-    for name in ("dataset", "model") if parts else ("model",):
-        _make_way(root / name, overwrite)
+    before = [root / name for name in ("dataset", "model") if (root / name).names()]
+    for folder in before:
+        _check_ours(folder, overwrite)
+    for folder in before:
+        folder.delete()
     if parts:
         for n, part in enumerate(parts):
             (root / f"dataset/data/train-{n:05d}-of-{len(parts):05d}.parquet").write_bytes(part.read_bytes())
@@ -74,15 +77,12 @@ def export_command(place: str, out: str, *, overwrite: bool = False) -> int:
 _TITLES = {"train": "the baseline", "finetune": "the fine-tuned VAE"}
 
 
-def _make_way(folder: Location, overwrite: bool) -> None:
-    if not folder.names():
-        return
+def _check_ours(folder: Location, overwrite: bool) -> None:
     card = folder / "README.md"
     if not overwrite:
         raise StorageError(f"{folder.uri}: is there already; choose another --out, or pass --overwrite to replace it")
     if not card.exists() or MARK not in card.read_text():
         raise StorageError(f"{folder.uri}: holds files that export did not write; choose another --out")
-    folder.delete()
 
 
 def _write_model(folder: Location, run: RunDir, config: Config, stage: str) -> None:

@@ -22,7 +22,6 @@ from stages_helpers import Tree, manifest
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.errors import MissingStageError
 from ldsaug_ray.models import load_vae
 from ldsaug_ray.models.checkpoint import weights_digest
 from ldsaug_ray.run.directory import RunDir
@@ -78,7 +77,7 @@ def test_a_run_is_exported(copied: Tree, tmp_path: Path, monkeypatch: pytest.Mon
     exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], shown)
     assert shown["images"].shape == (2, 16, 16, 3)
 
-    cards = pytest.importorskip("huggingface_hub").repocard
+    cards = pytest.importorskip("huggingface_hub")
     assert cards.DatasetCard.load(out / "dataset/README.md").data.pretty_name == "Augmentation of run"
     assert cards.ModelCard.load(out / "model/README.md").data.pipeline_tag == "unconditional-image-generation"
 
@@ -90,6 +89,7 @@ def test_a_run_is_exported(copied: Tree, tmp_path: Path, monkeypatch: pytest.Mon
     (out / "model/README.md").write_text("# Mine\n")
     assert main(["export", str(run), "--out", str(out), "--overwrite"]) == 1
     assert "holds files that export did not write" in capsys.readouterr().err
+    assert sorted((out / "dataset/data").iterdir()) == files
 
 
 def test_what_is_not_complete(copied: Tree, tmp_path: Path, capsys) -> None:
@@ -110,7 +110,5 @@ def test_what_is_not_complete(copied: Tree, tmp_path: Path, capsys) -> None:
     assert main(["export", copied["run_dir"], "--out", str(tmp_path / "other")]) == 1
     assert "stage train is out of date" in capsys.readouterr().err
     run.reset("train")
-    with pytest.raises(MissingStageError, match="nothing to export yet"):
-        from ldsaug_ray.commands.export import export_command
-
-        export_command(copied["run_dir"], str(tmp_path / "other"))
+    assert main(["export", copied["run_dir"], "--out", str(tmp_path / "other")]) == 1
+    assert "nothing to export yet" in capsys.readouterr().err
