@@ -12,8 +12,8 @@ from ldsaug_ray.config import describe
 OPENING = """\
 # Settings
 
-Every setting, its default and meaning, as `ldsaug settings` prints them. In a YAML file a section is a level of its own; on
-the command line a setting is `name=value`. *(required)* must be given, `null` is none.
+Every setting, its default and meaning, as `ldsaug settings` prints them. In a YAML file a section is a level of its
+own; on the command line a setting is `name=value`. `(required)` must be given, `null` is none.
 
 """
 
@@ -29,10 +29,13 @@ def settings_page() -> str:
     parts = [OPENING]
     for section, rows in groupby(describe(), lambda row: row[0].rpartition(".")[0]):
         parts.append(f"## {section or 'Of the run'}\n\n| setting | default | meaning |\n| --- | --- | --- |\n")
-        parts += [f"| `{name}` | {_cell(f'`{default}`')} | {_cell(text)} |\n" for name, default, text in rows]
+        parts += [
+            f"| `{name}` | {_cell(f'`{default}`')} | {_cell(text).replace('<', '&lt;')} |\n"
+            for name, default, text in rows
+        ]
         parts.append("\n")
     return "".join(parts)
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;") if "`" not in text else text.replace("|", "\\|")
+    return text.replace("|", "\\|")

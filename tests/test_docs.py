@@ -1,4 +1,4 @@
-"""The pages that users copy from: the tutorial is done as it stands, every command shown can be parsed, the site builds."""
+"""The pages that users copy from: the tutorial is done as it stands, commands that are shown exist, the site builds."""
 
 from __future__ import annotations
 
@@ -14,24 +14,16 @@ from pathlib import Path
 
 import pytest
 
+import ldsaug_ray
 from ldsaug_ray.cli import _parse, _parser, main
 from ldsaug_ray.config import describe, load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = [
-    "engine=inline",
-    "tracking.enabled=false",
-    "data.resolution=16",
-    "vae.latent_dim=6",
-    "vae.channel_base=128",
-    "vae.channel_max=8",
-    "train.steps=4",
-    "train.batch_size=8",
-    "finetune.steps=2",
-    "finetune.batch_size=8",
-    "score.n_candidates=180",
-    "report.samples=4",
+    *("engine=inline", "tracking.enabled=false", "data.resolution=16", "score.n_candidates=180", "report.samples=4"),
+    *("vae.latent_dim=6", "vae.channel_base=128", "vae.channel_max=8"),
+    *("train.steps=4", "train.batch_size=8", "finetune.steps=2", "finetune.batch_size=8"),
 ]
 WITH_SETTINGS = ("run", "sample")
 
@@ -47,7 +39,8 @@ def shown_commands(text: str) -> list[list[str]]:
     code += re.findall(r"(?:^(?: {4}|\t).*\n)+", text, re.MULTILINE)
     lines = "\n".join(code).replace("\\\n", " ").splitlines()
     found = [re.match(r"\s*(?:\.venv/bin/)?ldsaug\s+(.*)", line) for line in lines]
-    return [shlex.split(m[1], comments=True) for m in found if m is not None]
+    words = [shlex.split(m[1], comments=True) for m in found if m is not None]
+    return [[word for word in line if word != "..."] for line in words]
 
 
 def test_the_tutorial(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -98,9 +91,11 @@ def test_the_site(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     settings = (tmp_path / "site/settings.html").read_text()
     assert [name for name, _, _ in describe() if f"<code>{name}</code>" not in settings] == []
-    assert "__version__" in (tmp_path / "site/python.html").read_text()
+    face = (tmp_path / "site/reference.html").read_text()
+    assert "augment generative-model training sets by latent density" in face
+    rooms = {p.name for p in (ROOT / "ldsaug_ray").iterdir()}  # run is both a function and one of these
+    names = [name for name in getattr(ldsaug_ray, "__all__", ()) if name not in rooms]
+    assert [name for name in names if f'id="ldsaug_ray.{name}"' not in face] == []
     for page in (tmp_path / "site").rglob("*.html"):
-        fetched = re.findall(
-            r"<(?:script|img|link rel=\"(?:stylesheet|icon)\")[^>]*(?:src|href)=\"(https?:[^\"]+)", page.read_text()
-        )
-        assert not fetched, f"{page.name} fetches {fetched}"
+        tags = re.findall(r"<(?:script|img|link)[^>]*>", page.read_text())
+        assert not [t for t in tags if re.search(r'(?:src|href)="?(?:https?:)?//', t)], f"{page.name} fetches"
