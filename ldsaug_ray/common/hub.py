@@ -86,4 +86,5 @@ class HubFiles(HfFileSystem):
 
     def hashes(self, path: str) -> dict[str, str]:
         """Path -> git's hash of each file at or below a path, from the listing that was just made."""
-        return {name: str(info["blob_id"]) for name, info in self.find(path, detail=True).items()}
+        found = self.find(path, detail=True)
+        return {name: str(info["blob_id"]) for name, info in found.items() if "blob_id" in info}
