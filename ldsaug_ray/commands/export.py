@@ -132,8 +132,9 @@ def _dataset_card(run: RunDir, config: Config) -> str:
         "candidates": f"{run.require('score', 'rows_out'):,} scored, {run.require('select', 'rows_out'):,} selected",
         "training images": f"{run.require('prepare', 'train_images'):,}",
     }
+    title = f"Augmentation of {run.root.name}"
     metadata = {
-        "pretty_name": f"Augmentation of {run.root.name}",
+        "pretty_name": title,
         "task_categories": ["unconditional-image-generation"],
         "size_categories": [sizes],
         "tags": [MARK, "synthetic", "latent-density"],
@@ -142,7 +143,7 @@ def _dataset_card(run: RunDir, config: Config) -> str:
     }
     code = 'from datasets import load_dataset\n\nimages = load_dataset("dataset", split="train")'
     columns = "\n".join(f"| `{name}` | {what} |" for name, what in COLUMNS.items())
-    text = _card(run, config, metadata, metadata["pretty_name"], facts, "decode", code)
+    text = _card(run, config, metadata, title, facts, "decode", code)
     return text.replace("## Settings", f"## Columns\n\n| column | what |\n| --- | --- |\n{columns}\n\n## Settings")
 
 

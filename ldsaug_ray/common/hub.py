@@ -65,7 +65,7 @@ class HubFiles(HfFileSystem):
 
     def _open(self, *arguments: Any, **named: Any) -> Any:
         with _clear():
-            file = super()._open(*arguments, **named)
+            file: Any = super()._open(*arguments, **named)
         file.read = _clearly(file.read)
         return file
 
