@@ -1,11 +1,11 @@
-# make setup | demo | test | test-cluster | lint | bench        see CONTRIBUTING.md
+# make setup | demo | test | test-cluster | lint | docs | bench      see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # which of the extras gives FAISS: cpu or gpu
 FAISS ?= cpu
 
-.PHONY: setup demo test test-cluster lint format bench clean
+.PHONY: setup demo test test-cluster lint format docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -40,6 +40,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 bench: setup
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/density.py
@@ -52,4 +55,4 @@ bench: setup
 	$(BIN)/python benchmarks/search.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -150,6 +150,11 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     measure.add_argument("--json", metavar="FILE", help="write the numbers there; -: print them instead of the table")
     measure.add_argument("--html", metavar="FILE", help="write a page there, with the nearest pairs")
     measure.add_argument("--verbose", action="store_true", help="show tracebacks")
+    export = commands.add(look, "export", "the augmented set and the model as folders for the Hugging Face Hub")
+    export.add_argument("run_dir", help="run directory: a path or URI")
+    export.add_argument("--out", metavar="DIR", required=True, help="folder or URI to write dataset/ and model/ to")
+    export.add_argument("--overwrite", action="store_true", help="replace what export wrote there")
+    export.add_argument("--verbose", action="store_true", help="show tracebacks")
     for stage in STAGES.values():
         first = " (reads the images first, if that is still to be done)" if stage.name == "train" else ""
         command = _add_run(commands, stages, stage.name, f"{stage.does}{first}")
@@ -200,6 +205,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from ldsaug_ray.commands.status import status_command
 
         return status_command(arguments.run_dir)
+    if arguments.command == "export":
+        from ldsaug_ray.commands.export import export_command
+
+        return export_command(arguments.run_dir, arguments.out, overwrite=arguments.overwrite)
     if arguments.command == "compare":
         from ldsaug_ray.commands.compare import compare_command
 

@@ -17,7 +17,8 @@ class Data(Section):
 
     source: str = Field(
         min_length=1,
-        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI; or sklearn:digits",
+        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI, "
+        "such as hf://datasets/OWNER/NAME; or sklearn:digits",
     )
     format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
         "auto", description="layout of the source; auto: judged from what is there"

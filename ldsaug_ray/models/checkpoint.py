@@ -14,6 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.fs as pafs
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -67,7 +68,7 @@ def load_vae(
     """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
 
     Args:
-        place: the file, a path or URI.
+        place: the file, or a folder with it as model.safetensors.
         device: where the weights go.
         expect: settings and resolution that the file must have; where the user's files lay does not count.
 
@@ -207,6 +208,8 @@ def describe_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _read(location: Location) -> tuple[bytes, dict[str, Any]]:
+    if location.info().type == pafs.FileType.Directory:  # as `ldsaug export` writes it
+        location = location / "model.safetensors"
     if not location.exists():
         raise InputError(f"{location.uri}: there is no such checkpoint file")
     data = location.read_bytes()

@@ -55,6 +55,14 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
     )
 
 
+def findings(data: ReportData) -> list[str]:
+    """What the page says of the run, in sentences that can stand alone."""
+    found = [words.headline(data), *words.threshold_sentences(data), *map(words.typeset, lds.sentences(data.regime))]
+    if data.evaluation is not None and data.evaluation.detection is not None:
+        found.append(words.detection_sentence(data.evaluation.detection))
+    return found
+
+
 def templates() -> Environment:
     """Of the package's pages: escaped, and a name that a page does not get is an error."""
     return Environment(

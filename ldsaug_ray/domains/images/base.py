@@ -104,7 +104,7 @@ def read_or_reason(location: Location) -> tuple[bytes | None, str | None]:
     try:
         return location.read_bytes(), None
     except StorageError as e:
-        return None, unreadable(e)
+        return None, unreadable(e).replace(f"cannot read {location.uri}: ", "")  # equal reasons are counted together
 
 
 def unreadable(error: BaseException) -> str:
