@@ -26,7 +26,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ldsaug_ray.lds._compiled import _EXACT, _SUMS, FAR, LOG2_E, _exp2, _flush_as, _flush_tiny, _wide_vectors, in_threads
+from ldsaug_ray.lds._compiled import (
+    _EXACT,
+    _SUMS,
+    FAR,
+    LOG2_E,
+    _exp2,
+    _flush_as,
+    _flush_tiny,
+    _wide_vectors,
+    in_threads,
+)
 from ldsaug_ray.lds._frame import EPSILON, Frame, Rounding, Rows
 
 Array = NDArray[np.float64]

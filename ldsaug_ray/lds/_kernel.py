@@ -440,7 +440,7 @@ class _Tile:
                     squares[a, s].addmm_(mine.square_(), theirs.square_().T)
             if self.terms is not None:
                 self.terms.add(cross, latents, raw, own, len(shard))
-        total_, squares_ = (s.reshape(len(alphas), len(factors), -1).transpose(2, 0, 1) for s in sums)
+        total_, squares_ = (s.reshape(len(alphas), len(factors), len(self.i)).transpose(2, 0, 1) for s in sums)
         cut = (reference - lowest)[:, None] * factors >= LARGEST_RISE  # kernel_rows has cut weights off
         return _Raw(total_, squares_, np.arange(len(alphas)), self._nothing, reference, cut[self.i] | cut[self.j])
 
@@ -527,7 +527,7 @@ class _Tile:
     def _products(
         self, shard: NDArray[np.floating], tile_latents: int
     ) -> Iterator[tuple[NDArray[np.floating], Rows, Index, NDArray[np.floating]]]:
-        """Inner products [R, k] with the latents of one tile after another; the rows' own columns in it; the latents."""
+        """Inner products [R, k] with the latents of one tile after another; the rows' own columns; the latents."""
         space = np.empty(len(self.rows.vectors) * min(tile_latents, len(shard)), self.dtype)
         for latents, own, raw in self._latents(shard, tile_latents):
             cross = space[: len(self.rows.vectors) * len(latents.norms)].reshape(-1, len(latents.norms))
