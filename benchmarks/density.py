@@ -214,8 +214,8 @@ def cpu_seconds(z: np.ndarray, pairs: np.ndarray, sigmas: list[float]) -> float:
 def sigmas_table(n: int, d: int, n_pairs: int, rounds: int) -> None:
     """Every sigma against sigma = 0.2 x mean norm on three kinds of latents, and 16 of them against one.
 
-    Ratios of processor times taken one after the other in one round; least and median of the rounds. Ends with an error where
-    a score is off.
+    Ratios of processor times taken one after the other in a round; least and median of the rounds. Ends with an error
+    where a score is off.
     """
     scales = (0.05, 0.07, 0.1, 0.14, 0.3, 1.0, 5.0)
     tasks = {f"{m:g}": [m] for m in scales}

@@ -1,5 +1,7 @@
 """Sums in which the terms that matter are exact: what makes float32 products do at small sigma.
 
+Long, since the bound, the loops that rest on it and their arrays are read together.
+
 Let g_k be the squared distance of candidate z and latent k as float32 products give it, and e_k a bound on how far it
 is off: r sum_i |s_i| (||a_i|| + ||z_k||)^2 for z = sum_i s_i a_i, with r twice the largest rounding of a squared
 distance that was found (`_frame.Rounding`; the proof takes r as given). With f = 1 / 2 sigma^2 the true exponents lie
@@ -124,8 +126,8 @@ def add_terms(  # type: ignore[no-untyped-def]
     cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`; arc: whether w is not 0; lengths:
     float32[K], norms of the latents; size, rounding: float64[P], largest norm of what z is made of, and r times the
     sum of |shares|; longest: norm up to which latents count into h; whole: bool[S], whether what is not listed is
-    added; crowd: K of all tiles; fresh: whether this is the first. parents: float[R, d] and latents: float[K, d] in their own coordinates; scale: the
-    frame's; within: float64[P, A], mean squared distance from z of what z is made of.
+    added; crowd: K of all tiles; fresh: whether this is the first. parents: float[R, d] and latents: float[K, d] in
+    their own coordinates; scale: the frame's; within: float64[P, A], mean squared distance from z of what z is made of.
     ceiling: float32[P, A], G so far. The listed are relative to nearest, float64[P, A], the least of their squared
     distances; the others to base, float32[P, A], a gap.
     """

@@ -8,8 +8,9 @@ largest weight, whatever sigma. Tiles and shards are merged in the order of the 
 
 Arithmetic is float32, in a frame where the latents' mean is 0 and their size about 1. Its error is not assumed but
 measured: each call also takes some inner products in float64, and what an exponent may be off follows from that
-(`Rounding`). Where it is more than TOLERANCE, or a sum has left float32's range, the sum is taken again in float64:
-small sigmas and outlying latents cost time, not digits.
+(`Rounding`). Where it is more than TOLERANCE, or a sum has left float32's range, the terms that can matter are taken
+from direct differences in float64 (`_exact_terms`): small sigmas and outlying latents cost time, not digits. On other
+devices than a CPU, and at sigmas beyond all distances, the whole sum is taken again in float64.
 
 Memory: the rows of a tile (tile_rows x d, tile_latents x d), their inner products (tile_rows x tile_latents), and the
 sums themselves. Nothing of size candidates x latents exists. Beyond 4,096 dimensions tiles have fewer rows, so that
