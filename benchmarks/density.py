@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from approximate import faces, gaussian
 from rich.console import Console
 from rich.table import Table
 
@@ -217,6 +216,8 @@ def sigmas_table(n: int, d: int, n_pairs: int, rounds: int) -> None:
     Ratios of processor times taken one after the other in a round; least and median of the rounds. Ends with an error
     where a score is off.
     """
+    from approximate import faces, gaussian  # beside this file
+
     scales = (0.05, 0.07, 0.1, 0.14, 0.3, 1.0, 5.0)
     tasks = {f"{m:g}": [m] for m in scales}
     tasks |= {f"16 of {low:g} to 5": list(np.geomspace(low, 5, 16)) for low in (0.2, 0.05)}
