@@ -75,16 +75,19 @@ def noise_over(train: NDArray[np.floating], score: Score, seed: int) -> Noise | 
     Raises:
         ImpossibleError: the median is 0.
     """
-    if not score.noise:
-        return None
+    return noise_of(train, score.noise, seed, "score.noise") if score.noise else None
+
+
+def noise_of(train: NDArray[np.floating], share: float, seed: int, setting: str) -> Noise:
+    """Noise of a share of that median distance; `setting` names the share in errors. Raises as `noise_over`."""
     distances = nearest_distances(train, sample_of(len(train), seed))
     median = float(np.median(distances))
     if not median:
         raise ImpossibleError(
-            f"score.noise is a share of the median distance to the nearest latent, which is 0: "
-            f"{duplicates_among(distances)}. Remove the duplicates from the data, or set score.noise to 0"
+            f"{setting} is a share of the median distance to the nearest latent, which is 0: "
+            f"{duplicates_among(distances)}. Remove the duplicates from the data, or set {setting} to 0"
         )
-    return Noise(score.noise * median, seed)
+    return Noise(share * median, seed)
 
 
 def check_plan(n: int, score: Score, seed: int) -> None:
@@ -100,10 +103,15 @@ def neighbour_pairs(train: NDArray[np.floating], k: int, seed: int) -> NDArray[n
     """Every pair of a latent with one of its k nearest, once, int64[L, 2], i < j, ascending; of equally near ones those
     of lower number. Found by FAISS in float32, ranked by distances in float64.
     """
+    nearest = nearest_latents(train, k, seed)
+    pairs = np.stack([np.repeat(np.arange(len(train)), nearest.shape[1]), nearest.reshape(-1)], axis=1)
+    return np.unique(np.sort(pairs[pairs[:, 1] >= 0], axis=1), axis=0)
+
+
+def nearest_latents(train: NDArray[np.floating], k: int, seed: int) -> NDArray[np.int64]:
+    """The k others nearest to each latent, int64[N, k], the nearest first; found and ranked as `neighbour_pairs`."""
     n = len(train)
     settings = Approximation(neighbours=min(k + SPARE, n - 1), seed=seed % 2**31)
     found = LatentIndex.build(train, settings).search(train, train, np.arange(n), settings).ids
     squares = squared_distances(train, found, train)
-    nearest = np.take_along_axis(found, np.lexsort((found, squares), axis=1)[:, :k], axis=1)
-    pairs = np.stack([np.repeat(np.arange(n), nearest.shape[1]), nearest.reshape(-1)], axis=1)
-    return np.unique(np.sort(pairs[pairs[:, 1] >= 0], axis=1), axis=0)
+    return np.take_along_axis(found, np.lexsort((found, squares), axis=1)[:, :k], axis=1)

@@ -9,7 +9,7 @@ a few.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 
 import numpy as np
@@ -25,7 +25,7 @@ from ldsaug_ray.lds.latents import row_blocks
 WORK_BYTES = 2**30  # of the vectors that travel with a unit of work
 NOWHERE = 1e300  # squared distance of a second parent that there is not
 
-__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "runs_within", "scores"]
+__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "runs_within", "score_candidates", "scores"]
 
 
 def cut(n: int, size: int) -> list[slice]:
@@ -146,6 +146,19 @@ def part(
     return _kernel.pair_sums(
         frame, work.vectors, own, work.pairs, geometry.gaps, geometry.mix, shard, precisions, np.float32, *tiles
     )
+
+
+def score_candidates(
+    train: NDArray[np.floating], pairs: NDArray[np.int64], points: NDArray[np.floating], sigmas: Sequence[float]
+) -> PairScores:
+    """Scores of points anywhere, each a candidate of parents of its own, arrays [M, S].
+
+    train: float[N, d]; pairs: int64[M, 2], rows of the parents, twice the same for one; points: float[M, d].
+    """
+    rows, places, _ = parents_of(pairs)
+    work = Work.at_points(pairs, train[rows], places, points, sigmas)
+    found = scores(work, [part(Frame.over(train), work, train, 0)], len(train))
+    return PairScores(*(getattr(found, f.name)[:, 0] for f in fields(PairScores)))
 
 
 def scores(work: Work, parts: Iterable[Sums], n: int) -> PairScores:
