@@ -125,6 +125,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     sample = _add_run(commands, runs, "sample", "draw images from the trained VAE; not part of run")
     sample.add_argument("--n", metavar="N", help="images to draw (setting sample.n)")
     sample.add_argument("--out", metavar="DIR", help="folder or URI to write to (setting sample.out)")
+    _add_run(commands, runs, "frontier", "rules and samplers against noise about latents, at equal authenticity")
     _add_run(
         commands, runs, "experiment", "arms from one baseline, over seeds and training-set sizes, compared in tables"
     )
@@ -246,6 +247,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         given += [f"sample.out={json.dumps(arguments.out)}"] if arguments.out is not None else []
         return sample_command(load_config(arguments.config, [*arguments.overrides, *given]), **how)
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.command == "frontier":
+        from ldsaug_ray.commands.frontier import frontier_command
+
+        return frontier_command(config, **how)
     if getattr(arguments, "images", None) is not None:
         from ldsaug_ray.commands.images import images_command
 

@@ -18,6 +18,7 @@ from ldsaug_ray.config.encode import Encode
 from ldsaug_ray.config.evaluate import Evaluate
 from ldsaug_ray.config.experiment import Experiment
 from ldsaug_ray.config.finetune import Finetune
+from ldsaug_ray.config.frontier import Frontier
 from ldsaug_ray.config.report import Report
 from ldsaug_ray.config.sample import Sample
 from ldsaug_ray.config.score import Score
@@ -52,6 +53,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     sample: Sample = how(Sample())
+    frontier: Frontier = how(Frontier())
     tracking: Tracking = how(Tracking())
     experiment: Experiment = how(Experiment())
     tune: Tune = how(Tune())

@@ -85,7 +85,7 @@ def measure_copies(
     """
     t, g, h = _three(train, generated, held_out)
     near, real = nearest_training(t, g), nearest_training(t, h)
-    own = nearest_neighbours(t, t, 1, np.arange(len(t)))[1][:, 0] ** 0.5
+    own = _own(t)
     return Copies(
         generated=near,
         held_out=real,
@@ -114,6 +114,18 @@ def authenticity(images: Nearest, train_own: Array) -> float:
     is from its own nearest training image, train_own float64[N]. About 50 for new images of the same distribution.
     """
     return float(100 * _authentic(images, train_own).mean())
+
+
+def authentic(train: ArrayLike, images: ArrayLike) -> NDArray[np.bool_]:
+    """The images float[M, C] that AuthPct counts, bool[M], against train float[N, C]. Raises as `nearest_training`."""
+    t = checked_features(train, "train features", 2, "a comparison with training images")
+    return _authentic(nearest_training(t, images), _own(t))
+
+
+def _own(train: Features) -> Array:
+    """Distance of each training image to the nearest other, float64[N]."""
+    own: Array = nearest_neighbours(train, train, 1, np.arange(len(train)))[1][:, 0] ** 0.5
+    return own
 
 
 def _authentic(images: Nearest, train_own: Array) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from ldsaug_ray.common.digest import code_digest
@@ -84,13 +85,7 @@ def intervals_of(
     sets, the same draws for all measures, from their terms. Of a measure without terms, from its standard error; none
     where that is not known either. They tell of chance, not of the bias that few images bring.
     """
-    terms = {m.name: m.terms(sample) for m in measures if m.terms and found.value(m.name) is not None}
-    moved = dict.fromkeys(terms, np.zeros(RESAMPLES))
-    for number, side in enumerate(("features", "reference")):
-        names = [name for name, of in terms.items() if side in of]
-        if names:
-            means = redrawn_means([terms[name][side] for name in names], seed=sample.seed + number, resamples=RESAMPLES)
-            moved |= {name: moved[name] + of for name, of in zip(names, means.T, strict=True)}
+    moved = moves_of(sample, found, measures, seeds=(sample.seed, sample.seed + 1))
     tails = [(1 - level) / 2, (1 + level) / 2]
     limits = {}
     for name, reading in found.readings.items():
@@ -100,6 +95,23 @@ def intervals_of(
         low, high = (np.quantile(moved[name], tails) if name in moved else error * ndtri(tails)).tolist()
         limits[name] = (reading.value + low, reading.value + high)
     return limits
+
+
+def moves_of(
+    sample: Sample, found: SetReadings, measures: Sequence[Measure], *, seeds: tuple[int, int]
+) -> dict[str, NDArray[np.float64]]:
+    """How far each value moves where as many images are drawn anew, float64[RESAMPLES] by name, of measures with terms.
+
+    seeds: of the draws of the images that are measured, and of the reference: equal seeds draw the same.
+    """
+    terms = {m.name: m.terms(sample) for m in measures if m.terms and found.value(m.name) is not None}
+    moved = dict.fromkeys(terms, np.zeros(RESAMPLES))
+    for seed, side in zip(seeds, ("features", "reference"), strict=True):
+        names = [name for name, of in terms.items() if side in of]
+        if names:
+            means = redrawn_means([terms[name][side] for name in names], seed=seed, resamples=RESAMPLES)
+            moved |= {name: moved[name] + of for name, of in zip(names, means.T, strict=True)}
+    return moved
 
 
 def _reading(measure: Measure, sample: Sample) -> Reading:

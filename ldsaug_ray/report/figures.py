@@ -334,6 +334,23 @@ def points(found: Sequence[Point], x_label: str, y_label: str, *, joined: bool =
     return _figure(draw, grid="both")
 
 
+def frontier(curve: Sequence[Point], others: Sequence[Point], x_label: str) -> bytes:
+    """Fréchet distance over authenticity: noise about training latents as a line, rules (`best`) and samplers."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([p.x for p in curve], [p.y for p in curve], "o-", color=ALL, ms=4, lw=1.3)
+        for p in others:
+            axes.plot(p.x, p.y, "o" if p.best else "D", color=KEPT if p.best else MARK, ms=6)
+        for p in (*curve[:1], *curve[-1:], *others):
+            axes.annotate(p.name, (p.x, p.y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.set_yscale("log")
+        axes.margins(0.12, 0.12)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel("Fréchet distance")
+
+    return _figure(draw, grid="both", size=(6.2, 4.2))
+
+
 def _to_log10(x: ArrayLike) -> ArrayLike:
     return np.asarray(x) / math.log(10)
 
