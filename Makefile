@@ -1,11 +1,11 @@
-# make setup | demo | test | test-cluster | lint | bench        see CONTRIBUTING.md
+# make setup | demo | test | test-cluster | lint | docs | bench      see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # which of the extras gives FAISS: cpu or gpu
 FAISS ?= cpu
 
-.PHONY: setup demo test test-cluster lint format bench clean
+.PHONY: setup demo test test-cluster lint format docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/ldsaug run configs/demo.yaml
+	$(BIN)/ldsaug demo
 
 # without Ray on two processes, a file's tests in one of them; those that share a Ray session in one process
 test: lint
@@ -40,14 +40,19 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 bench: setup
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/density.py --curves
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/neighbour.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/approximate.py
 	$(BIN)/python benchmarks/search.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

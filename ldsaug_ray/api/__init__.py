@@ -1,1 +1,1 @@
-"""The Python face: what notebooks and other programs call. Empty for now."""
+"""The Python face: what notebooks and other programs call. `ldsaug_ray` itself gives its names."""

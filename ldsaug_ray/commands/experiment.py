@@ -12,6 +12,7 @@ from ldsaug_ray.experiment.plan import BASELINE
 from ldsaug_ray.experiment.run import is_left, run_experiment
 from ldsaug_ray.experiment.summary import Summary
 from ldsaug_ray.experiment.tables import changes_of, comparisons_of, rows_of
+from ldsaug_ray.experiment.words import findings
 from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import print_table
@@ -55,6 +56,8 @@ def _print_results(summary: Summary) -> None:
         ):
             if rows:
                 print_table(title, head, rows, 160)
+        for sentence in findings(group):
+            print(sentence)
 
 
 def _print_plan(plan: Plan, overwrite: bool) -> None:

@@ -37,9 +37,11 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
     print_table(f"plan for {run.root.shown}", ("stage", *_HEAD), rows, 150, "f")
     n = _training_latents(config, run, images)
     if n and any(s.stage == "score" and s.state != "complete" for s in steps):
-        from ldsaug_ray.lds import candidates
+        from ldsaug_ray.lds import check_plan
 
-        candidates(n, config.score.alphas, 0, 1, config.seed, config.score.block_shape)  # too few latents for blocks?
+        check_plan(n, config.score, config.seed)
+        if config.score.noise:
+            print(_price_of_noise(config, n))
     if wrong is not None:
         raise wrong
 
@@ -109,6 +111,18 @@ def _expected_selection(config: Config) -> str:
         return "as many as pass"
     bounded = select.tau is not None or select.typical is not None
     return f"{'at most ' if bounded else 'about ' if select.stratify else ''}{min(limits):,} images"
+
+
+def _price_of_noise(config: Config, n: int) -> str:
+    """What a row of its own for every candidate costs, over n training latents."""
+    score = config.score
+    unit = min(score.unit_candidates, score.n_candidates)
+    parents = min(n, 2 * -(-unit // len(score.plan_alphas)))  # at most, of a unit
+    rows = parents * -(-score.n_candidates // unit)
+    return (
+        f"score.noise: a row of the matrix product for each of {score.n_candidates:,} candidates; without noise for "
+        f"{rows:,} parents: {score.n_candidates / rows:.1f} times the products"
+    )
 
 
 def _asked(config: Config, stage: str) -> str:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from ldsaug_ray.commands.run import stages_of
+from ldsaug_ray.api.runs import stages_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError
@@ -20,7 +20,7 @@ from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import print_table
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
-from ldsaug_ray.selection import sentence_of
+from ldsaug_ray.selection import told_of
 from ldsaug_ray.stages.shared.checkpoints import RECORD, Checkpoints
 from ldsaug_ray.stages.shared.runner import Step, plan_steps
 
@@ -73,7 +73,8 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     print_table(None, head, rows, 130, "llrrrrrf")
     selected = run.entry("select")
     if selected and any(s.stage == "select" and s.state == "complete" for s in steps):
-        print(f"select: {sentence_of(selected)}")
+        for told in told_of(selected):
+            print(f"select: {told}")
     quarantine = read_quarantine(run)
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")

@@ -35,15 +35,20 @@ class Location:
     uri: str
 
     @classmethod
-    def of(cls, uri: str | os.PathLike[str]) -> Location:
-        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, and fsspec the rest.
+    def of(cls, uri: Place) -> Location:
+        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf. A location
+        is itself.
 
         A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it would cut the
         path off.
 
         Raises:
-            StorageError: no installed library opens this kind of URI.
+            StorageError: no installed library opens this kind of URI, or it is no path at all.
         """
+        if isinstance(uri, Location):
+            return uri
+        if not isinstance(uri, str | os.PathLike):
+            raise StorageError(f"a path or URI is text or a Path; found {type(uri).__name__}")
         uri = os.fspath(uri)
         scheme, marked, rest = uri.partition("://")
         if not marked:
@@ -57,7 +62,7 @@ class Location:
                 raise StorageError(f"{uri}: write {scheme}:///folder/name (? in a name as %3F), or a plain path")
             return cls(pafs.LocalFileSystem(), _absolute(unquote(rest), uri), uri)
         try:
-            fs, path = pafs.FileSystem.from_uri(quote(uri, safe=_URI_SAFE))
+            fs, path = _from_hub(uri) if scheme == "hf" else pafs.FileSystem.from_uri(quote(uri, safe=_URI_SAFE))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, ImportError):
             fs, path = _from_fsspec(uri)
         except OSError as e:
@@ -92,6 +97,24 @@ class Location:
         with clear_errors("look at", self.uri):
             return self.fs.get_file_info(self.path)
 
+    @property
+    def absence(self) -> str:
+        """What to say of it where nothing is there; the Hugging Face Hub knows more than that."""
+        told = getattr(self._foreign, "absence", None)
+        with clear_errors("look at", self.uri):
+            return told(self.path) if told else "there is no such file or folder"
+
+    def hashes(self) -> dict[str, str]:
+        """Path -> hash of each file below, of a store that knows these and no times: the Hugging Face Hub."""
+        told = getattr(self._foreign, "hashes", None)
+        with clear_errors("list", self.uri):
+            return told(self.path) if told else {}
+
+    @property
+    def _foreign(self) -> Any:
+        """fsspec's own file system, where it is one of those."""
+        return self.fs.handler.fs if isinstance(self.fs, pafs.PyFileSystem) else None
+
     def exists(self) -> bool:
         """Whether a file or folder is there."""
         return self.info().type != pafs.FileType.NotFound
@@ -109,8 +132,8 @@ class Location:
 
     def _listed(self, recursive: bool) -> list[pafs.FileInfo]:
         with clear_errors("list", self.uri):
-            if isinstance(self.fs, pafs.PyFileSystem):  # fsspec may remember lists, but other machines write here too
-                self.fs.handler.fs.invalidate_cache()
+            if self._foreign is not None:  # fsspec may remember lists, but other machines write here too
+                self._foreign.invalidate_cache()
             return self.fs.get_file_info(pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True))
 
     def read_bytes(self) -> bytes:
@@ -249,6 +272,16 @@ def _linked(path: str, target: str) -> bool:
     return True
 
 
+def _from_hub(uri: str) -> tuple[pafs.FileSystem, str]:
+    try:
+        from ldsaug_ray.common.hub import HubFiles
+    except ImportError as e:
+        raise StorageError(f"{uri}: hf:// needs another package: pip install 'ldsaug_ray[hub]' ({e})") from None
+    files = HubFiles()
+    files.invalidate_cache()  # it is one for the whole process, and remembers lists
+    return pafs.PyFileSystem(pafs.FSSpecHandler(files)), uri.removeprefix("hf://")
+
+
 def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
     import fsspec
 
@@ -264,5 +297,6 @@ def _from_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
+Place = Location | str | os.PathLike[str]  # what public functions take
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # they have no folders to make
 _URI_SAFE = "%/:=&?~+!$,;'@()*[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,6 +24,11 @@ def since(default: Any, **of_field: Any) -> Any:
     return Field(default, json_schema_extra={"counts": "changed"}, **of_field)
 
 
+def added(default: Any, **of_field: Any) -> Any:
+    """A field that earlier versions lacked, whose default is what they did: fingerprints leave the default out."""
+    return Field(default, json_schema_extra={"counts": "unless default"}, **of_field)
+
+
 def counted(section: Section, *, later: bool = True) -> dict[str, Any]:
     """What of a section changes a result, as plain JSON values; sections with nothing of the kind are left out.
 
@@ -33,7 +39,9 @@ def counted(section: Section, *, later: bool = True) -> dict[str, Any]:
         field, own = type(section).model_fields[name], getattr(section, name)
         extra = field.json_schema_extra
         counts = extra.get("counts") if isinstance(extra, dict) else "always"
-        if counts == "never" or (counts == "changed" and (own == field.default or not later)):
+        if counts == "never" or (counts == "changed" and not later):
+            continue
+        if counts != "always" and own == field.default:
             continue
         inner = counted(own, later=later) if isinstance(own, Section) else value
         if inner != {} or not isinstance(own, Section):
@@ -48,9 +56,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name
         annotation = cls.model_fields[name].annotation if name is not None else bool
         if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
             raise ValueError("true and false are not possible here")  # Python would take them for 1 and 0
-        return value
+        return os.fspath(value) if isinstance(value, os.PathLike) else value

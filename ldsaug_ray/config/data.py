@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ldsaug_ray.config.base import Name, Positive, Section, how, since
+from ldsaug_ray.config.base import Name, Positive, Section, added, how
 from ldsaug_ray.config.workers import CpuWorkers
 
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
@@ -17,7 +17,8 @@ class Data(Section):
 
     source: str = Field(
         min_length=1,
-        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI; or sklearn:digits",
+        description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI, "
+        "such as hf://datasets/OWNER/NAME; or sklearn:digits",
     )
     format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
         "auto", description="layout of the source; auto: judged from what is there"
@@ -26,10 +27,10 @@ class Data(Section):
     key_column: str | None = Field(
         None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
     )
-    shard_in_key: bool = since(
+    shard_in_key: bool = added(
         False, description="Parquet, tars: put the file's name before the key, where every file counts from zero"
     )
-    member: str | None = since(
+    member: str | None = added(
         None,
         min_length=1,
         description="tars: of a sample's several images the one with this suffix (left.png, left), all of them as "
@@ -38,7 +39,9 @@ class Data(Section):
     attributes: str | None = Field(
         None, description="attribute file in CelebA's text layout, 'columns' for Parquet columns, or none"
     )
-    attribute_names: tuple[Name, ...] | None = Field(None, description="attributes to keep; none: all that are found")
+    attribute_names: tuple[Name, ...] | None = Field(
+        None, description="attributes to keep, among them labels with many values; none: all binary ones that are found"
+    )
     missing_attributes: Literal["quarantine", "keep", "error"] = Field(
         "quarantine", description="an image the attribute file lacks: quarantine it, keep it without, or stop"
     )
@@ -49,7 +52,7 @@ class Data(Section):
     upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
     train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
-    near_duplicates: int | None = since(
+    near_duplicates: int | None = added(
         6,
         ge=0,
         le=6,

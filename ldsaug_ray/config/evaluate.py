@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ldsaug_ray.config.base import Name, Positive, Section, since
+from ldsaug_ray.config.base import Name, Positive, Section, added
 from ldsaug_ray.config.workers import Workers
 
 
@@ -33,7 +33,8 @@ class Evaluate(Section):
         None,
         min_length=1,
         description="features: inception (FID's; downloaded once), inception:FILE.pt, a TorchScript FILE.pt, "
-        "dinov2[:FOLDER], clip[:FOLDER], or the dotted path of your own; none: `run` does not evaluate",
+        "dinov2[:FOLDER], clip[:FOLDER], pixels (averaged to 8 x 8: no network), "
+        "or the dotted path of your own; none: `run` does not evaluate",
     )
     resize: Positive | None = Field(
         None,
@@ -46,9 +47,11 @@ class Evaluate(Section):
     augmented: bool = Field(True, description="measure A too")
     k: Positive = Field(5, description="neighbours of precision, recall, density and coverage")
     attributes: tuple[Name, ...] = Field(
-        (), description="labelled attributes whose share among generated images is estimated, such as [Male]"
+        (),
+        description="labelled attributes whose share among generated images is estimated, such as [Male]; of labels "
+        "with many values the share of each",
     )
-    measures: tuple[str, ...] = since(
+    measures: tuple[str, ...] = added(
         (),
         description="measures of your own, beside the others: dotted paths, such as [mypackage.mine:Vendi], in modules "
         "that are installed or on PYTHONPATH",

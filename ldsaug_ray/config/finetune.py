@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ldsaug_ray.common.registry import room_of
-from ldsaug_ray.config.base import Positive, Section, since
+from ldsaug_ray.config.base import Positive, Section, added
 from ldsaug_ray.config.train import Optimisation
 
 
@@ -35,7 +35,7 @@ class Finetune(Optimisation):
     )
     freeze: Literal["none", "encoder", "decoder"] = Field("none", description="what is not trained further")
     uses: Uses = Uses()
-    judge: str = since(
+    judge: str = added(
         "normal",
         description="what the discriminator judges beside reconstructions, with objective.adversarial.samples: images "
         "decoded from a prior of `sample`, fitted to the baseline's latents (normal, mixture, kde or a path of your "

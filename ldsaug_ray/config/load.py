@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -18,7 +19,7 @@ from ldsaug_ray.config.tree import Config
 from ldsaug_ray.errors import ConfigError, UsageError
 
 
-def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file (none: only the overrides), apply `key.sub=value` overrides, validate.
 
     Raises:
@@ -29,7 +30,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     return build_config({} if path is None else read_tree(path), overrides, path)
 
 
-def read_tree(path: str) -> dict[str, Any]:
+def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a YAML file says, not validated yet.
 
     Raises:
@@ -48,7 +49,9 @@ def read_tree(path: str) -> dict[str, Any]:
     return tree
 
 
-def build_config(tree: Mapping[str, Any], overrides: Sequence[str], path: str | None = None) -> Config:
+def build_config(
+    tree: Mapping[str, Any], overrides: Sequence[str], path: str | os.PathLike[str] | None = None
+) -> Config:
     """Apply overrides to a tree of `read_tree`, and validate; the tree stays as it is.
 
     Raises:

@@ -8,7 +8,33 @@ from pydantic import Field, field_validator
 
 from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Positive, Section
+from ldsaug_ray.config.score import Sigma
 from ldsaug_ray.config.workers import Workers
+
+
+class Drawn(Section):
+    """Candidates that images are drawn from: with prior interpolants one an image, with lds the densest of some."""
+
+    plan: Literal["auto", "random", "neighbours", "single"] = Field(
+        "auto",
+        description="the other parent of a candidate: random, any; neighbours, one of the nearest; single, none: noise "
+        "about one latent; auto: random with interpolants, single with lds",
+    )
+    neighbours: Positive = Field(10, description="with plan neighbours: nearest others of a latent")
+    alphas: tuple[float, ...] = Field(
+        tuple(m / 10 for m in range(1, 10)), min_length=1, description="weights of the other parent, each as likely"
+    )
+    noise: Annotated[float, Field(ge=0, le=100)] | Auto = Field(
+        "auto",
+        description="isotropic noise: its norm, as a share of the median distance of a latent to the nearest other; "
+        "auto: 0 with interpolants, 0.75 with lds",
+    )
+    of: Positive = Field(60, description="with lds: candidates of each latent at a time")
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3, description="with lds: share of them that images are drawn from, the densest"
+    )
+    sigma: Sigma | None = Field(None, description="with lds: bandwidth of the density; none: 0.12 of the mean norm")
+    exclude_parents: bool = Field(True, description="with lds: leave the candidate's own parents out of its density")
 
 
 class Sampling(Section):
@@ -27,7 +53,8 @@ class Sampling(Section):
     prior: str = Field(
         "normal",
         description="what latents are drawn from: normal, N(0, I); mixture, Gaussians fitted to the training images' "
-        "latents; kde, their kernel density, a latent + sigma x noise; or the dotted path of a prior of your own",
+        "latents; kde, their kernel density, a latent + sigma x noise; interpolants between them; lds, the densest "
+        "candidates about each of them (section candidates has how); or the dotted path of a prior of your own",
     )
     components: Positive = Field(10, description="with mixture: Gaussians")
     covariance: Literal["auto", "full", "diag"] = Field(
@@ -46,6 +73,7 @@ class Sampling(Section):
         description="with mixture and kde: fit to the latents and to A's, weighted by finetune.lds_weight; auto: where "
         "finetune.uses.prior is set and the fine-tuned model samples",
     )
+    candidates: Drawn = Drawn()
     format: Literal["parquet", "png"] = Field(
         "parquet", description="Parquet in the Hugging Face image layout (key, image, z), or a PNG file an image"
     )

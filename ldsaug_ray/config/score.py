@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ldsaug_ray.common.registry import room_of
-from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section, how
+from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section, added, how
 from ldsaug_ray.config.workers import ScoreWorkers
 
 LARGEST_PART = 4_194_304  # candidates of one stored part: about 1 GB while it is written
@@ -20,9 +20,9 @@ class Sigma(Section):
         "norm_fraction",
         description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
         "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
-        "candidate sees little but its parents); nearest_neighbour: scale x median distance of a latent to the nearest "
-        "other; parent_share: that at which the own two parents hold `share` of a typical candidate's density; "
-        "package.module:Name: a sigma rule of your own",
+        "candidate sees little but its parents); scott, silverman: best for a normal density; nearest_neighbour: scale "
+        "x median distance of a latent to the nearest other; parent_share: that at which the own two parents hold "
+        "`share` of a typical candidate's density; package.module:Name: a sigma rule of your own",
     )
     scale: float | None = Field(
         None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
@@ -86,18 +86,29 @@ class Score(Section):
         "linear", description="linear: the paper's straight line; slerp: the arc about the origin, which keeps the norm"
     )
     sigma: Sigma = Sigma()
-    plan: Literal["random", "blocks"] = Field(
+    plan: Literal["random", "blocks", "neighbours", "single"] = Field(
         "random",
         description="random: the paper's independent pairs; blocks: every latent of a random set with every one of "
-        "another, for millions of candidates at the price of matrix products",
+        "another, for millions of candidates at the price of matrix products; neighbours: each latent with its nearest "
+        "(neighbours), in random order, none twice before all have come; single: noise about single latents, each as "
+        "often, without alphas",
+    )
+    neighbours: Positive = added(10, description="with plan neighbours: nearest others of a latent")
+    noise: float = added(
+        0.0,
+        ge=0,
+        le=100,
+        description="isotropic noise on every candidate: its norm, as a share of the median distance of a latent to "
+        "the nearest other. Every candidate then takes a row of its own of the matrix product, with nine alphas about "
+        "five times the products",
     )
     block: tuple[Positive, Positive] = Field(
         (128, 128), description="with plan blocks: latents of the two sets; a block is a stored part"
     )
     part_candidates: Positive | Auto = Field(
         "auto",
-        description="with plan random: candidates per stored part (and unit of resumable work); auto: a sixteenth of "
-        "n_candidates, within 4,096..1,048,576; large ones multiply fewer parents again",
+        description="candidates per stored part (and unit of resumable work), but with plan blocks; auto: a sixteenth "
+        "of n_candidates, within 4,096..1,048,576; large ones multiply fewer parents again",
     )
     backend: Literal["exact", "faiss"] = Field(
         "exact", description="faiss: estimates with intervals, for very many latents"
@@ -145,6 +156,24 @@ class Score(Section):
         return self
 
     @model_validator(mode="after")
+    def _noisy(self) -> Score:
+        if self.plan == "single" and not self.noise:
+            raise ValueError("plan: single is noise about single latents; set noise above 0")
+        if self.plan in ("single", "neighbours") and self.sigma.rule == "parent_share":
+            raise ValueError(f"sigma.rule: parent_share looks at random pairs; with plan: {self.plan} set another rule")
+        if self.noise:
+            others = [
+                ("interpolation", "slerp"),
+                ("plan", "blocks"),
+                ("backend", "faiss"),
+                ("sigma.rule", "parent_share"),
+            ]
+            for name, value in others:
+                if (self.sigma.rule if name == "sigma.rule" else getattr(self, name)) == value:
+                    raise ValueError(f"noise does not go with {name}: {value}; set noise to 0, or another {name}")
+        return self
+
+    @model_validator(mode="after")
     def _block_size(self) -> Score:
         size = self.block[0] * self.block[1] * len(self.alphas)
         if self.plan == "blocks" and size > LARGEST_PART:
@@ -160,9 +189,14 @@ class Score(Section):
         return self.block if self.plan == "blocks" else None
 
     @property
+    def plan_alphas(self) -> tuple[float, ...]:
+        """Weights of the second parent: `alphas`, or 0 alone where candidates have one parent."""
+        return (0.0,) if self.plan == "single" else self.alphas
+
+    @property
     def unit_candidates(self) -> int:
         """Candidates of one unit of work: a block, or whole pairs, since the parents' distances serve all alphas."""
-        alphas = len(self.alphas)
+        alphas = len(self.plan_alphas)
         if self.plan == "blocks":
             return self.block[0] * self.block[1] * alphas
         given = self.part_candidates

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from ldsaug_ray.common.registry import room_of
-from ldsaug_ray.config.base import Auto, Positive, Section
+from ldsaug_ray.config.base import Auto, Positive, Section, added
 from ldsaug_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ class Select(Section):
     stratify: bool = Field(
         False, description="apply top_fraction and top_count within each alpha, so that each is kept equally often"
     )
+    balance: str = added(
+        "none",
+        description="apply top_fraction and top_count within groups, since the densest candidates are those of the "
+        "densest mode: parent: of each nearer parent; cluster: of its k-means cell; label:NAME: of its label; a share "
+        "by largest remainders, a count split evenly; package.module:Name: groups of your own",
+    )
+    clusters: Positive = added(50, description="with balance cluster: k-means cells of the training latents")
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")
 
     @property
@@ -69,6 +76,11 @@ class Select(Section):
     def _known(cls, which: str) -> str:
         return str(room_of("selection").RULES.check(which))
 
+    @field_validator("balance")
+    @classmethod
+    def _groups(cls, balance: str) -> str:
+        return str(room_of("selection").check_balance(balance))
+
     @model_validator(mode="before")
     @classmethod
     def _one_rule_by_default(cls, given: Any) -> Any:
@@ -84,6 +96,7 @@ class Select(Section):
         if self.top_fraction is None and self.top_count is None:
             if self.tau is None and self.typical is None:
                 raise ValueError("give at least one of tau, typical, top_fraction, top_count")
-            if self.stratify:
-                raise ValueError("stratify goes with top_fraction or top_count; give one of them")
+            for name in ("stratify", "balance"):
+                if getattr(self, name) not in (False, "none"):
+                    raise ValueError(f"{name} goes with top_fraction or top_count; give one of them")
         return self

@@ -32,7 +32,10 @@ class Optimisation(Section):
     gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
     horizontal_flip: bool = Field(True, description="mirror half of the training images")
     objective: Objective = Objective()
-    checkpoint_every: Positive = how(1000, description="steps between checkpoints: what a crash can cost at most")
+    checkpoint_every: Positive = how(
+        1000,
+        description="steps between checkpoints: what a crash can cost at most; a training told to stop saves first",
+    )
     num_to_keep: Positive = how(2, description="checkpoints kept while training")
     best_by: Literal["loss", "reconstruction", "perceptual", "held_out_reconstruction"] | None = Field(
         None,

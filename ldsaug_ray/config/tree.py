@@ -18,6 +18,7 @@ from ldsaug_ray.config.encode import Encode
 from ldsaug_ray.config.evaluate import Evaluate
 from ldsaug_ray.config.experiment import Experiment
 from ldsaug_ray.config.finetune import Finetune
+from ldsaug_ray.config.frontier import Frontier
 from ldsaug_ray.config.report import Report
 from ldsaug_ray.config.sample import Sampling
 from ldsaug_ray.config.score import Score
@@ -52,6 +53,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     sample: Sampling = how(Sampling())
+    frontier: Frontier = how(Frontier())
     tracking: Tracking = how(Tracking())
     experiment: Experiment = how(Experiment())
     tune: Tune = how(Tune())
@@ -96,6 +98,12 @@ class Config(Section):
         for name in ("train", "finetune"):
             if getattr(self, name).best_by == "held_out_reconstruction" and not self.data.test:
                 raise ValueError(f"{name}.best_by: held_out_reconstruction needs test images; set data.test above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Config:
+        if self.select.balance.startswith("label:") and self.data.attributes is None:
+            raise ValueError(f"select.balance: {self.select.balance} needs labelled images; set data.attributes")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 from rich.console import Console
@@ -25,6 +25,7 @@ from ldsaug_ray.run.directory import UnitResult, mark
 Worker = Callable[[int, pa.Table], UnitResult]
 Places = Callable[[int], tuple[Location, int]]  # unit -> the run directory that it belongs to, and its number there
 Count = Callable[..., None]  # rows, seconds, cpu_seconds: so much more was done
+Asked = Literal["save", "stop"]  # of a training: a checkpoint now; that, and no further step
 
 
 @contextmanager
@@ -109,6 +110,9 @@ class Rank(Protocol):
 
     def agree(self, value: int | None) -> int | None:
         """The first rank's value; all ranks wait for it."""
+
+    def asked(self) -> Asked | None:
+        """What all ranks are asked for, if anything; each calls it equally often."""
 
     def stream(
         self,
@@ -246,6 +250,8 @@ class Engine(ABC):
     @abstractmethod
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         """Train to the end; `shown` is told the step and a note.
+
+        SIGTERM and Ctrl-C do what they do once the ranks, asked to stop, have saved.
 
         Raises:
             LdsaugError: a rank did.

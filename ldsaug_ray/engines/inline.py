@@ -18,8 +18,9 @@ import pyarrow as pa
 from rich.console import Console
 
 from ldsaug_ray.config import Ranks, Workers
-from ldsaug_ray.engines.base import Engine, MarkedWorker, Training, Trials, UnitWork
+from ldsaug_ray.engines.base import Asked, Engine, MarkedWorker, Training, Trials, UnitWork
 from ldsaug_ray.engines.resources import Node, Pool, pool_of
+from ldsaug_ray.engines.signals import kept_back
 from ldsaug_ray.engines.threads import limited_threads
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.run.directory import UnitResult
@@ -79,8 +80,10 @@ class InlineEngine(Engine):
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         """One rank, here."""
-        with limited_threads(training.pool.threads):  # the rank sets its own; afterwards they are as they were
-            training.work(_Rank("cuda" if training.pool.gpus else "cpu", shown))
+        rank = _Rank("cuda" if training.pool.gpus else "cpu", shown)
+        # the rank sets its own threads; afterwards they are as they were
+        with limited_threads(training.pool.threads), kept_back(lambda: rank.begun) as rank.told_to_stop:
+            training.work(rank)
 
     def trials(self, trials: Trials) -> None:
         """One after another; what a trial raises is told of it, and the others go on."""
@@ -123,10 +126,17 @@ class _Rank:
     """The only rank."""
 
     number, world = 0, 1
+    begun = False
 
-    def __init__(self, device: str, tell: Callable[[int, str], None]):
-        self.device, self.tell = device, tell
+    def __init__(self, device: str, shown: Callable[[int, str], None]):
+        self.device, self._shown = device, shown
         self.count = _uncounted
+        self.told_to_stop: Callable[[], bool] = lambda: False
+
+    def tell(self, step: int, note: str) -> None:
+        """Shown at once."""
+        self.begun = True
+        self._shown(step, note)
 
     def meet(self) -> None:
         """There is nobody to wait for."""
@@ -134,6 +144,10 @@ class _Rank:
     def agree(self, value: int | None) -> int | None:
         """With itself."""
         return value
+
+    def asked(self) -> Asked | None:
+        """By a signal to this process."""
+        return "stop" if self.told_to_stop() else None
 
     def stream(
         self,

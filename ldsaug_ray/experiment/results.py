@@ -71,9 +71,11 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
     values = {measure.name: readings.value(measure.name) for measure in (*OF_SETS, *found.own)}
     if images:  # real images are as new as can be
         values[AUTHENTICITY.name] = held_out_authenticity(found)
-    values |= {f"share of {a}": of.shares[name].value for a, of in attributes.items()}
+    values |= {
+        f"{'distance' if of.categorical else 'share'} of {a}": of.shares[name].value for a, of in attributes.items()
+    }
     if not images and run.arm != BASELINE and folder.require("decode", "rows_out"):
-        values |= shares_by_parents(folder, list(attributes))
+        values |= shares_by_parents(folder, [a for a, of in attributes.items() if not of.categorical])
     setting = Setting(
         found.extractor.name.rsplit("/", 1)[-1],
         found.extractor.dimension,

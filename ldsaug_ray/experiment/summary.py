@@ -83,7 +83,8 @@ def summarise(
     Args:
         real: of the training images of each cell (`read_result(baseline, "train")`).
     """
-    shares = {f"share of {a}": f"share of {a}" for a in plan.config.evaluate.attributes}
+    named = [f"{what} of {a}" for a in plan.config.evaluate.attributes for what in ("share", "distance")]
+    shares = {name: name for name in named if name.startswith("share") or any(name in r.values for r in results)}
     in_a = {m: m for m in (f"{share} in A" for share in shares) if any(m in r.values for r in results)}
     measures = measures_of(results)
     every = [*(m.name for m in measures if m.shown != "csv"), *shares, *in_a]

@@ -31,7 +31,13 @@ def findings(group: Group) -> list[str]:
             text += f" As many real training images have {value(real.mean, real.standard_error)}."
         sentences.append(text)
     if group.comparisons and len(group.seeds) == 1:
-        sentences.append("One seed: no difference can be told from chance.")
+        apart = [(c, d.mean) for c in group.comparisons if (d := c.differences.get("frechet")) is not None]
+        told = "; ".join(
+            f"{c.arm} is {abs(x):.3g} {'below' if x < 0 else 'above'} its control {c.control}" for c, x in apart
+        )
+        sentences.append(
+            f"One seed: no difference can be told from chance{f'. In Fréchet distance {told}' if told else ''}."
+        )
         return sentences
     for sign, words in _VERDICTS.items():
         arms = [c for c in group.comparisons if _verdict(c) == sign]

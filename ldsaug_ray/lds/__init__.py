@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from ldsaug_ray.lds.interpolation import interpolate
     from ldsaug_ray.lds.latents import validate_latents
     from ldsaug_ray.lds.neighbours import Neighbours
+    from ldsaug_ray.lds.noise import Noise
     from ldsaug_ray.lds.pairs import Candidates, candidates, n_pairs_for, plan_block, plan_pairs, plan_pairs_range
+    from ldsaug_ray.lds.plans import Plan, check_plan, nearest_latents, neighbour_pairs, noise_of, noise_over
     from ldsaug_ray.lds.race import Race, Racer, bracket_of, race_pairs
+    from ldsaug_ray.lds.shards import score_candidates
     from ldsaug_ray.lds.sigma import SIGMA_RULES, ChosenSigma, SigmaRule, resolve_sigma, sigma_from_norm
     from ldsaug_ray.lds.weights import lds_weights, log_mean_weight
 else:

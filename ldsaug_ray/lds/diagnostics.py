@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds.interpolation import interpolate
-from ldsaug_ray.lds.latents import check_pairs, row_blocks, validate_latents
+from ldsaug_ray.lds.latents import row_blocks, validate_latents
+from ldsaug_ray.lds.noise import Noise
 from ldsaug_ray.lds.pairs import Candidates
 
 Array = NDArray[np.float64]
@@ -74,17 +75,19 @@ def latent_norms(train: ArrayLike) -> Array:
     return out
 
 
-def norms_from_mean(train: ArrayLike, candidates: Candidates, kind: Interpolation = "linear") -> Array:
+def norms_from_mean(
+    train: ArrayLike, candidates: Candidates, kind: Interpolation = "linear", noise: Noise | None = None
+) -> Array:
     """Distance of each candidate from the training mean, ||z - mean||, float64[M]; candidates are made in blocks.
 
     Raises InputError for invalid latents or parents, ConfigError for an unknown kind of interpolation.
     """
     z = validate_latents(train)
-    check_pairs(np.stack([candidates.i, candidates.j], axis=1), len(z))
     mean = z.mean(axis=0, dtype=np.float64)
     out = np.empty(len(candidates))
     for rows in row_blocks(len(candidates), z.shape[1]):
-        points = interpolate(z, candidates.i[rows], candidates.j[rows], candidates.alpha[rows], kind)
+        i, j, alpha, ids = (getattr(candidates, name)[rows] for name in ("i", "j", "alpha", "id"))
+        points = interpolate(z, i, j, alpha, kind, noise, ids)
         out[rows] = np.linalg.norm(points - mean, axis=1)
     return out
 

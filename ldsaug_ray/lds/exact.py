@@ -6,6 +6,7 @@ The sums themselves are `_kernel`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -169,6 +170,7 @@ def score_points(
     backend: str = "exact",
     approximation: Approximation | None = None,
     index: LatentIndex | None = None,
+    leave_out: ArrayLike | None = None,
     dtype: DTypeLike = np.float32,
     device: str = "cpu",
     tile_rows: int = TILE_ROWS,
@@ -177,17 +179,28 @@ def score_points(
     """log LDS of any points, float64[M, S]; finite, at most 0.
 
     train: float32[N, d]; points: float32[M, d]; sigmas: positive; dtype: of the arithmetic, see `score_pairs`. A point
-    that is itself a training latent counts itself. backend: exact, or faiss, the estimates of `approximate_points`.
-    Raises InputError for invalid latents or points, ConfigError for the rest.
+    that is itself a training latent counts itself; leave_out: int64[M], a latent that each point does not count, or -1:
+    LDS is then the mean over the others. backend: exact, or faiss, the estimates of `approximate_points`.
+    Raises InputError for invalid latents, points or rows, ConfigError for the rest.
     """
     check_settings(backend, dtype, "linear", tile_rows, tile_latents, device)
     if backend == "faiss":
+        if leave_out is not None:
+            raise ConfigError("leave_out goes with backend exact alone")
         tiles = {"tile_rows": tile_rows, "tile_latents": tile_latents}
         return approximate_points(train, points, sigmas, approximation=approximation, index=index, **tiles).log_lds
     z, x = validate_latents(train), checked_points(points, train)
+    own = np.full(len(x), -1) if leave_out is None else np.asarray(leave_out)
+    if own.shape != (len(x),):
+        raise InputError(f"leave_out must be one row for each of {len(x)} points, or -1; found shape {own.shape}")
+    check_rows(own[own != -1], len(z), "leave_out")
+    if len(z) < 2 and (own >= 0).any():
+        raise InputError("a density among the others needs at least 2 training latents; found 1")
     frame, precisions = _kernel.Frame.over(z), precisions_of(sigmas)
-    sums = _kernel.point_sums(frame, z, x, None, precisions, dtype, tile_rows, tile_latents, device)
-    return log_mean(sums, len(z))[:, 0]
+    sums = _kernel.point_sums(frame, z, x, own, precisions, dtype, tile_rows, tile_latents, device)
+    out: Array = log_mean(sums, len(z))[:, 0]
+    out[own >= 0] += math.log(len(z) / max(1, len(z) - 1))
+    return out
 
 
 def score_leave_one_out(

@@ -227,10 +227,11 @@ def latents_fingerprint(train: NDArray[np.floating]) -> str:
     return digest.hexdigest()
 
 
-def save_index(folder: Path, index: LatentIndex, fingerprint: str) -> None:
+def save_index(folder: str | Path, index: LatentIndex, fingerprint: str) -> None:
     """Write the index and, last, its record; a killed writer leaves no record, so nothing to be reused."""
     import faiss
 
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     for name, write in (
@@ -243,7 +244,7 @@ def save_index(folder: Path, index: LatentIndex, fingerprint: str) -> None:
 
 
 def load_index(
-    folder: Path, train: NDArray[np.floating], settings: Approximation, fingerprint: str
+    folder: str | Path, train: NDArray[np.floating], settings: Approximation, fingerprint: str
 ) -> tuple[LatentIndex | None, str]:
     """The saved index, or None where there is none for these latents and settings; and why, in words.
 
@@ -251,7 +252,7 @@ def load_index(
     """
     import faiss
 
-    want = _record(settings.structure(*train.shape), fingerprint)
+    folder, want = Path(folder), _record(settings.structure(*train.shape), fingerprint)
     try:
         found = json.loads((folder / RECORD).read_text())
         other = [name for name in want if not isinstance(found, dict) or found.get(name) != want[name]]
@@ -268,7 +269,7 @@ def load_index(
 
 
 def open_index(
-    folder: Path, train: NDArray[np.floating], settings: Approximation, fingerprint: str | None = None
+    folder: str | Path, train: NDArray[np.floating], settings: Approximation, fingerprint: str | None = None
 ) -> tuple[LatentIndex, str]:
     """The saved index where it matches, else a new one, saved; and what was done, in words."""
     mark = fingerprint or latents_fingerprint(train)

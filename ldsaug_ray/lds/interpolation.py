@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.lds.latents import angles, check_rows, row_blocks, validate_latents
+from ldsaug_ray.lds.noise import Noise
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -42,11 +43,18 @@ def shares(kind: Interpolation, alphas: Array, train: NDArray[np.floating], pair
 
 
 def interpolate(
-    train: ArrayLike, i: ArrayLike, j: ArrayLike, alpha: ArrayLike, kind: Interpolation = "linear"
+    train: ArrayLike,
+    i: ArrayLike,
+    j: ArrayLike,
+    alpha: ArrayLike,
+    kind: Interpolation = "linear",
+    noise: Noise | None = None,
+    ids: Index | None = None,
 ) -> NDArray[np.float32]:
     """Candidates between z_i and z_j, float32[M, d]: (1 - alpha) z_i + alpha z_j on the paper's line.
 
-    train: float[N, d]; i, j: int64[M] row numbers; alpha: float[M]; scalars broadcast. Computed in float64, rounded
+    train: float[N, d]; i, j: int64[M] row numbers; alpha: float[M]; scalars broadcast; noise: what is added, by the
+    candidates' ids, int64[M]. Computed in float64, rounded
     once. Raises InputError for invalid latents or a row number outside 0..N-1, ConfigError for another kind.
     """
     z = validate_latents(train)
@@ -62,5 +70,9 @@ def interpolate(
     for rows in row_blocks(*out.shape):
         pairs = np.stack([i_[rows], j_[rows]], axis=1).astype(np.int64)
         u, v = shares(kind, alpha_[rows, None].astype(np.float64), z, pairs)
-        out[rows] = u * z[pairs[:, 0]] + v * z[pairs[:, 1]]
+        points = u * z[pairs[:, 0]] + v * z[pairs[:, 1]]
+        if noise is not None:
+            assert ids is not None, "noise is a function of the id"
+            points += noise.of(ids[rows], z.shape[1])
+        out[rows] = points
     return out

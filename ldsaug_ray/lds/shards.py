@@ -9,7 +9,7 @@ a few.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 
 import numpy as np
@@ -20,10 +20,12 @@ from ldsaug_ray.lds import _kernel
 from ldsaug_ray.lds._frame import Frame
 from ldsaug_ray.lds._kernel import Sums
 from ldsaug_ray.lds._shared import TILE_LATENTS, TILE_ROWS, Geometry, PairScores, precisions_of, with_parents
+from ldsaug_ray.lds.latents import row_blocks
 
 WORK_BYTES = 2**30  # of the vectors that travel with a unit of work
+NOWHERE = 1e300  # squared distance of a second parent that there is not
 
-__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "runs_within", "scores"]
+__all__ = ["Frame", "Sums", "Work", "cut", "parents_of", "part", "runs_within", "score_candidates", "scores"]
 
 
 def cut(n: int, size: int) -> list[slice]:
@@ -65,6 +67,45 @@ class Work:
     geometry: Geometry
     sigmas: tuple[float, ...]
     shape: tuple[int, int] | None = None
+    ends: Geometry | None = None  # where the parents lie, for points off the curve between them
+
+    @classmethod
+    def at_points(
+        cls,
+        pairs: NDArray[np.int64],  # [M, 2] parents, as rows of the training latents; twice the same for one
+        vectors: NDArray[np.floating],  # [R, d] the parents
+        local: NDArray[np.int64],  # [M, 2] places in `vectors`
+        points: NDArray[np.floating],  # [M, d]
+        sigmas: Sequence[float],
+    ) -> Work:
+        """Work for points anywhere, each a candidate with parents of its own: arrays [M, 1, S].
+
+        A point is the first half of a pair, and all of it; what hides its second parent's column is one more row for
+        each different second parent.
+        """
+        m = len(points)
+        seconds, second = np.unique(local[:, 1], return_inverse=True)
+        own = np.concatenate([pairs[:, 0], np.zeros(len(seconds), np.int64)])
+        own[m + second] = pairs[:, 1]
+        halves = np.stack([np.arange(m), m + second.reshape(-1)], axis=1)
+        one = pairs[:, 0] == pairs[:, 1]
+        halves[one, 1] = halves[one, 0]
+        gaps = np.empty((m, 2))
+        for rows in row_blocks(*points.shape):
+            for side in (0, 1):
+                away = points[rows].astype(np.float64) - vectors[local[rows, side]]
+                gaps[rows, side] = np.einsum("md,md->m", away, away)
+        gaps[one, 1] = NOWHERE
+        nothing, itself = np.zeros(m), _kernel.Mix.itself(m)
+        off = _kernel.Mix(itself.v, itself.v, itself.u)  # all of the origin: `add_parents` takes distances as norms
+        return cls(
+            own,
+            np.concatenate([points, vectors[seconds]]),
+            halves,
+            Geometry(itself, nothing, np.broadcast_to(0.0, (m, 2))),
+            tuple(sigmas),
+            ends=Geometry(off, nothing, gaps),
+        )
 
     @classmethod
     def of(
@@ -107,6 +148,19 @@ def part(
     )
 
 
+def score_candidates(
+    train: NDArray[np.floating], pairs: NDArray[np.int64], points: NDArray[np.floating], sigmas: Sequence[float]
+) -> PairScores:
+    """Scores of points anywhere, each a candidate of parents of its own, arrays [M, S].
+
+    train: float[N, d]; pairs: int64[M, 2], rows of the parents, twice the same for one; points: float[M, d].
+    """
+    rows, places, _ = parents_of(pairs)
+    work = Work.at_points(pairs, train[rows], places, points, sigmas)
+    found = scores(work, [part(Frame.over(train), work, train, 0)], len(train))
+    return PairScores(*(getattr(found, f.name)[:, 0] for f in fields(PairScores)))
+
+
 def scores(work: Work, parts: Iterable[Sums], n: int) -> PairScores:
     """Scores over all n latents, arrays [P, A, S], from the parts of all shards in their order."""
-    return with_parents(work.geometry, reduce(_kernel.merge, parts), precisions_of(work.sigmas), n)
+    return with_parents(work.ends or work.geometry, reduce(_kernel.merge, parts), precisions_of(work.sigmas), n)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         OF_RUNS,
         OF_SETS,
         evaluation_stamp,
+        intervals_of,
         measure_set,
         own_measures,
     )

@@ -6,24 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.balance import share_by_parents
-from ldsaug_ray.metrics.base import MeasureOfA, Members, Real
+from ldsaug_ray.metrics.base import MeasureOfA, Members, Real, built_in
+from ldsaug_ray.metrics.classes import shares_by_parents, shares_of, total_variation
 
 
-def label_gap(parents: NDArray[np.int8], alphas: NDArray[np.float64], real: NDArray[np.int8]) -> float | None:
-    """|share among A - share among real images| of an attribute with labels 1, -1, or 0 for unknown.
+def label_gap(parents: NDArray[np.integer], alphas: NDArray[np.float64], real: NDArray[np.integer]) -> float | None:
+    """Total variation distance between A's and real images' labels, 0 for unknown: of two values the difference between
+    the shares of one.
 
     Args:
-        parents: int8[K, 2], labels of each member's parents i and j.
+        parents: int[K, 2], labels of each member's parents i and j.
         alphas: float64[K]; the member is (1 - alpha) i + alpha j.
-        real: int8[T], labels of test images.
+        real: int[T], labels of test images.
 
     Returns: None where no member has two labelled parents, or no test image a label.
     """
-    share, labelled = share_by_parents(parents, alphas), real != 0
-    if share is None or not labelled.any():
+    values = np.unique([*parents.reshape(-1), *real])
+    values = values[values != 0]
+    shares = shares_by_parents(parents, alphas, values)
+    if shares is None or not real.any():
         return None
-    return float(abs(share - (real[labelled] > 0).mean()))
+    return total_variation(shares, shares_of(real, values))
 
 
 def _prepared(real: Real) -> Real:
@@ -48,6 +51,14 @@ def _gap(real: Real, a: Members) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
-A_ATTRIBUTE_GAP = MeasureOfA(
-    name="a_attribute_gap", title="A: attribute gap", better="less", needs=("attributes",), prepare=_prepared, take=_gap
+A_ATTRIBUTE_GAP = built_in(
+    MeasureOfA(
+        name="a_attribute_gap",
+        title="A: attribute gap",
+        better="less",
+        needs=("attributes",),
+        place=2,
+        prepare=_prepared,
+        take=_gap,
+    )
 )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ldsaug_ray.config import Score, Sigma
 from ldsaug_ray.errors import ImpossibleError, InputError
 from ldsaug_ray.lds import resolve_sigma, score_points
-from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real
+from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real, built_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,14 @@ def likelihood_gain(known: Density, a: Members) -> float:
     return float((with_a - known.log_density).mean())
 
 
-A_LIKELIHOOD = MeasureOfA(
-    name="a_likelihood",
-    title="A: likelihood gain",
-    better="more",
-    needs=("latents",),
-    prepare=density_of,
-    take=likelihood_gain,
+A_LIKELIHOOD = built_in(
+    MeasureOfA(
+        name="a_likelihood",
+        title="A: likelihood gain",
+        better="more",
+        needs=("latents",),
+        place=1,
+        prepare=density_of,
+        take=likelihood_gain,
+    )
 )

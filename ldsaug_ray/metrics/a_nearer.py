@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.lds import LatentIndex
-from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real
+from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real, built_in
 from ldsaug_ray.metrics.copies import nearest_training
 from ldsaug_ray.metrics.nearest import flat_index, nearest_neighbours
 
@@ -28,7 +29,7 @@ class Gaps:
 
     train: Latents
     gaps: NDArray[np.float64]
-    known: dict[tuple[int, int, float, str], float] = field(default_factory=dict)
+    known: dict[tuple[Any, ...], float] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> LatentIndex:
@@ -44,7 +45,9 @@ def gaps_of(real: Real) -> Gaps:
 def nearer(known: Gaps, a: Members) -> float:
     """P(a member's distance to its nearest training latent < a held-out latent's) + P(equal) / 2."""
     a = a.some(slice(NEAREST))
-    keys = [(*key, a.interpolation) for key in zip(a.i.tolist(), a.j.tolist(), a.alpha.tolist(), strict=True)]
+    how = (a.interpolation, a.noise)
+    ids = [-1] * len(a.i) if a.noise is None or a.id is None else a.id.tolist()
+    keys = [(*key, *how) for key in zip(a.i.tolist(), a.j.tolist(), a.alpha.tolist(), ids, strict=True)]
     if len(known.known) > KNOWN:
         known.known.clear()
     new = [row for row, key in enumerate(keys) if key not in known.known]
@@ -57,6 +60,8 @@ def nearer(known: Gaps, a: Members) -> float:
     return float(1 - (below + upto).mean() / (2 * len(known.gaps)))
 
 
-A_NEARER = MeasureOfA(
-    name="a_nearer", title="A: nearer", better="less", needs=("latents",), prepare=gaps_of, take=nearer
+A_NEARER = built_in(
+    MeasureOfA(
+        name="a_nearer", title="A: nearer", better="less", needs=("latents",), place=3, prepare=gaps_of, take=nearer
+    )
 )

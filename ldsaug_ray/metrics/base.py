@@ -8,19 +8,21 @@ There are three kinds. A `Measure` looks at the features of a set of images and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Interpolation
-from ldsaug_ray.lds import interpolate
+from ldsaug_ray.lds import Noise, interpolate
 from ldsaug_ray.metrics.features import Features
 from ldsaug_ray.metrics.record import Described, Evaluated, Reading
 
 T = TypeVar("T")
+M = TypeVar("M", bound="AnyMeasure")
 Latents = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
@@ -60,9 +62,12 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class AnyMeasure(Described):
-    """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes."""
+    """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes.
+    place: of ours, in the tables, the lowest first.
+    """
 
     needs: tuple[str, ...] = ()
+    place: int = 1000
 
     @property
     def sign(self) -> int:
@@ -75,11 +80,14 @@ class Measure(AnyMeasure):
     """Of a set of images. It is not taken of sets that lack what it `needs`: the test images have no `reference`.
 
     take: the reading of a sample; an InputError means that these images do not allow it, and a note says why. required:
-    then no measure could do with them, and it is an error.
+    then no measure could do with them, and it is an error. terms: for each set whose images count as a random draw
+    (`features`, `reference`), float64[n]: what of the value, to first order, is their mean, so that another draw
+    changes the value as it changes that mean (Efron 1982, the infinitesimal jackknife). None: that is not known.
     """
 
     take: Callable[[Sample], Reading]
     required: bool = False
+    terms: Callable[[Sample], Mapping[str, NDArray[np.float64]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +102,15 @@ class Real:
     """What every A is measured against.
 
     train: float32[N, d], training latents, which parents are rows of; held_out: float32[H, d], of test images; labels:
-    int8[N, C] of the training images, a column an attribute: 1, -1, or 0 where not known; real_labels: int8[T, C] of
+    int[N, C] of the training images, a column an attribute: 1, -1, or 0 where not known, of one with many values the
+    label + 1; real_labels: int[T, C] of
     the test images; seed: of a random search for a bandwidth.
     """
 
     train: Latents
     held_out: Latents
-    labels: NDArray[np.int8]
-    real_labels: NDArray[np.int8]
+    labels: NDArray[np.integer]
+    real_labels: NDArray[np.integer]
     seed: int = 0
 
 
@@ -109,7 +118,8 @@ class Real:
 class Members:
     """Members of A, or a random sample of them: (1 - alpha) train[i] + alpha train[j], or its like by slerp.
 
-    train: float32[N, d]; i, j: int64[M]; alpha: float64[M]; total: members that A has.
+    train: float32[N, d]; i, j: int64[M]; alpha: float64[M]; total: members that A has; noise: what is added to each,
+    by its candidate id, int64[M].
     """
 
     train: Latents
@@ -118,15 +128,18 @@ class Members:
     alpha: NDArray[np.float64]
     interpolation: Interpolation
     total: int
+    noise: Noise | None = None
+    id: Rows | None = None
 
     @cached_property
     def z(self) -> Latents:
         """float32[M, d]."""
-        return interpolate(self.train, self.i, self.j, self.alpha, self.interpolation)
+        return interpolate(self.train, self.i, self.j, self.alpha, self.interpolation, self.noise, self.id)
 
     def some(self, which: Rows | slice) -> Members:
         """Those of these rows."""
-        return Members(self.train, self.i[which], self.j[which], self.alpha[which], self.interpolation, self.total)
+        chosen = {name: getattr(self, name)[which] for name in ("i", "j", "alpha")}
+        return replace(self, **chosen, id=None if self.id is None else self.id[which])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +152,12 @@ class MeasureOfA(AnyMeasure):
 
     prepare: Callable[[Real], Any]
     take: Callable[[Any, Members], float | None]
+
+
+MEASURES: Registry[AnyMeasure] = Registry("measure", AnyMeasure)
+
+
+def built_in(measure: M) -> M:
+    """Register a measure of ours under its name, and give it back."""
+    MEASURES.add(measure.name, measure)
+    return measure

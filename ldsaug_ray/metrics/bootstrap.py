@@ -1,4 +1,4 @@
-"""Several seeds of an experiment: mean and standard error, and paired differences with intervals."""
+"""The bootstrap: means over seeds of an experiment and their paired differences; means over images."""
 
 from __future__ import annotations
 
@@ -96,6 +96,14 @@ def paired_difference(
     return Difference(
         mean.mean, mean.standard_error, float(low), float(high), mean.mean - reach, mean.mean + reach, n, level, notes
     )
+
+
+def redrawn_means(values: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> Array:
+    """How far the means of values float[K, n] move where n are drawn anew from the n: float64[resamples, K]."""
+    x = np.asarray(values, dtype=np.float64)
+    rng, n = np.random.default_rng(seed), x.shape[1]
+    centred = (x - x.mean(axis=1, keepdims=True)) / n
+    return np.stack([centred @ np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(resamples)])
 
 
 def _checked(values: ArrayLike, name: str) -> Array:

@@ -6,14 +6,15 @@ No single number detects memorisation: look at the nearest pairs too.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.base import Measure, Sample
+from ldsaug_ray.metrics.base import Measure, Sample, built_in
 from ldsaug_ray.metrics.features import Features, checked_features, same_dimension
 from ldsaug_ray.metrics.nearest import nearest_neighbours
 from ldsaug_ray.metrics.record import Evaluated, Reading
@@ -44,12 +45,15 @@ class CopyingTest:
     where they lie as far, above 0 where they lie farther.
 
     by_cell: float64[cells], Z_U of each cell, NaN where the cell has too few images to count; weights: float64[cells],
-    share of the held-out images among the cells that count.
+    share of the held-out images among the cells that count; generated_terms, held_out_terms: float64[M], float64[H],
+    what of the value is a mean over these images, to first order, the cells and their weights held fixed.
     """
 
     value: float
     by_cell: Array
     weights: Array
+    generated_terms: Array
+    held_out_terms: Array
     notes: tuple[str, ...] = ()
 
 
@@ -59,7 +63,7 @@ class Copies:
 
     authenticity: AuthPct of the generated images; authenticity_held_out: the same of held-out real images, what no
     copying looks like; nearer: probability that a generated image lies nearer to its training image than a held-out
-    one does, 0.5 where they lie as far.
+    one does, 0.5 where they lie as far; authentic: bool[M], the generated images that AuthPct counts.
     """
 
     generated: Nearest
@@ -68,6 +72,7 @@ class Copies:
     authenticity_held_out: float
     nearer: float
     c_t: CopyingTest
+    authentic: NDArray[np.bool_]
 
 
 def measure_copies(
@@ -80,7 +85,7 @@ def measure_copies(
     """
     t, g, h = _three(train, generated, held_out)
     near, real = nearest_training(t, g), nearest_training(t, h)
-    own = nearest_neighbours(t, t, 1, np.arange(len(t)))[1][:, 0] ** 0.5
+    own = _own(t)
     return Copies(
         generated=near,
         held_out=real,
@@ -88,6 +93,7 @@ def measure_copies(
         authenticity_held_out=authenticity(real, own),
         nearer=float(1 - _above(near.distances, real.distances) / (len(g) * len(h))),
         c_t=copying_test(t, g, h, cells=cells, seed=seed),
+        authentic=_authentic(near, own),
     )
 
 
@@ -107,7 +113,24 @@ def authenticity(images: Nearest, train_own: Array) -> float:
     """AuthPct, per cent (Alaa et al. 2022, section 3.2): images farther from their nearest training image than that one
     is from its own nearest training image, train_own float64[N]. About 50 for new images of the same distribution.
     """
-    return float(100 * (train_own[images.rows] < images.distances).mean())
+    return float(100 * _authentic(images, train_own).mean())
+
+
+def authentic(train: ArrayLike, images: ArrayLike) -> NDArray[np.bool_]:
+    """The images float[M, C] that AuthPct counts, bool[M], against train float[N, C]. Raises as `nearest_training`."""
+    t = checked_features(train, "train features", 2, "a comparison with training images")
+    return _authentic(nearest_training(t, images), _own(t))
+
+
+def _own(train: Features) -> Array:
+    """Distance of each training image to the nearest other, float64[N]."""
+    own: Array = nearest_neighbours(train, train, 1, np.arange(len(train)))[1][:, 0] ** 0.5
+    return own
+
+
+def _authentic(images: Nearest, train_own: Array) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = train_own[images.rows] < images.distances
+    return found
 
 
 def copying_test(
@@ -133,13 +156,16 @@ def copying_test(
         clusters = KMeans(min(cells, len(t)), n_init=4, random_state=seed).fit(t)
     of_t, of_g, of_h = clusters.labels_, clusters.predict(g), clusters.predict(h)
     scores, sizes = np.full(cells, np.nan), np.zeros(cells)
+    terms = np.zeros(len(g)), np.zeros(len(h))
     for cell in range(cells):
-        inside, new, real = t[of_t == cell], g[of_g == cell], h[of_h == cell]
-        sizes[cell] = len(real)
-        if len(inside) and min(len(new), len(real)) >= FEWEST_IN_CELL:
-            scores[cell] = _z_score(
-                nearest_neighbours(inside, new, 1)[1][:, 0], nearest_neighbours(inside, real, 1)[1][:, 0]
-            )
+        inside, in_g, in_h = t[of_t == cell], of_g == cell, of_h == cell
+        m, sizes[cell] = int(in_g.sum()), in_h.sum()
+        if len(inside) and min(m, sizes[cell]) >= FEWEST_IN_CELL:
+            new, real = (nearest_neighbours(inside, x, 1)[1][:, 0] for x in (g[in_g], h[in_h]))
+            scores[cell], unit = _z_score(new, real)
+            above, below = _placements(new, real), _placements(real, new)
+            terms[0][in_g] = len(g) / m * unit * (above - above.mean())
+            terms[1][in_h] = len(h) / sizes[cell] * unit * (below.mean() - below)
     counts = np.isfinite(scores)
     if not counts.any():
         raise InputError(
@@ -153,7 +179,8 @@ def copying_test(
             f"C_T: {int((~counts).sum())} of {cells} cells have fewer than {FEWEST_IN_CELL} generated or held-out "
             f"images and do not count; they hold {1 - sizes[counts].sum() / len(h):.0%} of the held-out images.",
         )
-    return CopyingTest(float(scores[counts] @ weights[counts]), scores, weights, notes)
+    value = float(scores[counts] @ weights[counts])
+    return CopyingTest(value, scores, weights, terms[0] * weights[of_g], terms[1] * weights[of_h], notes)
 
 
 def _three(train: ArrayLike, generated: ArrayLike, held_out: ArrayLike) -> tuple[Features, Features, Features]:
@@ -174,13 +201,25 @@ def _above(a: Array, b: Array) -> float:
     return float(ranks.sum() - len(a) * (len(a) + 1) / 2)
 
 
-def _z_score(generated: Array, held_out: Array) -> float:
-    """U of generated over held-out distances, in standard deviations from its mean under equality; 0 if all tie."""
+def _placements(a: Array, b: Array) -> Array:
+    """Share of b below each of a, ties half (DeLong et al. 1988)."""
+    from scipy.stats import rankdata
+
+    found: Array = (rankdata(np.concatenate([a, b]))[: len(a)] - rankdata(a)) / len(b)
+    return found
+
+
+def _z_score(generated: Array, held_out: Array) -> tuple[float, float]:
+    """U of generated over held-out distances, in standard deviations from its mean under equality, and what U over the
+    number of pairs counts in it; 0 if all tie.
+    """
     m, n = len(generated), len(held_out)
     _, ties = np.unique(np.concatenate([generated, held_out]), return_counts=True)
     total = m + n
     variance = m * n / 12 * (total + 1 - float((ties.astype(np.float64) ** 3 - ties).sum()) / (total * (total - 1)))
-    return float((_above(generated, held_out) - m * n / 2) / variance**0.5) if variance > 0 else 0.0
+    if variance <= 0:
+        return 0.0, 0.0
+    return float((_above(generated, held_out) - m * n / 2) / variance**0.5), m * n / variance**0.5
 
 
 def copies_of(sample: Sample) -> tuple[Copies | None, str]:
@@ -219,12 +258,38 @@ def held_out_authenticity(found: Evaluated) -> float | None:
     return next((r.more["held_out"] for r in readings if "held_out" in r.more), None)
 
 
-_NEEDS = ("reference", "train")
+def _measure(
+    name: str,
+    title: str,
+    place: int,
+    take: Callable[[Sample], Reading],
+    of: Callable[[Copies], Mapping[str, Array]],
+    **how: Any,
+) -> Measure:
+    """of: the terms of its value; the training images are held fixed."""
+
+    def terms(sample: Sample) -> Mapping[str, Array]:
+        copies, _ = sample.once(copies_of)
+        return of(copies) if copies else {}
+
+    needs = ("reference", "train")
+    return built_in(Measure(name=name, title=title, needs=needs, place=place, take=take, terms=terms, **how))
+
+
+def _authenticity_terms(copies: Copies) -> Mapping[str, Array]:
+    return {"features": np.where(copies.authentic, 100.0, 0.0)}
+
+
+def _nearer_terms(copies: Copies) -> Mapping[str, Array]:
+    new, real = copies.generated.distances, copies.held_out.distances
+    return {"features": -_placements(new, real), "reference": _placements(real, new)}
+
+
+def _c_t_terms(copies: Copies) -> Mapping[str, Array]:
+    return {"features": copies.c_t.generated_terms, "reference": copies.c_t.held_out_terms}
+
+
 # as many copies as real images have, and not fewer, are best: a search may lower `nearer`, tables show no arrow
-AUTHENTICITY = Measure(
-    name="authenticity", title="AuthPct", better=None, shown="mean", needs=_NEEDS, take=_authenticity
-)
-NEARER = Measure(
-    name="nearer", title="nearer than held-out", better="less", agreed=False, shown="mean", needs=_NEEDS, take=_nearer
-)
-C_T = Measure(name="c_t", title="C_T", better=None, shown="csv", needs=_NEEDS, take=_c_t)
+AUTHENTICITY = _measure("authenticity", "AuthPct", 8, _authenticity, _authenticity_terms, better=None, shown="mean")
+_measure("nearer", "nearer than held-out", 9, _nearer, _nearer_terms, better="less", agreed=False, shown="mean")
+_measure("c_t", "C_T", 10, _c_t, _c_t_terms, better=None, shown="csv")

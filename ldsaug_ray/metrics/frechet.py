@@ -8,15 +8,15 @@ symmetric eigendecompositions, so nothing is complex, and no matrix root of a si
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.base import Measure, Sample
-from ldsaug_ray.metrics.features import checked_features
+from ldsaug_ray.metrics.base import Measure, Sample, built_in
+from ldsaug_ray.metrics.features import Features, checked_features
 from ldsaug_ray.metrics.record import Reading
 
 Array = NDArray[np.float64]
@@ -131,6 +131,40 @@ def frechet_from_statistics(a: FeatureStatistics, b: FeatureStatistics) -> Frech
     return Frechet(max(0.0, distance), a.n, b.n, a.dimension, bias_notes(a.n, b.n, a.dimension))
 
 
+def frechet_terms(features_a: ArrayLike, features_b: ArrayLike) -> tuple[Array, Array]:
+    """How the distance moves, to first order, with the weight of each image: float64[N] and float64[M].
+
+    With y = x − μ_a and the optimal map T from Σ_a to Σ_b it is 2 (μ_a − μ_b)·y + (y·y − yᵀ T y) n / (n − 1). Where n
+    is below the dimension, or the sets are nearly alike, intervals from these terms are longer than need be, measured
+    up to 1.7 times.
+
+    Raises:
+        InputError: as `frechet_distance`.
+    """
+    x, y = checked_features(features_a, "features_a"), checked_features(features_b, "features_b")
+    a, b = FeatureStatistics.of(x), FeatureStatistics.of(y)
+    if a.dimension != b.dimension:
+        raise InputError(f"features of {a.dimension} and of {b.dimension} dimensions: take both from one extractor")
+    roots = _root(a), _root(b)
+    left, overlap, right = np.linalg.svd(roots[0] @ roots[1].T, full_matrices=False)
+    gap = a.mean - b.mean
+    return (
+        _moves(x, a.mean, roots[0], left * overlap**0.5, 2 * gap),
+        _moves(y, b.mean, roots[1], right.T * overlap**0.5, -2 * gap),
+    )
+
+
+def _moves(x: Features, mean: Array, root: Array, half: Array, slope: Array) -> Array:
+    """slope·y + (y·y − |halfᵀ c|²) n / (n − 1) with y = x − mean = rootᵀ c, in blocks."""
+    out, step = np.empty(len(x)), max(1, BLOCK_BYTES // (8 * x.shape[1]))
+    inverse = (root / (root * root).sum(axis=1, keepdims=True)).T @ half
+    for start in range(0, len(x), step):
+        y = x[start : start + step].astype(np.float64) - mean
+        curve = (y * y).sum(axis=1) - ((y @ inverse) ** 2).sum(axis=1)
+        out[start : start + step] = y @ slope + curve * (len(x) / (len(x) - 1))
+    return out
+
+
 def bias_notes(n_a: int, n_b: int, dimension: int) -> tuple[str, ...]:
     """What to know of a Fréchet distance from so few images; nothing where both sets outnumber the dimensions."""
     if min(n_a, n_b) > dimension:
@@ -155,6 +189,20 @@ def _taken(sample: Sample) -> Reading:
     return Reading(found.distance, notes=found.notes)
 
 
-FRECHET = Measure(
-    name="frechet", title="Fréchet distance", better="less", needs=("reference",), take=_taken, required=True
+def _terms(sample: Sample) -> Mapping[str, Array]:
+    of_features, of_reference = frechet_terms(sample.features, sample.reference)
+    return {"features": of_features, "reference": of_reference}
+
+
+FRECHET = built_in(
+    Measure(
+        name="frechet",
+        title="Fréchet distance",
+        better="less",
+        needs=("reference",),
+        place=1,
+        take=_taken,
+        required=True,
+        terms=_terms,
+    )
 )

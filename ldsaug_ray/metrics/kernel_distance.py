@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.metrics.base import Measure, Sample
+from ldsaug_ray.metrics.base import Measure, Sample, built_in
 from ldsaug_ray.metrics.features import Features, all_equal, checked_features, same_dimension
 from ldsaug_ray.metrics.record import Reading
 
@@ -105,6 +105,6 @@ def _taken(sample: Sample) -> Reading:
     return Reading(found.distance, found.standard_error, notes=found.notes)
 
 
-KERNEL_DISTANCE = Measure(
-    name="kernel_distance", title="kernel distance", better="less", needs=("reference",), take=_taken
+KERNEL_DISTANCE = built_in(
+    Measure(name="kernel_distance", title="kernel distance", better="less", needs=("reference",), place=2, take=_taken)
 )

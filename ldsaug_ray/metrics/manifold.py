@@ -11,8 +11,9 @@ counts are those of exact arithmetic, and a point on a sphere is outside, as in 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ldsaug_ray.errors import InputError
 from ldsaug_ray.lds._compiled import in_threads
 from ldsaug_ray.lds._frame import EPSILON, Frame
 from ldsaug_ray.metrics import _compiled
-from ldsaug_ray.metrics.base import Measure, Sample
+from ldsaug_ray.metrics.base import Measure, Sample, built_in
 from ldsaug_ray.metrics.features import Features, all_equal, checked_features, same_dimension
 from ldsaug_ray.metrics.nearest import nearest_neighbours
 from ldsaug_ray.metrics.record import Reading
@@ -174,13 +175,32 @@ def _all(sample: Sample) -> Prdc:
     return prdc(sample.reference, sample.features, sample.k)
 
 
-def _measure(name: str, shown: Literal["compared", "csv"]) -> Measure:
+def _measure(name: str, place: int, shown: Literal["compared", "csv"], of: Callable[[Prdc], Mapping[str, Any]]) -> None:
+    """of: what the measure is the mean of, and over which set's images; the balls are held fixed."""
+
     def taken(sample: Sample) -> Reading:
         found = sample.once(_all)
         return Reading(getattr(found, name), found.errors[name], notes=found.notes)
 
-    return Measure(name=name, title=name, better="more", shown=shown, needs=("reference",), take=taken, required=True)
+    def terms(sample: Sample) -> Mapping[str, Array]:
+        return {name: values.astype(np.float64) for name, values in of(sample.once(_all)).items()}
+
+    built_in(
+        Measure(
+            name=name,
+            title=name,
+            better="more",
+            shown=shown,
+            needs=("reference",),
+            place=place,
+            take=taken,
+            required=True,
+            terms=terms,
+        )
+    )
 
 
-PRECISION, RECALL = _measure("precision", "csv"), _measure("recall", "csv")
-DENSITY, COVERAGE = _measure("density", "compared"), _measure("coverage", "compared")
+_measure("precision", 3, "csv", lambda found: {"features": found.real_balls > 0})
+_measure("recall", 4, "csv", lambda found: {"reference": found.recalled})
+_measure("density", 5, "compared", lambda found: {"features": found.real_balls / found.k})
+_measure("coverage", 6, "compared", lambda found: {"reference": found.covered})

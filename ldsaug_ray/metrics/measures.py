@@ -9,41 +9,28 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from ldsaug_ray.common.digest import code_digest
-from ldsaug_ray.common.registry import Registry
+from ldsaug_ray.common.registry import import_all
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError, failing
-from ldsaug_ray.metrics.a_attribute_gap import A_ATTRIBUTE_GAP
-from ldsaug_ray.metrics.a_likelihood import A_LIKELIHOOD
-from ldsaug_ray.metrics.a_nearer import A_NEARER
-from ldsaug_ray.metrics.attribute_gap import ATTRIBUTE_GAP
-from ldsaug_ray.metrics.base import AnyMeasure, Measure, MeasureOfA, MeasureOfRun, Sample
-from ldsaug_ray.metrics.copies import AUTHENTICITY, C_T, NEARER
+from ldsaug_ray.metrics.base import MEASURES as MEASURES  # of this room: it is whole once this module is imported
+from ldsaug_ray.metrics.base import Measure, MeasureOfA, MeasureOfRun, Sample
+from ldsaug_ray.metrics.bootstrap import redrawn_means
 from ldsaug_ray.metrics.extractors import extractor_stamp
-from ldsaug_ray.metrics.frechet import FRECHET
-from ldsaug_ray.metrics.kernel_distance import KERNEL_DISTANCE
-from ldsaug_ray.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from ldsaug_ray.metrics.record import Reading, SetReadings
-from ldsaug_ray.metrics.sharpness import SHARPNESS
 
-OF_SETS: tuple[Measure, ...] = (
-    FRECHET,
-    KERNEL_DISTANCE,
-    PRECISION,
-    RECALL,
-    DENSITY,
-    COVERAGE,
-    SHARPNESS,
-    AUTHENTICITY,
-    NEARER,
-    C_T,
-)
-OF_RUNS: tuple[MeasureOfRun, ...] = (ATTRIBUTE_GAP,)
-OF_A: tuple[MeasureOfA, ...] = (A_LIKELIHOOD, A_ATTRIBUTE_GAP, A_NEARER)
-MEASURES: Registry[AnyMeasure] = Registry("measure", AnyMeasure)
-for _measure in (*OF_SETS, *OF_RUNS, *OF_A):
-    MEASURES.add(_measure.name, _measure)
+import_all(__package__, [str(Path(__file__).parent)])
+RESAMPLES = 1000
+_BUILT_IN = sorted(map(MEASURES.get, MEASURES.names()), key=lambda measure: measure.place)
+OF_SETS = tuple(m for m in _BUILT_IN if isinstance(m, Measure))
+OF_RUNS = tuple(m for m in _BUILT_IN if isinstance(m, MeasureOfRun))
+OF_A = tuple(m for m in _BUILT_IN if isinstance(m, MeasureOfA))
 
 
 def own_measures(paths: Iterable[str]) -> tuple[Measure, ...]:
@@ -89,6 +76,42 @@ def measure_set(sample: Sample, measures: Sequence[Measure] = OF_SETS) -> SetRea
     readings = {m.name: _reading(m, sample) for m in measures if all(map(sample.has, m.needs))}
     notes = dict.fromkeys(note for reading in readings.values() for note in reading.notes)
     return SetReadings(len(sample.features), readings, tuple(notes))
+
+
+def intervals_of(
+    sample: Sample, found: SetReadings, measures: Sequence[Measure] = OF_SETS, *, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Limits at `level` of what `measure_set` gave, for as many images drawn anew: a bootstrap over the images of both
+    sets, the same draws for all measures, from their terms. Of a measure without terms, from its standard error; none
+    where that is not known either. They tell of chance, not of the bias that few images bring.
+    """
+    moved = moves_of(sample, found, measures, seeds=(sample.seed, sample.seed + 1))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    limits = {}
+    for name, reading in found.readings.items():
+        if reading.value is None or not (name in moved or reading.standard_error):
+            continue
+        error = reading.standard_error or 0.0
+        low, high = (np.quantile(moved[name], tails) if name in moved else error * ndtri(tails)).tolist()
+        limits[name] = (reading.value + low, reading.value + high)
+    return limits
+
+
+def moves_of(
+    sample: Sample, found: SetReadings, measures: Sequence[Measure], *, seeds: tuple[int, int]
+) -> dict[str, NDArray[np.float64]]:
+    """How far each value moves where as many images are drawn anew, float64[RESAMPLES] by name, of measures with terms.
+
+    seeds: of the draws of the images that are measured, and of the reference: equal seeds draw the same.
+    """
+    terms = {m.name: m.terms(sample) for m in measures if m.terms and found.value(m.name) is not None}
+    moved = dict.fromkeys(terms, np.zeros(RESAMPLES))
+    for seed, side in zip(seeds, ("features", "reference"), strict=True):
+        names = [name for name, of in terms.items() if side in of]
+        if names:
+            means = redrawn_means([terms[name][side] for name in names], seed=seed, resamples=RESAMPLES)
+            moved |= {name: moved[name] + of for name, of in zip(names, means.T, strict=True)}
+    return moved
 
 
 def _reading(measure: Measure, sample: Sample) -> Reading:

@@ -88,10 +88,16 @@ class SetReadings:
 
 @dataclass(frozen=True)
 class Attribute:
-    """Shares of an attribute: set -> reading, from a probe. probe: what a reader must know of it, as plain numbers."""
+    """Shares of an attribute: set -> reading, counted or from a probe. probe: what a reader must know of it, as plain
+    numbers."""
 
     probe: Mapping[str, Any]
     shares: Mapping[str, Reading]
+
+    @property
+    def categorical(self) -> bool:
+        """Whether there are many values: a reading is the total variation distance to the test split then."""
+        return "values" in self.probe
 
     @property
     def balanced_accuracy(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.base import Measure, Sample
+from ldsaug_ray.metrics.base import Measure, Sample, built_in
 from ldsaug_ray.metrics.record import Reading
 
 LUMA = np.array([299, 587, 114], np.int64)  # ITU-R BT.601, in thousandths
@@ -51,4 +51,15 @@ def _taken(sample: Sample) -> Reading:
 
 
 # more of it is what a search seeks, but noise is sharp too: no table says that more is better
-SHARPNESS = Measure(name="sharpness", title="sharpness", better="more", agreed=False, needs=("sharpness",), take=_taken)
+SHARPNESS = built_in(
+    Measure(
+        name="sharpness",
+        title="sharpness",
+        better="more",
+        agreed=False,
+        needs=("sharpness",),
+        place=7,
+        take=_taken,
+        terms=lambda sample: {"features": sample.quality["sharpness"]},
+    )
+)

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.fs as pafs
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -21,7 +22,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ldsaug_ray.common.storage import Location
+from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.adapters import Pretrained, rebuild
@@ -36,18 +37,18 @@ _FILES = "pretrained/"  # before the names of files among those of the tensors
 _SOURCES = ("path", "encoder", "decoder")  # settings that say where a network came from, not what it is
 
 
-def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None = None) -> None:
-    """Write the autoencoder to the file `location`, atomically.
+def save_vae(place: Place, vae: Autoencoder, extra: dict[str, Any] | None = None) -> None:
+    """Write the autoencoder to a file, atomically.
 
     Args:
-        location: the file, by custom named vae.safetensors.
+        place: the file, a path or URI, by custom named vae.safetensors.
         extra: anything JSON can hold, such as the step.
 
     Raises:
         StorageError: the file cannot be written.
         InputError: a weight is not finite.
     """
-    tensors = vae.state_dict()
+    location, tensors = Location.of(place), vae.state_dict()
     check_finite(tensors, f"{location.uri} not written")
     header = {"vae": vae.settings.model_dump(mode="json"), "resolution": vae.resolution, "extra": extra or {}}
     if isinstance(vae, Pretrained):
@@ -57,12 +58,11 @@ def save_vae(location: Location, vae: Autoencoder, extra: dict[str, Any] | None 
     location.write_bytes(pack(tensors, {"format": FORMAT, "version": VERSION, **header}))
 
 
-def load_vae(
-    location: Location, device: torch.device | str = "cpu", *, expect: tuple[Vae, int] | None = None
-) -> Autoencoder:
+def load_vae(place: Place, device: torch.device | str = "cpu", *, expect: tuple[Vae, int] | None = None) -> Autoencoder:
     """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
 
     Args:
+        place: the file, or a folder with it as model.safetensors.
         expect: settings and resolution that the file must have; where the user's files lay does not count.
 
     Raises:
@@ -70,6 +70,7 @@ def load_vae(
             not fit its own settings or are not finite; the message names which.
         ResourceError: it needs a package that is not installed.
     """
+    location = Location.of(place)
     data, header = _read(location)
     try:
         settings = Vae.model_validate(header["vae"])
@@ -94,12 +95,13 @@ def load_vae(
     return vae.to(device).eval()
 
 
-def read_latent_dim(location: Location) -> int:
+def read_latent_dim(place: Place) -> int:
     """Dimension d of the latents of a model that `save_vae` wrote, from the header alone.
 
     Raises:
         InputError: as `load_vae`, for the header.
     """
+    location = Location.of(place)
     header = _read(location)[1]
     try:
         return int(header.get("latent_dim") or header["vae"]["latent_dim"])
@@ -190,6 +192,8 @@ def describe_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _read(location: Location) -> tuple[bytes, dict[str, Any]]:
+    if location.info().type == pafs.FileType.Directory:  # as `ldsaug export` writes it
+        location = location / "model.safetensors"
     if not location.exists():
         raise InputError(f"{location.uri}: there is no such checkpoint file")
     data = location.read_bytes()

@@ -7,5 +7,5 @@ html = report_page(data, pictures)
 
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.gather import gather
-from ldsaug_ray.report.page import page_digest, report_page
+from ldsaug_ray.report.page import findings, page_digest, report_page
 from ldsaug_ray.report.pictures import pictures_of

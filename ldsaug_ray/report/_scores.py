@@ -101,14 +101,17 @@ def read_parents(run: RunDir, latents: Latents) -> Parents:
     uses = np.zeros(len(latents.keys), np.int64)
     for file in run.folder("selected").files(".parquet"):
         table = file.read_table(["parent_i", "parent_j"])
-        for side in ("parent_i", "parent_j"):
-            uses += np.bincount(latents.rows(table[side]), minlength=len(uses))
+        i, j = (latents.rows(table[side]) for side in ("parent_i", "parent_j"))
+        for rows in (i, j[j != i]):  # once where it is the only parent
+            uses += np.bincount(rows, minlength=len(uses))
     shares = []
     for name, values in zip(latents.attribute_names, latents.attributes.T, strict=True):
-        known, yes = values != 0, values == 1
-        if known.any() and uses[known].any():
+        known = values != 0
+        each = np.unique(values[known]).tolist() if name in latents.categorical else [1]
+        for value in each if known.any() and uses[known].any() else ():
+            yes, shown = values == value, f"{name} {value - 1}" if name in latents.categorical else name
             share = float(yes.sum() / known.sum())
-            shares.append(AttributeShare(name, share, float(uses[yes].sum() / uses[known].sum())))
+            shares.append(AttributeShare(shown, share, float(uses[yes].sum() / uses[known].sum())))
     shares.sort(key=lambda s: (-abs(s.parents - s.train), s.name))
     return Parents(int((uses > 0).sum()), int(uses.max()), tuple(shares[:ATTRIBUTES_SHOWN]), len(shares))
 

@@ -263,6 +263,7 @@ class ReportData:
     sharpness: Sharpness | None  # None: nothing was decoded
     curves: tuple[Curve, ...]
     evaluation: Evaluation | None  # None: not evaluated
+    modes: tuple[str, ...]  # sentences on which of them A has; empty for runs of before they were looked at
     selected_csv: str | None  # None: too many rows, or none
 
     @property

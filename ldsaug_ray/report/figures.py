@@ -339,6 +339,20 @@ def points(axes: Axes, found: Sequence[Point], x_label: str, y_label: str, *, jo
     axes.set_ylabel(y_label)
 
 
+@_figure(grid="both", size=(6.2, 4.2))
+def frontier(axes: Axes, curve: Sequence[Point], others: Sequence[Point], x_label: str) -> None:
+    """Fréchet distance over authenticity: noise about training latents as a line, rules (`best`) and samplers."""
+    axes.plot([p.x for p in curve], [p.y for p in curve], "o-", color=ALL, ms=4, lw=1.3)
+    for p in others:
+        axes.plot(p.x, p.y, "o" if p.best else "D", color=KEPT if p.best else MARK, ms=6)
+    for p in (*curve[:1], *curve[-1:], *others):
+        axes.annotate(p.name, (p.x, p.y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set_yscale("log")
+    axes.margins(0.12, 0.12)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("Fréchet distance")
+
+
 def _resize(axes: Axes, width: float, height: float) -> None:
     """In inches, by what is drawn."""
     if figure := axes.get_figure(root=True):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.config import Config, Interpolation
-from ldsaug_ray.lds import Candidates, HeldOut, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.lds import Candidates, HeldOut, Noise, Regime, interpolate, latent_norms, norms_from_mean, regime
 from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
@@ -59,6 +59,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
     for stage in ("prepare", "train", "encode", "score", "select"):
         run.require(stage)
     prepared, score, select = (run.require(stage) for stage in ("prepare", "score", "select"))
+    noise = Noise.kept(score, config.seed)
     held_out = None if score["held_out"] is None else HeldOut(**score["held_out"])
     band = select["typical_log_lds"]
     latents = read_latents(run, "train")
@@ -90,15 +91,16 @@ def gather(run: RunDir, config: Config) -> ReportData:
         bandwidth=_bandwidth(score, latents),
         estimate=Estimate(score["index"], score["interval_width"]) if "index" in score else None,
         held_out=held_out,
-        regime=_regime(latents, scores, config.score.interpolation, held_out),
-        bands=_bands(config, latents, scores, vae),
-        picks=_picks(config, run, latents, vae, ranked_by),
+        regime=_regime(latents, scores, config.score.interpolation, noise, held_out),
+        bands=_bands(config, latents, scores, vae, noise),
+        picks=_picks(config, run, latents, vae, ranked_by, noise),
         parents=read_parents(run, latents),
         reconstructions=_reconstructions(run, vae, tuned, min(shown, RECONSTRUCTIONS_SHOWN)),
         prior_samples=_prior_samples(config, latents, vae, tuned),
         sharpness=read_sharpness(run),
         curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
         evaluation=read_evaluation(run),
+        modes=tuple(select.get("modes_sentences", ())),
         selected_csv=selected_csv(run),
     )
 
@@ -144,7 +146,9 @@ def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     return Bandwidth(score["sigma"], sigma_sentence(score), float(norms.mean()), n, d)
 
 
-def _regime(latents: Latents, scores: Scores, interpolation: Interpolation, held_out: HeldOut | None) -> Regime:
+def _regime(
+    latents: Latents, scores: Scores, interpolation: Interpolation, noise: Noise | None, held_out: HeldOut | None
+) -> Regime:
     candidates = Candidates(scores.candidate, scores.parent_i, scores.parent_j, scores.alpha)
     return regime(
         log_lds=scores.log_lds,
@@ -153,13 +157,13 @@ def _regime(latents: Latents, scores: Scores, interpolation: Interpolation, held
         effective_neighbours=scores.effective_neighbours,
         alpha=scores.alpha,
         selected=scores.selected,
-        distance_to_mean=norms_from_mean(latents.z, candidates, interpolation),
+        distance_to_mean=norms_from_mean(latents.z, candidates, interpolation, noise),
         train_distance_to_mean=latent_norms(latents.z),
         held_out=held_out,
     )
 
 
-def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder) -> tuple[Band, ...]:
+def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder, noise: Noise | None) -> tuple[Band, ...]:
     """Equal shares of the candidates by rank of log LDS; members are drawn at random, then sorted by density."""
     order = np.lexsort((scores.candidate, -scores.log_lds))
     samples, found = config.report.samples, []
@@ -174,6 +178,8 @@ def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder) -
             scores.parent_j[members],
             scores.alpha[members],
             config.score.interpolation,
+            noise,
+            scores.candidate[members],
         )
         found.append(
             Band(
@@ -197,13 +203,16 @@ def _shown(latents: Latents, scores: Scores, rows: NDArray[np.int64]) -> list[Sh
     return [Shown(*values) for values in zip(*columns, strict=True)]
 
 
-def _picks(config: Config, run: RunDir, latents: Latents, vae: Autoencoder, ranked_by: str) -> tuple[Pick, ...]:
+def _picks(
+    config: Config, run: RunDir, latents: Latents, vae: Autoencoder, ranked_by: str, noise: Noise | None
+) -> tuple[Pick, ...]:
     """Selected candidates, evenly spread over their ranking, from the densest to the threshold."""
     table = read_ranked(run, ranked_by, config.report.samples, config.seed)
     if table is None:
         return ()
     i, j = latents.rows(table["parent_i"]), latents.rows(table["parent_j"])
-    z = interpolate(latents.z, i, j, table["alpha"].to_numpy(), config.score.interpolation)
+    ids = table["candidate"].to_numpy()
+    z = interpolate(latents.z, i, j, table["alpha"].to_numpy(), config.score.interpolation, noise, ids)
     decoded = tiles(decode_images(vae, z, _BATCH))
     parents = find_tiles(run, table["parent_i"].to_pylist() + table["parent_j"].to_pylist())
     picks = []

@@ -43,13 +43,21 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         set_titles=TITLES,
         paper_tau=PAPER_TAU,
         rate=numbers.rate,
-        findings=[words.typeset(s) for s in lds.sentences(data.regime)],
+        findings=[words.typeset(s) for s in (*data.modes, *lds.sentences(data.regime))],
         alts=words.figure_alts(data),
         images={name: data_uri(_KINDS[name.rpartition(".")[2]], content) for name, content in shown.items()},
         terms=loss_terms(data),
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
         csv=None if csv is None else data_uri("text/csv", csv.encode()),
     )
+
+
+def findings(data: ReportData) -> list[str]:
+    """What the page says of the run, in sentences that can stand alone."""
+    found = [words.headline(data), *words.threshold_sentences(data), *map(words.typeset, lds.sentences(data.regime))]
+    if data.evaluation is not None and data.evaluation.found.detection:
+        found.append(words.detection_sentence(by_bandwidth(data.evaluation.found.detection)))
+    return found
 
 
 def templates() -> Environment:

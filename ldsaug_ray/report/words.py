@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,10 @@ def _named(data: ReportData, rules: Iterable[str]) -> list[str]:
             named.append(rule)
             continue
         value = settings[rule] if settings[rule] == "auto" else f"{settings[rule]:g}"
-        within = " within each α" if settings["stratify"] and rule.startswith("top_") else ""
+        by = ["α"] * settings["stratify"] + [f"group of balance = {settings['balance']}"] * (
+            settings["balance"] != "none"
+        )
+        within = f" within each {' and '.join(by)}" if by and rule.startswith("top_") else ""
         named.append(f"{rule} = {value}{within}")
     return named
 
@@ -355,11 +359,17 @@ def key_settings(data: ReportData) -> Pairs:
         ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
         ("Latent dimension", count(data.bandwidth.latent_dim)),
         ("Training", f"{count(steps)} steps × {c['train']['batch_size']}" if steps else f"none ({c['vae']['kind']})"),
-        ("Candidates", f"{count(c['score']['n_candidates'])}, α = {listed}"),
+        ("Candidates", f"{count(c['score']['n_candidates'])}, {_plan(c['score'], listed)}"),
         ("Selection", selection),
         ("Fine-tuning", f"{count(c['finetune']['steps'])} steps × {c['finetune']['batch_size']}"),
         ("Seed", str(c["seed"])),
     ]
+
+
+def _plan(score: Mapping[str, Any], alphas: str) -> str:
+    pairs = {"single": "of single latents", "neighbours": f"of {score['neighbours']} nearest neighbours, α = {alphas}"}
+    noise = f", noise of {score['noise']:g} × the median distance to the nearest" if score["noise"] else ""
+    return pairs.get(score["plan"], f"α = {alphas}") + noise
 
 
 def _listed(values: list[float]) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from ldsaug_ray.common.digest import add_digests, digest_text
 from ldsaug_ray.common.secrets import without_passwords
-from ldsaug_ray.common.storage import Location
+from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import MissingStageError, StorageError
 from ldsaug_ray.run.pipeline import FORMAT, KEPT
@@ -89,8 +89,8 @@ class UnitResult:
 class RunDir:
     """A run directory on any file system. Create with `open_run_dir`."""
 
-    def __init__(self, root: Location):
-        self.root = root
+    def __init__(self, root: Place):
+        self.root = Location.of(root)
         self.manifest = self._read_manifest()
 
     def folder(self, name: str) -> Location:

@@ -22,7 +22,8 @@ class Latents:
     keys: pa.Array  # string[N]
     z: NDArray[np.float32]  # [N, d]
     attribute_names: tuple[str, ...]
-    attributes: NDArray[np.int8]  # [N, A]: 1, -1, or 0 where not known; no columns without labels
+    attributes: NDArray[np.int32]  # [N, A]: 1, -1, or 0 where not known; of `categorical` ones the label + 1, or 0
+    categorical: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -38,6 +39,17 @@ class Latents:
             missing = keys.filter(pc.is_null(found))[0].as_py()
             raise InputError(f"the image {missing!r} is named, but has no latent; encode, score and decode again")
         return np.asarray(found.to_numpy(), np.int64)
+
+
+def is_categorical(values: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether an attribute's column has labels of many values; the others are int8."""
+    return not pa.types.is_int8(values.type)
+
+
+def label_codes(values: pa.ChunkedArray | pa.Array) -> NDArray[np.int32]:
+    """An attribute's column as in `Latents.attributes`, int32[N]."""
+    known = pc.fill_null(pc.add(values.cast(pa.int32()), int(is_categorical(values))), 0)
+    return np.asarray(known.to_numpy(), np.int32)
 
 
 def in_memory(shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -67,7 +79,8 @@ def read_latents(
     keys = keys.take(order)
     if len(keys) and pc.any(pc.equal(keys[:-1], keys[1:])).as_py():
         raise InputError(f"{run.folder('latents').uri}: a key comes twice; encode again")
-    labels = np.empty((len(keys), 0), np.int8)
+    labels = np.empty((len(keys), 0), np.int32)
+    categorical: frozenset[str] = frozenset()
     rank, done = np.empty(len(keys), np.int64), 0
     rank[order.to_numpy()] = np.arange(len(keys))
     if not len(keys):
@@ -87,9 +100,11 @@ def read_latents(
         if "attributes" in table.column_names:
             column = table["attributes"].take(inside)
             names = tuple(column.type.field(k).name for k in range(column.type.num_fields))
-            labels = labels if labels.shape[1] else np.zeros((len(keys), len(names)), np.int8)
+            labels = labels if labels.shape[1] else np.zeros((len(keys), len(names)), np.int32)
             for k, name in enumerate(names):
-                labels[rows, k] = pc.fill_null(pc.struct_field(column, name), 0).to_numpy()
+                values = pc.struct_field(column, name)
+                categorical |= {name} if is_categorical(values) else set()
+                labels[rows, k] = label_codes(values)
         done += len(inside)
     assert z is not None
-    return Latents(keys, z, names, labels)
+    return Latents(keys, z, names, labels, categorical)

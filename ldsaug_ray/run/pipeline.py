@@ -32,8 +32,13 @@ class Stage:
     uses: tuple[str, ...] = ()  # read where they are complete, not needed
     sections: tuple[str, ...] = ()  # of the settings, which change the result but for fields marked otherwise
     also: Callable[[Config], Mapping[str, Any]] = lambda config: {}  # of other sections
+    reads: Callable[[Config], tuple[str, ...]] = lambda config: ()  # stages whose content counts with these settings
     on_driver: bool = False  # asks the engine for nothing
     role: Literal["stage", "command", "kept"] = "stage"  # of a run; by itself; only part of another
+
+    def inputs(self, config: Config) -> tuple[str, ...]:
+        """Stages whose digests the fingerprint covers, where they are complete."""
+        return (*self.needs, *self.uses, *self.reads(config))
 
     def fingerprint(self, config: Config, digests: Mapping[str, str], inputs: str = "", *, later: bool = True) -> str:
         """Identity of the stage's result.
@@ -46,7 +51,7 @@ class Stage:
         tree = counted(config, later=later)
         settings = {**{name: tree[name] for name in self.sections}, **self.also(config)}
         return fingerprint(
-            [FORMAT, self.name, settings, {n: digests[n] for n in (*self.needs, *self.uses) if n in digests}, inputs]
+            [FORMAT, self.name, settings, {n: digests[n] for n in self.inputs(config) if n in digests}, inputs]
         )
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
-from ldsaug_ray.lds import Candidates
+from ldsaug_ray.lds import Candidates, Noise
 from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, Members, Real
-from ldsaug_ray.selection.threshold import id_hash
+from ldsaug_ray.selection.best import id_hash
 
 COMPARED = 10_000  # members of A that are measured
 HELD_OUT = 2_000  # real latents that A is compared with, at most
@@ -41,8 +41,8 @@ class Prepared:
         cls,
         train: NDArray[np.float32],
         held_out: NDArray[np.float32],
-        labels: NDArray[np.int8],
-        real_labels: NDArray[np.int8],
+        labels: NDArray[np.integer],
+        real_labels: NDArray[np.integer],
         seed: int,
         names: Collection[str] = ALL,
     ) -> Prepared:
@@ -70,12 +70,16 @@ class Prepared:
         return cls(train, known, lacks)
 
     def measures_of(
-        self, chosen: Candidates, interpolation: Interpolation, names: Collection[str] = ALL
+        self,
+        chosen: Candidates,
+        interpolation: Interpolation,
+        names: Collection[str] = ALL,
+        noise: Noise | None = None,
     ) -> dict[str, float | None]:
         """Those of `names` for some candidates; of more than `COMPARED` a sample is measured, by a hash of the id."""
         first = np.argsort(id_hash(chosen.id))[:COMPARED]
         i, j, alpha = chosen.i[first], chosen.j[first], chosen.alpha[first]
-        members = Members(self.train, i, j, alpha, interpolation, len(chosen))
+        members = Members(self.train, i, j, alpha, interpolation, len(chosen), noise, chosen.id[first])
         measures = {path: _of_a(path) for path in names}
         return {m.name: m.take(self.known[p], members) if p in self.known else None for p, m in measures.items()}
 

@@ -229,7 +229,7 @@ def _real(job: Job, search: Search) -> Prepared:
         latents.z,
         read_latents(job.run, "test").z,
         latents.attributes[:, columns],
-        np.stack(test, axis=1).astype(np.int8) if test else np.empty((0, 0), np.int8),
+        np.stack(test, axis=1) if test else np.empty((0, 0), np.int32),
         search.config.seed,
         search.measures_of_a,
     )

@@ -20,7 +20,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Engine
 from ldsaug_ray.errors import ImpossibleError, InputError, LdsaugError, StorageError
-from ldsaug_ray.lds import Candidates, candidates
+from ldsaug_ray.lds import Candidates, Plan
 from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.run.opening import open_run_dir
@@ -33,6 +33,7 @@ from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
 from ldsaug_ray.stages.select import among, choose
 from ldsaug_ray.stages.shared.adopt import adopt
+from ldsaug_ray.stages.shared.groups import grouped
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
@@ -147,6 +148,10 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
         columns = ["candidate", *config.select.rule.columns(config.select)]
         at_hand = set(columns) <= set(_COLUMNS)
         tables = shared.tables.of(scored) if at_hand else _rows(scored.folder("scores"), columns)
+        if config.select.balance != "none":
+            scores = scored.folder("scores")
+            encoded = RunDir(shared.donors[0])
+            tables = grouped(config, encoded, lambda also: _rows(scores, list(dict.fromkeys([*columns, *also]))))
         ids = choose(config, scored, tables).ids
         yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
@@ -217,9 +222,10 @@ def _measures_of_a(
     for part in tables:
         parts.append(part.filter(pa.array(among(ids, part["candidate"].to_numpy()))))
     regime = pa.concat_tables(parts)
-    chosen = _planned(ids, len(shared.real.train), config)
+    plan = Plan.of(shared.real.train, config.score, config.seed)
+    chosen, names = _planned(ids, plan, config.score.n_candidates), shared.search.measures_of_a
     return {
-        **shared.real.measures_of(chosen, config.score.interpolation, shared.search.measures_of_a),
+        **shared.real.measures_of(chosen, config.score.interpolation, names, plan.noise),
         "kept": float(len(ids)),
         "sigma": sigma,
         "parent_share": float(np.mean(regime["parent_share"].to_numpy())),
@@ -227,15 +233,15 @@ def _measures_of_a(
     }
 
 
-def _planned(ids: np.ndarray, n: int, config: Config) -> Candidates:
-    """Parents and alpha of some candidates, ascending, over n latents."""
-    score, parts = config.score, []
-    for start in range(0, score.n_candidates, PLANNED):
-        stop = min(start + PLANNED, score.n_candidates)
+def _planned(ids: np.ndarray, plan: Plan, n_candidates: int) -> Candidates:
+    """Parents and alpha of some candidates, ascending, of so many."""
+    parts = []
+    for start in range(0, n_candidates, PLANNED):
+        stop = min(start + PLANNED, n_candidates)
         inside = ids[slice(*np.searchsorted(ids, [start, stop]))] - start
         if len(inside):
-            plan = candidates(n, score.alphas, start, stop, config.seed, score.block_shape)
-            parts.append([plan.id[inside], plan.i[inside], plan.j[inside], plan.alpha[inside]])
+            some = plan.candidates(start, stop)
+            parts.append([some.id[inside], some.i[inside], some.j[inside], some.alpha[inside]])
     return Candidates(*map(np.concatenate, zip(*parts, strict=True)))
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError
+from ldsaug_ray.selection.best import Best, id_hash
 from ldsaug_ray.selection.rule import RULES, HeldOut, Rule
-from ldsaug_ray.selection.threshold import SLACK, Selection, _Best, id_hash
+from ldsaug_ray.selection.threshold import SLACK, Selection
 
 
 class Random(Rule):
@@ -50,7 +51,7 @@ def random_candidates(n_total: int, count: int, seed: int) -> NDArray[np.int64]:
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed must be within 0..2**64-1; found {seed}")
     shift = id_hash(np.array([seed], np.uint64))
-    first = _Best(count, SLACK)
+    first = Best(count, SLACK)
     for start in range(0, n_total, SLACK):
         ids = np.arange(start, min(start + SLACK, n_total), dtype=np.int64)
         hashed = id_hash(ids.astype(np.uint64) + shift)  # wraps around

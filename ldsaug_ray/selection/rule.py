@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Config, Select
 from ldsaug_ray.errors import ConfigError, NothingSelectedError
+from ldsaug_ray.selection.balance import Grouped, counted, short_groups
 from ldsaug_ray.selection.threshold import Selection, select
 
 PAPER_TAU = 0.28
@@ -49,7 +51,8 @@ class Rule:
         """Choose among candidates 0..n-1.
 
         Args:
-            tables: all candidates, in parts and any order: `candidate` int64, and `columns`. To be gone through once.
+            tables: all candidates, in parts and any order: `candidate` int64, and `columns`. To be gone through once;
+                with select.balance a `Grouped`, of a column `group` too, which can be gone through again.
             n: how many there are.
             config: all settings.
             held_out: empty, or none, where the run has no test images.
@@ -57,15 +60,29 @@ class Rule:
         Raises:
             NothingSelectedError, InputError: as `select`.
         """
-        score = self.columns(config.select)[0]
-        chunks = ((table["candidate"].to_numpy(), table[score].to_numpy()) for table in tables)
-        return select(chunks, n, config.select, n_alphas=len(config.score.alphas), held_out=held_out)
+        settings, alphas = config.select, len(config.score.plan_alphas)
+        columns = ["candidate", self.columns(settings)[0]]
+        if not isinstance(tables, Grouped):
+            chunks = (tuple(table[c].to_numpy() for c in columns) for table in tables)
+            return select(chunks, n, settings, n_alphas=alphas, held_out=held_out)
+        columns.append("group")
+        strata = alphas if settings.stratify else 1
+        groups = counted(
+            ((t["candidate"].to_numpy(), t["group"].to_numpy()) for t in tables), len(tables.names), strata
+        )
+        chunks = (tuple(table[c].to_numpy() for c in columns) for table in tables)
+        found = select(chunks, n, settings, n_alphas=alphas, held_out=held_out, groups=groups, seed=config.seed)
+        sizes = groups.reshape(-1, strata).sum(axis=1)
+        note = "" if settings.top_count is None else short_groups(sizes, settings.top_count, tables.names)
+        return replace(found, groups=int((sizes > 0).sum()), note=note)
 
     def sentence(self, entry: Mapping[str, Any]) -> str:
         """What was kept, and why, without a full stop; `entry` is the stage's in the manifest."""
         kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
         if entry["threshold_tau"] is None:
             return f"{kept}, by {entry['which']}, no threshold"
+        if groups := entry.get("groups"):
+            kept += f", the densest of each of {groups:,} groups (select.balance: {entry['balance']})"
         return (
             f"{kept}: LDS ≥ {entry['threshold_tau']:.4g} (log {entry['threshold_log_lds']:.3f}, by "
             f"{entry['binding_rule']}); the paper's tau is {entry['paper_tau']}"
@@ -94,6 +111,11 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
     if rule.keeps and not len(ids):
         raise NothingSelectedError(f"select.which: {which} keeps none of {n} candidates")
     return found
+
+
+def told_of(entry: Mapping[str, Any]) -> list[str]:
+    """What to tell of a selection: its sentence, what was short, and which modes A has."""
+    return [sentence_of(entry), *filter(None, [entry.get("note", "")]), *entry.get("modes_sentences", ())]
 
 
 def sentence_of(entry: Mapping[str, Any]) -> str:

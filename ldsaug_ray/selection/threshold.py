@@ -14,12 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.config import Select
 from ldsaug_ray.errors import ImpossibleError, InputError, NothingSelectedError
+from ldsaug_ray.selection.balance import even, proportional
+from ldsaug_ray.selection.best import Best, BestOfGroups, id_hash
 
 Bounds = tuple[float, float]  # least and largest log score, both inclusive
 
@@ -39,43 +42,53 @@ class Selection:
     binding: str | None = None  # the rule that alone keeps fewest
     auto_log: float | None = None  # log tau, where tau is auto
     typical_log: Bounds | None = None  # the band, where typical is given
+    groups: int | None = None  # of balance
+    note: str = ""  # on groups with too few candidates
 
 
 def select(
-    chunks: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    chunks: Iterable[tuple[NDArray[Any], ...]],
     n_total: int,
     settings: Select,
     *,
     n_alphas: int = 1,
     held_out: NDArray[np.float64] | None = None,
+    groups: NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> Selection:
     """Keep the candidates that pass every rule given: thresholds of LDS, shares of the densest, or both.
 
     chunks: (candidate ids int64[m], log scores float64[m]), together all `n_total` candidates in any order; the score
     is log LDS, or that without parents where `settings.exclude_parents`: the caller passes the one that is meant.
     n_alphas: candidate c has the alpha number c % n_alphas; used by stratify alone. held_out: log LDS of real latents
-    that the density was not made of, float64[n]; used by tau: auto and typical.
+    that the density was not made of, float64[n]; used by tau: auto and typical. groups: with balance, the candidates of
+    each group, `balance.counted` by group and stratum; chunks then have the group numbers, int64[m], third. seed: of
+    balance.
 
     tau keeps log score > log tau, strictly; tau: auto log score >= `conformal_bound`; typical what lies within
     `conformal_band`, ends included; top_fraction the densest max(1, floor(f n + 1/2)) of all n candidates, top_count
     that many (or all), whatever the other rules keep. With stratify n counts the candidates of one alpha, and
-    top_count is split evenly, the lowest alphas taking what is left over. Raises NothingSelectedError with usable
-    numbers when none is left, InputError for NaN scores, repeated ids, a count other than `n_total`, or too few
-    held-out latents.
+    top_count is split evenly, the lowest alphas taking what is left over. With groups they hold within each (and within
+    each of its alphas): top_fraction by `balance.proportional`, top_count by `balance.even`. Raises
+    NothingSelectedError with usable numbers when none is left, InputError for NaN scores, repeated ids, a count other
+    than `n_total`, or too few held-out latents.
     """
     if n_total < 1:
         raise InputError("there are no candidates to select from")
     strata = n_alphas if settings.stratify else 1
     sizes = [len(range(a, n_total, strata)) for a in range(strata)]
-    limits = _limits(sizes, settings)
+    limits = _limits(sizes, settings) if groups is None else _quotas(groups, settings, seed)
     bounds = _bounds(settings, held_out)
     low = max((least for least, _ in bounds.values()), default=-math.inf)
     high = min((most for _, most in bounds.values()), default=math.inf)
-    best = [_Best(min(each), SLACK // strata) for each in zip(*limits.values(), strict=True)] or [_Best(n_total, SLACK)]
+    of_groups = None if groups is None else BestOfGroups(np.min([*limits.values()], axis=0), SLACK)
+    each_alpha = zip(*limits.values(), strict=True) if of_groups is None else ()
+    best = [Best(min(each), SLACK // strata) for each in each_alpha] or [Best(n_total, SLACK)]
     sample = _Sample(n_total)
     alone, seen, above_band = dict.fromkeys(bounds, 0), np.zeros(strata, np.int64), 0
-    for ids, scores in chunks:
-        ids, scores = _checked(ids, scores)
+    for chunk in chunks:
+        ids, scores = _checked(*chunk[:2])
+        of = chunk[2] * strata + ids % strata if groups is not None else ids
         seen += np.bincount(ids % strata, minlength=strata)
         for rule, (least, most) in bounds.items():
             alone[rule] += int(((scores >= least) & (scores <= most)).sum())
@@ -85,15 +98,17 @@ def select(
             hopeful = scores >= low  # what is too dense for the band takes its place in the ranking all the same
             if not limits:
                 hopeful &= scores <= high
-            ids, scores = ids[hopeful], scores[hopeful]
-        for a, of_alpha in enumerate(best):
+            ids, scores, of = ids[hopeful], scores[hopeful], of[hopeful]
+        if of_groups is not None:
+            of_groups.add(ids, scores, of)
+        for a, of_alpha in enumerate(best if of_groups is None else ()):
             mine = slice(None) if strata == 1 else ids % strata == a
             of_alpha.add(ids[mine], scores[mine])
     if seen.sum() != n_total:
         raise InputError(f"{n_total} candidates were announced but {seen.sum()} scores came; score again")
     if seen.tolist() != sizes:
         raise InputError(f"the candidates of {n_total} do not have each of {strata} alphas in turn; score again")
-    found = [of_alpha.cut() for of_alpha in best]
+    found = [of_groups.cut()] if of_groups is not None else [of_alpha.cut() for of_alpha in best]
     ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(ids, kind="stable")
     ids, scores = ids[order], scores[order]
@@ -101,7 +116,7 @@ def select(
     if len(repeated):
         raise InputError(f"candidate {repeated[0]} was scored more than once; score again")
     ids, scores = ids[scores <= high], scores[scores <= high]
-    rules = alone | {rule: sum(each) for rule, each in limits.items()}
+    rules = alone | {rule: int(np.sum(each)) for rule, each in limits.items()}
     if not len(ids):
         raise NothingSelectedError(_nothing(settings, bounds, rules, above_band, sample, n_total))
     return Selection(
@@ -168,6 +183,18 @@ def _limits(sizes: list[int], settings: Select) -> dict[str, list[int]]:
     return limits
 
 
+def _quotas(cells: NDArray[np.int64], settings: Select, seed: int) -> dict[str, NDArray[np.int64]]:
+    """How many each rule keeps of each cell, a group or an alpha of one."""
+    limits = {}
+    if settings.top_fraction is not None:
+        limits["top_fraction"] = proportional(
+            cells, max(1, math.floor(settings.top_fraction * cells.sum() + 0.5)), seed
+        )
+    if settings.top_count is not None:
+        limits["top_count"] = even(cells, settings.top_count, seed)
+    return limits
+
+
 def _checked(ids: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     ids, scores = np.asarray(ids, np.int64), np.asarray(scores, np.float64)
     if ids.ndim != 1 or ids.shape != scores.shape:
@@ -176,43 +203,6 @@ def _checked(ids: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[NDArr
     if bad.any():
         raise InputError(f"the score of candidate {ids[np.argmax(bad)]} is NaN ({int(bad.sum())} such); score again")
     return ids, scores
-
-
-class _Best:
-    """The k densest of all that was added, ties by lower id."""
-
-    def __init__(self, k: int, slack: int) -> None:
-        self.k, self.slack = k, slack
-        self.ids: list[NDArray[np.int64]] = []
-        self.scores: list[NDArray[np.float64]] = []
-        self.held = 0
-        self.worst = -math.inf  # of the k best so far: nothing below it can come back
-
-    def add(self, ids: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
-        hopeful = scores >= self.worst
-        self.ids.append(ids[hopeful])
-        self.scores.append(scores[hopeful])
-        self.held += len(self.ids[-1])
-        if self.held > 2 * self.k + self.slack:
-            self.cut()
-
-    def cut(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Forget all but the k best; they come back sorted by id."""
-        ids = np.concatenate([*self.ids, np.empty(0, np.int64)])
-        scores = np.concatenate([*self.scores, np.empty(0)])
-        if self.k == 0:  # fewer to keep than there are alphas
-            ids, scores = ids[:0], scores[:0]
-        elif len(ids) > self.k:
-            self.worst = float(np.partition(scores, len(scores) - self.k)[len(scores) - self.k])
-            keep = scores > self.worst
-            ties = np.flatnonzero(scores == self.worst)
-            lowest = np.argsort(ids[ties], kind="stable")[: self.k - int(keep.sum())]
-            keep[ties[lowest]] = True
-            ids, scores = ids[keep], scores[keep]
-        order = np.argsort(ids, kind="stable")
-        ids, scores = ids[order], scores[order]
-        self.ids, self.scores, self.held = [ids], [scores], len(ids)
-        return ids, scores
 
 
 class _Sample:
@@ -232,14 +222,6 @@ class _Sample:
         """Actual scores, not between two, at LEVELS."""
         scores = np.sort(np.concatenate(self.scores))
         return [float(scores[int(level * (len(scores) - 1))]) for level in LEVELS] if len(scores) else []
-
-
-def id_hash(ids: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finaliser: spreads neighbouring ids over all 64-bit numbers."""
-    x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _nothing(

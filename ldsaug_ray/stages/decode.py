@@ -20,6 +20,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
 from ldsaug_ray.engines.resources import Pool
+from ldsaug_ray.lds import Noise
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import Stage, declare
@@ -109,6 +110,7 @@ def _decode(
             out.root,
             pool.gpus > 0,
             folder,
+            Noise.kept(job.run.require("score"), config.seed),
         ),
         unit_name="images",
     )
@@ -127,13 +129,14 @@ class DecodeWorker:
         run: Location,
         gpu: bool,
         folder: str = "augmented/",
+        noise: Noise | None = None,
     ):
         from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.latents, self.batch_size = latents, batch_size
         self.interpolation: Interpolation = interpolation
-        self.run, self.folder = run, folder
+        self.run, self.folder, self.noise = run, folder, noise
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
         from ldsaug_ray.lds import interpolate
@@ -141,8 +144,9 @@ class DecodeWorker:
         from ldsaug_ray.models import decode_images
 
         i, j = (self.latents.rows(selected[side]) for side in ("parent_i", "parent_j"))
-        z = interpolate(self.latents.z, i, j, selected["alpha"].to_numpy(), self.interpolation)
-        names = [f"c{c:012d}" for c in selected["candidate"].to_pylist()]
+        ids = selected["candidate"].to_numpy()
+        z = interpolate(self.latents.z, i, j, selected["alpha"].to_numpy(), self.interpolation, self.noise, ids)
+        names = [f"c{c:012d}" for c in ids.tolist()]
         images = decode_images(self.vae, z, self.batch_size)
         table = pa.table(
             {

@@ -20,7 +20,7 @@ from ldsaug_ray.domains.images import require_attribute
 from ldsaug_ray.domains.images.stamp import source_stamp
 from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
-from ldsaug_ray.run.latents import read_latents
+from ldsaug_ray.run.latents import label_codes, read_latents
 from ldsaug_ray.run.pipeline import STAGES, Stage, declare
 from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages.encode import image_parts
@@ -159,7 +159,7 @@ def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str
 
 
 def label_array(images: ImageSet, name: str) -> np.ndarray:
-    """int8[N]: 1, -1, or 0 where an image has no label.
+    """int32[N]: 1, -1, or 0 where an image has no label; of one with many values the label + 1, or 0.
 
     Raises:
         InputError: the attribute is not known of these images.
@@ -169,5 +169,5 @@ def label_array(images: ImageSet, name: str) -> np.ndarray:
         table = (images.root / file).read_table()
         names = [] if "attributes" not in table.column_names else [f.name for f in table["attributes"].type]
         require_attribute(name, names)
-        columns.append(pa.compute.struct_field(table["attributes"], name).fill_null(0).to_numpy())
+        columns.append(label_codes(pa.compute.struct_field(table["attributes"], name)))
     return np.concatenate(columns)

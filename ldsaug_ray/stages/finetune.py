@@ -46,7 +46,8 @@ def _judge_settings(config: Config) -> dict[str, Any]:
         return {}
     names = PRIORS.get(judge).settings
     own = [code] if (code := code_digest([judge])) else []
-    return {"judge": [{name: getattr(config.sample, name) for name in names}, own]}
+    sample = config.sample.model_dump(mode="json")
+    return {"judge": [{name: sample[name] for name in names}, own]}
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

@@ -30,7 +30,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     Raises:
         InputError: a stage that the page is about is not complete.
     """
-    from ldsaug_ray.report import gather, page_digest, pictures_of, report_page
+    from ldsaug_ray.report import findings, gather, page_digest, pictures_of, report_page
 
     with bar(job.console, "report", 1, "pages") as shown:
         data = gather(job.run, job.config)
@@ -41,4 +41,5 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         page = report_page(data, pictures).encode()
         (folder / "index.html").write_bytes(page)
         shown.advance(1)
-    return Outcome(Counts(1, 1), page_digest(data, pictures), {"bytes": len(page), "figures": len(pictures)})
+    facts = {"bytes": len(page), "figures": len(pictures), "findings": findings(data)}
+    return Outcome(Counts(1, 1), page_digest(data, pictures), facts)

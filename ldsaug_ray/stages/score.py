@@ -109,7 +109,7 @@ def _score(
     rules: Sequence[Sigma],
     runs: Sequence[RunDir],
 ) -> list[Outcome]:
-    from ldsaug_ray.lds import candidates, n_pairs_for, resolve_sigma, validate_latents
+    from ldsaug_ray.lds import Plan, n_pairs_for, resolve_sigma, validate_latents
     from ldsaug_ray.lds.shards import Frame, cut
     from ldsaug_ray.stages.shared.index import open_index
     from ldsaug_ray.stages.shared.scorers import (
@@ -123,7 +123,7 @@ def _score(
     settings = job.config.score
     train = latents.z
     validate_latents(train, keys=latents.keys.to_pylist())
-    candidates(len(train), settings.alphas, 0, 1, job.config.seed, settings.block_shape)  # too few latents?
+    plan = Plan.of(train, settings, job.config.seed)
     chosen = [resolve_sigma(train, settings.model_copy(update={"sigma": r}), job.config.seed) for r in rules]
     sigmas = [c.sigma for c in chosen]
     frame, step = Frame.over(train), settings.unit_candidates
@@ -144,7 +144,7 @@ def _score(
         if placement == "sharded":
             pool = replace(pool, count=min(SENDERS, len(units)), cpus=0.0, gpus=0.0, memory=None)
             worker = ShardedScoreWorker
-            source = (held.enter_context(held_shards(job, shards, frame)), *train.shape)
+            source = (held.enter_context(held_shards(job, shards, frame)), train.shape[1])
         carrier = run_units(
             replace(job, run=runs[0]),
             "score",
@@ -155,6 +155,7 @@ def _score(
             worker,
             (
                 *source,
+                job.engine.share(plan),
                 job.engine.share(latents.keys),
                 job.config,
                 sigmas,
@@ -176,11 +177,15 @@ def _score(
             "sigma_sentence": bandwidth.sentence,
             "latents": len(latents),
             "held_out": None if held_out is None else asdict(held_out),
-            "pairs": n_pairs_for(settings.n_candidates, len(settings.alphas)),
+            "pairs": n_pairs_for(settings.n_candidates, len(settings.plan_alphas)),
             "backend": settings.backend,
             "placement": placement,
             "shards": len(shards),
         }
+        if plan.noise is not None:
+            facts["noise_radius"] = plan.noise.radius
+        if plan.listed is not None:
+            facts["listed"] = len(plan.listed)
         if kind:
             widths = [result.extra["interval"] for result in results.values()]
             facts |= {"index": kind, "interval_width": float(np.median(widths))}

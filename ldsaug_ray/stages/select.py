@@ -1,13 +1,14 @@
 """Stage `select`: `scores/` to `selected/` and the threshold that was used.
 
-Two passes over the scores, one file at a time, on the driver: the global threshold needs all of them in one place.
+Two passes over the scores, one file at a time, on the driver: the global threshold needs all of them in one place. With
+`select.balance` one over the candidates' parents comes first, which counts groups.
 What is kept is the rule's that `select.which` names.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,16 @@ from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
 from ldsaug_ray.selection.rule import chosen
+from ldsaug_ray.stages.shared.groups import grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.modes import Modes
 from ldsaug_ray.stages.shared.outcome import Outcome
+
+
+def _of_balance(config: Config) -> dict[str, Any]:
+    return {} if config.select.balance == "none" else {"seed": config.seed}
+
 
 STAGE = declare(
     Stage(
@@ -33,7 +41,8 @@ STAGE = declare(
         needs=("score",),
         writes=("selected",),
         sections=("select",),
-        also=lambda config: config.select.rule.counts(config),
+        also=lambda config: {**_of_balance(config), **config.select.rule.counts(config)},
+        reads=lambda config: ("encode",) if config.select.balance.startswith("label:") else (),
         on_driver=True,
     )
 )
@@ -51,26 +60,29 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     rule = job.config.select.rule
     columns = ["candidate", *rule.columns(job.config.select)]
     if not rule.keeps:
-        return _outcome(job.config, choose(job.config, job.run, ()), [])
+        return _outcome(job.config, choose(job.config, job.run, ()), [], {})
     files = job.run.folder("scores").files(".parquet")
-    with bar(job.console, "select", n, "candidates") as shown:
+    balanced = job.config.select.balance != "none"
+    with bar(job.console, "select", (1 + balanced) * n, "candidates") as shown:
 
-        def tables() -> Iterator[pa.Table]:
+        def tables(also: Sequence[str] = ()) -> Iterator[pa.Table]:
             for file in files:
-                table = file.read_table(columns)
+                table = file.read_table([*columns, *(c for c in also if c not in columns)])
                 yield table
                 shown.advance(len(table))
 
-        selection = choose(job.config, job.run, tables())
+        selection = choose(job.config, job.run, grouped(job.config, job.run, tables) if balanced else tables())
         digests = []
+        modes = Modes(job.config, job.run, n, rule.columns(job.config.select)[0])
         for k, file in enumerate(files):
             table = file.read_table()
             keep = among(selection.ids, table["candidate"].to_numpy())
+            modes.see(table, keep)
             if keep.any():
                 kept = table.filter(pa.array(keep)).sort_by("candidate")
                 (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
                 digests.append(table_digest(kept))
-    return _outcome(job.config, selection, digests)
+    return _outcome(job.config, selection, digests, modes.facts(len(selection.ids), n))
 
 
 def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Selection:
@@ -79,7 +91,7 @@ def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Select
     Args:
         config: the settings.
         scored: has `scores/` and `held_out/`.
-        tables: all of `scores/`, with the candidate and what the rule looks at.
+        tables: all of `scores/`, with the candidate and what the rule looks at; with select.balance `grouped`.
 
     Raises:
         NothingSelectedError, InputError, ConfigError: as `run`.
@@ -87,7 +99,7 @@ def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Select
     return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 
-def _outcome(config: Config, found: Selection, digests: list[int]) -> Outcome:
+def _outcome(config: Config, found: Selection, digests: list[int], modes: Mapping[str, Any]) -> Outcome:
     settings, n, kept = config.select, found.n_candidates, len(found.ids)
     log, band = found.threshold_log, found.typical_log
     facts: dict[str, Any] = {
@@ -101,6 +113,9 @@ def _outcome(config: Config, found: Selection, digests: list[int]) -> Outcome:
         "auto_log_lds": found.auto_log,
         "typical_log_lds": None if band is None else {"least": band[0], "most": band[1]},
     }
+    if found.groups is not None:
+        facts |= {"balance": settings.balance, "groups": found.groups, "note": found.note}
+    facts |= modes
     facts["sentence"] = settings.rule.sentence({**facts, "rows_in": n, "rows_out": kept})
     return Outcome(Counts(n, kept, n - kept), digest_text(add_digests(digests)), facts)
 

@@ -154,7 +154,12 @@ def train_on(
             shown.set(step * size, note)
 
         training = Training(stage, partial(work, task), world, pool, settings.max_failures, checkpoints.folder)
-        job.engine.train(training, told)
+        try:
+            job.engine.train(training, told)
+        except (KeyboardInterrupt, SystemExit):
+            last = checkpoints.last()
+            job.console.print(f"{stage}: saved at step {last.step if last else 0}", highlight=False)
+            raise
         shown.set(last_step * size)
     last = checkpoints.last()
     final = checkpoints.best() if settings.best_by is not None else last

@@ -103,6 +103,27 @@ def paused(settings: Tree, monkeypatch: pytest.MonkeyPatch) -> int:
     return last_step(settings)
 
 
+def test_a_training_that_is_stopped_loses_no_step(copied, attached, save, tmp_path):
+    """Ctrl-C, then SIGTERM, between checkpoints that are far apart; the ranks are on Ray Train."""
+    settings = merge(trains(copied), {"finetune": {"steps": 300, "checkpoint_every": 60}})
+    alone = {**settings, "run_dir": str(tmp_path / "alone"), "engine": "inline"}
+    shutil.copytree(settings["run_dir"], alone["run_dir"])
+    assert run_command(Config.model_validate(alone), "finetune") == 0
+    config, stopped_at = save(settings), 0
+    for how, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = start("finetune", config, cwd=tmp_path)
+        reached = 60 if stopped_at == 0 else stopped_at // 60 * 60 + 60
+        output = interrupt(process, lambda reached=reached: last_step(settings) >= reached, how)
+        assert process.returncode == code, output
+        assert "Traceback" not in output
+        stopped_at = last_step(settings)
+        assert reached < stopped_at < 300
+        assert f"finetune: saved at step {stopped_at}" in output
+    ended(start("finetune", config, cwd=tmp_path))
+    assert manifest(settings)["finetune"]["resumed_from_step"] == stopped_at
+    assert results(settings) == results(alone)
+
+
 def test_engines_take_turns_at_one_training(copied, undisturbed, attached, save, tmp_path, monkeypatch):
     settings = trains(copied)
     with monkeypatch.context() as patch:

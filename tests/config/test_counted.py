@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from ldsaug_ray.config import Config, Section, counted, describe
 
-MINIMAL = {"run_dir": "runs/x", "data": {"source": "images"}}
+MINIMAL: dict[str, Any] = {"run_dir": "runs/x", "data": {"source": "images"}}
 # settings that say how or where work is done; a new one of the kind is added here with thought
 HOW = {
     *("run_dir", "engine", "ray", "sample", "tracking", "experiment", "tune"),
@@ -23,8 +24,9 @@ HOW = {
 }
 
 LATER = {
-    *("train.compile", "finetune.compile", "evaluate.measures"),
+    *("train.compile", "finetune.compile", "finetune.judge", "evaluate.measures"),
     *("data.member", "data.shard_in_key", "data.near_duplicates"),
+    *("select.balance", "select.clusters", "score.neighbours", "score.noise"),
 }
 
 
@@ -47,6 +49,23 @@ def test_settings_that_began_to_count_later_leave_fingerprints_of_defaults_as_th
     changed = Config.model_validate({**MINIMAL, "train": {"compile": True, "workers": {"count": 2, "cpus": 3}}})
     assert counted(changed)["train"] == {**counted(plain)["train"], "compile": True, "workers": {"count": 2}}
     assert counted(changed, later=False) == counted(plain)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("select", "balance", "parent"),
+        ("score", "noise", 0.5),
+        ("data", "member", "left.png"),
+        ("data", "shard_in_key", True),
+    ],
+)
+def test_a_setting_that_came_later_counts_wherever_it_is_not_the_default(section: str, name: str, value: Any):
+    plain = Config.model_validate(MINIMAL)
+    given = {**MINIMAL, section: {**MINIMAL.get(section, {}), name: value}}
+    for later in (True, False):  # no run of before had it, so none of these can be taken for one with it
+        changed = counted(Config.model_validate(given), later=later)[section]
+        assert changed == {**counted(plain, later=later)[section], name: value}
 
 
 def test_values_are_those_of_the_dumped_tree():

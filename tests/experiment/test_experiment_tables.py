@@ -190,7 +190,9 @@ def test_sentences_claim_no_more_than_the_interval(plan):
     assert "Not told apart from the control by Fréchet distance: lds (+2.00 [−10.7, +14.7])" in told
     assert "2 comparisons at 95 % each, not corrected" in told
     one = summarise(plan, results_of(plan, {"continued": [20], "lds": [10]}))
-    assert findings(one.groups[0])[1:] == ["One seed: no difference can be told from chance."]
+    assert findings(one.groups[0])[1:] == [
+        "One seed: no difference can be told from chance. In Fréchet distance lds is 10 below its control continued."
+    ]
 
 
 def test_tables_and_csv_hold_every_result(plan):

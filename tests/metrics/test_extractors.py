@@ -330,3 +330,12 @@ def test_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         with pytest.raises((ConfigError, InputError), match=rf"extractor '?{spec}.*{why}"):
             open_extractor(spec)
+
+
+def test_pixels_are_means_of_64_parts():
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 16, 3), dtype=np.uint8)
+    extractor = open_extractor("pixels")
+    found = extractor(images)
+    assert (extractor.dimension, found.dtype) == (192, np.float32)
+    parts = images.reshape(3, 8, 4, 8, 2, 3).mean(axis=(2, 4)) / 255  # NHWC, 8 x 8 parts of 4 x 2 px
+    np.testing.assert_allclose(found, parts.transpose(0, 3, 1, 2).reshape(3, -1), rtol=1e-5)

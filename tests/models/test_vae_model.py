@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from vae_helpers import TINY, blobs
 
-from ldsaug_ray.config import Vae
+from ldsaug_ray.config import Vae, load_config
 from ldsaug_ray.errors import ConfigError, DivergedError, InputError
 from ldsaug_ray.models import (
     RESOLUTIONS,
     VAE,
+    Trainer,
     build_vae,
     decode_images,
     free_bits,
@@ -22,6 +26,7 @@ from ldsaug_ray.models import (
     to_uint8,
     weights_digest,
 )
+from ldsaug_ray.models.stylegan2.model import step_flop
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
@@ -153,3 +158,13 @@ def test_reconstruction_errors() -> None:
     assert reconstruction_error(x, y, "charbonnier").tolist() == pytest.approx(exact, rel=1e-5)
     with pytest.raises(ValueError, match="l3"):
         reconstruction_error(x, y, "l3")
+
+
+@pytest.mark.parametrize(("file", "batch"), [("demo", 4), ("celeba10k", 2)])
+def test_work_of_a_step_is_about_what_torch_counts(file: str, batch: int) -> None:
+    config = load_config(str(Path(__file__).parents[2] / f"configs/{file}.yaml"))
+    side = config.data.resolution
+    trainer = Trainer(build_vae(config.vae, side, 0), config.train, 0, "cpu")
+    with FlopCounterMode(display=False) as counted:
+        trainer.train_step(blobs(batch, side))
+    assert step_flop(config.vae, side, batch) == pytest.approx(counted.get_total_flops(), rel=0.1)

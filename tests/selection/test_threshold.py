@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ldsaug_ray.config import Select
 from ldsaug_ray.errors import ImpossibleError, InputError, NothingSelectedError
-from ldsaug_ray.selection import select, threshold
+from ldsaug_ray.selection import best, select, threshold
 from ldsaug_ray.selection.threshold import conformal_band, conformal_bound
 
 
@@ -102,13 +102,13 @@ def test_the_papers_numbers() -> None:
 def test_memory_holds_the_kept_and_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threshold, "SLACK", 100)
     held = []
-    add = threshold._Best.add
+    add = best.Best.add
 
     def spy(self, ids, scores):
         add(self, ids, scores)
         held.append(self.held)
 
-    monkeypatch.setattr(threshold._Best, "add", spy)
+    monkeypatch.setattr(best.Best, "add", spy)
     scores = np.arange(20_000.0)  # ascending: each chunk beats all before it
     got = select(((ids, scores[ids]) for ids in np.split(np.arange(20_000), 200)), 20_000, Select(top_count=50))
     assert got.ids.tolist() == list(range(19_950, 20_000))

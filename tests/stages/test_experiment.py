@@ -47,6 +47,8 @@ def test_arms_share_fail_alone_and_go_on(file, tmp_path, capsys):
     output = capsys.readouterr()
     assert "nothing n30-seed1 came to no result" in output.out
     assert "3 of 4 runs have results" in output.out
+    assert "One seed: no difference can be told from chance. In Fréchet distance " in output.out
+    assert "its control lds" in output.out
     assert "cycle+: takes over prepare, train, encode, score, select, decode" in output.err
     root = tmp_path / "run"
     place = {name: root / f"arms/{name}/n30-seed1" for name in ("baseline", *ARMS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.report import gather, report_page
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.selection.balance import nearer
 from ldsaug_ray.selection.threshold import conformal_band
 
 
@@ -143,3 +145,25 @@ def test_what_makes_no_sense_is_refused():
         with pytest.raises(ConfigError, match=words):
             load_config(None, [*base, *given])
     assert not load_config(None, [*base, "select.which=none", "select.tau=auto", "data.test=0"]).select.needs_held_out
+
+
+def test_balance_keeps_the_densest_of_each_group(copied, capsys):
+    settings = merge(copied, {"select": {"balance": "parent", "top_count": 440}})
+    run(settings, "select", "decode")
+    rows = table(settings, "scores").to_pylist()
+    ids = np.array([row["candidate"] for row in rows])
+    second = nearer(ids, np.array([row["alpha"] for row in rows]), 0)
+    parent = [row["parent_j"] if of_j else row["parent_i"] for row, of_j in zip(rows, second, strict=True)]
+    kept = table(settings, "selected")["candidate"].to_pylist()
+    sizes = Counter(parent)
+    assert len(sizes) == 44
+    assert min(sizes.values()) >= 10
+    for key in sizes:  # 440 of 44 groups are ten of each
+        mine = sorted((-row["log_lds"], row["candidate"]) for row, of in zip(rows, parent, strict=True) if of == key)
+        assert [c for c in kept if parent[c] == key] == sorted(c for _, c in mine[:10])
+    sentence = "kept 440 of 4,500 candidates, the densest of each of 44 groups (select.balance: parent): LDS ≥ "
+    assert sentence in capsys.readouterr().out
+    assert "top_count = 440 within each group of balance = parent" in page(settings)
+    run(merge(settings, {"select": {"balance": "cluster", "clusters": 5}}), "select")
+    assert manifest(settings)["select"]["groups"] == 5
+    assert len(table(settings, "selected")) == 440

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.common.pointers import pointer
-from ldsaug_ray.common.storage import Location
+from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import Attributes, check_names, composed
 from ldsaug_ray.errors import InputError
@@ -103,10 +103,10 @@ def load_attributes(data: Data) -> AttributeTable | None:
     """The attribute file that the settings name; None without attributes or with those of the source's own columns."""
     if data.attributes is None or data.attributes == "columns":
         return None
-    return read_attribute_file(Location.of(data.attributes), data.attribute_names)
+    return read_attribute_file(data.attributes, data.attribute_names)
 
 
-def read_attribute_file(location: Location, names: Sequence[str] | None = None) -> AttributeTable:
+def read_attribute_file(place: Place, names: Sequence[str] | None = None) -> AttributeTable:
     """Parse CelebA's `list_attr_celeba.txt` or CelebAMask-HQ's `CelebAMask-HQ-attribute-anno.txt`.
 
     Values may be -1/1 or 0/1; runs of blanks, CRLF, a byte-order mark and empty lines do no harm.
@@ -118,6 +118,7 @@ def read_attribute_file(location: Location, names: Sequence[str] | None = None) 
         InputError: names the file, the line, what stands there, and what should.
         StorageError: the file cannot be read, or is no UTF-8 text.
     """
+    location = Location.of(place)
     where = location.uri
     if not location.exists():
         raise InputError(f"data.attributes = {where}: there is no such file")

@@ -35,7 +35,8 @@ LISTING = pa.schema(
     ]
 )
 
-Attributes = dict[str, int | None]  # 1 yes, -1 no, None not known
+Attributes = dict[str, int | None]  # 1 yes, -1 no; of those with many values one of 0, 1, …; None not known
+LARGEST_LABEL = 9_999
 Reading = tuple[bytes | None, str | None, Attributes | None]  # (payload, why there is none, attributes)
 
 _REMOTE_AHEAD = 16  # range requests under way at a time on an object store
@@ -47,12 +48,14 @@ class Source(ABC):
     Attributes:
         uri: what the user wrote, for messages.
         attribute_names: attributes that `read` gives; empty unless data.attributes is "columns".
+        categorical: those of them that have many values.
         passed_over: what -> how often it lies there and is not read; whole once `list` has returned.
         notes: sentences that the user should read before trusting the result; whole once `list` has returned.
     """
 
     uri: str
     attribute_names: tuple[str, ...] = ()
+    categorical: frozenset[str] = frozenset()
     passed_over: Mapping[str, int] = MappingProxyType({})
     notes: tuple[str, ...] = ()
 
@@ -101,7 +104,7 @@ def read_or_reason(location: Location) -> tuple[bytes | None, str | None]:
     try:
         return location.read_bytes(), None
     except StorageError as e:
-        return None, unreadable(e)
+        return None, unreadable(e).replace(f"cannot read {location.uri}: ", "")  # equal reasons are counted together
 
 
 def unreadable(error: BaseException) -> str:
@@ -160,9 +163,14 @@ def sign(value: Any) -> int | None:
     return None
 
 
-def signs(values: Mapping[str, Any]) -> Attributes | None:
-    """An image's stored attributes, each as `sign` has it; None where none is known."""
-    known = {name: sign(value) for name, value in values.items()}
+def label(value: Any) -> int | None:
+    """A label's stored value as one of 0..`LARGEST_LABEL`; None for null, -1 and anything else."""
+    return value if type(value) is int and 0 <= value <= LARGEST_LABEL else None
+
+
+def attributes_from(values: Mapping[str, Any], categorical: Collection[str]) -> Attributes | None:
+    """An image's stored attributes, each as `sign`, or of the categorical `label`, has it; None where none is known."""
+    known = {name: (label if name in categorical else sign)(value) for name, value in values.items()}
     return known if any(value is not None for value in known.values()) else None
 
 

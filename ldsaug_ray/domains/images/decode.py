@@ -52,10 +52,7 @@ def decode_image(
     upscale: bool = False,
     max_pixels: int = 64_000_000,
 ) -> np.ndarray:
-    """Decode one image to uint8[resolution, resolution, 3], RGB, height first.
-
-    EXIF orientation is applied; transparency is laid on white; grey of 12 or 16 bits is scaled, not clipped; of an
-    animation the first frame counts; colour profiles are ignored. Resizing is Lanczos, antialiased.
+    """Decode one image to uint8[resolution, resolution, 3], RGB, height first, as `decode_pixels` reads it.
 
     Args:
         payload: the file's bytes: JPEG, PNG, WebP, BMP, TIFF or GIF.
@@ -63,6 +60,22 @@ def decode_image(
         crop: "center" takes the largest central square; "none" keeps all and changes the aspect.
         upscale: accept an image whose smaller side is below `resolution`.
         max_pixels: more than these (width x height by the header) is a decompression bomb.
+
+    Raises:
+        UnusableImage: why this image cannot be used.
+    """
+    return fitted(decode_pixels(payload, least=1 if upscale else resolution, max_pixels=max_pixels), resolution, crop)
+
+
+def decode_pixels(payload: bytes, *, least: int = 1, max_pixels: int = 64_000_000) -> np.ndarray:
+    """Decode one image at its own size: uint8[H, W] of a grey image, else uint8[H, W, 3], RGB.
+
+    EXIF orientation is applied; transparency is laid on white; grey of 12 or 16 bits is scaled, not clipped; of an
+    animation the first frame counts; colour profiles are ignored.
+
+    Args:
+        payload, max_pixels: as for `decode_image`.
+        least: what the smaller side must have, px.
 
     Raises:
         UnusableImage: why this image cannot be used.
@@ -76,11 +89,15 @@ def decode_image(
             raise UnusableImage(f"no pixels: {width} x {height} px")
         if width * height > max_pixels:
             raise UnusableImage(f"decompression bomb: {width} x {height} px, more than data.max_pixels = {max_pixels}")
-        if min(width, height) < resolution and not upscale:
+        if min(width, height) < least:
             raise UnusableImage(
-                f"smaller than the resolution: {width} x {height} px, not {resolution}; data.upscale=true accepts it"
+                f"smaller than the resolution: {width} x {height} px, not {least}; data.upscale=true accepts it"
             )
-        pixels = _decode(image, payload)
+        return _decode(image, payload)
+
+
+def fitted(pixels: np.ndarray, resolution: int, crop: Literal["center", "none"] = "center") -> np.ndarray:
+    """Pixels uint8[H, W] or [H, W, 3] as uint8[resolution, resolution, 3]. Resizing is Lanczos, antialiased."""
     if crop == "center":
         side = min(pixels.shape[:2])
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
@@ -88,6 +105,11 @@ def decode_image(
     if pixels.shape[:2] != (resolution, resolution):
         small = Image.fromarray(np.ascontiguousarray(pixels))
         pixels = np.asarray(small.resize((resolution, resolution), Image.Resampling.LANCZOS))
+    return in_colour(pixels)
+
+
+def in_colour(pixels: np.ndarray) -> np.ndarray:
+    """uint8[H, W] or [H, W, 3] as a copy uint8[H, W, 3]."""
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     return np.array(pixels, dtype=np.uint8, order="C")

@@ -1,7 +1,8 @@
 """scikit-learn's handwritten digits as a source: 1,797 real grey images of 8 x 8 px that need no download.
 
 They are encoded as PNG, so that they take the same way as any other image. Attributes, used only with
-data.attributes=columns: `even` (0, 2, 4, 6, 8), `label_ge_5` (5 to 9), `closed_loop` (0, 6, 8, 9: drawn with a hole).
+data.attributes=columns: `even` (0, 2, 4, 6, 8), `label_ge_5` (5 to 9), `closed_loop` (0, 6, 8, 9: drawn with a hole);
+and where data.attribute_names has it, `digit`, the label itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ldsaug_ray.domains.images.base import Attributes, Reading, Source, check_na
 from ldsaug_ray.domains.images.stored import png_bytes
 
 _ATTRIBUTES = {"even": {0, 2, 4, 6, 8}, "label_ge_5": {5, 6, 7, 8, 9}, "closed_loop": {0, 6, 8, 9}}
+_DIGIT = "digit"
 
 
 class DigitsSource(Source):
@@ -28,8 +30,9 @@ class DigitsSource(Source):
         """
         self.uri = "sklearn:digits"
         if with_attributes:
-            check_names(names, _ATTRIBUTES, f"{self.uri} has no attribute")
+            check_names(names, [*_ATTRIBUTES, _DIGIT], f"{self.uri} has no attribute")
         self.attribute_names = tuple(names or _ATTRIBUTES) if with_attributes else ()
+        self.categorical = frozenset({_DIGIT} & set(self.attribute_names))
 
     def list(self) -> pa.Table:
         """See `Source.list`."""
@@ -45,7 +48,8 @@ class DigitsSource(Source):
     def _attributes(self, label: int) -> Attributes | None:
         if not self.attribute_names:
             return None
-        return {name: 1 if label in _ATTRIBUTES[name] else -1 for name in self.attribute_names}
+        values = {name: 1 if label in those else -1 for name, those in _ATTRIBUTES.items()} | {_DIGIT: label}
+        return {name: values[name] for name in self.attribute_names}
 
     def _load(self) -> tuple[np.ndarray, np.ndarray]:
         """(uint8[1797, 8, 8], int[1797]); kept, since scikit-learn parses a text file every time."""

@@ -23,13 +23,13 @@ from ldsaug_ray.domains.images.base import (
     Attributes,
     Reading,
     Source,
+    attributes_from,
     composed,
     listing,
     locate,
     not_a,
     read_or_reason,
     shard_keys,
-    signs,
     unreadable,
 )
 from ldsaug_ray.domains.images.parquet_columns import (
@@ -39,6 +39,7 @@ from ldsaug_ray.domains.images.parquet_columns import (
     image_fields,
     inspect,
     key_column,
+    span,
 )
 from ldsaug_ray.errors import InputError, StorageError
 
@@ -85,6 +86,8 @@ class ParquetSource(Source):
             by_address = {locate(root, file).uri: footer for file, footer in filled.items()}
             self.attribute_columns = attribute_columns(root.uri, by_address, data, self.key_columns.values())
             self.attribute_names = tuple(composed(name) for name in self.attribute_columns)
+            largest = {name: span(by_address, name) or (0, 0) for name in self.attribute_columns}
+            self.categorical = frozenset(composed(name) for name, (_, high) in largest.items() if high > 1)
 
     def list(self) -> pa.Table:
         """See `Source.list`; a row whose key is null gets `FILE#ROW`.
@@ -181,7 +184,8 @@ class ParquetSource(Source):
         if "path" in fields:
             paths = as_text(pc.struct_field(image, "path")).take(chosen).to_pylist()
         for i, (payload, path) in enumerate(zip(payloads, paths, strict=True)):
-            yield payload, path, signs({n: c[i] for n, c in zip(self.attribute_names, columns, strict=True)})
+            values = {n: c[i] for n, c in zip(self.attribute_names, columns, strict=True)}
+            yield payload, path, attributes_from(values, self.categorical)
 
     def _from_path(self, path: str | None, attributes: Attributes | None) -> Reading:
         """The file a row points to; only inside the source: a dataset must not read its user's other files."""

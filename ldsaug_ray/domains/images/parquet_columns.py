@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import composed, did_you_mean, text_of
+from ldsaug_ray.domains.images.base import LARGEST_LABEL, composed, did_you_mean, text_of
 from ldsaug_ray.errors import InputError
 
 _NOT_ATTRIBUTES = ("partition", "split", "fold")  # say where an image belongs, not what it shows
@@ -113,7 +114,9 @@ def attribute_columns(
 
     A column looks binary when its type is bool, or an integer whose values all lie in {-1, 0, 1} (by the footers'
     statistics, or by reading it where they are lacking), and it is neither the key nor called partition, split or
-    fold. A named column only has to have such values. A file may have nulls alone in it.
+    fold. A named column only has to have such values, or those of a label: 0, 1, …, and -1 for none. Where nothing is
+    named and no column looks binary, labels are the columns that Hugging Face calls ClassLabel. A file may have nulls
+    alone in it.
 
     Args:
         footers: by the file's address; those of the files that have rows.
@@ -133,13 +136,16 @@ def attribute_columns(
             raise InputError(f"data.attribute_names: {uri} has no column {name!r}; {did_you_mean(name, typed)}")
         if name not in typed and (kind := next((t for t in types[name].values() if not pa.types.is_null(t)), None)):
             raise InputError(f"data.attribute_names: {name!r} is {kind}, not bool or integer")
+    free = [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]
+    spans = {name: span(footers, name) for name in asked or free}
+    if not asked and not any(between and -1 <= between[0] <= between[1] <= 1 for between in spans.values()):
+        asked = [name for name in free if any(name in _class_labels(f.schema) for f in footers.values())]
     chosen = []
-    for name in asked or [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]:
+    for name in asked or free:
         for where, footer in footers.items():
             _check_once(footer.schema, name, where)
-        ranges = [r for f in footers.values() if (r := f.ranges.get(name)) is not None]
-        low, high = min((r[0] for r in ranges), default=None), max((r[1] for r in ranges), default=None)
-        binary = low is not None and high is not None and low >= -1 and high <= 1
+        low, high = spans[name] or (None, None)
+        binary = low is not None and high is not None and low >= -1 and high <= (LARGEST_LABEL if asked else 1)
         if not binary and not asked:
             continue
         for where, footer in footers.items():
@@ -151,7 +157,10 @@ def attribute_columns(
                 )
         if not binary:
             values = "only nulls" if low is None else f"values from {low} to {high}"
-            raise InputError(f"data.attribute_names: {name!r} of {uri} has {values}; an attribute is -1, 0 or 1")
+            raise InputError(
+                f"data.attribute_names: {name!r} of {uri} has {values}; an attribute is -1, 0 or 1, and a label 0 "
+                f"to {LARGEST_LABEL} or -1"
+            )
         chosen.append(name)
     if not chosen:
         raise InputError(
@@ -159,6 +168,21 @@ def attribute_columns(
             f"{', '.join(types)}. Set data.attributes to a file in CelebA's layout, or to null"
         )
     return tuple(chosen)
+
+
+def span(footers: Mapping[str, Footer], name: str) -> tuple[int, int] | None:
+    """Least and largest value of a column over all files; None where it has none."""
+    ranges = [r for f in footers.values() if (r := f.ranges.get(name)) is not None]
+    return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else None
+
+
+def _class_labels(schema: pa.Schema) -> set[str]:
+    """Columns that Hugging Face's own record calls ClassLabel."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, AttributeError, TypeError):  # another's record, or none
+        return set()
 
 
 def _check_once(schema: pa.Schema, name: str, where: str) -> None:

@@ -141,6 +141,7 @@ def prepare_unit(source: Source, unit: pa.Table, data: Data, attributes: Attribu
             pixels[mine],
             None if names is None else [values[n] for n in mine],
             names or (),
+            source.categorical,
         )
     return PreparedUnit(tables["train"], tables["test"], _quarantine(quarantine))
 

@@ -82,12 +82,13 @@ def find_files(source: str) -> tuple[Location, list[Entry], Counter[str]]:
     root = Location.of(source)
     info = root.info()
     if info.type == pafs.FileType.NotFound:
-        raise InputError(f"data.source = {source}: there is no such file or folder")
+        raise InputError(f"data.source = {source}: {root.absence}")
     if info.type == pafs.FileType.Directory:
         return root, *walk(root)
     if info.type != pafs.FileType.File:
         raise InputError(f"data.source = {source}: neither a file nor a folder, but a pipe, socket or device")
-    return root, [Entry("", info.size if info.size is not None else -1, info.mtime_ns)], Counter()
+    time = info.mtime_ns or root.hashes().get(info.path)
+    return root, [Entry("", info.size if info.size is not None else -1, time)], Counter()
 
 
 def _matching(source: str, parent: Location, pattern: str) -> tuple[list[Entry], Counter[str]]:
@@ -99,7 +100,9 @@ def _matching(source: str, parent: Location, pattern: str) -> tuple[list[Entry],
         missing[:] = [one for one in missing if one not in hits]
         return bool(hits)
 
-    found = walk(parent, matches) if parent.exists() else ([], Counter[str]())
+    if not parent.exists():
+        raise InputError(f"data.source = {source}: {parent.uri}: {parent.absence}")
+    found = walk(parent, matches)
     if missing:
         raise InputError(f"data.source = {source}: there is no file {missing[0]!r}")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +31,12 @@ QUARANTINE = pa.schema(
 """Images that cannot be used, and why."""
 
 
-def image_schema(resolution: int, attribute_names: Sequence[str] | None = None) -> pa.Schema:
+def image_schema(
+    resolution: int, attribute_names: Sequence[str] | None = None, categorical: Collection[str] = ()
+) -> pa.Schema:
     """Schema of prepared images: key, split, image (raw uint8 HWC RGB, fixed size), and attributes where asked for.
 
-    `attributes` is a struct of int8 fields: 1, -1, or null where not known.
+    `attributes` is a struct of int8 fields: 1, -1, or null where not known; `categorical` ones are int32: 0, 1, ….
     """
     fields = [
         pa.field("key", pa.string(), nullable=False),
@@ -42,9 +44,8 @@ def image_schema(resolution: int, attribute_names: Sequence[str] | None = None) 
         pa.field("image", pa.binary(resolution * resolution * 3), nullable=False),
     ]
     if attribute_names is not None:
-        fields.append(
-            pa.field("attributes", pa.struct([pa.field(n, pa.int8()) for n in attribute_names]), nullable=False)
-        )
+        each = [pa.field(n, pa.int32() if n in categorical else pa.int8()) for n in attribute_names]
+        fields.append(pa.field("attributes", pa.struct(each), nullable=False))
     return pa.schema(fields)
 
 
@@ -54,6 +55,7 @@ def image_table(
     images: np.ndarray,
     attributes: Sequence[Attributes | None] | None = None,
     attribute_names: Sequence[str] = (),
+    categorical: Collection[str] = (),
 ) -> pa.Table:
     """Prepared images as a table of `image_schema`; `images` (uint8[N, R, R, 3], contiguous) is not copied.
 
@@ -61,14 +63,14 @@ def image_table(
         attributes: one per image, None for an image without; None altogether leaves the column out.
     """
     n, resolution = images.shape[:2]
-    schema = image_schema(resolution, None if attributes is None else attribute_names)
+    schema = image_schema(resolution, None if attributes is None else attribute_names, categorical)
     packed = pa.FixedSizeBinaryArray.from_buffers(
         schema.field("image").type, n, [None, pa.py_buffer(np.ascontiguousarray(images))]
     )
     columns: list[pa.Array] = [pa.array(keys, pa.string()), pa.array(splits, pa.string()), packed]
     if attributes is not None:
         fields = schema.field("attributes").type
-        values = [pa.array([a.get(name) if a else None for a in attributes], pa.int8()) for name in attribute_names]
+        values = [pa.array([a.get(f.name) if a else None for a in attributes], f.type) for f in fields]
         columns.append(pa.StructArray.from_arrays(values, fields=list(fields)))
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 
     name: str  # relative path; "" where the source is the one file
     size: int  # bytes, -1 where not known
-    time: int | None  # of the last change, ns since 1970; None where not known
+    time: int | str | None  # of the last change, ns since 1970; the content's hash where a store gives only that
 
 
 def walk(folder: Location, only: Only | None = None) -> tuple[list[Entry], Counter[str]]:
@@ -205,7 +205,7 @@ def _walk_remote(folder: Location, left_out: Counter[str], only: Only | None) ->
         raise StorageError(f"cannot list {folder.uri}: {str(e).splitlines()[0]}") from e
     except UnicodeDecodeError as e:
         raise InputError(f"{folder.uri}: a name below it is not UTF-8; keys are text, so rename or remove it") from e
-    skip = len(folder.path.rstrip("/")) + 1
+    skip, hashes = len(folder.path.rstrip("/")) + 1, folder.hashes()
     found: list[Entry] = []
     apart: set[tuple[str, str]] = set()
     for info in infos:
@@ -216,7 +216,8 @@ def _walk_remote(folder: Location, left_out: Counter[str], only: Only | None) ->
         if why is not None:
             apart.add(why)
         elif info.type != pafs.FileType.Directory:
-            found.append(Entry(name, -1 if info.size is None else info.size, info.mtime_ns))
+            time = info.mtime_ns or hashes.get(info.path)
+            found.append(Entry(name, -1 if info.size is None else info.size, time))
         elif only is not None:
             left_out[FOLDER] += 1
     left_out.update(why for why, _ in apart)

@@ -16,17 +16,19 @@ import pyarrow as pa
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images.base import (
+    LARGEST_LABEL,
     Attributes,
     Reading,
     Source,
     ahead,
+    attributes_from,
     check_names,
     composed,
+    label,
     listing,
     locate,
     shard_keys,
     sign,
-    signs,
     unreadable,
 )
 from ldsaug_ray.domains.images.samples import choose, is_image
@@ -159,7 +161,7 @@ class WebDatasetSource(Source):
             key = key.removeprefix(self._key("", file))
         member = self._json_members(file).of_image.get((offset, key))
         values = self._json(file, member) if member else {}
-        return signs({name: values.get(name) for name in self.attribute_names})
+        return attributes_from({name: values.get(name) for name in self.attribute_names}, self.categorical)
 
     def _json(self, file: str, member: Member) -> dict[str, object]:
         """The JSON object of a member, accents in its names composed; empty where it is no object."""
@@ -182,14 +184,20 @@ class WebDatasetSource(Source):
     def _find_attributes(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
         """data.attribute_names, or the JSON keys whose value is bool, -1, 0, 1 or null in all samples looked at."""
         binary: dict[str, bool] = {}
+        labels: dict[str, bool] = {}
         for member in self._json_members(self.files[0]).members[:_SAMPLES_LOOKED_AT]:
             for name, value in self._json(self.files[0], member).items():
                 binary[name] = binary.get(name, True) and (value is None or sign(value) is not None)
+                labels[name] = labels.get(name, True) and (value in (None, -1) or label(value) is not None)
         where = self._where(self.files[0])
         check_names(names, binary, f"no .json member of {where} has")
         for name in names or ():
-            if not binary[name]:
-                raise InputError(f"data.attribute_names: {name!r} in {where} has values that are not -1, 0, 1 or bool")
+            if not binary[name] and not labels[name]:
+                raise InputError(
+                    f"data.attribute_names: {name!r} in {where} has values that are not -1, 0, 1 or bool, and no "
+                    f"label, 0 to {LARGEST_LABEL}"
+                )
+        self.categorical = frozenset(name for name in names or () if not binary[name])
         found = names or tuple(name for name, is_binary in binary.items() if is_binary)
         if not found:
             raise InputError(

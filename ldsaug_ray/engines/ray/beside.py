@@ -24,11 +24,21 @@ def beside_driver(actor: type) -> Any:
 
 
 class Monitor:
-    """A place where workers leave what the driver should know: the step, or an error meant for the user."""
+    """A place where workers leave what the driver should know: the step, or an error meant for the user; and where the
+    driver leaves that they should stop."""
 
     def __init__(self) -> None:
         self.state: tuple[int, str] | None = None
         self.error: tuple[str, str] | None = None
+        self.ends = False
+
+    def stop(self) -> None:
+        """Ask the workers to save and end."""
+        self.ends = True
+
+    def stopping(self) -> bool:
+        """Whether they are asked to."""
+        return self.ends
 
     def fail(self, kind: str, message: str) -> None:
         """Leave an error; the first one counts."""

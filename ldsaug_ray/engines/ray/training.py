@@ -13,10 +13,11 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.collective import broadcast_from_rank_zero
 
-from ldsaug_ray.engines.base import Training
+from ldsaug_ray.engines.base import Asked, Training
 from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
 from ldsaug_ray.engines.ray.meters import Meters
 from ldsaug_ray.engines.ray.session import quieten_data
+from ldsaug_ray.engines.signals import kept_back
 from ldsaug_ray.errors import LdsaugError, error_named
 from ldsaug_ray.run.progress import repeated
 
@@ -31,7 +32,12 @@ def train(training: Training, shown: Callable[[int, str], None]) -> None:
     pool, storage = training.pool, training.storage
     monitor: Any = beside_driver(Monitor)
     folder = storage / f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own; nothing in it serves resuming
-    trainer = TorchTrainer(
+
+    class OurSignals(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Not Ray's: it ends the ranks before they have saved, and stays when the training is over."""
+
+    trainer = OurSignals(
         _work,
         train_loop_config={"training": training, "monitor": monitor},
         scaling_config=ScalingConfig(
@@ -53,7 +59,7 @@ def train(training: Training, shown: Callable[[int, str], None]) -> None:
     try:
         with _watch(monitor, shown):
             try:
-                trainer.fit()
+                trainer.fit()  # a signal that was kept back acts as the block is left
             except Exception:
                 if (failure := ray.get(monitor.failure.remote())) is not None:
                     raise error_named(*failure) from None
@@ -90,6 +96,7 @@ class _Rank:
         self.device = str(ray.train.torch.get_device()) if training.pool.gpus else "cpu"
         self.count = Meters(training.stage).count
         self._monitor = monitor
+        self._leaving: list[str] = []
 
     def tell(self, step: int, note: str) -> None:
         """Left with the monitor, which the driver looks at."""
@@ -102,6 +109,17 @@ class _Rank:
     def agree(self, value: int | None) -> int | None:
         """Sent by Ray Train's controller."""
         return broadcast_from_rank_zero(value)
+
+    def asked(self) -> Asked | None:
+        """By the driver; or, to save, since a node with a rank on it is about to be taken away."""
+        if broadcast_from_rank_zero(self.number == 0 and ray.get(self._monitor.stopping.remote())):
+            return "stop"
+        notice = ray.train.get_preemption_info()
+        leaving = [] if notice is None else notice.preempted_node_ids
+        if leaving == self._leaving:
+            return None
+        self._leaving = leaving
+        return "save"
 
     def stream(
         self,
@@ -131,13 +149,20 @@ class _Rank:
 
 @contextmanager
 def _watch(monitor: Any, shown: Callable[[int, str], None]) -> Iterator[None]:
+    begun = asked = False
+
     def look() -> None:
+        nonlocal begun, asked
         try:
+            if told_to_stop() and not asked:
+                ray.get(monitor.stop.remote(), timeout=10)
+                asked = True
             state = ray.get(monitor.get.remote(), timeout=10)
         except ray.exceptions.RayError:
             return  # progress is a courtesy: training goes on without it
         if state is not None:
+            begun = True
             shown(*state)
 
-    with repeated(LOOK_SECONDS, look):
+    with kept_back(lambda: begun) as told_to_stop, repeated(LOOK_SECONDS, look):
         yield

@@ -95,7 +95,8 @@ class _Member:
     """An actor of the crew, as the driver sees it."""
 
     def __init__(self, options: Mapping[str, Any]):
-        self.actor: Any = ray.remote(**options)(_UnitActor).remote()
+        made: Any = ray.remote(**options)(_UnitActor)
+        self.actor: Any = made.remote()
         self.up = False
         self.answer = self.actor.here.remote()  # to what was asked last; none: it has nothing to do
         self.unit: int | None = None

@@ -16,7 +16,7 @@ from ldsaug_ray.errors import ConfigError, failing
 from ldsaug_ray.metrics.extractors.base import EXTRACTORS, Extractor, FeatureNetwork, checked_images, resized
 from ldsaug_ray.metrics.extractors.torchscript import FILES, TorchScript
 
-SPECS = "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER]"
+SPECS = "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER], pixels"
 
 
 def open_extractor(spec: str, *, device: str = "cpu", batch_size: int = 64, resize: int | None = None) -> Extractor:
@@ -25,8 +25,8 @@ def open_extractor(spec: str, *, device: str = "cpu", batch_size: int = 64, resi
     Args:
         spec: `inception` (weights in the user's cache, downloaded there once), `inception:FILE.pt` (that file, which
             must be the same), a TorchScript `FILE.pt`, `dinov2` or `clip` (weights by their Hugging Face name),
-            `dinov2:FOLDER` or `clip:FOLDER` (a folder that `save_pretrained` wrote), or the dotted path
-            `package.module:Name` of a `FeatureNetwork`.
+            `dinov2:FOLDER` or `clip:FOLDER` (a folder that `save_pretrained` wrote), `pixels` (no network), or the
+            dotted path `package.module:Name` of a `FeatureNetwork`.
         device: of torch.
         batch_size: images at a time.
         resize: side in px to which images are resized first, as clean-fid resizes, where the kind sets none; by custom

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ldsaug_ray.common.storage import Location
+from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Adversarial, Vae
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.models.checkpoint import check_finite, describe_difference, load_tensors, pack, read_header
@@ -91,21 +91,21 @@ def build_discriminator(settings: Vae, resolution: int, adversarial: Adversarial
         return Discriminator(settings, resolution, adversarial.stddev_group)
 
 
-def save_discriminator(location: Location, discriminator: Discriminator) -> None:
-    """Write it to the file `location`, atomically.
+def save_discriminator(place: Place, discriminator: Discriminator) -> None:
+    """Write it to a file, a path or URI, atomically.
 
     Raises:
         StorageError: the file cannot be written.
         InputError: a weight is not finite.
     """
-    tensors = discriminator.state_dict()
+    location, tensors = Location.of(place), discriminator.state_dict()
     check_finite(tensors, f"{location.uri} not written")
     header = {"format": FORMAT, "version": VERSION, "discriminator": discriminator.structure}
     location.write_bytes(pack(tensors, header))
 
 
 def load_discriminator(
-    location: Location, device: torch.device | str = "cpu", *, expect: tuple[Vae, int, Adversarial] | None = None
+    place: Place, device: torch.device | str = "cpu", *, expect: tuple[Vae, int, Adversarial] | None = None
 ) -> Discriminator:
     """Read what `save_discriminator` wrote.
 
@@ -116,6 +116,7 @@ def load_discriminator(
         InputError: the file is missing, damaged, not ours, of another structure than expected, or its tensors do not
             fit its own or are not finite; the message names which.
     """
+    location = Location.of(place)
     if not location.exists():
         raise InputError(f"{location.uri}: there is no such checkpoint file")
     data = location.read_bytes()

@@ -82,6 +82,14 @@ def channels(settings: Vae, resolution: int) -> dict[int, int]:
     }
 
 
+def step_flop(settings: Vae, resolution: int, batch: int) -> float:
+    """Floating-point operations of a training step of encoder and decoder, about: their 3×3 convolutions, forwards once
+    and backwards twice. Each has two a side: one at its width, one between that and the next, at half the side."""
+    widths = channels(settings, resolution)
+    positions = (side**2 * c * (c + widths.get(side // 2, 0) / 4) for side, c in widths.items())
+    return 3.0 * 2 * batch * 2 * 9 * sum(positions)
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8[B, H, W, 3] or uint8[B, 3, H, W] -> float32[B, 3, H, W] in −1..1, channels last; floats pass unchanged.
 

@@ -169,12 +169,12 @@ class Trainer:
         )
         self.model.train()
         begun = self.step >= self.adversarial.start_step
-        judged = self.discriminator is not None and begun
-        out = self._loss(batch, self.step, generator, judged)
-        moves, terms = self._main(out, batch, judged, generator)
+        opposed = self.discriminator is not None and begun
+        out = self._loss(batch, self.step, generator, opposed)
+        moves, terms = self._main(out, batch, opposed, generator)
         if self._path_length and begun and self.step % self.adversarial.path_length_every == 0:
             moves.append(self._regularise_paths(batch, generator, terms))
-        if judged and self._gamma and self.step % self.adversarial.r1_every == 0:
+        if opposed and self._gamma and self.step % self.adversarial.r1_every == 0:
             moves.append(self._regularise_discriminator(batch, generator, terms))
         numbers, mu = self._agree(moves, terms, out.mu)
         for move in moves:

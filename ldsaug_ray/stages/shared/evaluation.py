@@ -30,6 +30,7 @@ from ldsaug_ray.metrics import (
     nearest_training,
     own_measures,
 )
+from ldsaug_ray.metrics.classes import class_attribute
 from ldsaug_ray.metrics.copies import copies_of
 from ldsaug_ray.stages.shared.features import ImageSet, SetFeatures
 
@@ -101,6 +102,8 @@ def _measured(
 
 def _balance(name: str, features: Mapping[str, SetFeatures], labels: Mapping[str, np.ndarray]) -> Attribute:
     """The share of an attribute in each set, from a probe fitted on training images and judged on test images."""
+    if any((of > 1).any() for of in labels.values()):
+        return class_attribute(name, {found: of.features for found, of in features.items()}, labels)
     known = {split: of != 0 for split, of in labels.items()}
     train, test = (features[split].features[known[split]] for split in ("train", "test"))
     probe = fit_probe(train, labels["train"][known["train"]] > 0, name)

@@ -28,16 +28,21 @@ from ldsaug_ray.stages.shared.units import run_units
 
 if TYPE_CHECKING:
     from ldsaug_ray.metrics import Extractor
+    from ldsaug_ray.models import Autoencoder
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Stored images: what they are called, the run directory they lie in, (file, rows) of each part, their digest."""
+    """Stored images: what they are called, the run directory they lie in, (file, rows) of each part, their digest.
+
+    decoder: weights that make images of the parts, which then hold latents z in place of images.
+    """
 
     name: str
     root: Location
     parts: Sequence[tuple[str, int]]
     digest: str
+    decoder: Location | None = None
 
     def __len__(self) -> int:
         return sum(rows for _, rows in self.parts)
@@ -123,15 +128,19 @@ def _compute(job: Job, left: Sequence[tuple[ImageSet, RunDir, str]]) -> None:
         done,
         pool,
         FeatureWorker,
-        (job.config, places, pool.gpus > 0),
+        (job.config, places, [left[k][0].decoder for k, _, _ in parts], pool.gpus > 0),
         read=_ReadPart([images.root for images, _, _ in left]),
-        unit_name=f"images of {', '.join(images.name for images, _, _ in left)}",
+        unit_name=f"images of {_named([images.name for images, _, _ in left])}",
         places=places,
     )
     seconds = time.monotonic() - started
     for _, run, identity in left:
         found = Outcome.of(run.finished_units("features").values())
         run.finish("features", identity, found.counts, found.digest, seconds, found.counts.rows_in, **found.facts)
+
+
+def _named(sets: Sequence[str]) -> str:
+    return ", ".join(sets) if len(sets) < 7 else f"{len(sets)} sets"
 
 
 class _Places:
@@ -157,14 +166,17 @@ class _ReadPart:
 class FeatureWorker:
     """Holds the extractor; one stored part a call."""
 
-    def __init__(self, config: Config, places: _Places, gpu: bool):
-        self.extractor = opened(config, "cuda" if gpu else "cpu")
-        self.places = places
+    def __init__(self, config: Config, places: _Places, decoders: Sequence[Location | None], gpu: bool):
+        self.device = "cuda" if gpu else "cpu"
+        self.extractor = opened(config, self.device)
+        self.places, self.decoders, self.batch_size = places, decoders, config.decode.batch_size
+        self.vaes: dict[str, Autoencoder] = {}
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
         from ldsaug_ray.metrics import sharpness
 
-        images = images_of(part)
+        decoder = self.decoders[unit]
+        images = images_of(part) if decoder is None else self._decoded(part, decoder)
         table = pa.table(
             {"key": part["key"], "features": vectors(self.extractor(images)), "sharpness": sharpness(images)}
         )
@@ -172,3 +184,10 @@ class FeatureWorker:
         file = f"parts/part-{number:06d}.parquet"
         (out / file).write_table(table)
         return UnitResult(unit, Counts(len(part), len(table)), table_digest(table), (file,), (len(table),))
+
+    def _decoded(self, part: pa.Table, weights: Location) -> np.ndarray:
+        from ldsaug_ray.models import decode_images, load_vae
+
+        if weights.uri not in self.vaes:
+            self.vaes[weights.uri] = load_vae(weights, self.device)
+        return decode_images(self.vaes[weights.uri], matrix(part["z"]), self.batch_size)

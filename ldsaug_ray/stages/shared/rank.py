@@ -10,8 +10,6 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,12 +19,13 @@ import numpy as np
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Optimisation, Uses, Vae
 from ldsaug_ray.domains.images.stored import read_images
-from ldsaug_ray.engines.base import Rank, clear_memory_errors
+from ldsaug_ray.engines.base import Asked, Rank, clear_memory_errors
 from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
 from ldsaug_ray.errors import DivergedError
 from ldsaug_ray.models.training.curve import LossCurve, Means
 from ldsaug_ray.stages.shared.batches import AugmentedParts, Parts, StepBatch, step_batches
 from ldsaug_ray.stages.shared.checkpoints import Checkpoints
+from ldsaug_ray.stages.shared.clock import Clock, steps_between_looks
 from ldsaug_ray.stages.shared.prior import Judged
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT_IMAGES = 256
-WARM_STEPS = 20  # not counted in the rate: caches fill, kernels are chosen
+SMALL_FLOP = 2e9  # of a step: below, one thread is as fast as two (docs/benchmarks.md)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Task:
         real: training images.
         augmented: A and how much of it; none: training images alone.
         held_out: parts with test images, for the curve.
-        threads: of torch; 0: every core.
+        threads: of torch, at most; 0: every core.
         initial: weights to start from, below the run directory; none: new ones.
         initial_discriminator: likewise.
         freeze: the part that is not trained.
@@ -78,6 +77,17 @@ def work(task: Task, rank: Rank) -> None:
         _Training(task, rank).train()
 
 
+def threads_of(task: Task, world: int) -> int:
+    """Threads of a rank; one where a step is small. Threads meet after each operation, and beside a busy program the
+    other one has been put aside: small steps gain nothing from several, and lose most of their speed to that."""
+    from ldsaug_ray.models.stylegan2.model import step_flop
+
+    small = not task.vae.is_pretrained and (
+        step_flop(task.vae, task.resolution, task.settings.batch_size // world) < SMALL_FLOP
+    )
+    return 1 if small else task.threads or os.cpu_count() or 1
+
+
 def of_the_checkpoints(error: DivergedError, storage: Location, last: int | None) -> DivergedError:
     """The error, and what is left to go on from."""
     if last is None:
@@ -93,7 +103,7 @@ class _Training:
 
     def __init__(self, task: Task, rank: Rank):
         self.task, self.settings, self.rank = task, task.settings, rank
-        limit_threads(task.threads or os.cpu_count() or 1)
+        limit_threads(threads_of(task, rank.world))
         keep_freed_memory()
         self.trainer = self._trainer()
         self.curve, self.since_checkpoint = LossCurve(), Means()
@@ -106,11 +116,12 @@ class _Training:
 
             with self.checkpoints.of(step).opened() as folder:
                 state.restore(self.trainer, folder)
-                self.curve = LossCurve(json.loads((folder / "progress.json").read_text()))
+                progress = json.loads((folder / "progress.json").read_text())
+            self.curve, self.since_checkpoint = LossCurve(progress), Means(progress.get("since_checkpoint"))
         self.resumed_from = self.trainer.step
         self.last_checkpoint = self.trainer.step or None
         self.held_out = self._held_out() if rank.number == 0 else None
-        self.clock = _Clock()
+        self.clock = Clock()
 
     def _trainer(self) -> Trainer:
         from ldsaug_ray.models import Trainer, build_vae, load_discriminator, load_vae
@@ -139,7 +150,7 @@ class _Training:
         )
 
     def train(self) -> None:
-        """Take the steps that are left."""
+        """Take the steps that are left, or those until all ranks are asked to stop."""
         trainer, settings, task = self.trainer, self.settings, self.task
         last = settings.steps if task.pause_at is None else task.pause_at
         if trainer.step >= last:  # killed after the last checkpoint, before the manifest
@@ -157,6 +168,7 @@ class _Training:
         )
         counted, cpu, images = time.monotonic(), time.process_time(), 0
         told = -PROGRESS_SECONDS
+        looked, apart, next_look = counted, 1, trainer.step + 1
         for batch in self.clock.timed(batches):
             try:
                 terms = trainer.train_step(batch.images, _augmented(batch), batch.judged)
@@ -176,18 +188,33 @@ class _Training:
                 spent = time.process_time()
                 self.rank.count(rows=images, seconds=now - counted, cpu_seconds=spent - cpu)
                 counted, cpu, images = now, spent, 0
-            if step % settings.checkpoint_every == 0 or step == last:
+            asked: Asked | None = None
+            if step == next_look:
+                asked = self.rank.asked()
+                now = time.monotonic()
+                # the first rank's clock says when: all must look after the same step
+                apart = self.rank.agree(steps_between_looks(apart, now - looked)) or 1
+                looked, next_look = now, step + apart
+            due = step % settings.checkpoint_every == 0 or step == last
+            if due or asked is not None:
                 with self.clock.paused():
-                    self.checkpoint()
+                    self.checkpoint(between=not due)
+            if asked == "stop":
+                return
 
-    def checkpoint(self) -> None:
-        """Keep the state; every rank calls it equally often, the first one's files count."""
+    def checkpoint(self, *, between: bool = False) -> None:
+        """Keep the state; every rank calls it equally often, the first one's files count.
+
+        Args:
+            between: not one of those that the settings ask for. It leaves no trace in curve and means, and its weights
+                are no candidate for the best, so that what follows is as if it were not there.
+        """
         from ldsaug_ray.models import save_discriminator, save_vae, weights_digest
         from ldsaug_ray.models.training import state
 
         trainer, step = self.trainer, self.trainer.step
-        metrics = self.since_checkpoint.take()
-        if self.held_out is not None:
+        metrics = {} if between else self.since_checkpoint.take()
+        if self.held_out is not None and not between:
             try:
                 metrics["held_out_reconstruction"] = self._held_out_error()
             except DivergedError as e:
@@ -203,7 +230,7 @@ class _Training:
                 **self.clock.facts(self.settings.batch_size),
             }
             record = {"facts": facts, "metrics": metrics}
-            if self.settings.best_by is not None:
+            if self.settings.best_by is not None and not between:
                 record["score"] = metrics.get(self.settings.best_by, math.inf)
             with tempfile.TemporaryDirectory(prefix="ldsaug-") as name:
                 folder = Location.of(name)
@@ -211,7 +238,9 @@ class _Training:
                 save_vae(folder / "vae.safetensors", trainer.averaged, {"step": step})
                 if trainer.discriminator is not None:
                     save_discriminator(folder / "discriminator.safetensors", trainer.discriminator)
-                (folder / "progress.json").write_json(self.curve.state())
+                (folder / "progress.json").write_json(
+                    {**self.curve.state(), "since_checkpoint": self.since_checkpoint.sums}
+                )
                 (folder / "curve.json").write_json(self.curve.points)
                 self.checkpoints.save(step, Path(name), record)
             self.checkpoints.prune(self.settings.num_to_keep, scored=self.settings.best_by is not None)
@@ -243,41 +272,3 @@ def _augmented(batch: StepBatch) -> Augmented | None:
 
     found = batch.augmented
     return None if found is None else Augmented(found.get("image"), found.get("z"), found["weight"])
-
-
-class _Clock:
-    """How fast the steps go once warm, and what share of that time they wait for data."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.seconds = 0.0
-        self.waited = 0.0
-        self._paused = 0.0
-
-    def timed(self, batches: Iterable[StepBatch]) -> Iterator[StepBatch]:
-        """The batches, with the time taken of waiting for one and of what is done with it."""
-        started = time.perf_counter()
-        for n, batch in enumerate(batches):
-            ready, self._paused = time.perf_counter(), 0.0
-            yield batch
-            if n >= WARM_STEPS:
-                self.steps += 1
-                self.waited += ready - started
-                self.seconds += time.perf_counter() - started - self._paused
-            started = time.perf_counter()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around what is not training."""
-        started = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - started
-
-    def facts(self, batch_size: int) -> Mapping[str, float]:
-        """For the manifest; nothing where no step was warm."""
-        if not self.steps:
-            return {}
-        return {
-            "images_per_second": round(self.steps * batch_size / self.seconds, 2),
-            "waiting_for_data": round(self.waited / self.seconds, 4),
-        }

@@ -55,7 +55,7 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
             stale.add(name)
             steps.append(Step(name, "waiting", why, None))
             continue
-        complete = [n for n in (*stage.needs, *stage.uses) if run.entry(n) is not None]
+        complete = [n for n in stage.inputs(config) if run.entry(n) is not None]
         digests = {n: run.require(n, "digest") for n in complete}
         try:
             stamp = _stamp(config, name)

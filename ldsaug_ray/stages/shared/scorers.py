@@ -21,12 +21,14 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.base import Held
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.lds import LatentIndex, PairScores, approximate_pairs, candidates
+from ldsaug_ray.lds import Candidates, LatentIndex, Noise, PairScores, Plan, approximate_pairs, interpolate
 from ldsaug_ray.lds.approximate import OrderedLatents
 from ldsaug_ray.lds.shards import Frame, Sums, Work, parents_of, part, runs_within, scores
 from ldsaug_ray.run.directory import Counts, UnitResult, mark
 from ldsaug_ray.stages.shared.index import approximation
 from ldsaug_ray.stages.shared.job import Job
+
+NOISY_BYTES = 2**28  # of the points of one run
 
 
 def _how(config: Config) -> dict[str, Any]:
@@ -47,23 +49,31 @@ class Scorer(ABC):
     over the latents come about is the subclass's.
     """
 
-    def __init__(self, n: int, keys: pa.StringArray, config: Config, sigmas: Sequence[float], runs: Sequence[Location]):
-        self.n, self.keys, self.sigmas, self.runs = n, keys, tuple(sigmas), tuple(runs)
-        self.settings, self.seed = config.score, config.seed
+    def __init__(
+        self, plan: Plan, keys: pa.StringArray, config: Config, sigmas: Sequence[float], runs: Sequence[Location]
+    ):
+        self.plan, self.keys, self.sigmas, self.runs = plan, keys, tuple(sigmas), tuple(runs)
+        self.settings = config.score
 
     @abstractmethod
     def score(self, pairs: np.ndarray) -> PairScores:
         """Scores of the pairs, arrays [P, A, S]; in a plan of blocks they are whole rows of one."""
 
+    def score_noisy(self, some: Candidates, noise: Noise) -> PairScores:
+        """Scores of candidates off the line, arrays [M, 1, S]."""
+        raise NotImplementedError  # settings refuse it for estimates
+
     def __call__(self, unit: int, bounds: pa.Table) -> UnitResult:
         settings = self.settings
         start, stop = bounds["start"][0].as_py(), bounds["stop"][0].as_py()
-        block, alphas = settings.block_shape, settings.alphas
+        block, alphas = settings.block_shape, settings.plan_alphas
         whole = len(alphas) * (1 if block is None else block[1])  # whole pairs, and whole rows of a block
-        plan = candidates(self.n, alphas, start, start + -(-(stop - start) // whole) * whole, self.seed, block)
+        plan = self.plan.candidates(start, start + -(-(stop - start) // whole) * whole)
         first = slice(0, None, len(alphas))  # units start at a pair's first alpha
-        pairs = np.stack([plan.i[first], plan.j[first]], axis=1)
-        found = self.score(pairs)
+        if self.plan.noise is not None:
+            found = self.score_noisy(plan, self.plan.noise)
+        else:
+            found = self.score(np.stack([plan.i[first], plan.j[first]], axis=1))
         ids = slice(0, stop - start)
         columns = {
             "candidate": plan.id[ids],
@@ -115,21 +125,44 @@ class _ExactScorer(Scorer):
         runs = [self._score(pairs[run]) for run in runs_within(pairs, self.latent_dim)]
         return PairScores(*(np.concatenate([getattr(r, f.name) for r in runs]) for f in fields(PairScores)))
 
+    def score_noisy(self, some: Candidates, noise: Noise) -> PairScores:
+        """Each at its own point; runs of them keep within memory."""
+        found, step = [], max(1, NOISY_BYTES // (4 * self.latent_dim))
+        for start in range(0, len(some), step):
+            run = slice(start, start + step)
+            pairs = np.stack([some.i[run], some.j[run]], axis=1)
+            rows, local, _ = parents_of(pairs)
+            vectors = self.vectors(rows)
+            points = interpolate(
+                vectors, local[:, 0], local[:, 1], some.alpha[run], self.settings.interpolation, noise, some.id[run]
+            )
+            work = Work.at_points(pairs, vectors, local, points, self.sigmas)
+            found.append(scores(work, self.parts(work), self.plan.n))
+        return PairScores(*(np.concatenate([getattr(r, f.name) for r in found]) for f in fields(PairScores)))
+
     def _score(self, pairs: np.ndarray) -> PairScores:
         settings = self.settings
         block = settings.block_shape
         rows, local, shape = parents_of(pairs, None if block is None else block[1])
         work = Work.of(rows, self.vectors(rows), local, settings.alphas, self.sigmas, settings.interpolation, shape)
-        return scores(work, self.parts(work), self.n)
+        return scores(work, self.parts(work), self.plan.n)
 
 
 class ScoreWorker(_ExactScorer):
     """Has all shards at hand."""
 
-    def __init__(self, shards: Sequence[np.ndarray], frame: Frame, keys: pa.StringArray, config: Config, *rest: Any):
+    def __init__(
+        self,
+        shards: Sequence[np.ndarray],
+        frame: Frame,
+        plan: Plan,
+        keys: pa.StringArray,
+        config: Config,
+        *rest: Any,
+    ):
         self.shards, self.frame, self.how = shards, frame, _how(config)
         self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
-        super().__init__(int(self.starts[-1]), keys, config, *rest)
+        super().__init__(plan, keys, config, *rest)
 
     @property
     def latent_dim(self) -> int:
@@ -153,9 +186,9 @@ class ScoreWorker(_ExactScorer):
 class ShardedScoreWorker(_ExactScorer):
     """Asks who holds the shards."""
 
-    def __init__(self, shards: Held, n: int, latent_dim: int, *rest: Any):
+    def __init__(self, shards: Held, latent_dim: int, *rest: Any):
         self.shards, self._latent_dim = shards, latent_dim
-        super().__init__(n, *rest)
+        super().__init__(*rest)
 
     @property
     def latent_dim(self) -> int:
@@ -184,6 +217,7 @@ class ApproximateScoreWorker(Scorer):
         train: np.ndarray,
         index: np.ndarray,
         structure: dict[str, int | str],
+        plan: Plan,
         keys: pa.StringArray,
         config: Config,
         *rest: Any,
@@ -191,7 +225,7 @@ class ApproximateScoreWorker(Scorer):
         self.train, self.approximation = train, approximation(config)
         self.latents = OrderedLatents.of(train, self.approximation.seed)
         self.index = LatentIndex.of(index, structure, self.latents.frame)
-        super().__init__(len(train), keys, config, *rest)
+        super().__init__(plan, keys, config, *rest)
 
     def score(self, pairs: np.ndarray) -> PairScores:
         """Estimates and intervals."""

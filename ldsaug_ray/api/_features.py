@@ -1,0 +1,116 @@
+"""Images of any sizes to features, batch by batch, or from the user's cache: known by what the images are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ldsaug_ray.api._given import BATCH, Images, batches
+from ldsaug_ray.errors import InputError, LdsaugError
+from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
+from ldsaug_ray.metrics.features import Features
+from ldsaug_ray.metrics.kept import Arrays, kept
+from ldsaug_ray.run.progress import bar
+
+DEFAULT = "inception"  # what FID is defined with
+FORM = "1"  # of what is kept: another number where images come to the extractor otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A set as it is measured. features: float[N, C]; quality: name -> float64[N]; origin: where it comes from, for the
+    reader; images: what pictures come from, None of features; rows: int64[N], which of the images they are; sizes:
+    int64[N, 2], their height and width; notes: what a reader must know of them.
+    """
+
+    features: Features
+    quality: Mapping[str, NDArray[np.float64]]
+    origin: str
+    images: Images | None
+    rows: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+
+    def names(self, rows: NDArray[np.int64]) -> list[str]:
+        """What the images of some rows are called."""
+        return [f"row {row}" for row in rows] if self.images is None else self.images.names(self.rows[rows].tolist())
+
+
+def network_of(extractor: str | None, resize: int | None) -> Extractor:
+    """The extractor of that name, or inception; on a GPU where there is one. Raises as `open_extractor`."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return open_extractor(extractor or DEFAULT, device=device, batch_size=BATCH, resize=resize)
+    except InputError as e:
+        if extractor is None:
+            raise InputError(f"{e}; or name another extractor, such as a TorchScript FILE.pt") from None
+        raise
+
+
+def features_of(name: str, of: Images | Features, origin: str, network: Extractor | None, console: Console) -> Given:
+    """Features of images, computed or kept from an earlier call; or those that were given.
+
+    Raises:
+        InputError: too many images are unusable, or the extractor cannot take them; the name is in the message.
+    """
+    if not isinstance(of, Images):
+        return Given(of, {}, origin, None, np.arange(len(of)), np.empty((0, 2), np.int64))
+    assert network is not None  # of images
+    notes = [f"{name}: {note}" for note in of.notes]
+    with bar(console, name, len(of), "images") as shown:
+        key = hashlib.blake2b(f"{FORM} {of.digest()} {network.fingerprint}".encode(), digest_size=20).hexdigest()
+
+        def compute() -> Arrays:
+            return _features(name, of, network, shown.advance)
+
+        arrays = kept(key, compute, lambda told: console.print(f"{name}: {told}", highlight=False))
+        shown.set(len(of))
+    reasons = arrays["reasons"].tolist()
+    if reasons:
+        (first,) = of.names(arrays["unusable"][:1].tolist())
+        told = f"{len(reasons):,} of {len(of):,} images cannot be used (the first: {first}: {reasons[0]})"
+        if len(reasons) > of.fraction * len(of):
+            raise InputError(f"{name}: {told}; data.max_quarantined_fraction = {of.fraction:g} of them may be")
+        notes.append(f"{name}: {told}, and do not count.")
+    quality = {"sharpness": arrays["sharpness"]}
+    return Given(arrays["features"], quality, origin, of, arrays["rows"], arrays["sizes"], tuple(notes))
+
+
+def _features(name: str, images: Images, network: Extractor, advance: Callable[[int], None]) -> Arrays:
+    """Features, sharpness and size of the images that can be used, which they are, and why the others cannot."""
+    n = len(images)
+    features, sharp = np.empty((n, network.dimension), np.float32), np.empty(n)
+    sizes, reasons = np.zeros((n, 2), np.int64), {}
+    start = 0
+    for batch in batches(images.read()):
+        of_size: dict[tuple[int, ...], list[int]] = {}
+        for row, image in enumerate(batch, start):
+            if isinstance(image, str):
+                reasons[row] = image
+            else:
+                of_size.setdefault(image.shape, []).append(row)
+        for shape, rows in of_size.items():
+            pixels = np.stack([batch[row - start] for row in rows])
+            try:
+                features[rows] = network(pixels)
+            except LdsaugError as e:
+                raise type(e)(f"{name}: {e}") from None
+            sharp[rows], sizes[rows] = sharpness(pixels), shape[:2]
+        start += len(batch)
+        advance(len(batch))
+    used = np.array([row for row in range(n) if row not in reasons], np.int64)
+    return {
+        "features": features[used],
+        "sharpness": sharp[used],
+        "sizes": sizes[used],
+        "rows": used,
+        "unusable": np.array(list(reasons), np.int64),
+        "reasons": np.array(list(reasons.values()), np.str_),
+    }

@@ -1,0 +1,233 @@
+"""Two sets of images, or of their features, compared: every measure of `metrics/` with intervals and notes.
+
+Images are read at their own size, as the extractor takes them, and become features once: these are kept in the user's
+cache by the images' content and the extractor's weights. No Ray, no run directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ldsaug_ray.api._features import Given, features_of, network_of
+from ldsaug_ray.api._given import Images, opened
+from ldsaug_ray.common.secrets import without_password
+from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.metrics import (
+    OF_SETS,
+    Measure,
+    Reading,
+    Sample,
+    SetReadings,
+    UsedExtractor,
+    intervals_of,
+    measure_set,
+    own_measures,
+)
+from ldsaug_ray.metrics.features import Features
+
+TOLD = ("intervals", "n", "real", "train", "extractor", "k", "notes")  # keys of the result that are no measures
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What `measure` found. sets: `fake`, then `train` if there is one, as if generated, then `real`; intervals: of
+    `fake`; given: the sets themselves, by name; own: measures of the user's.
+    """
+
+    sets: Mapping[str, SetReadings]
+    intervals: Mapping[str, tuple[float, float]]
+    given: Mapping[str, Given]
+    extractor: UsedExtractor | None
+    k: int
+    notes: tuple[str, ...]
+    own: tuple[Measure, ...] = field(default=())
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Those that were taken, in the order of the tables."""
+        return tuple(m for m in (*OF_SETS, *self.own) if m.name in self.sets["fake"].readings)
+
+    def numbers(self) -> dict[str, Any]:
+        """What `measure` returns."""
+        values = {name: {m: r.value for m, r in of.readings.items()} for name, of in self.sets.items()}
+        e = self.extractor
+        return {
+            **values.pop("fake"),
+            "intervals": {name: list(limits) for name, limits in self.intervals.items()},
+            "n": {name: len(of.features) for name, of in self.given.items()},
+            **values,
+            "extractor": None if e is None else asdict(e),
+            "k": self.k,
+            "notes": list(self.notes),
+        }
+
+
+def measure(
+    real: Any,
+    fake: Any,
+    *,
+    train: Any = None,
+    extractor: str | None = None,
+    domain: str = "images",
+    k: int = 5,
+    measures: Sequence[str] = (),
+    resize: int | None = None,
+    data: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How near the images `fake` come to the images `real`, and whether they are copies of the images `train`.
+
+    Each set is a folder, a Parquet, tar or .npy file or a URI, by name; an array of images uint8[N, H, W, C]; or an
+    array of features float[N, d]. All are images, or all are features of one extractor.
+
+    Args:
+        real: held-out real images: the reference.
+        fake: what is measured.
+        train: images that the generator was trained on; none: nothing is said on copies.
+        extractor: what makes features of images: any that `open_extractor` takes; none: inception, FID's.
+        domain: of the data; "images" is the only one that has extractors. Features may be of anything.
+        k: neighbours of precision, recall, density and coverage.
+        measures: of your own, by their dotted paths.
+        resize: side in px to which images are resized for a TorchScript extractor; none: they are given as they are.
+        data: settings of `data` that say how sources are read, such as {"image_column": "img"}.
+        seed: of random subsets and of the bootstrap.
+
+    Returns:
+        Each measure's value of `fake` by its name, None where these images do not allow one; `intervals`, 95 % limits
+        by name; `n`, images by set; `real` and `train`, name -> value: what they themselves reach, as far as it can be
+        said, train as if it were generated, in as many images as fake has; `extractor`, None of features; `k`;
+        `notes`, sentences on what so few images can tell. All of it can be written as JSON.
+
+    Raises:
+        InputError: a set cannot be used, or is too small for k; the extractor does not fit it.
+        ConfigError: an unknown domain, extractor, measure or setting; an extractor for features.
+
+    >>> import numpy as np
+    >>> z = np.random.default_rng(0).normal(size=(600, 4))
+    >>> found = measure(z[:300], z[300:])
+    >>> found["coverage"] > 0.9, sorted(found["n"].items())
+    (True, [('fake', 300), ('real', 300)])
+    """
+    found = measured(
+        {"real": real, "fake": fake} | ({} if train is None else {"train": train}),
+        extractor=extractor,
+        domain=domain,
+        k=k,
+        measures=measures,
+        resize=resize,
+        data=data,
+        seed=seed,
+        console=Console(quiet=True),
+    )
+    return found.numbers()
+
+
+def measured(
+    sets: Mapping[str, Any],
+    *,
+    extractor: str | None,
+    domain: str,
+    k: int,
+    measures: Sequence[str],
+    resize: int | None,
+    data: Mapping[str, Any] | None,
+    seed: int,
+    console: Console,
+) -> Measured:
+    """As `measure`, of sets by name; progress goes to the console."""
+    if domain != "images":
+        raise ConfigError(f"domain = {domain!r}: only images have extractors here; of other data give features")
+    if k < 1:
+        raise ConfigError(f"k must be at least 1; found {k}")
+    own = own_measures(measures)
+    if taken := [m.name for m in own if m.name in TOLD]:
+        raise ConfigError(f"a measure of your own is called {taken[0]}, as a part of the result is; rename it")
+    found = {name: opened(name, of, data or {}) for name, of in sets.items()}
+    _check(found, extractor, k)
+    network = None
+    if isinstance(found["real"], Images):
+        network = network_of(extractor, resize)
+    given = {name: features_of(name, of, _origin(sets[name]), network, console) for name, of in found.items()}
+    _check_features(given, k)
+    real, fake, train = given["real"], given["fake"], given.get("train")
+    none = real.features[:0]
+    sample = Sample(fake.features, real.features, none if train is None else train.features, fake.quality, k, seed)
+    chosen = (*OF_SETS, *own)
+    console.print(f"{'measures':<9} starting", highlight=False)
+    of = {"fake": measure_set(sample, chosen)}
+    if train is not None:
+        rows = np.random.default_rng([seed, 2]).permutation(len(train.features))[: len(fake.features)]
+        quality = {name: values[rows] for name, values in train.quality.items()}
+        of["train"] = measure_set(Sample(train.features[rows], real.features, none, quality, k, seed), chosen)
+    of["real"] = _of_reference(
+        measure_set(Sample(real.features, quality=real.quality, k=k, seed=seed), chosen), of["fake"]
+    )
+    limits = intervals_of(sample, of["fake"], chosen)
+    notes = [note for one in given.values() for note in one.notes] + [*of["fake"].notes, *_flat(limits), *_sizes(given)]
+    used = None
+    if network is not None:
+        used = UsedExtractor(network.name, network.dimension, network.fingerprint, resize)
+    return Measured(of, limits, given, used, k, tuple(dict.fromkeys(notes)), own)
+
+
+def _origin(given: Any) -> str:
+    return without_password(os.fspath(given)) if isinstance(given, str | os.PathLike) else "an array"
+
+
+def _of_reference(own: SetReadings, fake: SetReadings) -> SetReadings:
+    """What was measured of the real images, and on the way to the fake ones' values."""
+    beside = {name: Reading(r.more["held_out"]) for name, r in fake.readings.items() if "held_out" in r.more}
+    return replace(own, readings={**own.readings, **beside})
+
+
+def _check(found: Mapping[str, Images | Features], extractor: str | None, k: int) -> None:
+    """What can be known before any image is read."""
+    are_images = {name: isinstance(of, Images) for name, of in found.items()}
+    if len(set(are_images.values())) > 1:
+        told = ", ".join(f"{name} {'images' if is_one else 'features'}" for name, is_one in are_images.items())
+        raise InputError(f"{told}: give all as images, or all as features of one extractor")
+    if extractor is not None and not are_images["real"]:
+        raise ConfigError(f"extractor = {extractor}: features were given, and need none")
+    for name, of in found.items():
+        _check_count(name, len(of), k)
+
+
+def _check_count(name: str, n: int, k: int) -> None:
+    least = 2 if name == "train" else k + 1
+    if n < least:
+        why = "" if name == "train" else f" with k = {k} neighbours"
+        raise InputError(f"{name}: {n} images; at least {least} are needed{why}")
+
+
+def _check_features(given: Mapping[str, Given], k: int) -> None:
+    real = given["real"].features
+    for name, of in given.items():
+        _check_count(name, len(of.features), k)  # some may have been unusable
+        if of.features.shape[1] != real.shape[1]:
+            raise InputError(
+                f"{name}: features of {of.features.shape[1]} dimensions, real has {real.shape[1]}; take all from one "
+                "extractor"
+            )
+
+
+def _flat(limits: Mapping[str, tuple[float, float]]) -> list[str]:
+    """What to say where the bootstrap has nothing to vary, as of shares of all or none."""
+    flat = [name for name, (low, high) in limits.items() if low == high]
+    return [
+        f"{', '.join(flat)}: every image says the same, so the interval has no width; a share among n images may still "
+        "be off by 3 / n."
+    ] * bool(flat)
+
+
+def _sizes(given: Mapping[str, Given]) -> list[str]:
+    found = np.unique(np.concatenate([of.sizes for of in given.values()]), axis=0).tolist()
+    if len(found) < 2:
+        return []
+    (low, high), n = (f"{width} x {height}" for height, width in (found[0], found[-1])), len(found)
+    return [f"Images of {n:,} sizes, from {low} to {high} px: sharpness compares images of one size."]

@@ -1,0 +1,181 @@
+"""`ldsaug frontier`: A by several rules, and samplers, against noise about training latents, at equal authenticity.
+
+Each is a sample of latents that the baseline decodes; its features are kept below `features/` and computed again only
+for other latents, weights or extractors. No training is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.common.columns import vectors
+from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.config import Config, Sampling, Select
+from ldsaug_ray.config.frontier import slug
+from ldsaug_ray.errors import ConfigError, ImpossibleError
+from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.latents import Latents, read_latents
+from ldsaug_ray.run.pipeline import Stage, declare
+from ldsaug_ray.stages.evaluate import real_images
+from ldsaug_ray.stages.select import among, choose
+from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
+from ldsaug_ray.stages.shared.groups import grouped
+from ldsaug_ray.stages.shared.job import Job
+from ldsaug_ray.stages.shared.outcome import Outcome
+
+RECONSTRUCTIONS, OWN = "reconstructions", "A"
+MOST = 20_000  # reconstructions that authenticity is measured against
+
+_SECTIONS = ("evaluate", "frontier", "sample", "select")
+
+STAGE = declare(
+    Stage(
+        name="frontier",
+        does="rules and samplers at equal authenticity",
+        unit="images",
+        needs=("prepare", "train", "encode", "score"),
+        writes=("latents",),
+        sections=("seed",),
+        also=lambda config: {name: getattr(config, name).model_dump(mode="json") for name in _SECTIONS},
+        role="command",
+    )
+)
+
+
+def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
+    """Draw, decode, measure; leaves `frontier/frontier.json`.
+
+    Raises:
+        ConfigError: no extractor is set, or settings of a rule or sampler are impossible.
+        ImpossibleError: too few test images; a rule keeps nothing.
+        InputError: a sampler cannot be fitted.
+    """
+    from ldsaug_ray.metrics import Sample as Images
+    from ldsaug_ray.stages.shared.gains import authenticity_by, gains, point_of
+
+    config, latents = job.config, read_latents(job.run, "train")
+    settings, extractor = config.frontier, opened(config)
+    test, train = (real_images(job, split) for split in ("test", "train"))
+    if len(test) <= config.evaluate.k:
+        raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test images")
+    curve = {f"noise {share:g}": _noise(share) for share in settings.noise}
+    drawn = {**curve, **settings.samplers}
+    sets = {RECONSTRUCTIONS: _some(latents.z, MOST, config.seed)}
+    sets |= {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
+    sets |= {name: _of_rule(job, name, given, latents) for name, given in {OWN: {}, **settings.rules}.items()}
+    stored = [_stored(job, name, z) for name, z in sets.items()]
+    features = features_of(job, [test, train, *stored], extractor.fingerprint)
+    of = {name: features[images.name].features for name, images in zip(sets, stored, strict=True)}
+    real, own = features["test"].features, features["train"].features
+    points = {}
+    for number, name in enumerate(sets):
+        sample = Images(of[name][: settings.n], real, own, k=config.evaluate.k, seed=config.seed)
+        points[name] = point_of(name, sample, of[RECONSTRUCTIONS], config.seed + 1 + number)
+    along = [points[RECONSTRUCTIONS], *(points[name] for name in curve)]
+    by = authenticity_by(along)
+    rows = []
+    for name, point in points.items():
+        kind = "curve" if point in along else "sampler" if name in settings.samplers else "rule"
+        found = {} if kind == "curve" else gains(point, along, by)
+        rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "n": min(settings.n, len(of[name])),
+                **point.values,
+                "gains": {m: gain and asdict(gain) for m, gain in found.items()},
+            }
+        )
+    told = {"authenticity_by": by, "extractor": str(config.evaluate.extractor), "k": config.evaluate.k, "points": rows}
+    (job.run.folder("frontier") / "frontier.json").write_json(told)
+    n = sum(map(len, sets.values()))
+    return Outcome(Counts(n, n), fingerprint(told), {"sentence": sentence_of(told)})
+
+
+def sentence_of(told: Mapping[str, Any]) -> str:
+    """What stands out, in a sentence."""
+    gained = [(row["gains"]["frechet"], row["name"]) for row in told["points"] if row["gains"].get("frechet")]
+    better = sorted(((g["gain"], g["low"], name) for g, name in gained if g["low"] > 0), reverse=True)
+    if not better:
+        return "nothing has a lower Fréchet distance than noise about training latents of the same authenticity"
+    gain, _, name = better[0]
+    return f"{name} has {gain:.0%} less Fréchet distance than noise about training latents of the same authenticity"
+
+
+def _noise(share: float) -> dict[str, Any]:
+    return {"prior": "interpolants", "candidates": {"plan": "single", "noise": share}}
+
+
+def _some(z: np.ndarray, n: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng([seed, 3]).permutation(len(z))[:n]
+    return np.asarray(z[rows])
+
+
+def _drawn(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> np.ndarray:
+    """Latents that a prior draws."""
+    from ldsaug_ray.models.priors import PRIORS, Draws
+
+    settings = _merged(Sampling, job.config.sample, given, f"frontier.samplers: {name}")
+    prior = PRIORS.get(settings.prior)
+    z = latents.z if prior.reads != "nothing" else latents.z[:0]
+    seed = job.config.seed
+    draws = Draws(settings.prior, prior.fit(z, settings, seed), z if prior.reads == "drawn" else latents.z[:0])
+    return draws.sample(0, job.config.frontier.n, seed)
+
+
+def _of_rule(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> np.ndarray:
+    """Latents of some candidates that a rule keeps of the scores at hand."""
+    from ldsaug_ray.lds import Noise, interpolate
+    from ldsaug_ray.selection.best import id_hash
+
+    select = _merged(Select, job.config.select, given, f"frontier.rules: {name}")
+    config: Config = job.config.model_copy(update={"select": select})
+    files = job.run.folder("scores").files(".parquet")
+    columns = ["candidate", *select.rule.columns(select)]
+
+    def tables(also: Any = ()) -> Iterator[pa.Table]:
+        for file in files:
+            yield file.read_table([*columns, *(c for c in also if c not in columns)])
+
+    if not select.rule.keeps:
+        raise ConfigError(f"frontier.rules: {name}: which: {select.which} keeps nothing")
+    balanced = select.balance != "none"
+    ids = choose(config, job.run, grouped(config, job.run, tables) if balanced else tables()).ids
+    ids = np.sort(ids[np.argsort(id_hash(ids), kind="stable")[: job.config.frontier.n]])
+    kept = pa.concat_tables(
+        table.filter(pa.array(among(ids, table["candidate"].to_numpy())))
+        for table in (file.read_table(["candidate", "parent_i", "parent_j", "alpha"]) for file in files)
+    ).sort_by("candidate")
+    i, j = (latents.rows(kept[side]) for side in ("parent_i", "parent_j"))
+    noise = Noise.kept(job.run.require("score"), config.seed)
+    return interpolate(latents.z, i, j, kept["alpha"].to_numpy(), config.score.interpolation, noise, ids)
+
+
+def _merged(section: Any, base: Any, given: Mapping[str, Any], where: str) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return section.model_validate({**base.model_dump(exclude_unset=True), **given})
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _stored(job: Job, name: str, z: np.ndarray) -> ImageSet:
+    """The latents as parts that the extractor's workers decode."""
+    rows, root = job.config.decode.part_rows, job.run.folder(f"frontier/latents/{slug(name)}")
+    parts, digests = [], []
+    for number, start in enumerate(range(0, len(z), rows)):
+        some = z[start : start + rows]
+        table = pa.table({"key": [f"z{n:09d}" for n in range(start, start + len(some))], "z": vectors(some)})
+        (root / f"part-{number:06d}.parquet").write_table(table)
+        parts.append((f"part-{number:06d}.parquet", len(some)))
+        digests.append(table_digest(table))
+    weights = job.run.folder("train/vae.safetensors")
+    digest = fingerprint([digests, job.run.require("train", "digest")])
+    return ImageSet(f"frontier-{slug(name)}", root, parts, digest, weights)
