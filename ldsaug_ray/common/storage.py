@@ -36,20 +36,19 @@ class Location:
 
     @classmethod
     def of(cls, uri: Place) -> Location:
-        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf. A location
-        is itself.
+        """Resolve a path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf. A location stays.
 
-        A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it would cut the
-        path off.
+        A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it cuts the path.
 
         Raises:
             StorageError: no installed library opens this kind of URI, or it is no path at all.
         """
         if isinstance(uri, Location):
             return uri
-        if not isinstance(uri, str | os.PathLike):
-            raise StorageError(f"a path or URI is text or a Path; found {type(uri).__name__}")
-        uri = os.fspath(uri)
+        try:
+            uri = os.fspath(uri)
+        except TypeError:
+            raise StorageError(f"a path or URI is text or a Path; found {type(uri).__name__}") from None
         scheme, marked, rest = uri.partition("://")
         if not marked:
             return cls(pafs.LocalFileSystem(), _absolute(uri, uri), uri)

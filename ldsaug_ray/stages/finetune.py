@@ -14,8 +14,6 @@ import numpy as np
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.config import Config, Finetune
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.models import read_latent_dim
-from ldsaug_ray.models.priors import PRIORS
 from ldsaug_ray.run.directory import UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.encode import image_parts
@@ -44,6 +42,8 @@ def _judge_settings(config: Config) -> dict[str, Any]:
     judge = config.finetune.judge
     if judge in ("a", "normal"):
         return {}
+    from ldsaug_ray.models.priors import PRIORS
+
     names = PRIORS.get(judge).settings
     own = [code] if (code := code_digest([judge])) else []
     sample = config.sample.model_dump(mode="json")
@@ -93,6 +93,8 @@ def _judged(job: Job) -> Judged | None:
     settings = job.config.finetune
     if settings.judge == "normal":
         return None
+    from ldsaug_ray.models import read_latent_dim
+
     dim = read_latent_dim(job.run.folder("train/vae.safetensors"))
     judged = Judged(job.run.root, settings.judge, settings.batch_size, job.config.seed + 2, job.config.sample, dim)
     judged.fit(job.console)
