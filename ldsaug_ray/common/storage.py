@@ -36,7 +36,7 @@ class Location:
 
     @classmethod
     def of(cls, uri: Place) -> Location:
-        """Resolve a path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf. A location stays.
+        """Resolve a path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf.
 
         A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it cuts the path.
 
@@ -45,10 +45,9 @@ class Location:
         """
         if isinstance(uri, Location):
             return uri
-        try:
-            uri = os.fspath(uri)
-        except TypeError:
-            raise StorageError(f"a path or URI is text or a Path; found {type(uri).__name__}") from None
+        if not isinstance(uri, str | os.PathLike):
+            raise StorageError(f"a path or URI is text or a Path; found {type(uri).__name__}")
+        uri = os.fspath(uri)
         scheme, marked, rest = uri.partition("://")
         if not marked:
             return cls(pafs.LocalFileSystem(), _absolute(uri, uri), uri)

@@ -29,6 +29,13 @@ from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
 
 RECONSTRUCTIONS, OWN = "reconstructions", "A"
+RULES: dict[str, dict[str, Any]] = {"random": {"which": "random"}, "balanced": {"balance": "parent"}}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "N(0, I)": {"prior": "normal"},
+    "interpolants": {"prior": "interpolants"},
+    "neighbours": {"prior": "interpolants", "candidates": {"plan": "neighbours"}},
+    "LDS of noise": {"prior": "lds"},
+}
 MOST = 20_000  # reconstructions that authenticity is measured against
 
 _SECTIONS = ("evaluate", "frontier", "sample", "select")
@@ -45,6 +52,11 @@ STAGE = declare(
         role="command",
     )
 )
+
+
+def compared(config: Config) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Rules and samplers by name: the settings that differ. The user's replace ours of the same name."""
+    return {OWN: {}, **RULES, **config.frontier.rules}, {**SAMPLERS, **config.frontier.samplers}
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -64,10 +76,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     if len(test) <= config.evaluate.k:
         raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test images")
     curve = {f"noise {share:g}": _noise(share) for share in settings.noise}
-    drawn = {**curve, **settings.samplers}
+    rules, samplers = compared(config)
+    drawn = {**curve, **samplers}
     sets = {RECONSTRUCTIONS: _some(latents.z, MOST, config.seed)}
     sets |= {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
-    sets |= {name: _of_rule(job, name, given, latents) for name, given in {OWN: {}, **settings.rules}.items()}
+    sets |= {name: _of_rule(job, name, given, latents) for name, given in rules.items()}
     stored = [_stored(job, name, z) for name, z in sets.items()]
     features = features_of(job, [test, train, *stored], extractor.fingerprint)
     of = {name: features[images.name].features for name, images in zip(sets, stored, strict=True)}
@@ -80,7 +93,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     by = authenticity_by(along)
     rows = []
     for name, point in points.items():
-        kind = "curve" if point in along else "sampler" if name in settings.samplers else "rule"
+        kind = "curve" if point in along else "sampler" if name in samplers else "rule"
         found = {} if kind == "curve" else gains(point, along, by)
         rows.append(
             {

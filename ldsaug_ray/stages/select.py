@@ -25,7 +25,6 @@ from ldsaug_ray.selection.rule import chosen
 from ldsaug_ray.stages.shared.groups import grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
-from ldsaug_ray.stages.shared.modes import Modes
 from ldsaug_ray.stages.shared.outcome import Outcome
 
 
@@ -56,6 +55,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         InputError: too few held-out latents for a rule that compares with them.
         ConfigError: a rule of the user's own gives no selection.
     """
+    from ldsaug_ray.stages.shared.modes import Modes  # measures import torch
+
     n = job.run.require("score", "rows_out")
     rule = job.config.select.rule
     columns = ["candidate", *rule.columns(job.config.select)]
