@@ -24,18 +24,6 @@ from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.shared.prior import Judged
 from ldsaug_ray.stages.train import feasible, fit, train_on
 
-STAGE = declare(
-    Stage(
-        name="finetune",
-        does="train further on train + A",
-        unit="images",
-        needs=("prepare", "train", "decode"),
-        writes=("finetune",),
-        sections=("finetune", "seed"),
-        also=lambda config: _judge_settings(config),
-    )
-)
-
 
 def _judge_settings(config: Config) -> dict[str, Any]:
     """Settings of section `sample` that the prior which is judged goes by."""
@@ -48,6 +36,19 @@ def _judge_settings(config: Config) -> dict[str, Any]:
     own = [code] if (code := code_digest([judge])) else []
     sample = config.sample.model_dump(mode="json")
     return {"judge": [{name: sample[name] for name in names}, own]}
+
+
+STAGE = declare(
+    Stage(
+        name="finetune",
+        does="train further on train + A",
+        unit="images",
+        needs=("prepare", "train", "decode"),
+        writes=("finetune",),
+        sections=("finetune", "seed"),
+        also=_judge_settings,
+    )
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -96,8 +97,8 @@ def _judged(job: Job) -> Judged | None:
     from ldsaug_ray.models import read_latent_dim
 
     dim = read_latent_dim(job.run.folder("train/vae.safetensors"))
-    judged = Judged(job.run.root, settings.judge, settings.batch_size, job.config.seed + 2, job.config.sample, dim)
-    judged.fit(job.console)
+    judged = Judged(job.run.root, settings.judge, job.config.seed + 2, job.config.sample, dim)
+    judged.draws(job.console)  # fits it, and leaves it where ranks find it
     return judged
 
 
