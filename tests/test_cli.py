@@ -92,7 +92,7 @@ def test_bash_completes_commands_options_and_settings(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     assert main(["completion"]) == 0
     SCRIPT.write_text(capsys.readouterr().out)
-    assert completed("ldsaug", "exp") == ["experiment"]
+    assert completed("ldsaug", "exp") == ["experiment", "export"]
     assert set(STAGES) <= set(completed("ldsaug", ""))
     assert completed("ldsaug", "tune", "x.yaml", "--re") == ["--resume"]
     assert completed("ldsaug", "run", "x.yaml", "--re") == []

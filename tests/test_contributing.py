@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from ldsaug_ray import stages
+from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.config import Config, Sampling, Score, load_config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.lds import resolve_sigma
@@ -73,7 +74,12 @@ def test_a_selection_rule(addition: Addition, tmp_path: Path) -> None:
     job = Job(config, open_run_dir(config), Console(file=io.StringIO()), engine_of(config))
     alphas = np.tile([0.25, 0.5, 0.75], 4)
     scores = {"candidate": np.arange(12), "alpha": alphas, "log_lds": -np.arange(12.0)}
-    (tmp_path / "run/scores").mkdir()
+    scores |= {"parent_i": ["a", "b"] * 6, "parent_j": ["c"] * 12}
+    latents = {"key": list("abc"), "split": ["train"] * 3, "z": vectors(np.eye(3, dtype=np.float32))}
+    for folder in ("scores", "latents"):
+        (tmp_path / "run" / folder).mkdir()
+    pq.write_table(pa.table(latents), tmp_path / "run/latents/part-000000.parquet")
+    job.run.finish("encode", "f", Counts(3, 3), "d", 1.0, 3, latent_dim=3)
     pq.write_table(pa.table(scores), tmp_path / "run/scores/part-000000.parquet")
     job.run.finish("score", "f", Counts(12, 12), "d", 1.0, 12)
     outcome = select.run(job, {})

@@ -70,7 +70,8 @@ def test_commands_that_are_shown_exist(page: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(argparse.ArgumentParser, "exit", lambda *_: pytest.fail("does not parse"))
     for words in shown_commands(page.read_text()):
-        given = _parse(_parser(), words)
+        given = _parse(_parser()[0], words)
+        assert given.command == words[0]
         if "config" in given and Path(given.config).exists():
             load_config(given.config, given.overrides)
 

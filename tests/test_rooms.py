@@ -97,7 +97,8 @@ def test_arrows_go_down():
 
 
 def test_what_looks_up_is_known():
-    found = [(name, other) for name, tree in modules() for other in named(tree) if goes_up(name, other)]
+    below_the_face = [(name, tree) for name, tree in modules() if name != "__init__"]
+    found = [(name, other) for name, tree in below_the_face for other in named(tree) if goes_up(name, other)]
     assert {(room_of(name), room_of(other.removeprefix("ldsaug_ray."))) for name, other in found} == ASKED, found
 
 

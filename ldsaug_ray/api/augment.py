@@ -210,25 +210,13 @@ def _augmented(
 
 
 def _findings(run: RunDir, config: Config, latents: Latents) -> Findings:
-    from ldsaug_ray.lds import Candidates, HeldOut, Noise, latent_norms, norms_from_mean, regime, sentences
-    from ldsaug_ray.report._scores import read_scores
+    from ldsaug_ray.lds import HeldOut, Noise, sentences
+    from ldsaug_ray.report._scores import read_scores, regime_of
 
     score, select = run.require("score"), run.require("select")
     of = read_scores(run, latents, select["ranked_by"], config.seed)
-    candidates = Candidates(of.candidate, of.parent_i, of.parent_j, of.alpha)
-    found = regime(
-        log_lds=of.log_lds,
-        log_lds_excluding_parents=of.log_lds_excluding_parents,
-        parent_share=of.parent_share,
-        effective_neighbours=of.effective_neighbours,
-        alpha=of.alpha,
-        selected=of.selected,
-        distance_to_mean=norms_from_mean(
-            latents.z, candidates, config.score.interpolation, Noise.kept(score, config.seed)
-        ),
-        train_distance_to_mean=latent_norms(latents.z),
-        held_out=None if score["held_out"] is None else HeldOut(**score["held_out"]),
-    )
+    held_out = None if score["held_out"] is None else HeldOut(**score["held_out"])
+    found = regime_of(latents, of, config.score.interpolation, Noise.kept(score, config.seed), held_out)
     bandwidth = f"sigma = {score['sigma']:.4g}, {score['sigma_sentence']}."
     kept = f"{select['sentence'][0].upper()}{select['sentence'][1:]}."
     return Findings((bandwidth, kept, *sentences(found)), found)

@@ -18,7 +18,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds import Noise, interpolate
+from ldsaug_ray.lds import Noise
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
 
@@ -48,10 +48,8 @@ def selected_of(
             table = file.read_table(KEPT.names)
             for start in range(0, len(table), PART):
                 some = table.slice(start, PART)
-                i, j = (latents.rows(some[side]) for side in ("parent_i", "parent_j"))
-                ids, alpha = some["candidate"].to_numpy(), some["alpha"].to_numpy()
-                z = interpolate(latents.z, i, j, alpha, config.score.interpolation, noise, ids)
-                keys = pa.array([f"c{c:012d}" for c in ids.tolist()])
+                z = latents.between(some, config.score.interpolation, noise)
+                keys = pa.array([f"c{c:012d}" for c in some["candidate"].to_pylist()])
                 yield pa.table({"key": keys, "z": vectors(z), **{name: some[name] for name in KEPT.names}})
 
 

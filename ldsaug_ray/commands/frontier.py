@@ -39,7 +39,8 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
     identity = stage.STAGE.fingerprint(config, digests, evaluation_stamp(config))
     folder = RunDir(before.folder("frontier"))
     settings = config.frontier
-    names = [*(f"noise {share:g}" for share in settings.noise), *settings.samplers, stage.OWN, *settings.rules]
+    rules, samplers = stage.compared(config)
+    names = [*(f"noise {share:g}" for share in settings.noise), *samplers, *rules]
     if dry_run:
         state = "complete" if folder.is_complete("frontier", identity) else f"decodes {settings.n:,} latents of each"
         print(f"frontier  {state}: {', '.join(names)}")

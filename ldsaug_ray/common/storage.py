@@ -36,11 +36,9 @@ class Location:
 
     @classmethod
     def of(cls, uri: Place) -> Location:
-        """Resolve a local path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf. A location
-        is itself.
+        """Resolve a path or URI; `pyarrow.fs` knows s3, gs, hdfs, fsspec the rest, huggingface_hub hf.
 
-        A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it would cut the
-        path off.
+        A path is taken literally. In a URI that pyarrow opens, %20 means a space; `#` is an error: it cuts the path.
 
         Raises:
             StorageError: no installed library opens this kind of URI, or it is no path at all.

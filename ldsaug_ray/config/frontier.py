@@ -26,17 +26,14 @@ class Frontier(Section):
         "nearest other",
     )
     rules: dict[str, dict[str, Any]] = Field(
-        {"random": {"which": "random"}, "balanced": {"balance": "parent"}},
-        description="other A of the same scores, beside the run's: a name, and settings of select that differ",
+        {},
+        description="other A of the same scores, beside the run's, random and balanced: a name, and settings of select "
+        "that differ",
     )
     samplers: dict[str, dict[str, Any]] = Field(
-        {
-            "N(0, I)": {"prior": "normal"},
-            "interpolants": {"prior": "interpolants"},
-            "neighbours": {"prior": "interpolants", "candidates": {"plan": "neighbours"}},
-            "LDS of noise": {"prior": "lds"},
-        },
-        description="a name, and settings of sample that say what latents are drawn from",
+        {},
+        description="beside N(0, I), interpolants, neighbours and LDS of noise: a name, and settings of sample that "
+        "say what latents are drawn from",
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ from pydantic import Field, field_validator
 
 from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Positive, Section
-from ldsaug_ray.config.score import Sigma
 from ldsaug_ray.config.workers import Workers
 
 
@@ -33,7 +32,7 @@ class Drawn(Section):
     keep: Annotated[float, Field(gt=0, le=1)] = Field(
         0.3, description="with lds: share of them that images are drawn from, the densest"
     )
-    sigma: Sigma | None = Field(None, description="with lds: bandwidth of the density; none: 0.12 of the mean norm")
+    scale: float = Field(0.12, gt=0, description="with lds: bandwidth of the density over the mean norm of latents")
     exclude_parents: bool = Field(True, description="with lds: leave the candidate's own parents out of its density")
 
 

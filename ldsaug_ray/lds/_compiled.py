@@ -15,14 +15,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from platform import machine
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 CHUNK = 1024  # latents at a time: three rows of them stay in the first-level cache
@@ -32,7 +30,6 @@ _EXACT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", 
 # sums may be taken in any order (a chunk is summed in lanes); NaN and infinity keep their meaning
 _SUMS: dict[str, Any] = {**_EXACT, "fastmath": {"reassoc", "contract", "nsz"}}
 
-_HAS_MXCSR = machine() in ("x86_64", "AMD64")
 LOG2_E = 1.4426950408889634
 # 2**f on [-1/2, 1/2]: a minimax polynomial with 2**0 = 1 (relative error 2e-9), and Taylor's to double precision
 _S1, _S2, _S3, _S4, _S5, _S6 = (
@@ -78,49 +75,6 @@ def _wide_vectors(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(), code
-
-
-@intrinsic
-def _flush_tiny(typing_context: Any) -> Any:
-    """Have results below float32's normal range become 0 in this thread; returns the register to give back.
-
-    x86 alone takes a hundred times longer for them, and at small sigma most weights are so small.
-    """
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(32)
-        if not _HAS_MXCSR:
-            return ir.Constant(word, 0)
-        place = builder.alloca(word)
-        _call_mxcsr(builder, "stmxcsr", place)
-        before = builder.load(place)
-        builder.store(builder.or_(before, ir.Constant(word, 0x8000)), place)
-        _call_mxcsr(builder, "ldmxcsr", place)
-        return before
-
-    return types.int32(), code
-
-
-@intrinsic
-def _flush_as(typing_context: Any, register: Any) -> Any:
-    """Give back what `_flush_tiny` found."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if _HAS_MXCSR:
-            place = builder.alloca(ir.IntType(32))
-            builder.store(arguments[0], place)
-            _call_mxcsr(builder, "ldmxcsr", place)
-        return context.get_dummy_value()
-
-    return types.none(types.int32), code
-
-
-def _call_mxcsr(builder: Any, name: str, place: Any) -> None:
-    pointer = ir.IntType(8).as_pointer()
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.VoidType(), [pointer]), f"llvm.x86.sse.{name}"
-    )
-    builder.call(function, [builder.bitcast(place, pointer)])
 
 
 def _exp2(t: Any) -> Any:
@@ -199,7 +153,6 @@ def add_tenths(  # type: ignore[no-untyped-def]
     float64[P, 9, S]: the sums of weights and of their squares.
     """
     _wide_vectors()
-    register = _flush_tiny()
     two = np.float32(2)
     for start in range(0, cross.shape[1], CHUNK):
         stop = min(start + CHUNK, cross.shape[1])
@@ -250,7 +203,6 @@ def add_tenths(  # type: ignore[no-untyped-def]
                 sums = (q1, q2, q3, q4, q5, q6, q7, q8, q9)
                 for m in range(9):
                     squares[p, m, s] += sums[m]
-    _flush_as(register)
 
 
 @njit(**_SUMS)
@@ -266,7 +218,6 @@ def add_combinations(  # type: ignore[no-untyped-def]
     their squares, relative to the weight at `low`.
     """
     _wide_vectors()
-    register = _flush_tiny()
     kind = cross.dtype.type
     two = kind(2)
     gaps = np.empty(CHUNK, cross.dtype)
@@ -305,19 +256,16 @@ def add_combinations(  # type: ignore[no-untyped-def]
                         s2 += weight * weight
                     total[p, a, s] += s1
                     squares[p, a, s] += s2
-    _flush_as(register)
 
 
 @njit(**_EXACT)
 def kernel_rows(cross, norms, reference, factor, out, first, last):  # type: ignore[no-untyped-def]
     """out[r, k] = 2**(factor (reference[r] + 2 cross[r, k] - norms[k])), float32, for rows `first` to `last`."""
     _wide_vectors()
-    register = _flush_tiny()
     two = np.float32(2)
     for r in range(first, last):
         for k in range(cross.shape[1]):
             out[r, k] = _exp2(factor * (reference[r] + two * cross[r, k] - norms[k]))
-    _flush_as(register)
 
 
 @njit(**_SUMS)

@@ -8,9 +8,8 @@ largest weight, whatever sigma. Tiles and shards are merged in the order of the 
 
 Arithmetic is float32, in a frame where the latents' mean is 0 and their size about 1. Its error is not assumed but
 measured: each call also takes some inner products in float64, and what an exponent may be off follows from that
-(`Rounding`). Where it is more than TOLERANCE, or a sum has left float32's range, the terms that can matter are taken
-from direct differences in float64 (`_exact_terms`): small sigmas and outlying latents cost time, not digits. On other
-devices than a CPU, and at sigmas beyond all distances, the whole sum is taken again in float64.
+(`Rounding`). Where it is more than TOLERANCE, or a sum has left float32's range, the sum is taken again in float64:
+small sigmas and outlying latents cost time, not digits.
 
 Memory: the rows of a tile (tile_rows x d, tile_latents x d), their inner products (tile_rows x tile_latents), and the
 sums themselves. Nothing of size candidates x latents exists. Beyond 4,096 dimensions tiles have fewer rows, so that
@@ -31,7 +30,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from ldsaug_ray.lds import _compiled
 from ldsaug_ray.lds._compiled import FAR, LOG2_E, in_threads
-from ldsaug_ray.lds._exact_terms import TYPICAL, ExactTerms, largest_rounding
 from ldsaug_ray.lds._frame import EPSILON, Frame, Rounding, Rows
 
 Array = NDArray[np.float64]
@@ -41,7 +39,6 @@ TOLERANCE = 1.5e-5  # of log LDS: the estimated error up to which float32 sums s
 LIMIT = 5e-5  # the same for the largest error that was found possible
 LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e30  # sums of weights outside have lost float32 digits; their squares do first
 LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest of the first tile
-RELIABLE = 0.35  # nats that float32 exponents may be off by where those of terms that are not listed are used
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
 NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
 BLOCK_BYTES = 32 * 2**20  # of each array over the candidates of one square of a block
@@ -230,37 +227,34 @@ def shard_sums(
     device: str = "cpu",
     *,
     shape: tuple[int, int] | None = None,
-    every: bool = False,
 ) -> Sums:
     """Weights of a shard's latents but the two parents, at each pair's candidates: arrays [P, A, S].
 
     device: where products and weights are computed; shape: (U, V) where the pairs are the grid of the first U parents
-    with the V others; every: list terms at every sigma.
+    with the V others.
     """
-    factors = precisions * frame.scale**2
+    factors, gaps = precisions * frame.scale**2, gaps / frame.scale**2
     sums = Sums.empty(*mix.u.shape, len(factors))
     poor = np.ones((len(pairs), len(factors)), bool)
-    if np.dtype(dtype) != np.float64 and len(pairs):
-        tile = _Tile(frame, parents, own, pairs, gaps / frame.scale**2, mix, np.float32, device, shape)
+    if np.dtype(dtype) != np.float64:
+        tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, device, shape)
         rounding = Rounding.measured(frame, parents, tile.rows, shard, device)
-        single, listed = tile.plan(factors, rounding, every)
-        if single.any() or listed.any():
-            poor = tile.fill(shard, factors, single, listed, tile_latents, rounding, sums)
-        # outlying pairs at sigmas where the others do well: one sigma at a time, so that none depends on the others
-        for sigma in np.flatnonzero(poor.any(0) & single & ~listed & tile.refinable):
-            again = np.flatnonzero(poor[:, sigma])
-            used, local = np.unique(pairs[again], return_inverse=True)
-            left = local.reshape(-1, 2), gaps[again], mix.of(again)
-            one = precisions[sigma : sigma + 1]
-            part = shard_sums(
-                frame, parents[used], own[used], *left, shard, one, dtype, tile_latents, device, every=True
-            )
-            sums.put((again, slice(None), sigma), part.of((slice(None), slice(None), 0)))
-            poor[again, sigma] = False
+        # what `settle` will find at least for most pairs: where that is too much, nearly all would be poor
+        sizes = np.sqrt(tile.rows.norms)
+        reach = np.minimum(math.sqrt(NEGLIGIBLE) / np.sqrt(factors), sizes.max())
+        near = factors * rounding.usual * (np.median(sizes) + reach) ** 2 <= TOLERANCE
+        hopeful = np.flatnonzero(near & (factors > LEAST_FACTOR))
+        if len(hopeful):
+            found, usual, most = tile.sums(shard, factors[hopeful], tile_latents, rounding)
+            if len(hopeful) == len(factors):
+                sums = found
+            else:
+                sums.put((slice(None), slice(None), hopeful), found)
+            poor[:, hopeful] = ~((usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
     again, sigmas = np.flatnonzero(poor.any(1)), np.flatnonzero(poor.any(0))
     if len(again):
         used, local = np.unique(pairs[again], return_inverse=True)
-        left = local.reshape(-1, 2), gaps[again] / frame.scale**2, mix.of(again)
+        left = local.reshape(-1, 2), gaps[again], mix.of(again)
         tile = _Tile(frame, parents[used], own[used], *left, np.float64, device)
         exact, *_ = tile.sums(shard, factors[sigmas], tile_latents, Rounding(0.0, 0.0))
         for column, sigma in enumerate(sigmas):
@@ -300,57 +294,8 @@ class _Tile:
         self.order: Index = np.argsort(pairs[:, 0], kind="stable")  # pairs that share a row follow each other
         self.i, self.j = (np.ascontiguousarray(pairs[self.order, side]) for side in (0, 1))
         self.gaps, self.mix = gaps[self.order], mix if shape is not None else mix.of(self.order)
-        self.rows, self.parents = frame.rows(parents, dtype), parents
+        self.rows = frame.rows(parents, dtype)
         self.farthest = 0.0  # largest norm of a latent seen
-        self.terms: ExactTerms | None = None
-        self.refinable = device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"
-
-    def plan(self, factors: Array, rounding: Rounding, every: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """At which sigmas float32 sums do for most pairs, as `settle` will find, and at which terms are to be listed,
-        bool[S] each: at all but where nearly every pair is sure to do without.
-        """
-        sizes = np.sqrt(self.rows.norms)
-        middle, usual_most = np.quantile(sizes, (0.5, TYPICAL))
-        reach = np.minimum(math.sqrt(NEGLIGIBLE) / np.sqrt(factors), sizes.max())
-        possible = factors > LEAST_FACTOR
-        single = possible & (factors * rounding.usual * (middle + reach) ** 2 <= TOLERANCE)
-        if not self.refinable:
-            return single, np.zeros_like(single)
-        shares = (np.abs(self.mix.u) + np.abs(self.mix.v) + np.abs(self.mix.w)).max(initial=0.0)
-        largest = shares * factors * (2 * usual_most) ** 2
-        clear = single & (largest * rounding.usual + EPSILON * NEGLIGIBLE <= TOLERANCE)
-        clear &= largest * rounding.most + EPSILON * NEGLIGIBLE <= LIMIT
-        return single, possible & (~clear | every)
-
-    def fill(
-        self,
-        shard: NDArray[np.floating],
-        factors: Array,
-        single: NDArray[np.bool_],
-        listed: NDArray[np.bool_],
-        tile_latents: int,
-        rounding: Rounding,
-        sums: Sums,
-    ) -> NDArray[np.bool_]:
-        """Fill `sums` at the sigmas of the plan; bool[P, S]: which have to be taken again."""
-        poor = np.ones((len(self.i), len(factors)), bool)
-        if listed.any():
-            shares, few = (self.mix.u, self.mix.v, self.mix.w), factors[listed]
-            whole = few * 4 * np.median(self.rows.norms) * largest_rounding(rounding) <= RELIABLE
-            self.terms = ExactTerms(
-                self.rows, self.parents, self.i, self.j, self.gaps, shares, self.frame, few, whole, rounding, TOLERANCE
-            )
-        found, usual, most = self.sums(shard, factors[single], tile_latents, rounding)
-        poor[:, single] = ~((usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
-        sums.put((slice(None), slice(None), single), found)
-        if self.terms is None:
-            return poor
-        exact = Sums(*self.terms.result())
-        for column, sigma in enumerate(np.flatnonzero(listed)):
-            rows = np.flatnonzero(poor[self.order, sigma])
-            sums.put((self.order[rows], slice(None), sigma), exact.of((rows, slice(None), column)))
-        poor[:, listed] = False
-        return poor
 
     def sums(
         self, shard: NDArray[np.floating], factors: Array, tile_latents: int, rounding: Rounding
@@ -416,7 +361,7 @@ class _Tile:
         total, squares = (torch.from_numpy(s) for s in sums)
         reference = lowest = np.full(len(self.own), FAR)
         nearest = np.empty(len(self.own), np.float32)
-        for tile, (cross, latents, own, raw) in enumerate(self._products(shard, tile_latents)):
+        for tile, (cross, latents, own) in enumerate(self._products(shard, tile_latents)):
             _hide(cross, own)
             norms = latents.norms_from(self.frame.mean_norm)
             weights = np.empty_like(cross)
@@ -439,9 +384,7 @@ class _Tile:
                     mine, theirs = torch.from_numpy(weights[:size]), torch.from_numpy(weights[size:])
                     total[a, s].addmm_(mine, theirs.T)
                     squares[a, s].addmm_(mine.square_(), theirs.square_().T)
-            if self.terms is not None:
-                self.terms.add(cross, latents, raw, own, len(shard))
-        total_, squares_ = (s.reshape(len(alphas), len(factors), len(self.i)).transpose(2, 0, 1) for s in sums)
+        total_, squares_ = (s.reshape(len(alphas), len(factors), -1).transpose(2, 0, 1) for s in sums)
         cut = (reference - lowest)[:, None] * factors >= LARGEST_RISE  # kernel_rows has cut weights off
         return _Raw(total_, squares_, np.arange(len(alphas)), self._nothing, reference, cut[self.i] | cut[self.j])
 
@@ -451,7 +394,7 @@ class _Tile:
         steps = (factors * (LOG2_E / 10)).astype(np.float32)
         total, squares = np.zeros((2, len(self.i), 9, len(factors)))
         reference = np.empty(len(self.own), np.float32)
-        for tile, (cross, latents, own, raw) in enumerate(self._products(shard, tile_latents)):
+        for tile, (cross, latents, own) in enumerate(self._products(shard, tile_latents)):
             _hide(cross, own)
             norms = latents.norms_from(self.frame.mean_norm)
             if tile == 0:  # any value near the least will do
@@ -469,8 +412,6 @@ class _Tile:
                 total,
                 squares,
             )
-            if self.terms is not None:
-                self.terms.add(cross, latents, raw, own, len(shard))
         return _Raw(total, squares, self.mix.tenths - 1, self._nothing, reference)
 
     def _general(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
@@ -479,7 +420,7 @@ class _Tile:
         low = np.full(u.shape, np.inf)
         total, squares = np.zeros((2, *u.shape, len(factors)))
         far = FAR if self.dtype == np.float32 else np.float64(1e300)
-        for cross, latents, own, raw in self._products(shard, tile_latents):
+        for cross, latents, own in self._products(shard, tile_latents):
             common = latents.along.astype(self.dtype) if w.any() else np.zeros(cross.shape[1], self.dtype)
             in_threads(
                 _compiled.add_combinations,
@@ -499,8 +440,6 @@ class _Tile:
                 total,
                 squares,
             )
-            if self.terms is not None:
-                self.terms.add(cross, latents, raw, own, len(shard), common)
         return _Raw(total, squares, np.arange(u.shape[1]), low, np.zeros(len(self.own), np.float32))
 
     def _on_device(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
@@ -509,31 +448,28 @@ class _Tile:
 
         shares = self.mix.u, self.mix.v, self.mix.w
         sums = Combinations(torch.device(self.device), self.rows.vectors, self.i, self.j, shares, factors * LOG2_E)
-        for latents, own, _ in self._latents(shard, tile_latents):
+        for latents, own in self._latents(shard, tile_latents):
             norms, common = latents.norms_from(self.frame.mean_norm), latents.along.astype(self.dtype)
             sums.add(latents.vectors, norms, common, own)
         low, total, squares = sums.result()
         return _Raw(total, squares, np.arange(low.shape[1]), low, np.zeros(len(self.own), np.float32))
 
-    def _latents(
-        self, shard: NDArray[np.floating], tile_latents: int
-    ) -> Iterator[tuple[Rows, Index, NDArray[np.floating]]]:
-        """The latents of one tile after another, the rows' own places in it, and the tile as it is given."""
+    def _latents(self, shard: NDArray[np.floating], tile_latents: int) -> Iterator[tuple[Rows, Index]]:
+        """The latents of one tile after another, and the rows' own places in it."""
         for start in range(0, len(shard), tile_latents):
-            raw = shard[start : start + tile_latents]
-            latents = self.frame.rows(raw, self.dtype)
+            latents = self.frame.rows(shard[start : start + tile_latents], self.dtype)
             self.farthest = max(self.farthest, math.sqrt(latents.norms.max()))
-            yield latents, self.own - start, raw
+            yield latents, self.own - start
 
     def _products(
         self, shard: NDArray[np.floating], tile_latents: int
-    ) -> Iterator[tuple[NDArray[np.floating], Rows, Index, NDArray[np.floating]]]:
-        """Inner products [R, k] with the latents of one tile after another; the rows' own columns; the latents."""
+    ) -> Iterator[tuple[NDArray[np.floating], Rows, Index]]:
+        """Inner products [R, k] with the latents of one tile after another; the rows' own columns in it."""
         space = np.empty(len(self.rows.vectors) * min(tile_latents, len(shard)), self.dtype)
-        for latents, own, raw in self._latents(shard, tile_latents):
+        for latents, own in self._latents(shard, tile_latents):
             cross = space[: len(self.rows.vectors) * len(latents.norms)].reshape(-1, len(latents.norms))
             _multiply(self.rows.tensor(), latents.tensor(), torch.from_numpy(cross))
-            yield cross, latents, own, raw
+            yield cross, latents, own
 
     @property
     def _nothing(self) -> Array:

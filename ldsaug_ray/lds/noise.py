@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 TAG = int.from_bytes(b"noise", "big")  # second key word: apart from other uses of the same seed
 
 
+def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers strictly between 0 and 1, exact: the middles of 2**52 equal parts, by the words' upper bits."""
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
 @dataclass(frozen=True)
 class Noise:
     """Noise of a radius, in the latents' units."""
@@ -38,5 +43,5 @@ class Noise:
         for start, stop in pairwise([*starts, len(ids)]):
             source = np.random.Philox(key=np.array([self.seed, TAG], np.uint64)).advance(int(ids[start]) * steps)
             words = source.random_raw(4 * steps * (stop - start)).reshape(stop - start, 4 * steps)[:, :d]
-            out[start:stop] = ndtri(((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)
+            out[start:stop] = ndtri(uniform(words))
         return out * (self.radius / np.linalg.norm(out, axis=1, keepdims=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ def kept(key: str, compute: Callable[[], Arrays], tell: Callable[[str], None]) -
     """
     path = features_folder() / f"{key}.npz"
     try:
+        with zipfile.ZipFile(path) as packed:  # NumPy by itself reads past the checksums
+            if damaged := packed.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (FileNotFoundError, NotADirectoryError):

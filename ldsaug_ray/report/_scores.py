@@ -17,6 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
+from ldsaug_ray.config import Interpolation
+from ldsaug_ray.lds import Candidates, HeldOut, Noise, Regime, latent_norms, norms_from_mean, regime
 from ldsaug_ray.report.data import AttributeShare, Parents, Scores
 from ldsaug_ray.report.images import evenly
 from ldsaug_ray.run.directory import RunDir
@@ -149,3 +151,21 @@ def _taken(files: Sequence[Location], columns: list[str], chosen: NDArray[np.int
         taken.append(table.take(pa.array(chosen[first:last] - start)))
         start += len(table)
     return taken
+
+
+def regime_of(
+    latents: Latents, scores: Scores, interpolation: Interpolation, noise: Noise | None, held_out: HeldOut | None
+) -> Regime:
+    """What the scores reward on these latents; noise: of the candidates; held_out: log LDS of test images."""
+    candidates = Candidates(scores.candidate, scores.parent_i, scores.parent_j, scores.alpha)
+    return regime(
+        log_lds=scores.log_lds,
+        log_lds_excluding_parents=scores.log_lds_excluding_parents,
+        parent_share=scores.parent_share,
+        effective_neighbours=scores.effective_neighbours,
+        alpha=scores.alpha,
+        selected=scores.selected,
+        distance_to_mean=norms_from_mean(latents.z, candidates, interpolation, noise),
+        train_distance_to_mean=latent_norms(latents.z),
+        held_out=held_out,
+    )

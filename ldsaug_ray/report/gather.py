@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
-from ldsaug_ray.config import Config, Interpolation
-from ldsaug_ray.lds import Candidates, HeldOut, Noise, Regime, interpolate, latent_norms, norms_from_mean, regime
+from ldsaug_ray.config import Config
+from ldsaug_ray.lds import HeldOut, Noise, interpolate
 from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.metrics import sharpness
 from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report._evaluation import read_evaluation
-from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, selected_csv
+from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, regime_of, selected_csv
 from ldsaug_ray.report.data import (
     Band,
     Bandwidth,
@@ -91,7 +91,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         bandwidth=_bandwidth(score, latents),
         estimate=Estimate(score["index"], score["interval_width"]) if "index" in score else None,
         held_out=held_out,
-        regime=_regime(latents, scores, config.score.interpolation, noise, held_out),
+        regime=regime_of(latents, scores, config.score.interpolation, noise, held_out),
         bands=_bands(config, latents, scores, vae, noise),
         picks=_picks(config, run, latents, vae, ranked_by, noise),
         parents=read_parents(run, latents),
@@ -146,23 +146,6 @@ def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     return Bandwidth(score["sigma"], sigma_sentence(score), float(norms.mean()), n, d)
 
 
-def _regime(
-    latents: Latents, scores: Scores, interpolation: Interpolation, noise: Noise | None, held_out: HeldOut | None
-) -> Regime:
-    candidates = Candidates(scores.candidate, scores.parent_i, scores.parent_j, scores.alpha)
-    return regime(
-        log_lds=scores.log_lds,
-        log_lds_excluding_parents=scores.log_lds_excluding_parents,
-        parent_share=scores.parent_share,
-        effective_neighbours=scores.effective_neighbours,
-        alpha=scores.alpha,
-        selected=scores.selected,
-        distance_to_mean=norms_from_mean(latents.z, candidates, interpolation, noise),
-        train_distance_to_mean=latent_norms(latents.z),
-        held_out=held_out,
-    )
-
-
 def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder, noise: Noise | None) -> tuple[Band, ...]:
     """Equal shares of the candidates by rank of log LDS; members are drawn at random, then sorted by density."""
     order = np.lexsort((scores.candidate, -scores.log_lds))
@@ -210,9 +193,7 @@ def _picks(
     table = read_ranked(run, ranked_by, config.report.samples, config.seed)
     if table is None:
         return ()
-    i, j = latents.rows(table["parent_i"]), latents.rows(table["parent_j"])
-    ids = table["candidate"].to_numpy()
-    z = interpolate(latents.z, i, j, table["alpha"].to_numpy(), config.score.interpolation, noise, ids)
+    z = latents.between(table, config.score.interpolation, noise)
     decoded = tiles(decode_images(vae, z, _BATCH))
     parents = find_tiles(run, table["parent_i"].to_pylist() + table["parent_j"].to_pylist())
     picks = []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +14,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.columns import matrix
+from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import RunDir
+
+if TYPE_CHECKING:
+    from ldsaug_ray.lds import Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,17 @@ class Latents:
             raise InputError(f"the image {missing!r} is named, but has no latent; encode, score and decode again")
         return np.asarray(found.to_numpy(), np.int64)
 
+    def between(self, made: pa.Table, interpolation: Interpolation, noise: Noise | None) -> NDArray[np.float32]:
+        """Candidates of a table with columns candidate, parent_i, parent_j and alpha, float32[M, d]; noise: theirs.
+
+        Raises:
+            InputError: a parent has no latent.
+        """
+        from ldsaug_ray.lds import interpolate
+
+        i, j = (self.rows(made[side]) for side in ("parent_i", "parent_j"))
+        return interpolate(self.z, i, j, made["alpha"].to_numpy(), interpolation, noise, made["candidate"].to_numpy())
+
 
 def is_categorical(values: pa.ChunkedArray | pa.Array) -> bool:
     """Whether an attribute's column has labels of many values; the others are int8."""
@@ -55,6 +73,14 @@ def label_codes(values: pa.ChunkedArray | pa.Array) -> NDArray[np.int32]:
 def in_memory(shape: tuple[int, int]) -> NDArray[np.float32]:
     """An array to fill."""
     return np.empty(shape, np.float32)
+
+
+def latents_on_disk(run: RunDir, split: Literal["train", "test"]) -> Latents:
+    """As `read_latents`, with z in a file that goes with the array, and in no process's memory."""
+    with TemporaryDirectory(prefix="ldsaug-") as folder:  # deleted, a file stays while it is mapped
+        return read_latents(
+            run, split, lambda shape: np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)
+        )
 
 
 def read_latents(

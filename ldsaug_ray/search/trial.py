@@ -33,7 +33,6 @@ from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
 from ldsaug_ray.stages.select import among, choose
 from ldsaug_ray.stages.shared.adopt import adopt
-from ldsaug_ray.stages.shared.groups import grouped
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
@@ -145,14 +144,12 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
     config = search.trial_config(point)
     scored = RunDir(shared.scorings[key_of(search.scoring(point))])
     if not search.trains:
-        columns = ["candidate", *config.select.rule.columns(config.select)]
-        at_hand = set(columns) <= set(_COLUMNS)
-        tables = shared.tables.of(scored) if at_hand else _rows(scored.folder("scores"), columns)
-        if config.select.balance != "none":
-            scores = scored.folder("scores")
-            encoded = RunDir(shared.donors[0])
-            tables = grouped(config, encoded, lambda also: _rows(scores, list(dict.fromkeys([*columns, *also]))))
-        ids = choose(config, scored, tables).ids
+
+        def read(columns: Sequence[str]) -> Iterable[pa.Table]:
+            at_hand = set(columns) <= set(_COLUMNS)
+            return shared.tables.of(scored) if at_hand else _rows(scored.folder("scores"), columns)
+
+        ids = choose(config, scored, read, RunDir(shared.donors[0])).ids
         yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
     with ExitStack() as held:

@@ -139,14 +139,11 @@ class DecodeWorker:
         self.run, self.folder, self.noise = run, folder, noise
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
-        from ldsaug_ray.lds import interpolate
         from ldsaug_ray.metrics import sharpness
         from ldsaug_ray.models import decode_images
 
-        i, j = (self.latents.rows(selected[side]) for side in ("parent_i", "parent_j"))
-        ids = selected["candidate"].to_numpy()
-        z = interpolate(self.latents.z, i, j, selected["alpha"].to_numpy(), self.interpolation, self.noise, ids)
-        names = [f"c{c:012d}" for c in ids.tolist()]
+        z = self.latents.between(selected, self.interpolation, self.noise)
+        names = [f"c{c:012d}" for c in selected["candidate"].to_pylist()]
         images = decode_images(self.vae, z, self.batch_size)
         table = pa.table(
             {

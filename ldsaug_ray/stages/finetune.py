@@ -14,8 +14,6 @@ import numpy as np
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.config import Config, Finetune
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.models import read_latent_dim
-from ldsaug_ray.models.priors import PRIORS
 from ldsaug_ray.run.directory import UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.encode import image_parts
@@ -26,6 +24,20 @@ from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.shared.prior import Judged
 from ldsaug_ray.stages.train import feasible, fit, train_on
 
+
+def _judge_settings(config: Config) -> dict[str, Any]:
+    """Settings of section `sample` that the prior which is judged goes by."""
+    judge = config.finetune.judge
+    if judge in ("a", "normal"):
+        return {}
+    from ldsaug_ray.models.priors import PRIORS
+
+    names = PRIORS.get(judge).settings
+    own = [code] if (code := code_digest([judge])) else []
+    sample = config.sample.model_dump(mode="json")
+    return {"judge": [{name: sample[name] for name in names}, own]}
+
+
 STAGE = declare(
     Stage(
         name="finetune",
@@ -34,20 +46,9 @@ STAGE = declare(
         needs=("prepare", "train", "decode"),
         writes=("finetune",),
         sections=("finetune", "seed"),
-        also=lambda config: _judge_settings(config),
+        also=_judge_settings,
     )
 )
-
-
-def _judge_settings(config: Config) -> dict[str, Any]:
-    """Settings of section `sample` that the prior which is judged goes by."""
-    judge = config.finetune.judge
-    if judge in ("a", "normal"):
-        return {}
-    names = PRIORS.get(judge).settings
-    own = [code] if (code := code_digest([judge])) else []
-    sample = config.sample.model_dump(mode="json")
-    return {"judge": [{name: sample[name] for name in names}, own]}
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -93,9 +94,11 @@ def _judged(job: Job) -> Judged | None:
     settings = job.config.finetune
     if settings.judge == "normal":
         return None
+    from ldsaug_ray.models import read_latent_dim
+
     dim = read_latent_dim(job.run.folder("train/vae.safetensors"))
-    judged = Judged(job.run.root, settings.judge, settings.batch_size, job.config.seed + 2, job.config.sample, dim)
-    judged.fit(job.console)
+    judged = Judged(job.run.root, settings.judge, job.config.seed + 2, job.config.sample, dim)
+    judged.draws(job.console)  # fits it, and leaves it where ranks find it
     return judged
 
 

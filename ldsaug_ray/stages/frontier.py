@@ -6,8 +6,9 @@ for other latents, weights or extractors. No training is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,26 @@ import pyarrow as pa
 
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import fingerprint, table_digest
-from ldsaug_ray.config import Config, Sampling, Select
+from ldsaug_ray.config import Config, Sampling, Select, counted
 from ldsaug_ray.config.frontier import slug
 from ldsaug_ray.errors import ConfigError, ImpossibleError
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.evaluate import real_images
-from ldsaug_ray.stages.select import among, choose
+from ldsaug_ray.stages.select import among, choose, read_columns
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
-from ldsaug_ray.stages.shared.groups import grouped
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
 
 RECONSTRUCTIONS, OWN = "reconstructions", "A"
+RULES: dict[str, dict[str, Any]] = {"random": {"which": "random"}, "balanced": {"balance": "parent"}}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "N(0, I)": {"prior": "normal"},
+    "interpolants": {"prior": "interpolants"},
+    "neighbours": {"prior": "interpolants", "candidates": {"plan": "neighbours"}},
+    "LDS of noise": {"prior": "lds"},
+}
 MOST = 20_000  # reconstructions that authenticity is measured against
 
 _SECTIONS = ("evaluate", "frontier", "sample", "select")
@@ -41,10 +48,15 @@ STAGE = declare(
         needs=("prepare", "train", "encode", "score"),
         writes=("latents",),
         sections=("seed",),
-        also=lambda config: {name: getattr(config, name).model_dump(mode="json") for name in _SECTIONS},
+        also=lambda config: {name: counted(getattr(config, name)) for name in _SECTIONS},
         role="command",
     )
 )
+
+
+def compared(config: Config) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Rules and samplers by name: the settings that differ. The user's replace ours of the same name."""
+    return {OWN: {}, **RULES, **config.frontier.rules}, {**SAMPLERS, **config.frontier.samplers}
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -64,10 +76,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     if len(test) <= config.evaluate.k:
         raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test images")
     curve = {f"noise {share:g}": _noise(share) for share in settings.noise}
-    drawn = {**curve, **settings.samplers}
+    rules, samplers = compared(config)
+    drawn = {**curve, **samplers}
     sets = {RECONSTRUCTIONS: _some(latents.z, MOST, config.seed)}
     sets |= {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
-    sets |= {name: _of_rule(job, name, given, latents) for name, given in {OWN: {}, **settings.rules}.items()}
+    sets |= {name: _of_rule(job, name, given, latents) for name, given in rules.items()}
     stored = [_stored(job, name, z) for name, z in sets.items()]
     features = features_of(job, [test, train, *stored], extractor.fingerprint)
     of = {name: features[images.name].features for name, images in zip(sets, stored, strict=True)}
@@ -80,7 +93,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     by = authenticity_by(along)
     rows = []
     for name, point in points.items():
-        kind = "curve" if point in along else "sampler" if name in settings.samplers else "rule"
+        kind = "curve" if point in along else "sampler" if name in samplers else "rule"
         found = {} if kind == "curve" else gains(point, along, by)
         rows.append(
             {
@@ -130,30 +143,21 @@ def _drawn(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> n
 
 def _of_rule(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> np.ndarray:
     """Latents of some candidates that a rule keeps of the scores at hand."""
-    from ldsaug_ray.lds import Noise, interpolate
+    from ldsaug_ray.lds import Noise
     from ldsaug_ray.selection.best import id_hash
 
     select = _merged(Select, job.config.select, given, f"frontier.rules: {name}")
     config: Config = job.config.model_copy(update={"select": select})
-    files = job.run.folder("scores").files(".parquet")
-    columns = ["candidate", *select.rule.columns(select)]
-
-    def tables(also: Any = ()) -> Iterator[pa.Table]:
-        for file in files:
-            yield file.read_table([*columns, *(c for c in also if c not in columns)])
-
     if not select.rule.keeps:
         raise ConfigError(f"frontier.rules: {name}: which: {select.which} keeps nothing")
-    balanced = select.balance != "none"
-    ids = choose(config, job.run, grouped(config, job.run, tables) if balanced else tables()).ids
+    read = partial(read_columns, job.run.folder("scores").files(".parquet"))
+    ids = choose(config, job.run, read).ids
     ids = np.sort(ids[np.argsort(id_hash(ids), kind="stable")[: job.config.frontier.n]])
     kept = pa.concat_tables(
         table.filter(pa.array(among(ids, table["candidate"].to_numpy())))
-        for table in (file.read_table(["candidate", "parent_i", "parent_j", "alpha"]) for file in files)
+        for table in read(["candidate", "parent_i", "parent_j", "alpha"])
     ).sort_by("candidate")
-    i, j = (latents.rows(kept[side]) for side in ("parent_i", "parent_j"))
-    noise = Noise.kept(job.run.require("score"), config.seed)
-    return interpolate(latents.z, i, j, kept["alpha"].to_numpy(), config.score.interpolation, noise, ids)
+    return latents.between(kept, config.score.interpolation, Noise.kept(job.run.require("score"), config.seed))
 
 
 def _merged(section: Any, base: Any, given: Mapping[str, Any], where: str) -> Any:

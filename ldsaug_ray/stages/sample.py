@@ -204,7 +204,7 @@ def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
     Where A weighs by LDS, its rows are drawn again in proportion, as many as there are: scikit-learn's mixture takes no
     weights, and both priors shall mean the same.
     """
-    from ldsaug_ray.lds import Noise, interpolate, lds_weights
+    from ldsaug_ray.lds import Noise, lds_weights
     from ldsaug_ray.models.priors import resampled_rows
 
     source = job if request.model == "train" else _encoded_again(job, request)
@@ -215,10 +215,7 @@ def _latents(job: Job, request: Request) -> tuple[np.ndarray, dict[str, int]]:
     columns = ["candidate", "parent_i", "parent_j", "alpha", "log_lds"]
     made = pa.concat_tables(f.read_table(columns) for f in job.run.folder("augmented").files(".parquet"))
     made = made.sort_by("candidate")
-    i, j = (latents.rows(made[side]) for side in ("parent_i", "parent_j"))
-    noise = Noise.kept(job.run.require("score"), job.config.seed)
-    ids = made["candidate"].to_numpy()
-    a = interpolate(z, i, j, made["alpha"].to_numpy(), job.config.score.interpolation, noise, ids)
+    a = latents.between(made, job.config.score.interpolation, Noise.kept(job.run.require("score"), job.config.seed))
     if job.config.finetune.lds_weight:
         weights = lds_weights(made["log_lds"].to_numpy(), job.config.finetune.lds_weight)
         a = a[resampled_rows(weights, request.seed)]

@@ -16,16 +16,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
+from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
 from ldsaug_ray.selection.rule import chosen
-from ldsaug_ray.stages.shared.groups import grouped
+from ldsaug_ray.stages.shared.groups import ReadScores, grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
-from ldsaug_ray.stages.shared.modes import Modes
 from ldsaug_ray.stages.shared.outcome import Outcome
 
 
@@ -56,22 +56,22 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         InputError: too few held-out latents for a rule that compares with them.
         ConfigError: a rule of the user's own gives no selection.
     """
+    from ldsaug_ray.stages.shared.modes import Modes  # measures import torch
+
     n = job.run.require("score", "rows_out")
     rule = job.config.select.rule
-    columns = ["candidate", *rule.columns(job.config.select)]
     if not rule.keeps:
-        return _outcome(job.config, choose(job.config, job.run, ()), [], {})
+        return _outcome(job.config, choose(job.config, job.run, lambda columns: ()), [], {})
     files = job.run.folder("scores").files(".parquet")
     balanced = job.config.select.balance != "none"
     with bar(job.console, "select", (1 + balanced) * n, "candidates") as shown:
 
-        def tables(also: Sequence[str] = ()) -> Iterator[pa.Table]:
-            for file in files:
-                table = file.read_table([*columns, *(c for c in also if c not in columns)])
+        def read(columns: Sequence[str]) -> Iterator[pa.Table]:
+            for table in read_columns(files, columns):
                 yield table
                 shown.advance(len(table))
 
-        selection = choose(job.config, job.run, grouped(job.config, job.run, tables) if balanced else tables())
+        selection = choose(job.config, job.run, read)
         digests = []
         modes = Modes(job.config, job.run, n, rule.columns(job.config.select)[0])
         for k, file in enumerate(files):
@@ -85,17 +85,27 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     return _outcome(job.config, selection, digests, modes.facts(len(selection.ids), n))
 
 
-def choose(config: Config, scored: RunDir, tables: Iterable[pa.Table]) -> Selection:
+def read_columns(files: Iterable[Location], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Files of `scores/`, one after the other."""
+    for file in files:
+        yield file.read_table([*columns])
+
+
+def choose(config: Config, scored: RunDir, read: ReadScores, encoded: RunDir | None = None) -> Selection:
     """The candidates that become A, and why.
 
     Args:
         config: the settings.
         scored: has `scores/` and `held_out/`.
-        tables: all of `scores/`, with the candidate and what the rule looks at; with select.balance `grouped`.
+        read: gives tables of all of `scores/` with the columns that are asked for.
+        encoded: has `latents/`; none: `scored`.
 
     Raises:
         NothingSelectedError, InputError, ConfigError: as `run`.
     """
+    columns = ["candidate", *config.select.rule.columns(config.select)]
+    balanced = config.select.rule.keeps and config.select.balance != "none"
+    tables = grouped(config, encoded or scored, columns, read) if balanced else read(columns)
     return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 

@@ -29,7 +29,7 @@ def test_uploads_that_break_off_and_lists_that_lag(s3, copied, save, tmp_path):
     s3.break_off, s3.after = "/scores/part-", 30
     output = ended(start("score", save(settings), cwd=tmp_path), 1)
     assert "error: cannot write s3://bucket/run/scores/part-0000" in output
-    assert s3.broken > 3  # it was tried again
+    assert s3.broken > 1  # it was tried again
     run = RunDir(Location.of(settings["run_dir"]))
     assert run.entry("score") is None
     done = len(run.finished_units("score"))

@@ -12,7 +12,7 @@ from ldsaug_ray.config import Config, Section, counted, describe
 MINIMAL: dict[str, Any] = {"run_dir": "runs/x", "data": {"source": "images"}}
 # settings that say how or where work is done; a new one of the kind is added here with thought
 HOW = {
-    *("run_dir", "engine", "ray", "sample", "tracking", "experiment", "tune"),
+    *("run_dir", "engine", "ray", "sample", "frontier", "tracking", "experiment", "tune"),
     *(f"{stage}.max_failures" for stage in ("train", "finetune")),
     *(
         f"{stage}.{name}"

@@ -249,7 +249,7 @@ def test_a_rule_of_the_users_own_has_its_fields_and_its_sentence() -> None:
         ({"rule": "sigmas_of_mine:nothing", "share": 0.5}, "share belongs to rule: parent_share; leave it out"),
         ({"rule": "sigmas_of_mine:SigmaRule"}, r"cannot be used: TypeError: .* missing 3 required"),
         ({"rule": "numpy:pi"}, "sigma rule 'numpy:pi' is no SigmaRule but float"),
-        ({"rule": "scott"}, "unknown sigma rule 'scott'; possible: fixed, leave_one_out, nearest_neighbour, norm_"),
+        ({"rule": "scot"}, "unknown sigma rule 'scot'; possible: fixed, leave_one_out, nearest_neighbour, norm_"),
     ],
 )
 def test_a_rule_that_cannot_be_used_is_told_before_work_starts(given: dict, told: str) -> None:

@@ -16,6 +16,7 @@ from ldsaug_ray.models.priors.candidates import made
 
 N, D = 40, 5
 Z = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+NORM = float(np.linalg.norm(Z.astype(np.float64), axis=1).mean())
 NEAREST = float(np.median(np.sort(cdist(Z, Z), axis=1)[:, 1]))
 
 
@@ -95,7 +96,7 @@ def test_lds_draws_the_densest_of_each_latent(plan, exclude):
         "of": of,
         "keep": kept / of,
         "exclude_parents": exclude,
-        "sigma": {"rule": "fixed", "value": 1.1},
+        "scale": 1.1 / NORM,
     }
     made_by = draws("lds", noise=0.9, **how)
     assert made_by.fitted["kept"] == kept

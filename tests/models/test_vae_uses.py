@@ -215,7 +215,7 @@ def test_the_discriminator_judges_the_latents_that_it_is_given(monkeypatch: pyte
 def test_what_is_judged_needs_samples_and_a_discriminator() -> None:
     with pytest.raises(ValueError, match=r"judge = kde needs a discriminator that judges samples"):
         Finetune(judge="kde")
-    with pytest.raises(ValueError, match=r"kdf.*kde, mixture, normal"):
+    with pytest.raises(ValueError, match=r"kdf.*kde, lds, mixture, normal"):
         Finetune(judge="kdf")
 
 

@@ -27,6 +27,7 @@ HOW = {
     "latents_gb",
     "max_quarantined_fraction",
 }
+APART = {"run_dir", "engine", "ray", "sample", "frontier", "tracking", "experiment", "tune"}  # of no stage of a run
 SECTION_OF = {"data": "prepare", "vae": "train"}  # the others are named as their stage
 OTHER = {  # a valid value that is not the default, where one cannot be made up from the default's type
     "data.resolution": 64,
@@ -76,6 +77,13 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "evaluate.measures": ["mine:Vendi"],
     "evaluate.detection.corruptions": ["blur"],
     "evaluate.detection.scales": [0.3],
+    "select.balance": "parent",
+    "sample.candidates.plan": "neighbours",
+    "sample.candidates.alphas": [0.5],
+    "sample.candidates.noise": 0.3,
+    "frontier.noise": [0.1, 0.2],
+    "frontier.rules": {"half": {"top_fraction": 0.5}},
+    "frontier.samplers": {"half": {"prior": "kde"}},
     "engine": "inline",
     "data.near_duplicates": 3,
     "experiment.arms": {"lds": {}},
@@ -129,6 +137,9 @@ def changed(name: str) -> Config:
     elif name == "finetune.uses.adversarial":  # needs a discriminator
         section[leaf] = 1.0
         tree["finetune"]["objective"]["adversarial"]["weight"] = 1.0
+    elif name == "finetune.judge":
+        section[leaf] = "a"
+        tree["finetune"]["objective"]["adversarial"]["weight"] = 1.0
     elif name == "experiment.control":
         section.update(arms={"lds": {}}, control="lds")
     elif name in OTHER:
@@ -157,7 +168,9 @@ def test_a_setting_outdates_its_own_stage_or_none(name: str) -> None:
         expected = {"evaluate"}
     elif name in LATER:
         expected = {parts[0]}
-    elif parts[0] in ("run_dir", "engine", "ray", "sample", "tracking", "experiment", "tune") or HOW & set(parts):
+    elif parts[0] in ("run_dir", "engine", "ray", "sample", "frontier", "tracking", "experiment", "tune") or HOW & set(
+        parts
+    ):
         expected = set()
     else:
         expected = {SECTION_OF.get(parts[0], parts[0])}

@@ -17,6 +17,7 @@ from ldsaug_ray.errors import ConfigError, MissingStageError
 from ldsaug_ray.metrics import Sample, frechet_distance, prdc
 from ldsaug_ray.stages.shared.gains import FROM_IMAGES, FROM_RECONSTRUCTIONS, Point, authenticity_by, gains, point_of
 
+OWN = {"random": {"which": "random", "top_fraction": 0.1}, "least": {"top_count": 25}}
 RNG = np.random.default_rng(0)
 
 
@@ -74,7 +75,11 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
     folder = Path(copied["run_dir"]) / "frontier"
     given = {
         "evaluate": {"extractor": script(tmp_path / "colours.pt"), "k": 3},
-        "frontier": {"n": 30, "noise": [0.5, 2], "rules": {"any": {"which": "random"}, "least": {"top_count": 25}}},
+        "frontier": {
+            "n": 30,
+            "noise": [0.5, 2],
+            "rules": OWN,
+        },
     }
     settings = merge(copied, given)
     assert frontier_command(Config.model_validate(settings)) == 0
@@ -82,7 +87,7 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
     told = json.loads((folder / "frontier.json").read_text())
     points = {row["name"]: row for row in told["points"]}
     samplers = ["N(0, I)", "interpolants", "neighbours", "LDS of noise"]
-    assert list(points) == ["reconstructions", "noise 0.5", "noise 2", *samplers, "A", "any", "least"]
+    assert list(points) == ["reconstructions", "noise 0.5", "noise 2", *samplers, "A", "random", "balanced", "least"]
     assert [points[name]["kind"] for name in ("noise 2", "LDS of noise", "A")] == ["curve", "sampler", "rule"]
     assert {row["n"] for row in points.values()} == {30, 25}
     assert points["reconstructions"][FROM_RECONSTRUCTIONS] == 0  # each is its own nearest
@@ -91,13 +96,13 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
     assert [float(row["frechet"]) for row in rows] == [points[row["name"]]["frechet"] for row in rows]
     assert (folder / "frontier.svg").read_bytes().startswith(b"<?xml")
     before = {file: file.stat().st_mtime_ns for file in (folder.parent / "features").glob("*/manifest.json")}
-    assert len(before) == 12
+    assert len(before) == 13
     assert frontier_command(Config.model_validate(settings)) == 0  # complete
     more = merge(settings, {"frontier": {"rules": {"without": {"exclude_parents": True}}}})
     assert frontier_command(Config.model_validate(more)) == 0
     after = {file: file.stat().st_mtime_ns for file in (folder.parent / "features").glob("*/manifest.json")}
     assert {k: after[k] for k in before} == before  # features of the others were kept
-    assert len(after) == 13
+    assert len(after) == 14
 
 
 @pytest.mark.parametrize(

@@ -58,23 +58,23 @@ def test_labels_are_read_beside_binary_attributes(tmp_path: Path) -> None:
 
 
 def test_a_candidate_is_of_its_nearer_parents_label(tmp_path: Path) -> None:
-    def read(also: Sequence[str]) -> Iterator[pa.Table]:
-        yield SCORES.select(["candidate", "log_lds", *also])
+    def read(columns: Sequence[str]) -> Iterator[pa.Table]:
+        yield SCORES.select(columns)
 
-    run = encoded(tmp_path, DIGITS)
-    found = grouped(config("select.balance='label:digit'"), run, read)
+    run, looked_at = encoded(tmp_path, DIGITS), ["candidate", "log_lds"]
+    found = grouped(config("select.balance='label:digit'"), run, looked_at, read)
     assert list(found.names) == ["digit 0", "digit 2"]
     for _ in range(2):  # it can be gone through again
         (table,) = found
         assert table["group"].to_pylist() == [1, 0, 0, 0]  # nearer to a, b, b, d
     with pytest.raises(InputError, match=r"label:old: 1 of 4 training images have no such label, as 'b'"):
-        grouped(config("select.balance='label:old'"), run, read)
+        grouped(config("select.balance='label:old'"), run, looked_at, read)
 
 
 def test_a_missing_label_is_told(tmp_path: Path) -> None:
     run = encoded(tmp_path, [0, None, 2, None])
     with pytest.raises(InputError, match=r"label:digit: 2 of 4 training images have no such label, as 'a'"):
-        grouped(config("select.balance='label:digit'"), run, lambda also: iter(()))
+        grouped(config("select.balance='label:digit'"), run, ["candidate", "log_lds"], lambda columns: iter(()))
 
 
 def test_modes_count_labels_by_the_parents_weights(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_what_the_discriminator_judges_follows_from_the_step(copied, judge):
     run(settings, "finetune")
     assert "discriminator" in curve(settings, "finetune")[-1]
     digest = manifest(settings)["finetune"]["digest"]
-    judged = Judged(root, judge, 8, 2, Config.model_validate(settings).sample, 6)
+    judged = Judged(root, judge, 2, Config.model_validate(settings).sample, 6)
     parts, made = parts_of(copied, 8), {}
     for world in (1, 2):
         for rank in range(world):

@@ -29,7 +29,9 @@ from ldsaug_ray.config import Config, Tune, load_config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.base import Trials
 from ldsaug_ray.engines.ray.trials import _GoesOn, _Next
+from ldsaug_ray.lds import Plan
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.search import trial as search_trial
 from ldsaug_ray.search.plan import plan_search
@@ -387,7 +389,8 @@ def test_scores_are_read_alike_from_memory_and_from_files(copied, monkeypatch):
     keys = sorted(
         pq.read_table(Path(copied["run_dir"]) / "latents", filters=[("split", "=", "train")])["key"].to_pylist()
     )
-    planned = search_trial._planned(np.array(scores["candidate"]), len(keys), config)
+    plan = Plan.of(read_latents(run, "train").z, config.score, config.seed)
+    planned = search_trial._planned(np.array(scores["candidate"]), plan, config.score.n_candidates)
     assert [keys[i] for i in planned.i] == scores["parent_i"]
     assert [keys[j] for j in planned.j] == scores["parent_j"]
     assert planned.alpha.tolist() == scores["alpha"]

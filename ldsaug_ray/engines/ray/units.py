@@ -113,9 +113,6 @@ class Crew:
         self._members: list[_Member] = []
         self._each: tuple[float, float, int | None] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return Crew().__dict__  # another process has one of its own
-
     def dismiss(self) -> None:
         """End them: others need what they reserve."""
         for member in self._members:

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from ldsaug_ray.config import Sampling, Score, Sigma
-from ldsaug_ray.errors import ImpossibleError, InputError
-from ldsaug_ray.lds import nearest_latents, noise_of, resolve_sigma, score_candidates, validate_latents
+from ldsaug_ray.config import Sampling
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.lds import nearest_latents, noise_of, score_candidates, sigma_from_norm, validate_latents
 from ldsaug_ray.models.priors.base import PRIORS, Fitted, Latents, Prior
 from ldsaug_ray.models.priors.noise import noise
 
 ORDER = int.from_bytes(b"order", "big")  # keeps these random numbers apart from others of the same seed
-SCALE = 0.12  # of the mean norm: smaller than the paper's, as measured to help
 TILE = 2**16  # candidates scored at once, about
 
 
@@ -72,12 +71,7 @@ class Densest(Interpolants):
     def fit(self, latents: Latents, settings: Sampling, seed: int, *, of_a: int = 0) -> Fitted:
         """As `Prior.fit`: also the bandwidth."""
         how = settings.candidates
-        try:
-            sigma = resolve_sigma(
-                latents[: len(latents) - of_a], Score(sigma=how.sigma or Sigma(scale=SCALE)), seed
-            ).sigma
-        except ImpossibleError as e:
-            raise InputError(f"sample.candidates.sigma: {e}") from e
+        sigma = sigma_from_norm(latents[: len(latents) - of_a], how.scale)
         kept = max(1, round(how.keep * how.of))
         found = super().fit(latents, settings, seed, of_a=of_a)
         return {**found, "sigma": sigma, "of": how.of, "kept": kept, "exclude_parents": how.exclude_parents}

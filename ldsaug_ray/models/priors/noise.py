@@ -11,13 +11,12 @@ products are taken row by row, since a matrix product's last bits would hang on 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from ldsaug_ray.errors import ConfigError, InputError
+from ldsaug_ray.lds.noise import uniform
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +34,7 @@ def noise(d: int, start: int, stop: int, seed: int) -> tuple[Floats, Floats]:
         raise ConfigError(f"seed must be within 0..2**64-1; found {seed}")
     steps = -(-(d + 1) // 4)
     source = np.random.Philox(key=np.array([seed, TAG], np.uint64)).advance(start * steps)
-    u = _uniform(source.random_raw(4 * steps * (stop - start))).reshape(stop - start, 4 * steps)
+    u = uniform(source.random_raw(4 * steps * (stop - start))).reshape(stop - start, 4 * steps)
     return u[:, 0], ndtri(u[:, 1 : d + 1])
 
 
@@ -51,7 +50,7 @@ def resampled_rows(weights: ArrayLike, seed: int) -> NDArray[np.int64]:
     if not len(w):
         return np.empty(0, np.int64)
     word = np.random.Philox(key=np.array([seed, _RESAMPLE], np.uint64)).random_raw(1)
-    return choose(w / w.sum(), (np.arange(len(w)) + _uniform(word)) / len(w))
+    return choose(w / w.sum(), (np.arange(len(w)) + uniform(word)) / len(w))
 
 
 def choose(probabilities: Floats, u: Floats) -> NDArray[np.int64]:
@@ -59,8 +58,3 @@ def choose(probabilities: Floats, u: Floats) -> NDArray[np.int64]:
     edges = np.cumsum(probabilities)
     found = np.searchsorted(edges, u * edges[-1], side="right")
     return np.minimum(found, int(np.flatnonzero(probabilities)[-1])).astype(np.int64)
-
-
-def _uniform(words: Any) -> Any:
-    """Numbers strictly between 0 and 1, exact: the middles of 2**52 equal parts."""
-    return ((np.asarray(words) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

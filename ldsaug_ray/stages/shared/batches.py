@@ -103,8 +103,7 @@ class _ReadSteps:
         self._root, self._real, self._augmented, self._world = root, real, augmented, world
         self._order = {"rank": rank, "world": world, "shuffle_parts": shuffle_parts}
         self._seed, self._in_block = seed, in_block
-        self._judged = judged
-        self._draws = None if judged is None else judged.draws()
+        self._judged = None if judged is None else (judged.draws(), judged.seed)
         self._next = -1
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -115,11 +114,11 @@ class _ReadSteps:
         for start in range(first, last, self._in_block):
             columns: dict[str, list[bytes]] = {}
             for step in range(start, min(start + self._in_block, last)):
-                if self._judged is not None and self._draws is not None:
-                    share = self._judged.per_step // self._world
-                    begin = step * self._judged.per_step + self._order["rank"] * share
-                    drawn = self._draws.sample(begin, begin + share, self._judged.seed)
-                    columns.setdefault("judged.z", []).append(drawn.tobytes())
+                if self._judged is not None:
+                    draws, seed = self._judged
+                    share = self._real.per_step // self._world
+                    begin = step * self._real.per_step + self._order["rank"] * share
+                    columns.setdefault("judged.z", []).append(draws.sample(begin, begin + share, seed).tobytes())
                 for name, (stream, share) in self._streams.items():
                     for column, values in stream.take(share).items():
                         columns.setdefault(f"{name}.{column}", []).append(np.ascontiguousarray(values).tobytes())

@@ -8,8 +8,6 @@ found of the scores at hand: of all candidates, or of `SAMPLED` of them by a has
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import pyarrow as pa
 from ldsaug_ray.config import Config
 from ldsaug_ray.metrics.classes import effective_classes
 from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.run.latents import read_latents
+from ldsaug_ray.run.latents import latents_on_disk
 from ldsaug_ray.selection.balance import cells, nearer, proportional
 from ldsaug_ray.selection.best import BestOfGroups, id_hash
 
@@ -41,15 +39,10 @@ class Modes:
     def __init__(self, config: Config, run: RunDir, n: int, ranked_by: str) -> None:
         self.config, self.ranked_by = config, ranked_by
         self.groups: dict[str, np.ndarray] = {}
-        with TemporaryDirectory(prefix="ldsaug-") as folder:  # in no process's memory
-
-            def allocate(shape: tuple[int, int]) -> np.ndarray:
-                return np.memmap(Path(folder) / "latents", np.float32, "w+", shape=shape)
-
-            self.latents = read_latents(run, "train", allocate)
-            k = min(config.select.clusters, len(self.latents) // LEAST)
-            if k > 1:
-                self.groups["clusters"] = 1 + cells(self.latents.z, k, config.seed, FITTED)
+        self.latents = latents_on_disk(run, "train")
+        k = min(config.select.clusters, len(self.latents) // LEAST)
+        if k > 1:
+            self.groups["clusters"] = 1 + cells(self.latents.z, k, config.seed, FITTED)
         asked = {*self.latents.categorical, *config.evaluate.attributes}
         for name, labels in zip(self.latents.attribute_names, self.latents.attributes.T, strict=True):
             if name in asked and labels.any():

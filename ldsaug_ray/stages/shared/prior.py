@@ -60,12 +60,11 @@ def kept_prior(
 
 @dataclass(frozen=True)
 class Judged:
-    """Latents whose pictures a discriminator judges, `per_step` a step: read where they are drawn, not sent there.
+    """Latents whose pictures a discriminator judges, as many as training images: read where they are drawn, not sent.
 
     Attributes:
         root: the run directory.
         prior: a registered one, which finetune/ holds, or "a": A's latents, all alike.
-        per_step: over all ranks.
         seed: draw k depends on it and k alone.
         settings: section `sample`.
         dim: of the latents.
@@ -73,22 +72,17 @@ class Judged:
 
     root: Location
     prior: str
-    per_step: int
     seed: int
     settings: Sampling
     dim: int
 
-    def fit(self, console: Console) -> None:
-        """Have it where ranks find it.
+    def draws(self, console: Console | None = None) -> Draws:
+        """What to draw from; fitted, and kept in finetune/, where it is not there yet.
 
         Raises:
             ImpossibleError: A is empty.
             InputError: latents that it cannot be fitted to.
         """
-        self.draws(console)
-
-    def draws(self, console: Console | None = None) -> Draws:
-        """What to draw from."""
         from ldsaug_ray.models.priors import Draws
 
         if self.prior == "a":
@@ -97,9 +91,9 @@ class Judged:
                 raise ImpossibleError("finetune.judge = a, but no candidate was kept; name a prior such as kde")
             return Draws("kde", {"sigma": 0.0}, matrix(pa.concat_tables(parts)["z"]))
         quiet = console or Console(quiet=True)
-        return kept_prior(self.root / "finetune", self.prior, self.settings, self.seed, self.dim, self._latents, quiet)[
-            0
-        ]
+        folder = self.root / "finetune"
+        draws, _ = kept_prior(folder, self.prior, self.settings, self.seed, self.dim, self._latents, quiet)
+        return draws
 
     def _latents(self) -> tuple[np.ndarray, dict[str, int]]:
         z = read_latents(RunDir(self.root), "train").z
