@@ -239,6 +239,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True, eq=False)
+class Explorer:
+    """What the explorer's script looks at: JSON values, arrays in base64, little-endian; and decoded candidates."""
+
+    payload: Mapping[str, Any]
+    shown: tuple[int, ...]  # candidate of each tile
+    tiles: Tiles
+    sampled: int | None  # candidates that stand for all; None: all are in
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """One finished run."""
 
@@ -265,6 +275,7 @@ class ReportData:
     evaluation: Evaluation | None  # None: not evaluated
     modes: tuple[str, ...]  # sentences on which of them A has; empty for runs of before they were looked at
     selected_csv: str | None  # None: too many rows, or none
+    explorer: Explorer
 
     @property
     def finetuned(self) -> bool:

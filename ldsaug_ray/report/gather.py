@@ -36,6 +36,7 @@ from ldsaug_ray.report.data import (
     StageRow,
     Threshold,
 )
+from ldsaug_ray.report.explorer import explorer_of
 from ldsaug_ray.report.images import find_tiles, first_images, take_text
 from ldsaug_ray.report.sheets import tiles
 from ldsaug_ray.run.directory import RunDir
@@ -102,6 +103,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         evaluation=read_evaluation(run),
         modes=tuple(select.get("modes_sentences", ())),
         selected_csv=selected_csv(run),
+        explorer=explorer_of(config, latents, scores, vae, noise, score["sigma"]),
     )
 
 

@@ -1,15 +1,19 @@
-"""The page itself: `ReportData` and its pictures into one HTML file that needs nothing else, not even a script."""
+"""The page itself: `ReportData` and its pictures into one HTML file that needs nothing else; one script."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.resources import files
 
+import numpy as np
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldsaug_ray import lds
+from ldsaug_ray.domains.images.stored import png_bytes
 from ldsaug_ray.metrics import by_bandwidth
 from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
@@ -35,7 +39,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         value=numbers.value,
         duration=numbers.duration,
     )
-    csv = data.selected_csv
+    csv, script = data.selected_csv, files(__package__).joinpath("explorer.js").read_text("utf-8")
     return environment.get_template("report/page.html.j2").render(
         data=data,
         words=words,
@@ -47,6 +51,9 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         alts=words.figure_alts(data),
         images={name: data_uri(_KINDS[name.rpartition(".")[2]], content) for name, content in shown.items()},
         terms=loss_terms(data),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        explorer_pictures=[data_uri("image/png", png_bytes(x, optimize=True)) for x in data.explorer.tiles],
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
         csv=None if csv is None else data_uri("text/csv", csv.encode()),
     )
@@ -83,5 +90,6 @@ def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:
         if isinstance(section, dict) and "workers" in section:
             config[name] = {k: v for k, v in section.items() if k != "workers"}
     figures = {name: content if name.endswith(".svg") else b"" for name, content in pictures.items()}
-    text = report_page(replace(data, name="", version="", stages=stages, config=config), figures)
+    blank = replace(data.explorer, tiles=np.zeros_like(data.explorer.tiles))
+    text = report_page(replace(data, name="", version="", stages=stages, config=config, explorer=blank), figures)
     return hashlib.sha256(text.encode()).hexdigest()
