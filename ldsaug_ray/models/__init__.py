@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ldsaug_ray.models.adapters import open_pretrained, pretrained_stamp
     from ldsaug_ray.models.autoencoder import Autoencoder, Output
     from ldsaug_ray.models.checkpoint import load_vae, read_latent_dim, save_vae, weights_digest
-    from ldsaug_ray.models.inference import decode_images, posterior_means
+    from ldsaug_ray.models.inference import decode_images, likelihoods, posterior_means
     from ldsaug_ray.models.stylegan2.discriminator import (
         Discriminator,
         build_discriminator,

@@ -67,6 +67,14 @@ class Autoencoder(nn.Module):
             z = torch.addcmul(mu, torch.exp(0.5 * logvar), eps)
         return Output(self.decode(z, noise, generator), mu, logvar)
 
+    def likelihood(self, z: Tensor) -> Tensor:
+        """How good what it decodes of latents float32[B, d] is by its own score, float32[B], the best with the most:
+        log p(x|z) in models that know it; else −‖encode(decode(z)) − z‖² / d, of pictures as they are stored."""
+        from ldsaug_ray.models.stylegan2.model import to_uint8
+
+        again = self.encode(to_uint8(self.decode(z, "const")))[0]
+        return -(again - z).square().mean(1)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are; the CPU where there are none (a frozen TorchScript network has constants)."""

@@ -26,7 +26,7 @@ from ldsaug_ray.selection.balance import cells, nearer
 EXPLORED = 50_000
 SHELLS, EACH = 8, 20  # decoded: of each halving of the ranking, so that few kept ones have pictures too
 SIDE = 64  # px, at most
-FIELDS = ("which", "tau", "typical", "top_fraction", "top_count", "stratify", "balance", "exclude_parents")
+FIELDS = ("which", "rank", "tau", "typical", "top_fraction", "top_count", "stratify", "balance", "exclude_parents")
 
 
 def explorer_of(
@@ -52,7 +52,7 @@ def explorer_of(
     at.sort(key=lambda bandwidth: bandwidth["sigma"])
     chosen = _shown(at[[b["sigma"] for b in at].index(sigma)]["log_lds"], config.seed)
     alphas = config.score.plan_alphas
-    own, default = ({f: getattr(s, f, None) for f in FIELDS} for s in (config.select, type(config.select)()))
+    own, default = ({f: getattr(s, f) for f in FIELDS} for s in (config.select, type(config.select)()))
     payload = {
         "total": scores.n_total,
         "kept": int(scores.selected.sum()) / len(scores),
