@@ -43,6 +43,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
 def print_measures(found: Evaluated) -> None:
     """A row a set: what `evaluate` found."""
     from ldsaug_ray.metrics import OF_SETS, by_bandwidth
+    from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 
     measures = (*OF_SETS, *found.own)
     title = (
@@ -54,6 +55,8 @@ def print_measures(found: Evaluated) -> None:
         values = [readings.value(measure.name) for measure in measures]
         rows.append((name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values)))
     print_table(title, ("images", "n", *(measure.title for measure in measures)), rows, 150)
+    if found.downstream:
+        print(downstream_sentence(found.downstream))
     if not found.detection:
         return
     found_at = by_bandwidth(found.detection)

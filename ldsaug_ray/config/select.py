@@ -28,8 +28,8 @@ class Select(Section):
     rank: str = added(
         "lds",
         description="what top_fraction and top_count rank by: lds; likelihood: the model's own score of what it "
-        "decodes, for images the cycle error |encode(decode(z)) - z|² / d, the least first: every candidate is decoded, once; "
-        "package.module:Name: a rank of your own",
+        "decodes, for images the cycle error |encode(decode(z)) - z|² / d, the least first: every candidate is "
+        "decoded, once; package.module:Name: a rank of your own",
     )
     tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
         None,

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ldsaug_ray import lds
 from ldsaug_ray.domains.images.stored import png_bytes
 from ldsaug_ray.metrics import by_bandwidth
+from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
@@ -51,6 +52,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         alts=words.figure_alts(data),
         images={name: data_uri(_KINDS[name.rpartition(".")[2]], content) for name, content in shown.items()},
         terms=loss_terms(data),
+        downstream_sentence=downstream_sentence,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         explorer_pictures=[data_uri("image/png", png_bytes(x, optimize=True)) for x in data.explorer.tiles],
