@@ -70,9 +70,8 @@ class Autoencoder(nn.Module):
     def likelihood(self, z: Tensor) -> Tensor:
         """How good what it decodes of latents float32[B, d] is by its own score, float32[B], the best with the most:
         log p(x|z) in models that know it; else −‖encode(decode(z)) − z‖² / d, of pictures as they are stored."""
-        from ldsaug_ray.models.stylegan2.model import to_uint8
-
-        again = self.encode(to_uint8(self.decode(z, "const")))[0]
+        stored = self.decode(z, "const").add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
+        again = self.encode(stored)[0]
         return -(again - z).square().mean(1)
 
     @property

@@ -243,8 +243,7 @@ class Explorer:
     """What the explorer's script looks at: JSON values, arrays in base64, little-endian; and decoded candidates."""
 
     payload: Mapping[str, Any]
-    shown: tuple[int, ...]  # candidate of each tile
-    tiles: Tiles
+    shown: Mapping[int, bytes]  # candidate -> its picture as PNG
     sampled: int | None  # candidates that stand for all; None: all are in
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains.images.stored import png_bytes
 from ldsaug_ray.lds import Noise, interpolate
 from ldsaug_ray.lds.shards import score_candidates
 from ldsaug_ray.metrics.classes import shares_of
@@ -74,7 +75,8 @@ def explorer_of(
     small = tiles(decode_images(vae, points(chosen), config.decode.batch_size))
     if small.shape[1] > SIDE:
         small = np.stack([np.asarray(Image.fromarray(x).resize((SIDE, SIDE), Image.Resampling.BOX)) for x in small])
-    return Explorer(payload, tuple(ids[chosen].tolist()), small, len(rows) if len(rows) < scores.n_total else None)
+    pictures = dict(zip(ids[chosen].tolist(), map(png_bytes, small), strict=True))
+    return Explorer(payload, pictures, len(rows) if len(rows) < scores.n_total else None)
 
 
 def _packed(values: ArrayLike, kind: str) -> str:

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 
-import numpy as np
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldsaug_ray import lds
-from ldsaug_ray.domains.images.stored import png_bytes
 from ldsaug_ray.metrics import by_bandwidth
 from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 from ldsaug_ray.report import numbers, words
@@ -55,7 +53,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         downstream_sentence=downstream_sentence,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        explorer_pictures=[data_uri("image/png", png_bytes(x, optimize=True)) for x in data.explorer.tiles],
+        explorer_pictures={c: data_uri("image/png", x) for c, x in data.explorer.shown.items()},
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
         csv=None if csv is None else data_uri("text/csv", csv.encode()),
     )
@@ -92,6 +90,6 @@ def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:
         if isinstance(section, dict) and "workers" in section:
             config[name] = {k: v for k, v in section.items() if k != "workers"}
     figures = {name: content if name.endswith(".svg") else b"" for name, content in pictures.items()}
-    blank = replace(data.explorer, tiles=np.zeros_like(data.explorer.tiles))
+    blank = replace(data.explorer, shown=dict.fromkeys(data.explorer.shown, b""))
     text = report_page(replace(data, name="", version="", stages=stages, config=config, explorer=blank), figures)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -144,7 +144,7 @@ async def _compare(page: Path, profile: Path, base: dict[str, Any], latents: Lat
             ), fragment
             pictures = {int(alt.split()[1].rstrip(",")) for alt in text["pictures"]}
             assert pictures <= set(rows.tolist())
-            assert len(pictures) == min(24, np.isin(shown.explorer.shown, rows).sum())
+            assert len(pictures) == min(24, len(set(shown.explorer.shown) & set(rows.tolist())))
         kinds = latents.attributes[:, 0] - 1
         true = effective_classes(np.bincount(kinds) / N)
         assert f"of the training images’ {true:.1f}" in await chromium.js("byId('explorer-label-0')")
