@@ -16,7 +16,7 @@ from stages_helpers import Tree, merge
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines.inline import InlineEngine
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import MEASURES, Evaluated
 from ldsaug_ray.metrics.downstream import hits, sentence
 from ldsaug_ray.run.opening import open_run_dir
@@ -132,5 +132,5 @@ def test_what_cannot_be_is_refused(digits: Tree) -> None:
     with pytest.raises(ValueError, match=r"evaluate\.downstream\.label needs labelled images; set data\.attributes"):
         _job(bare)
     config = Config.model_validate({**bare, "evaluate": {}})
-    with pytest.raises(ValueError, match=r"downstream needs evaluate\.downstream\.label, such as digit"):
+    with pytest.raises(ConfigError, match=r"downstream needs evaluate\.downstream\.label, such as digit"):
         check_objectives(({"downstream": 1.0},), config.evaluate)
