@@ -18,7 +18,7 @@ from ldsaug_ray.config import Data
 from ldsaug_ray.config.load import build_config
 from ldsaug_ray.domains.images import UnusableImage, open_source
 from ldsaug_ray.domains.images.decode import decode_pixels, in_colour
-from ldsaug_ray.domains.images.walk import counted
+from ldsaug_ray.domains.sources.walk import counted
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
 from ldsaug_ray.metrics.features import Features, checked_features
 

@@ -66,9 +66,12 @@ def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | Non
 
 def _planned_images(config: Config) -> tuple[int, int]:
     """Images that the source lists, and those of the two splits."""
-    from ldsaug_ray.domains.images import load_attributes, open_source, plan
+    from ldsaug_ray.domains import domain_of
+    from ldsaug_ray.domains.prepare import plan
+    from ldsaug_ray.domains.sources.attributes import load_attributes
 
-    work = plan(open_source(config.data), config.data, config.seed, load_attributes(config.data))
+    domain = domain_of(config)
+    work = plan(domain, domain.open(config.data), config.data, config.seed, load_attributes(config.data))
     return work.n_listed, work.n_train + work.n_test
 
 

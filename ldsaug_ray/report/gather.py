@@ -15,7 +15,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.lds import HeldOut, Noise, interpolate
 from ldsaug_ray.lds.sigma.rule import sigma_sentence
 from ldsaug_ray.metrics import sharpness
-from ldsaug_ray.models import Autoencoder, decode_images, load_vae, posterior_means
+from ldsaug_ray.models import Codec, decode_batch, encode_batch, load_vae
 from ldsaug_ray.models.priors import Normal
 from ldsaug_ray.report._evaluation import read_evaluation
 from ldsaug_ray.report._scores import read_parents, read_ranked, read_scores, regime_of, selected_csv
@@ -146,7 +146,7 @@ def _bandwidth(score: Mapping[str, Any], latents: Latents) -> Bandwidth:
     return Bandwidth(score["sigma"], sigma_sentence(score), float(norms.mean()), n, d)
 
 
-def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder, noise: Noise | None) -> tuple[Band, ...]:
+def _bands(config: Config, latents: Latents, scores: Scores, vae: Codec, noise: Noise | None) -> tuple[Band, ...]:
     """Equal shares of the candidates by rank of log LDS; members are drawn at random, then sorted by density."""
     order = np.lexsort((scores.candidate, -scores.log_lds))
     samples, found = config.report.samples, []
@@ -173,7 +173,7 @@ def _bands(config: Config, latents: Latents, scores: Scores, vae: Autoencoder, n
                 int(scores.selected[rows].sum()),
                 float(np.median(scores.parent_share[rows])),
                 tuple(_shown(latents, scores, members)),
-                tiles(decode_images(vae, z, _BATCH)),
+                tiles(decode_batch(vae, z, _BATCH)),
             )
         )
     return tuple(found)
@@ -187,14 +187,14 @@ def _shown(latents: Latents, scores: Scores, rows: NDArray[np.int64]) -> list[Sh
 
 
 def _picks(
-    config: Config, run: RunDir, latents: Latents, vae: Autoencoder, ranked_by: str, noise: Noise | None
+    config: Config, run: RunDir, latents: Latents, vae: Codec, ranked_by: str, noise: Noise | None
 ) -> tuple[Pick, ...]:
     """Selected candidates, evenly spread over their ranking, from the densest to the threshold."""
     table = read_ranked(run, ranked_by, config.report.samples, config.seed)
     if table is None:
         return ()
     z = latents.between(table, config.score.interpolation, noise)
-    decoded = tiles(decode_images(vae, z, _BATCH))
+    decoded = tiles(decode_batch(vae, z, _BATCH))
     parents = find_tiles(run, table["parent_i"].to_pylist() + table["parent_j"].to_pylist())
     picks = []
     for row, picture in zip(table.to_pylist(), decoded, strict=True):
@@ -205,10 +205,10 @@ def _picks(
     return tuple(picks)
 
 
-def _reconstructions(run: RunDir, vae: Autoencoder, tuned: Autoencoder | None, n: int) -> Reconstructions:
+def _reconstructions(run: RunDir, vae: Codec, tuned: Codec | None, n: int) -> Reconstructions:
     split, images = first_images(run, n)
-    before = decode_images(vae, posterior_means(vae, images, _BATCH), _BATCH)
-    after = None if tuned is None else decode_images(tuned, posterior_means(tuned, images, _BATCH), _BATCH)
+    before = decode_batch(vae, encode_batch(vae, images, _BATCH), _BATCH)
+    after = None if tuned is None else decode_batch(tuned, encode_batch(tuned, images, _BATCH), _BATCH)
     average = np.broadcast_to(images.mean(axis=0, dtype=np.float64), images.shape)
     return Reconstructions(
         split=split,
@@ -221,10 +221,10 @@ def _reconstructions(run: RunDir, vae: Autoencoder, tuned: Autoencoder | None, n
     )
 
 
-def _prior_samples(config: Config, latents: Latents, vae: Autoencoder, tuned: Autoencoder | None) -> PriorSamples:
+def _prior_samples(config: Config, latents: Latents, vae: Codec, tuned: Codec | None) -> PriorSamples:
     z = Normal(latents.z.shape[1]).sample(0, config.report.samples, config.seed)
-    after = None if tuned is None else tiles(decode_images(tuned, z, _BATCH))
-    return PriorSamples(tiles(decode_images(vae, z, _BATCH)), after)
+    after = None if tuned is None else tiles(decode_batch(tuned, z, _BATCH))
+    return PriorSamples(tiles(decode_batch(vae, z, _BATCH)), after)
 
 
 def read_sharpness(run: RunDir) -> Sharpness | None:

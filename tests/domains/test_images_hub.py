@@ -18,8 +18,8 @@ from hub_server import COMMIT, Hub, hub_server
 from stages_helpers import Tree, merge
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.sources import open_source
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.sources.opening import open_source
+from ldsaug_ray.domains.sources.stamp import source_stamp
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError
 
 TOKEN = "hf_" + "S3cret" * 5

@@ -17,8 +17,8 @@ from PIL import Image
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains.images.stored import read_images
-from ldsaug_ray.domains.images.stream import Stream, read_chunk, training_chunks
-from ldsaug_ray.domains.images.tables import image_table
+from ldsaug_ray.domains.stream import Stream, read_chunk, training_chunks
+from ldsaug_ray.domains.tables import image_table
 
 FIXED = settings(deadline=None, derandomize=True, database=None)
 PARTS = st.lists(st.integers(1, 9), min_size=1, max_size=7)

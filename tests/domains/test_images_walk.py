@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from ldsaug_ray.domains.images import open_source
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.sources.stamp import source_stamp
 from ldsaug_ray.errors import InputError
 
 HIDDEN = "hidden (the name begins with a dot)"

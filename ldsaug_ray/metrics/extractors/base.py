@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import Registry
+from ldsaug_ray.domains.images.quality import Images, checked_images
 from ldsaug_ray.errors import InputError, LdsaugError
-
-Images = NDArray[np.uint8]
 
 PROBE_SIDE = 64  # px of the black image that tells a network's dimension, where no size is set
 
@@ -133,23 +132,6 @@ def resized(images: Images, side: int) -> NDArray[np.float32]:
         for at, image in enumerate(pool.map(resize, images)):
             out[at] = image
     return out
-
-
-def checked_images(images: Images | Sequence[Images]) -> Images:
-    """Images as uint8[N, H, W, 3].
-
-    Raises:
-        InputError: another type or shape, or images of different sizes.
-    """
-    if not isinstance(images, np.ndarray):
-        sizes = sorted({np.asarray(image).shape for image in images})
-        if len(sizes) > 1:
-            shown = ", ".join(" x ".join(map(str, size)) for size in sizes[:3])
-            raise InputError(f"images of different sizes ({shown}); bring them to one size first")
-        images = np.stack([np.asarray(image) for image in images]) if sizes else np.empty((0, 1, 1, 3), np.uint8)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
-        raise InputError(f"images must be uint8[N, H, W, 3], RGB; found {images.dtype}{list(images.shape)}")
-    return images
 
 
 def read_weights(path: Path) -> bytes:
