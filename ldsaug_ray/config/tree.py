@@ -6,8 +6,9 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, create_model, model_validator
 
@@ -17,7 +18,7 @@ from ldsaug_ray.config.cluster import Ray
 from ldsaug_ray.config.data import Data
 from ldsaug_ray.config.decode import Decode
 from ldsaug_ray.config.encode import Encode
-from ldsaug_ray.config.evaluate import Evaluate
+from ldsaug_ray.config.evaluate import Evaluate, LdsDetection
 from ldsaug_ray.config.experiment import Experiment
 from ldsaug_ray.config.finetune import Finetune
 from ldsaug_ray.config.frontier import Frontier
@@ -31,9 +32,13 @@ from ldsaug_ray.config.tune import Tune
 from ldsaug_ray.config.vae import Vae
 from ldsaug_ray.errors import ConfigError
 
+_DAMAGES = LdsDetection().corruptions  # of images
+
 
 class Config(Section):
     """One run, whole. Of other domains, and other codecs, than its own, `config_class` makes the class."""
+
+    by_domain: ClassVar[Mapping[str, Any]] = {}  # defaults of other sections that its domain gives
 
     run_dir: str = how(
         min_length=1, description="where everything is written: a local path or any URI pyarrow or fsspec opens"
@@ -64,6 +69,11 @@ class Config(Section):
     tracking: Tracking = how(Tracking())
     experiment: Experiment = how(Experiment())
     tune: Tune = how(Tune())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_domain(cls, given: Any) -> Any:
+        return _with_defaults(given, cls.by_domain)
 
     @model_validator(mode="before")
     @classmethod
@@ -117,6 +127,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _measurable(self) -> Config:
         given = self.evaluate
+        known = type(self).by_domain.get("evaluate", {}).get("detection", {}).get("corruptions", _DAMAGES)
+        for name in given.detection.corruptions:
+            if name not in known:
+                possible = ", ".join(map(repr, known)) or "none"
+                raise ValueError(f"evaluate.detection.corruptions: {name!r} is unknown; possible: {possible}")
         if given.extractor is None:
             return self
         if not self.data.test:
@@ -175,7 +190,27 @@ def _class_of(domain: str, kind: str | None) -> type[Config]:
     sections: dict[str, Any] = {"domain": (str, domain), "data": (entry.data, ...)}
     sections["vae"] = (codec.settings, codec.settings(kind=kind))
     made: type[Config] = create_model("Config", __base__=Config, __module__=__name__, **sections)
+    only_images = {"horizontal_flip": False}
+    made.by_domain = _with_defaults(
+        dict(entry.defaults),
+        {
+            "evaluate": {"detection": {"corruptions": list(entry.damages)}},
+            "train": only_images,
+            "finetune": only_images,
+        },
+    )
     return made
+
+
+def _with_defaults(given: Any, defaults: Mapping[str, Any]) -> Any:
+    """A tree with what it does not say; what is no mapping stays as it is."""
+    if not isinstance(given, Mapping):
+        return given
+    found = dict(given)
+    for name, value in defaults.items():
+        inner = isinstance(value, Mapping)
+        found[name] = _with_defaults(found.get(name, {}), value) if inner else found.get(name, value)
+    return found
 
 
 def _blank(domain: str, kind: str) -> Config:

@@ -42,8 +42,10 @@ class Domain(ABC):
         codec: the `vae.kind` of those who name none.
         extractor: what makes features where `measure` is given none; none: it must be named.
         metadata: of Parquet files of what `export` gives, such as the note of Hugging Face's.
+        exported: what `export` gives, in a few words; task: the Hub's name of making such items, or none.
         qualities: what `quality` tells of each item.
         damages: kinds that `damage` knows.
+        defaults: of settings in other sections than `data`, as a tree.
     """
 
     name: ClassVar[str]
@@ -56,8 +58,11 @@ class Domain(ABC):
     codec: ClassVar[str]
     extractor: ClassVar[str | None] = None
     metadata: ClassVar[Mapping[str, str] | None] = None
+    exported: ClassVar[str]
+    task: ClassVar[str | None] = None
     qualities: ClassVar[tuple[str, ...]] = ()
     damages: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def open(self, data: Any) -> Source:
         """The items at data.source, listed and not read; errors as of `open_source`."""
@@ -90,6 +95,14 @@ class Domain(ABC):
     @abstractmethod
     def show(self, batch: Array, facts: Mapping[str, Any]) -> list[str]:
         """A fragment of HTML an item, that needs nothing else; what comes from the data is escaped."""
+
+    def pixels(self, batch: Array) -> NDArray[np.uint8] | None:
+        """uint8[N, R, R, 3] where a picture is all there is to show: the report then makes sheets of them; or none."""
+        return None
+
+    def beside(self, real: Array, made: Array, facts: Mapping[str, Any]) -> list[str]:
+        """Fragments of HTML for the report that set items of A beside real ones; []: nothing beyond the measures."""
+        return []
 
     def learn(self, batches: Iterator[Array], source: Source, data: Any) -> dict[str, Any]:
         """What later stages must know of all training items (a vocabulary, columns), for JSON; {}: nothing.

@@ -26,6 +26,7 @@ class Images(Domain):
     files, data, codec, extractor = FILES, Data, "stylegan2", "inception"
     # `datasets` decodes the column because of this note
     metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}  # noqa: RUF012
+    exported, task = "PNG, as datasets' Image feature", "unconditional-image-generation"
     qualities = ("sharpness",)
     damages = ("blur", "noise", "occlusion", "shuffled patches")
 
@@ -78,6 +79,14 @@ class Images(Domain):
 
         coded = (base64.b64encode(png_bytes(x, optimize=True)).decode() for x in batch)
         return [f'<img src="data:image/png;base64,{text}" alt="">' for text in coded]
+
+    def pixels(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As of `Domain`."""
+        return batch
+
+    def words(self, text: str) -> str:
+        """As they are."""
+        return text
 
     def quality(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
         """Sharpness."""

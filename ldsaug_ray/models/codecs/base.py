@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 class CodecKind(ABC):
-    """A kind of codec. domain: whose; settings: section `vae`, with its name as `kind`.
+    """A kind of codec. domain: whose; settings: section `vae`, with its name as `kind`; exact:
+    latents are the items, so that there is nothing to reconstruct or to fine-tune.
 
     `given` is what a model depends on beside its settings, as JSON: a resolution, a vocabulary. A checkpoint holds it.
     """
 
     domain: ClassVar[str]
     settings: ClassVar[type[CommonVae]]
+    exact: ClassVar[bool] = False
 
     @abstractmethod
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,13 +47,13 @@ def evaluated(
     for name, readings in sets.items():
         more = [note for attribute in attributes.values() for note in attribute.shares[name].notes]
         sets[name] = replace(readings, notes=(*readings.notes, *more))
-    settings = config.evaluate
+    settings, (n_test, dimension) = config.evaluate, features["test"].features.shape
     found = Evaluated(
-        UsedExtractor(str(settings.extractor), extractor.dimension, extractor.fingerprint, settings.resize),
-        len(features["test"].features),
+        UsedExtractor(str(settings.extractor), dimension, extractor.fingerprint, settings.resize),
+        n_test,
         settings.k,
         sets,
-        getattr(config.data, "resolution", None),
+        getattr(config.data, "resolution", 0),
         config.sample.prior,
         attributes,
         own=own,

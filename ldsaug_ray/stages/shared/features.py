@@ -22,7 +22,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.domains import Domain, domain_of
 from ldsaug_ray.domains.base import Array
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, facts_of
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.shared.units import run_units
@@ -82,7 +82,14 @@ def opened(config: Config, device: str = "cpu") -> Extractor:
     settings = config.evaluate
     if settings.extractor is None:
         raise ConfigError("evaluate.extractor is not set; give inception, or a TorchScript file that makes features")
-    return open_extractor(settings.extractor, device=device, batch_size=settings.batch_size, resize=settings.resize)
+    return open_extractor(
+        settings.extractor,
+        device=device,
+        batch_size=settings.batch_size,
+        resize=settings.resize,
+        domain=config.domain,
+        facts=facts_of(Location.of(config.run_dir)),
+    )
 
 
 def features_of(job: Job, sets: Sequence[ImageSet], extractor: str) -> dict[str, SetFeatures]:
