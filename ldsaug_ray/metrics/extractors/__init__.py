@@ -44,8 +44,8 @@ def open_extractor(
         domain: of the data; facts: what it learned of the training items.
 
     Raises:
-        ConfigError: an unknown spec, one of another domain, a package that is not installed, or a size that the network does
-            not have.
+        ConfigError: an unknown spec, one of another domain, a package that is not installed, or a size that the
+            network does not have.
         InputError: weights that are missing, damaged or another file's, or a network that does not do its job.
     """
     if batch_size < 1 or (resize is not None and resize < 1):
