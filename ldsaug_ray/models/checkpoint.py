@@ -85,7 +85,7 @@ def load_vae(
             found, wanted = _architecture(settings, given), _architecture(*expect)
             if found != wanted:
                 raise InputError(f"{location.uri}: another architecture: {describe_difference(found, wanted)}")
-        files = _files(data, header.get("pretrained", {}), location.uri)
+        files = _files(data, header["pretrained"] if kind.keeps_files else {}, location.uri)
         vae = kind.rebuild(settings, given, files, location.uri)
     except (AttributeError, KeyError, TypeError, ValueError, ValidationError, ConfigError) as e:
         raise InputError(f"{location.uri}: its header does not describe a VAE this version can build ({e})") from None

@@ -27,7 +27,7 @@ def read_evaluation(run: RunDir, domain: Domain) -> Evaluation | None:
     sets = {name: found.sets[name] for name in TITLES if name in found.sets}
     return Evaluation(
         found,
-        (*OF_SETS, *found.own),
+        tuple(m for m in (*OF_SETS, *found.own) if any(m.name in of.readings for of in sets.values())),
         sets,
         tuple(dict.fromkeys(note for of in sets.values() for note in of.notes)),
         held_out_authenticity(found),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains import domain_of
+from ldsaug_ray.domains import Domain, domain_of
 from ldsaug_ray.domains.base import Array
 from ldsaug_ray.lds import HeldOut, Noise, interpolate
 from ldsaug_ray.lds.sigma.rule import sigma_sentence
@@ -76,7 +76,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         name=run.root.name,
         version=ldsaug_ray.__version__,
         config=without_passwords(config.dump()),
-        stages=tuple(_stage(name, run.entry(name)) for name in STAGES if name != "report"),
+        stages=tuple(_stage(name, run.entry(name), domain) for name in STAGES if name != "report"),
         n_train=prepared["train_images"],
         n_test=prepared["test_images"],
         quarantine=read_quarantine(run),
@@ -127,15 +127,16 @@ def read_quarantine(run: RunDir) -> Quarantine:
     return Quarantine(listed, counts.total(), counts.total() - sum(r.count for r in listed))
 
 
-def _stage(name: str, entry: Mapping[str, Any] | None) -> StageRow:
+def _stage(name: str, entry: Mapping[str, Any] | None, domain: Domain) -> StageRow:
     stage = STAGES[name]
+    does, unit = domain.prepares if name == "prepare" else domain.words(stage.does), domain.words(stage.unit)
     if entry is None:
-        return StageRow(name, stage.does, stage.unit)
+        return StageRow(name, does, unit)
     step, rows = entry.get("resumed_from_step", 0), entry.get("rows_resumed", 0)
     return StageRow(
         name,
-        stage.does,
-        stage.unit,
+        does,
+        unit,
         entry["rows_in"],
         entry["rows_out"],
         entry["rows_dropped"],

@@ -42,10 +42,10 @@ def beside(real: Rows, made: Rows, facts: Mapping[str, Any]) -> list[str]:
     which = "The" if len(most) == len(names) else f"The {len(most)} of {len(names)} columns with the"
     ratio = made.std(0)[spread > 0] / real.std(0)[spread > 0]
     found = [
-        f"<p>Of {len(made):,} rows of A and {len(real):,} training rows: a column's spread in A is "
+        f"<p>Of {len(made):,} rows of A and {len(real):,} training rows: a column’s spread in A is "
         f"{np.median(ratio):.2f} of that in the training rows, in the middle. "
-        f"{_correlations(real, made, names, spread)}</p><h3>Marginals</h3><p>{which} largest distance D between the two "
-        "distribution functions. Filled: training rows; line: A.</p>"
+        f"{_correlations(real, made, names, spread)}</p><h3>Marginals</h3><p>{which} largest distance D between the "
+        "two distribution functions. Filled: training rows; line: A.</p>"
     ]
     charts = "".join(_marginal(str(names[k]), real[:, k], made[:, k], float(apart[k])) for k in most)
     found.append(f'<div class="figures panels">{charts}</div>')

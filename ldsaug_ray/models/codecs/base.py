@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 class CodecKind(ABC):
     """A kind of codec. domain: whose; settings: section `vae`, with its name as `kind`; exact:
-    latents are the items, so that there is nothing to reconstruct or to fine-tune.
+    latents are the items, so that there is nothing to reconstruct or to fine-tune; keeps_files: its models
+    hold copies of the user's.
 
     `given` is what a model depends on beside its settings, as JSON: a resolution, a vocabulary. A checkpoint holds it.
     """
@@ -24,6 +25,7 @@ class CodecKind(ABC):
     domain: ClassVar[str]
     settings: ClassVar[type[CommonVae]]
     exact: ClassVar[bool] = False
+    keeps_files: ClassVar[bool] = False
 
     @abstractmethod
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

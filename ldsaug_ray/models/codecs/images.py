@@ -41,6 +41,8 @@ class StyleGan2(OfImages):
 class Brought(OfImages):
     """The user's: opened from its files, later rebuilt from copies of them."""
 
+    keeps_files = True
+
     def build(self, settings: Vae, given: Mapping[str, Any], seed: int) -> Autoencoder:
         """As of `CodecKind`."""
         return self.take(settings, given)
