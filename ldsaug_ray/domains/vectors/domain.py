@@ -69,11 +69,11 @@ class Vectors(Domain):
         assert isinstance(source, RowSource)
         n, shift = 0, np.zeros(1)
         total = square = shift
-        least, most = np.inf, -np.inf
+        least = most = np.zeros(1, np.float32)
         contents: list[Any] = []
         for batch in batches:
             if not n:  # sums are taken about the first row: offsets must not cost digits
-                shift = batch[0].astype(np.float64)
+                shift, least, most = batch[0].astype(np.float64), batch[0], batch[0]
                 contents = [hashlib.blake2b(digest_size=16) for _ in shift]
             for content, column in zip(contents, batch.T, strict=True):
                 content.update(np.ascontiguousarray(column).tobytes())

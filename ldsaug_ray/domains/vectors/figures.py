@@ -57,7 +57,7 @@ def _correlations(real: Rows, made: Rows, names: list[str], spread: NDArray[np.f
     varied = np.flatnonzero((spread > 0) & (real.std(0) > 0) & (made.std(0) > 0))[:512]
     if len(varied) < 2:
         return ""
-    a, b = (np.corrcoef(x[:, varied].T.astype(np.float64)) for x in (real, made))
+    a, b = (np.asarray(np.corrcoef(x[:, varied].T.astype(np.float64))) for x in (real, made))
     gap = np.abs(a - b)
     i, j = np.unravel_index(int(gap.argmax()), gap.shape)
     off = gap[np.triu_indices(len(varied), 1)]

@@ -98,6 +98,7 @@ class RowSource(Source):
         head = next(first.batches(columns=text), None) if text else None
         numeric = set()
         for name in text if head is not None else ():
+            assert head is not None
             values, _ = numbers(head.slice(0, _JUDGED)[name])
             if np.isfinite(values).mean() > 0.5:
                 numeric.add(name)
@@ -202,7 +203,8 @@ class RowSource(Source):
         """The same of lists."""
         name = self.columns[0]
         column = batch[name]
-        out, wrong = np.zeros((batch.num_rows, self.width), np.float32), {}
+        out = np.zeros((batch.num_rows, self.width), np.float32)
+        wrong: dict[int, str] = {}
         lengths = pc.list_value_length(column).to_pylist()
         whole = np.array([length == self.width for length in lengths])
         for row in np.flatnonzero(~whole).tolist():

@@ -56,7 +56,8 @@ class Table:
             yield from _from(start, self._from_start(), columns)
             return
         file = self._parquet()
-        groups, before = [], 0
+        groups: list[int] = []
+        before = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if before + rows > start or groups:

@@ -18,6 +18,8 @@ class Identity(Codec):
     """z = (x − mean) / spread, and back; constant columns are 0 in z."""
 
     unit = "rows"
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, settings: CommonVae, given: Mapping[str, Any]) -> None:
         super().__init__()

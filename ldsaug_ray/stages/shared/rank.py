@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import CommonVae, Optimisation, Uses
+from ldsaug_ray.config import CommonVae, Optimisation, Uses, Vae
 from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.engines.base import Asked, Rank, clear_memory_errors
 from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
@@ -136,6 +136,7 @@ class _Training:
             vae = load_vae(task.root / task.initial, expect=(task.vae, task.given))
         discriminator = None  # the trainer makes a new one where it needs one
         if adversarial.weight and task.initial_discriminator is not None:
+            assert isinstance(task.vae, Vae)  # others have none
             file = task.root / task.initial_discriminator
             discriminator = load_discriminator(file, expect=(task.vae, task.given["resolution"], adversarial))
         return Trainer(
