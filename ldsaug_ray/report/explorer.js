@@ -176,7 +176,7 @@
       const counts = shares(label.of, label.values.length + 1, rows).slice(1), known = counts.reduce((a, b) => a + b, 0) || 1;
       const found = counts.map((c) => c / known);
       byId(`explorer-label-${k}`).textContent = some
-        ? `${effective(found).toFixed(1)} effective values, of the training images’ ${effective(label.train).toFixed(1)}` : "none kept";
+        ? `${effective(found).toFixed(1)} effective values, of the training split’s ${effective(label.train).toFixed(1)}` : "none kept";
       bars(byId(`explorer-label-bars-${k}`), label.values.map((value, v) => [value, found[v], label.train[v]]));
     });
     const place = new Map();
@@ -193,7 +193,7 @@
     const first = kept.filter((x) => picked.has(x)).map((x) => pictures[x.k]);
     pictures.forEach((picture) => { picture.hidden = !first.includes(picture); });
     list.append(...first, ...pictures.filter((picture) => picture.hidden));
-    show("pictures", `${first.length} pictures of what is kept, the densest first`);
+    show("pictures", `${first.length} of what is kept, the densest first`);
     const { yaml, command } = pasted(s, candidates);
     show("yaml", yaml);
     show("command", command);

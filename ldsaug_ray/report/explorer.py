@@ -14,24 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.domains.images.stored import png_bytes
 from ldsaug_ray.lds import Noise, interpolate
 from ldsaug_ray.lds.shards import score_candidates
 from ldsaug_ray.metrics.classes import shares_of
-from ldsaug_ray.models import Autoencoder, decode_images
+from ldsaug_ray.models import Codec, decode_batch
+from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import Explorer, Scores
-from ldsaug_ray.report.sheets import tiles
+from ldsaug_ray.report.sheets import shown
+from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection.balance import cells, nearer
 
 EXPLORED = 50_000
-SHELLS, EACH = 8, 20  # decoded: of each halving of the ranking, so that few kept ones have pictures too
+SHELLS, EACH = 8, 12  # decoded: of each halving of the ranking, so that few kept ones have pictures too
 SIDE = 64  # px, at most
 FIELDS = ("which", "rank", "tau", "typical", "top_fraction", "top_count", "stratify", "balance", "exclude_parents")
 
 
 def explorer_of(
-    config: Config, latents: Latents, scores: Scores, vae: Autoencoder, noise: Noise | None, sigma: float
+    config: Config, latents: Latents, scores: Scores, run: RunDir, vae: Codec, noise: Noise | None, sigma: float
 ) -> Explorer:
     """What the page's explorer needs; with `report.sigmas` its candidates are scored again at these bandwidths."""
     rows = np.arange(len(scores))
@@ -72,11 +75,19 @@ def explorer_of(
         "labels": [_label(latents, name, near) for name in _asked(config, latents)],
         "shown": chosen.tolist(),
     }
-    small = tiles(decode_images(vae, points(chosen), config.decode.batch_size))
-    if small.shape[1] > SIDE:
-        small = np.stack([np.asarray(Image.fromarray(x).resize((SIDE, SIDE), Image.Resampling.BOX)) for x in small])
-    pictures = dict(zip(ids[chosen].tolist(), map(png_bytes, small), strict=True))
-    return Explorer(payload, pictures, len(rows) if len(rows) < scores.n_total else None)
+    items = shown(domain_of(config), decode_batch(vae, points(chosen), config.decode.batch_size), facts_of(run.root))
+    names = ids[chosen].tolist()
+    fragments = items if isinstance(items, list) else list(map(_picture, names, items))
+    return Explorer(
+        payload, dict(zip(names, fragments, strict=True)), len(rows) if len(rows) < scores.n_total else None
+    )
+
+
+def _picture(candidate: int, tile: NDArray[np.uint8]) -> str:
+    if len(tile) > SIDE:
+        tile = np.asarray(Image.fromarray(tile).resize((SIDE, SIDE), Image.Resampling.BOX))
+    alt = f"Candidate {candidate}, decoded by the baseline."
+    return f'<img src="{data_uri("image/png", png_bytes(tile))}" alt="{alt}">'
 
 
 def _packed(values: ArrayLike, kind: str) -> str:

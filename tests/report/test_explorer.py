@@ -22,9 +22,10 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.lds import Plan, interpolate
 from ldsaug_ray.lds.shards import score_candidates
 from ldsaug_ray.metrics.classes import effective_classes
-from ldsaug_ray.models import Autoencoder, load_vae
+from ldsaug_ray.models import Codec, load_vae
 from ldsaug_ray.report import ReportData, explorer, gather, report_page
 from ldsaug_ray.report.data import Scores
+from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection import select
 from ldsaug_ray.selection.balance import counted, grouping, nearer
@@ -66,7 +67,7 @@ def latents() -> Latents:
     return Latents(pa.array([f"k{n:03d}" for n in range(N)]), z, ("kind", "glad"), labels, frozenset({"kind"}))
 
 
-Made = tuple[Config, Latents, Scores, Autoencoder, None, float]  # arguments of `explorer_of`
+Made = tuple[Config, Latents, Scores, RunDir, Codec, None, float]  # arguments of `explorer_of`
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,8 @@ def made(digits_job: Job, base: dict[str, Any], latents: Latents) -> Made:
     columns = [getattr(found, name)[:, 0] for name in found.__dataclass_fields__]
     kept = columns[0] >= np.quantile(columns[0], 0.8)
     scores = Scores(M, 0, float(columns[0].max()), plan.id, plan.i, plan.j, plan.alpha, *columns, kept)
-    return config, latents, scores, load_vae(digits_job.run.folder("train/vae.safetensors")), None, SIGMA
+    run = digits_job.run
+    return config, latents, scores, run, load_vae(run.folder("train/vae.safetensors")), None, SIGMA
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ async def _compare(page: Path, profile: Path, base: dict[str, Any], latents: Lat
             assert len(pictures) == min(24, len(set(shown.explorer.shown) & set(rows.tolist())))
         kinds = latents.attributes[:, 0] - 1
         true = effective_classes(np.bincount(kinds) / N)
-        assert f"of the training images’ {true:.1f}" in await chromium.js("byId('explorer-label-0')")
+        assert f"of the training split’s {true:.1f}" in await chromium.js("byId('explorer-label-0')")
         assert await chromium.js("document.documentElement.scrollWidth") <= 400
         unnamed = "[...document.querySelectorAll('#explore input, #explore select')].filter((x) => !x.labels.length)"
         assert await chromium.js(f"{unnamed}.length") == 0

@@ -12,7 +12,6 @@ import pyarrow as pa
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Downstream
-from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.metrics.downstream import ARMS, hits, labels_by_parents, one_hot, summary
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
@@ -135,12 +134,16 @@ def _labels_of_a(job: Job, a: ImageSet, values: np.ndarray, settings: Downstream
 def _items(job: Job, of: ImageSet, features: SetFeatures, settings: Downstream) -> np.ndarray:
     if settings.of == "features":
         return features.features
-    if job.config.data.resolution > LARGEST:
-        raise ConfigError(
-            f"evaluate.downstream.of: pixels is for images of at most {LARGEST} px, these have "
-            f"{job.config.data.resolution}; give features"
-        )
-    return np.concatenate([images_of((of.root / file).read_table(["image"])) for file, _ in of.parts])
+    found = []
+    for file, _ in of.parts:
+        pixels = job.domain.pixels(job.domain.unpack((of.root / file).read_table([job.domain.column])))
+        if pixels is None or pixels.shape[1] > LARGEST:
+            raise ConfigError(
+                f"evaluate.downstream.of: pixels is for images of at most {LARGEST} px, and these are "
+                f"{job.domain.unit if pixels is None else f'{pixels.shape[1]} px'}; give features"
+            )
+        found.append(pixels)
+    return np.concatenate(found)
 
 
 class ClassifierWorker:

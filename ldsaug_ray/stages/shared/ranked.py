@@ -14,7 +14,7 @@ import pyarrow as pa
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError, MissingStageError
+from ldsaug_ray.errors import ConfigError, InputError, MissingStageError
 from ldsaug_ray.lds import Noise
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
@@ -39,6 +39,13 @@ def ensure_ranked(job: Job) -> None:
     """Decode and judge every candidate, where `select.rank` asks for it and it is not done."""
     if not job.config.select.rule.judged(job.config.select):
         return
+    from ldsaug_ray.models import CODECS
+
+    if job.config.select.rank == "likelihood" and CODECS.get(job.config.vae.kind).exact:
+        raise ConfigError(
+            f"select.rank: likelihood: vae.kind: {job.config.vae.kind} loses nothing, so that all candidates are "
+            "alike; give lds, or a rank of your own"
+        )
     folder, identity = _place(job.run, job.config.select.rank)
 
     def judge(inner: Job, done: Mapping[int, UnitResult]) -> Outcome:
