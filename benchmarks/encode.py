@@ -24,7 +24,8 @@ from rich.console import Console
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.domains.images import image_table
+from ldsaug_ray.domains.images import IMAGES
+from ldsaug_ray.domains.tables import item_table
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.models import build_vae, save_vae
@@ -42,7 +43,9 @@ def write_parts(root: Location, images: int, rows: int, resolution: int) -> list
         keys = [f"{n:08d}" for n in range(start, start + rows)]
         pixels = rng.integers(0, 256, (rows, resolution, resolution, 3), np.uint8)
         files.append(f"images/train-{start // rows:06d}.parquet")
-        (root / files[-1]).write_table(image_table(keys, ["train"] * rows, pixels), use_dictionary=False)
+        (root / files[-1]).write_table(
+            item_table("image", IMAGES.pack(pixels), keys, ["train"] * rows), use_dictionary=False
+        )
     return files
 
 

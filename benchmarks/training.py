@@ -27,7 +27,8 @@ from rich.console import Console
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.domains.images import image_table
+from ldsaug_ray.domains.images import IMAGES
+from ldsaug_ray.domains.tables import item_table
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.threads import keep_freed_memory
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
@@ -47,7 +48,9 @@ def write_parts(run: RunDir, config: Config) -> None:
         keys = [f"{k:08d}" for k in range(n * rows, (n + 1) * rows)]
         file = f"images/train-{n:06d}.parquet"
         pixels = rng.integers(0, 256, (rows, side, side, 3), np.uint8)
-        (run.root / file).write_table(image_table(keys, ["train"] * rows, pixels), use_dictionary=False)
+        (run.root / file).write_table(
+            item_table("image", IMAGES.pack(pixels), keys, ["train"] * rows), use_dictionary=False
+        )
         mark(run.root, "prepare", UnitResult(n, Counts(rows, rows), n, (file,), (rows,)))
     n = PARTS * rows
     run.finish("prepare", "benchmark", Counts(n, n), "0" * 64, 1.0, n, train_images=n, test_images=0)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Data
 from ldsaug_ray.config.load import build_config
-from ldsaug_ray.domains.images import UnusableImage, open_source
+from ldsaug_ray.domains.images import IMAGES, UnusableImage
 from ldsaug_ray.domains.images.decode import decode_pixels, in_colour
-from ldsaug_ray.domains.images.walk import counted
+from ldsaug_ray.domains.sources.walk import counted
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
 from ldsaug_ray.metrics.features import Features, checked_features
 
@@ -86,10 +86,10 @@ class ArrayImages(Images):
 
 
 class SourceImages(Images):
-    """Of a source that `open_source` opens; listed, and read as often as is needed."""
+    """Of a source that the domain opens; listed, and read as often as is needed."""
 
     def __init__(self, data: Data) -> None:
-        self.data, self.source = data, open_source(data)
+        self.data, self.source = data, IMAGES.open(data)
         self.listing = self.source.list()
         self.fraction = data.max_quarantined_fraction
         passed_over = f"passed over: {counted(self.source.passed_over)}"

@@ -22,17 +22,17 @@ from ldsaug_ray.common.storage import Place
 from ldsaug_ray.errors import InputError
 
 if TYPE_CHECKING:
-    from ldsaug_ray.models import Autoencoder
+    from ldsaug_ray.models import Codec
 
 Batch = dict[str, Any]
 DIRECT = 64  # images at once
 
 
 class _OfModel:
-    """Holds an autoencoder: itself, or where the file lies that `ldsaug_ray.models.save_vae` wrote.
+    """Holds a model: itself, or where the file lies that `ldsaug_ray.models.save_vae` wrote.
 
     Args:
-        model: a path or URI of `vae.safetensors`, or an `Autoencoder`.
+        model: a path or URI of `vae.safetensors`, or a `Codec`.
         column: what is read.
         out: what is added; `None` in its place.
         batch_size: rows that the network gets at once.
@@ -40,25 +40,25 @@ class _OfModel:
     """
 
     def __init__(
-        self, model: Place | Autoencoder, column: str, out: str, batch_size: int = DIRECT, device: str | None = None
+        self, model: Place | Codec, column: str, out: str, batch_size: int = DIRECT, device: str | None = None
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1; found {batch_size}")
         self.model, self.column, self.out, self.batch_size, self.device = model, column, out, batch_size, device
 
     @cached_property
-    def vae(self) -> Autoencoder:
+    def vae(self) -> Codec:
         """The model, where it computes."""
         import torch
 
-        from ldsaug_ray.models import Autoencoder, load_vae
+        from ldsaug_ray.models import Codec, load_vae
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return self.model.to(device) if isinstance(self.model, Autoencoder) else load_vae(self.model, device)
+        return self.model.to(device) if isinstance(self.model, Codec) else load_vae(self.model, device)
 
 
 class Encode(_OfModel):
-    """Images to latents: reads uint8[B, R, R, 3], adds float32[B, d], the posterior means.
+    """Items to latents: reads a batch, such as uint8[B, R, R, 3] of images, adds float32[B, d], the posterior means.
 
     >>> import numpy as np
     >>> from ldsaug_ray.config import Vae
@@ -71,7 +71,7 @@ class Encode(_OfModel):
 
     def __init__(
         self,
-        model: Place | Autoencoder,
+        model: Place | Codec,
         column: str = "image",
         out: str = "z",
         batch_size: int = DIRECT,
@@ -81,14 +81,14 @@ class Encode(_OfModel):
 
     def __call__(self, batch: Mapping[str, Any]) -> Batch:
         """Raises InputError for images of another kind or size, DivergedError for latents that are not finite."""
-        from ldsaug_ray.models import posterior_means
+        from ldsaug_ray.models import encode_batch
 
         images = stacked(batch, self.column)
-        return {**batch, self.out: posterior_means(self.vae, images, self.batch_size)}
+        return {**batch, self.out: encode_batch(self.vae, images, self.batch_size)}
 
 
 class Decode(_OfModel):
-    """Latents to images: reads float[B, d], adds uint8[B, R, R, 3].
+    """Latents to items: reads float[B, d], adds a batch, such as uint8[B, R, R, 3] of images.
 
     >>> import numpy as np
     >>> from ldsaug_ray.config import Vae
@@ -100,7 +100,7 @@ class Decode(_OfModel):
 
     def __init__(
         self,
-        model: Place | Autoencoder,
+        model: Place | Codec,
         column: str = "z",
         out: str = "image",
         batch_size: int = DIRECT,
@@ -110,10 +110,10 @@ class Decode(_OfModel):
 
     def __call__(self, batch: Mapping[str, Any]) -> Batch:
         """Raises InputError for what are no latents of this model, DivergedError for images that are not finite."""
-        from ldsaug_ray.models import decode_images
+        from ldsaug_ray.models import decode_batch
 
         z = array_of(stacked(batch, self.column), f"the column {self.column}")
-        return {**batch, self.out: decode_images(self.vae, z, self.batch_size)}
+        return {**batch, self.out: decode_batch(self.vae, z, self.batch_size)}
 
 
 class Score:

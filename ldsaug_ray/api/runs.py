@@ -126,8 +126,12 @@ def run(
 
 def stages_of(command: str, config: Config) -> list[str]:
     """Stages that a command runs. `train` reads the images first; it is the first stage that needs them."""
+    from ldsaug_ray.models import CODECS
+
     if command == "run":
-        return [name for name in STAGES if name != "evaluate" or config.evaluate.extractor is not None]
+        exact = config.domain != "images" and CODECS.get(config.vae.kind).exact
+        left_out = {"evaluate"} if config.evaluate.extractor is None else set()
+        return [name for name in STAGES if name not in left_out | ({"finetune"} if exact else set())]
     return ["prepare", "train"] if command == "train" else [command]
 
 

@@ -17,6 +17,7 @@ from ldsaug_ray import __version__
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
+from ldsaug_ray.domains import Domain, domain_of
 from ldsaug_ray.errors import InputError, MissingStageError, StorageError
 from ldsaug_ray.report._evaluation import TITLES, read_evaluation
 from ldsaug_ray.run.directory import RunDir
@@ -26,14 +27,12 @@ MARK = "ldsaug_ray"  # among a card's tags: a folder without it is not ours to r
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)  # of the Hub's size_categories
 COLUMNS = {
     "key": "name of the image",
-    "image": "PNG, as datasets' Image feature",
     "z": "its latent",
     "candidate": "number of the interpolant among all that were scored",
     "parent_i": "key of the training image that α = 0 would give",
     "parent_j": "key of the training image that α = 1 would give",
     "alpha": "where between the two it lies",
     "log_lds": "natural logarithm of its Latent Density Score",
-    "sharpness": "variance of the Laplacian of the grey image",
 }
 
 
@@ -65,9 +64,9 @@ def export_command(place: str, out: str, *, overwrite: bool = False) -> int:
         for n, part in enumerate(parts):
             (root / f"dataset/data/train-{n:05d}-of-{len(parts):05d}.parquet").write_bytes(part.read_bytes())
         _write(root / "dataset/README.md", _dataset_card(run, config))
-        print(f"dataset  {(root / 'dataset').shown}  {run.require('decode', 'rows_out'):,} images")
+        print(f"dataset  {(root / 'dataset').shown}  {run.require('decode', 'rows_out'):,} {domain_of(config).unit}")
     else:
-        print("dataset  none: no image was selected and decoded")
+        print(f"dataset  none: no {domain_of(config).item} was selected and decoded")
     _write_model(root / "model", run, config, model)
     print(f"model    {(root / 'model').shown}  {_TITLES[model]}")
     print("Paths of this machine may stand in the settings of both cards: read them before you publish them.")
@@ -75,6 +74,18 @@ def export_command(place: str, out: str, *, overwrite: bool = False) -> int:
 
 
 _TITLES = {"train": "the baseline", "finetune": "the fine-tuned VAE"}
+
+
+def columns_of(domain: Domain) -> dict[str, str]:
+    """Columns of the dataset, and what is in each."""
+    key, others = {"key": COLUMNS["key"]}, {name: text for name, text in COLUMNS.items() if name != "key"}
+    told = {
+        **key,
+        domain.column: domain.exported,
+        **others,
+        **{name: f"{name} of the image" for name in domain.qualities},
+    }
+    return {name: domain.words(text) for name, text in told.items()}
 
 
 def _check_ours(folder: Location, overwrite: bool) -> None:
@@ -86,36 +97,38 @@ def _check_ours(folder: Location, overwrite: bool) -> None:
 
 
 def _write_model(folder: Location, run: RunDir, config: Config, stage: str) -> None:
-    from ldsaug_ray.models import read_latent_dim
+    from ldsaug_ray.models import load_vae
 
     weights = run.folder(f"{stage}/vae.safetensors")
-    dimension = read_latent_dim(weights)
+    codec, unit = load_vae(weights), domain_of(config).unit
+    dimension, batch = codec.latent_dim, codec.blank(0)
+    sides = "".join(f", {n}" for n in batch.shape[1:])
     (folder / "model.safetensors").write_bytes(weights.read_bytes())
     (folder / "config.json").write_json(
         {
             "library": MARK,
             "library_version": __version__,
-            "resolution": config.data.resolution,
+            **codec.given,
             "latent_dim": dimension,
             "vae": without_passwords(config.vae.model_dump(mode="json")),
         }
     )
     facts = {
         "model": f"{_TITLES[stage]}, {config.vae.kind}",
-        "images": f"{config.data.resolution} × {config.data.resolution} px, RGB",
+        unit: f"{batch.dtype}[N{sides}]",
         "latents": f"{dimension:,} dimensions",
-        "training images": f"{run.require('prepare', 'train_images'):,}",
+        f"training {domain_of(config).unit}": f"{run.require('prepare', 'train_images'):,}",
         "steps": " + ".join(f"{getattr(config, s).steps:,}" for s in dict.fromkeys(("train", stage))),
     }
     code = f"""\
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.models import decode_images, load_vae
+from ldsaug_ray.models import decode_batch, load_vae
 
-vae = load_vae(Location.of("{folder.name}"))  # or posterior_means(vae, images, batch_size) for latents
-images = decode_images(vae, z, batch_size=64)  # float32[N, {dimension}] to uint8[N, H, W, 3]"""
+vae = load_vae(Location.of("{folder.name}"))  # or encode_batch(vae, {unit}, batch_size) for latents
+{unit} = decode_batch(vae, z, batch_size=64)  # float32[N, {dimension}] to {batch.dtype}[N{sides}]"""
     metadata = {
         "library_name": MARK,
-        "pipeline_tag": "unconditional-image-generation",
+        **({"pipeline_tag": domain_of(config).task} if domain_of(config).task else {}),
         "tags": [MARK, "vae", "latent-density"],
     }
     _write(folder / "README.md", _card(run, config, metadata, f"VAE of {run.root.name}", facts, stage, code))
@@ -127,22 +140,23 @@ def _dataset_card(run: RunDir, config: Config) -> str:
     upper = next((size for size in SIZES if n < size), None)
     lower = max((size for size in SIZES if size <= n), default=0)
     sizes = f"{_short(lower)}<n<{_short(upper)}" if lower and upper else f"n<{_short(upper)}" if upper else "n>10M"
+    domain = domain_of(config)
     facts = {
-        "images": f"{n:,}, PNG, {config.data.resolution} × {config.data.resolution} px",
+        domain.unit: f"{n:,}, {domain.exported}",
         "candidates": f"{run.require('score', 'rows_out'):,} scored, {run.require('select', 'rows_out'):,} selected",
-        "training images": f"{run.require('prepare', 'train_images'):,}",
+        f"training {domain_of(config).unit}": f"{run.require('prepare', 'train_images'):,}",
     }
     title = f"Augmentation of {run.root.name}"
     metadata = {
         "pretty_name": title,
-        "task_categories": ["unconditional-image-generation"],
+        **({"task_categories": [domain.task]} if domain.task else {}),
         "size_categories": [sizes],
         "tags": [MARK, "synthetic", "latent-density"],
         # types stand in the Parquet files, where datasets looks for them
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     }
-    code = 'from datasets import load_dataset\n\nimages = load_dataset("dataset", split="train")'
-    columns = "\n".join(f"| `{name}` | {what} |" for name, what in COLUMNS.items())
+    code = f'from datasets import load_dataset\n\n{domain.unit} = load_dataset("dataset", split="train")'
+    columns = "\n".join(f"| `{name}` | {what} |" for name, what in columns_of(domain).items())
     text = _card(run, config, metadata, title, facts, "decode", code)
     return text.replace("## Settings", f"## Columns\n\n| column | what |\n| --- | --- |\n{columns}\n\n## Settings")
 
@@ -176,15 +190,15 @@ def _card(
         f"```python\n{code}\n```\n",
         "## Findings\n",
         "".join(f"- {sentence}\n" for sentence in findings) or "None are recorded: the run has no report.\n",
-        *_measures(run),
+        *_measures(run, config),
         f"## Settings\n\n```yaml\n{_yaml(settings)}```\n",
     ]
     return "\n".join(parts)
 
 
-def _measures(run: RunDir) -> list[str]:
+def _measures(run: RunDir, config: Config) -> list[str]:
     """The evaluation's table, where there is one."""
-    found = read_evaluation(run)
+    found = read_evaluation(run, domain_of(config))
     if found is None:
         return []
     head = f"| measure | {' | '.join(f'{TITLES[s]} (n = {of.n:,})' for s, of in found.sets.items())} |\n"

@@ -43,8 +43,8 @@ def images_command(config: Config, source: str, *, verbose: bool = False) -> int
     found, _ = evaluated(config, extractor, features, labels)
     file = inner.run.folder("metrics.json")
     file.write_json({"images": without_password(source), **found.to_json()})
-    print_measures(found)
+    print_measures(found, job.domain.words)
     for note in found.sets["images"].notes:
-        print(note)
+        print(job.domain.words(note))
     print(f"numbers  {file.shown}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
@@ -26,14 +27,15 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
             images = _planned_images(config)
         except LdsaugError as e:
             wrong = e
-    rows = []
+    rows, said = [], domain_of(config).words
     for step in steps:
         name, state = (
             step.stage,
             {"complete": "skip", "continue": "continue", "run": "run", "waiting": "run"}[step.state],
         )
         known = _known_rows(config, run, name, images)
-        rows.append((name, STAGES[name].does, known, _asked(config, name), f"{state}: {step.why}"))
+        does = said(STAGES[name].does) if name != "prepare" else domain_of(config).prepares
+        rows.append((name, does, said(known), _asked(config, name), f"{state}: {step.why}"))
     print_table(f"plan for {run.root.shown}", ("stage", *_HEAD), rows, 150, "f")
     n = _training_latents(config, run, images)
     if n and any(s.stage == "score" and s.state != "complete" for s in steps):
@@ -50,7 +52,8 @@ def print_sample_plan(config: Config, out: RunDir, model: str, state: str) -> No
     """The plan of `ldsaug sample --dry-run`."""
     what = f"{COMMANDS['sample'].does}: {model}, prior {config.sample.prior}, as {config.sample.format}"
     how = {"complete": "skip: already complete", "continue": "continue: was interrupted", "run": "run"}[state]
-    row = ("sample", what, f"{config.sample.n:,} images", _asked(config, "sample"), how)
+    said = domain_of(config).words
+    row = ("sample", said(what), said(f"{config.sample.n:,} images"), _asked(config, "sample"), how)
     print_table(f"plan for {out.root.shown}", ("command", *_HEAD), [row], 150, "f")
 
 
@@ -66,9 +69,11 @@ def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | Non
 
 def _planned_images(config: Config) -> tuple[int, int]:
     """Images that the source lists, and those of the two splits."""
-    from ldsaug_ray.domains.images import load_attributes, open_source, plan
+    from ldsaug_ray.domains.prepare import plan
+    from ldsaug_ray.domains.sources.attributes import load_attributes
 
-    work = plan(open_source(config.data), config.data, config.seed, load_attributes(config.data))
+    domain = domain_of(config)
+    work = plan(domain, domain.open(config.data), config.data, config.seed, load_attributes(config.data))
     return work.n_listed, work.n_train + work.n_test
 
 

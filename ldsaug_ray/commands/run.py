@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldsaug_ray.api.runs import perform, stages_of
 from ldsaug_ray.commands.plan import print_plan
-from ldsaug_ray.commands.summary import print_measures, print_summary
+from ldsaug_ray.commands.summary import print_measures, print_summary, words_of
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.mlflow_place import view_command
 from ldsaug_ray.run.opening import open_run_dir
@@ -32,7 +32,7 @@ def run_command(
     if "evaluate" in names:
         from ldsaug_ray.metrics import Evaluated
 
-        print_measures(Evaluated.from_json(run.require("evaluate")))
+        print_measures(Evaluated.from_json(run.require("evaluate")), words_of(run))
     if "report" in names:
         print(f"report  {(run.folder('report') / 'index.html').shown}")
     if tracked:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from ldsaug_ray.commands.plan import print_sample_plan
 from ldsaug_ray.commands.summary import print_summary
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.opening import open_run_dir, open_sample_dir
@@ -45,5 +46,5 @@ def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = F
             out = open_sample_dir(config, held=held)
             draw_samples(Job(config, run, make_console(), held.enter_context(engine)), out, request)
     print_summary(out, ["sample"], {"sample": state})
-    print(sentence_of(out.require("sample")))
+    print(domain_of(config).words(sentence_of(out.require("sample"))))
     return 0

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from ldsaug_ray.api.runs import stages_of
+from ldsaug_ray.commands.summary import words_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError
@@ -97,7 +98,7 @@ def _cells(run: RunDir, step: Step, entry: dict[str, Any] | None, driver: str | 
         return ["to do", "", "", "", "", "", "" if step.state == "waiting" else step.why]
     counts = [f"{entry[name]:,}" for name in _COUNTS]
     rate = entry["rows_per_second"]
-    speed = f"{rate:,.0f} {STAGES[step.stage].unit}/s" if rate and step.stage != "report" else ""
+    speed = f"{rate:,.0f} {words_of(run)(STAGES[step.stage].unit)}/s" if rate and step.stage != "report" else ""
     if step.state == "complete":
         return ["done", *counts, speed, f"{entry['seconds']:,.1f} s"]
     return ["out of date", *counts, speed, step.why]

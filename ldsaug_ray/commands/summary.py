@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.lds.findings import coinciding, latents_coincide
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
     """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
+    said = words_of(run)
     head, rows = ("stage", "in", "kept", "dropped", "quarantined", "seconds", "rate", ""), []
     words = {"complete": "already complete", "continue": "continued", "run": "", "waiting": ""}
     for name in names:
         entry = run.require(name)
         counts = [f"{entry[k]:,}" for k in ("rows_in", "rows_out", "rows_dropped", "rows_quarantined")]
         rate = entry["rows_per_second"]
-        speed = f"{rate:,.0f} {COMMANDS[name].unit}/s" if rate and name != "report" else ""
+        speed = said(f"{rate:,.0f} {COMMANDS[name].unit}") + "/s" if rate and name != "report" else ""
         rows.append((name, *counts, f"{entry['seconds']:,.1f}", speed, words[happened.get(name, "run")]))
     print_table(f"run {run.root.shown}", head, rows, 110, "lrrrrrrl")
     selected = run.entry("select")
     if selected and "select" in names:
-        print("\n".join(told_of(selected)))
+        print(said("\n".join(told_of(selected))))
     if alike := _alike(run, names):
-        print(alike)
+        print(said(alike))
     decoded = run.entry("decode")
     if decoded and "decode" in names and "sharpest" in decoded:
         print(
@@ -40,11 +42,16 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
         )
 
 
-def print_measures(found: Evaluated) -> None:
-    """A row a set: what `evaluate` found."""
+def words_of(run: RunDir) -> Callable[[str], str]:
+    """Sentences on images, in the words of the run's domain."""
+    return DOMAINS.get((run.saved_config() or {}).get("domain", "images")).words
+
+
+def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
+    """A row a set: what `evaluate` found. said: as `words_of`."""
     from ldsaug_ray.metrics import OF_SETS, by_bandwidth
 
-    measures = (*OF_SETS, *found.own)
+    measures = [m for m in (*OF_SETS, *found.own) if any(m.name in of.readings for of in found.sets.values())]
     title = (
         f"against {found.n_test:,} test images; features: {found.extractor.name}, "
         f"{found.extractor.dimension:,} dimensions; k = {found.k}"
@@ -53,7 +60,7 @@ def print_measures(found: Evaluated) -> None:
     for name, readings in found.sets.items():
         values = [readings.value(measure.name) for measure in measures]
         rows.append((name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values)))
-    print_table(title, ("images", "n", *(measure.title for measure in measures)), rows, 150)
+    print_table(said(title), (said("images"), "n", *(measure.title for measure in measures)), rows, 150)
     if not found.detection:
         return
     found_at = by_bandwidth(found.detection)
@@ -62,7 +69,7 @@ def print_measures(found: Evaluated) -> None:
         (f"{scale:g}", "mean" if centred else "origin", *(f"{x.auroc.value:.3f}" for x in row))
         for (scale, centred), row in found_at.items()
     ]
-    print_table("AUROC of log LDS: test images against", head, rows, 150, "r")
+    print_table(said("AUROC of log LDS: test images against"), head, rows, 150, "r")
 
 
 def _alike(run: RunDir, names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from ldsaug_ray.config.base import Auto, Interpolation, Positive, Section, counted, how, since
 from ldsaug_ray.config.cluster import Ray
-from ldsaug_ray.config.data import Data, SplitSize
+from ldsaug_ray.config.data import CommonData, Data, SplitSize
 from ldsaug_ray.config.decode import Decode
 from ldsaug_ray.config.encode import Encode
 from ldsaug_ray.config.evaluate import Evaluate, LdsDetection
@@ -16,7 +16,7 @@ from ldsaug_ray.config.score import LARGEST_PART, Approximate, Score, Sigma
 from ldsaug_ray.config.select import Select
 from ldsaug_ray.config.tracking import Tracking
 from ldsaug_ray.config.train import Optimisation, Train
-from ldsaug_ray.config.tree import Config
+from ldsaug_ray.config.tree import Config, config_class
 from ldsaug_ray.config.tune import Asha, Range, Tune
-from ldsaug_ray.config.vae import Vae
+from ldsaug_ray.config.vae import CommonVae, Vae
 from ldsaug_ray.config.workers import CpuWorkers, Ranks, ScoreWorkers, Workers

@@ -1,4 +1,4 @@
-"""Section `data`: where the images come from and how they become training arrays."""
+"""Section `data`: where the items come from and how they become training arrays: what all domains share, and images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from ldsaug_ray.config.workers import CpuWorkers
 SplitSize = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Data(Section):
-    """Where the images come from and how they become training arrays."""
+class CommonData(Section):
+    """Where the items come from: what every domain has. Its texts speak of images; the domain has its own word."""
 
     source: str = Field(
         min_length=1,
         description="image folder, Parquet file or folder, WebDataset tar(s), local or any URI, "
         "such as hf://datasets/OWNER/NAME; or sklearn:digits",
     )
-    format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
-        "auto", description="layout of the source; auto: judged from what is there"
-    )
-    image_column: str = Field("image", description="Parquet: column with the image, struct<bytes, path> or binary")
+    format: str = Field("auto", description="layout of the source; auto: judged from what is there")
     key_column: str | None = Field(
         None, description="Parquet: column with the unique key; none: image_id, then the image's path, then row number"
     )
@@ -45,13 +42,33 @@ class Data(Section):
     missing_attributes: Literal["quarantine", "keep", "error"] = Field(
         "quarantine", description="an image the attribute file lacks: quarantine it, keep it without, or stop"
     )
+    train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
+    test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
+    max_quarantined_fraction: float = how(0.05, ge=0, le=1, description="stop when more of the images are unusable")
+    part_rows: int = Field(512, ge=16, le=65_536, description="images per stored part (and unit of resumable work)")
+    workers: CpuWorkers = CpuWorkers()
+
+    @model_validator(mode="after")
+    def _split(self) -> CommonData:
+        if self.train == 0:
+            raise ValueError("train: 0 leaves nothing to train on")
+        if isinstance(self.train, float) and isinstance(self.test, float) and self.train + self.test > 1 + 1e-9:
+            raise ValueError(f"train + test = {self.train + self.test:g} is more than all images")
+        return self
+
+
+class Data(CommonData):
+    """Where the images come from and how they become training arrays."""
+
+    format: Literal["auto", "folder", "parquet", "webdataset", "digits"] = Field(
+        "auto", description="layout of the source; auto: judged from what is there"
+    )
+    image_column: str = Field("image", description="Parquet: column with the image, struct<bytes, path> or binary")
     resolution: int = Field(256, description="side of the training images, px: a power of two from 16 to 256")
     crop: Literal["center", "none"] = Field(
         "center", description="center: largest central square, then resize; none: resize and change the aspect"
     )
     upscale: bool = Field(False, description="accept images smaller than the resolution (else they are quarantined)")
-    train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
-    test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
     near_duplicates: int | None = added(
         6,
         ge=0,
@@ -59,13 +76,11 @@ class Data(Section):
         description="bits of 128 by which perceptual hashes of images may differ that are told as nearly the same; "
         "none: not looked for",
     )
-    max_quarantined_fraction: float = how(0.05, ge=0, le=1, description="stop when more of the images are unusable")
     max_pixels: Positive = Field(
         64_000_000, description="an image with more pixels is a decompression bomb: quarantined"
     )
     # at most 512: at 256 px a part is 100 MB, and a worker has two of them at once
     part_rows: int = Field(512, ge=16, le=512, description="images per stored part (and unit of resumable work)")
-    workers: CpuWorkers = CpuWorkers()
 
     @field_validator("resolution")
     @classmethod
@@ -73,11 +88,3 @@ class Data(Section):
         if value not in (16, 32, 64, 128, 256):
             raise ValueError("must be one of 16, 32, 64, 128, 256")
         return value
-
-    @model_validator(mode="after")
-    def _split(self) -> Data:
-        if self.train == 0:
-            raise ValueError("train: 0 leaves nothing to train on")
-        if isinstance(self.train, float) and isinstance(self.test, float) and self.train + self.test > 1 + 1e-9:
-            raise ValueError(f"train + test = {self.train + self.test:g} is more than all images")
-        return self

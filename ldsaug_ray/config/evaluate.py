@@ -13,7 +13,7 @@ from ldsaug_ray.config.workers import Workers
 class LdsDetection(Section):
     """Whether log LDS tells test images from damaged copies of them, or from images of something else."""
 
-    corruptions: tuple[Literal["blur", "noise", "occlusion", "shuffled patches"], ...] = Field(
+    corruptions: tuple[str, ...] = Field(
         ("blur", "noise", "occlusion", "shuffled patches"), description="damaged copies of the test images; []: none"
     )
     others: str | None = Field(

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.experiment import Arm
-from ldsaug_ray.config.tree import Config
+from ldsaug_ray.config.tree import Config, config_class
 from ldsaug_ray.errors import ConfigError, UsageError
 
 
@@ -60,15 +61,32 @@ def build_config(
     whole = copy.deepcopy(dict(tree))
     for override in overrides:
         _apply(whole, override)
+    of = _class_for(whole)
     try:
-        return Config.model_validate(whole)
+        return of.model_validate(whole)
     except ValidationError as e:
         overridden = {override.partition("=")[0].strip() for override in overrides}
         lines = []
-        for names, errors in _by_setting(e.errors()).items():
+        for names, errors in _by_setting(e.errors(), of).items():
             where = "" if path is None or ".".join(names) in overridden else f"{path}: "
-            lines.append(where + _explain(names, errors))
+            lines.append(where + _worded(_explain(names, errors, of), whole.get("domain", "images")))
         raise ConfigError("\n".join(lines)) from None
+
+
+def _class_for(tree: Mapping[str, Any]) -> type[Config]:
+    """The class of the tree's domain and codec; where they are no names, the tree's own, which says what is wrong."""
+    domain, vae = tree.get("domain", "images"), tree.get("vae")
+    kind = vae.get("kind") if isinstance(vae, dict) else None
+    if not isinstance(domain, str) or not isinstance(kind, str | None):
+        return Config
+    if domain == "images" and kind is not None and ":" not in kind:
+        return Config  # which knows its kinds
+    return config_class(domain, kind)
+
+
+def _worded(text: str, domain: str) -> str:
+    """A message in the domain's words."""
+    return text if domain == "images" else str(room_of("domains").DOMAINS.get(domain).words(text))
 
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -132,17 +150,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _by_setting(errors: list[ErrorDetails]) -> dict[tuple[str, ...], list[ErrorDetails]]:
+def _by_setting(errors: list[ErrorDetails], of: type[Config]) -> dict[tuple[str, ...], list[ErrorDetails]]:
     """Errors of each setting, in order: a union reports every branch that failed."""
     found: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for error in errors:
-        found.setdefault(_setting(error["loc"]), []).append(error)
+        found.setdefault(_setting(error["loc"], of), []).append(error)
     return found
 
 
-def _setting(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+def _setting(loc: tuple[int | str, ...], of: type[Config]) -> tuple[str, ...]:
     """The part of pydantic's location that names a setting (it appends list positions and union branches)."""
-    section: type[BaseModel] | None = Config
+    section: type[BaseModel] | None = of
     inside: type[BaseModel] | None = None  # a mapping of sections under names of the user's
     names: list[str] = []
     for part in loc:
@@ -163,18 +181,18 @@ def _values_of(field: FieldInfo) -> type[BaseModel] | None:
     return next((v for v in values if isinstance(v, type) and issubclass(v, BaseModel)), None)
 
 
-def _explain(names: tuple[str, ...], errors: list[ErrorDetails]) -> str:
+def _explain(names: tuple[str, ...], errors: list[ErrorDetails], of: type[Config]) -> str:
     """One line on what is wrong with one setting: its name, what is possible, what was found."""
     error = errors[0]
     dotted = ".".join(names)
     kind, found, place = error["type"], error["input"], error["loc"][len(names) :]
     if kind in ("extra_forbidden", "invalid_key"):
-        return f"unknown setting {dotted}; {_hint(names)}"
+        return f"unknown setting {dotted}; {_hint(names, of)}"
     if kind == "missing" and not place:
         return f"{dotted} is required (run `ldsaug settings` for what it means)"
     if kind == "model_type":
         below = sorted(
-            {n.removeprefix(f"{dotted}.").split(".")[0] for n, _, _ in describe() if n.startswith(f"{dotted}.")}
+            {n.removeprefix(f"{dotted}.").split(".")[0] for n, _, _ in describe(of) if n.startswith(f"{dotted}.")}
         )
         return (
             f"{dotted} is a section: give settings in it ({', '.join(below)}) or leave it out (found {_shown(found)})"
@@ -215,8 +233,8 @@ def _expected(error: ErrorDetails) -> str:
     return words.get(error["type"]) or error["msg"].removeprefix("Input should be ")
 
 
-def _hint(names: tuple[str, ...]) -> str:
-    leaves = [n for n, _, _ in describe()]
+def _hint(names: tuple[str, ...], of: type[Config]) -> str:
+    leaves = [n for n, _, _ in describe(of)]
     known = list(dict.fromkeys(".".join(n.split(".")[:k]) for n in leaves for k in range(1, n.count(".") + 2)))
     section = ".".join(names[:-1])
     here = [n for n in known if n.rpartition(".")[0] == section] or [f"{section}.{n}" for n in Arm.model_fields]

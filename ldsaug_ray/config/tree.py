@@ -6,16 +6,19 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from ldsaug_ray.config.base import Section, how
+from ldsaug_ray.common.registry import room_of
+from ldsaug_ray.config.base import Section, added, how
 from ldsaug_ray.config.cluster import Ray
 from ldsaug_ray.config.data import Data
 from ldsaug_ray.config.decode import Decode
 from ldsaug_ray.config.encode import Encode
-from ldsaug_ray.config.evaluate import Evaluate
+from ldsaug_ray.config.evaluate import Evaluate, LdsDetection
 from ldsaug_ray.config.experiment import Experiment
 from ldsaug_ray.config.finetune import Finetune
 from ldsaug_ray.config.frontier import Frontier
@@ -27,10 +30,15 @@ from ldsaug_ray.config.tracking import Tracking
 from ldsaug_ray.config.train import Optimisation, Train
 from ldsaug_ray.config.tune import Tune
 from ldsaug_ray.config.vae import Vae
+from ldsaug_ray.errors import ConfigError
+
+_DAMAGES = LdsDetection().corruptions  # of images
 
 
 class Config(Section):
-    """One run, whole."""
+    """One run, whole. Of other domains, and other codecs, than its own, `config_class` makes the class."""
+
+    by_domain: ClassVar[Mapping[str, Any]] = {}  # defaults of other sections that its domain gives
 
     run_dir: str = how(
         min_length=1, description="where everything is written: a local path or any URI pyarrow or fsspec opens"
@@ -42,6 +50,10 @@ class Config(Section):
         "one thing after another. The results are the same",
     )
     ray: Ray = how(Ray())
+    domain: str = added(
+        "images",
+        description="kind of data: images, vectors, or the dotted path of your own; sections data and vae follow it",
+    )
     data: Data
     vae: Vae = Vae()
     train: Train = Train()
@@ -60,12 +72,18 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _of_the_domain(cls, given: Any) -> Any:
+        return _with_defaults(given, cls.by_domain)
+
+    @model_validator(mode="before")
+    @classmethod
     def _nothing_to_train(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
         vae, train = given.get("vae"), given.get("train", {})
-        kind = vae.kind if isinstance(vae, Vae) else vae.get("kind") if isinstance(vae, dict) else None
-        if kind in (None, "stylegan2") or not isinstance(train, dict) or "steps" in train:
+        kind = vae.get("kind") if isinstance(vae, dict) else getattr(vae, "kind", None)
+        of: Any = cls.model_fields["vae"].annotation
+        if not of.taken_as_it_is(kind) or not isinstance(train, dict) or "steps" in train:
             return given
         return {**given, "train": {"steps": 0, **train}}
 
@@ -109,6 +127,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _measurable(self) -> Config:
         given = self.evaluate
+        known = type(self).by_domain.get("evaluate", {}).get("detection", {}).get("corruptions", _DAMAGES)
+        for name in given.detection.corruptions:
+            if name not in known:
+                possible = ", ".join(map(repr, known)) or "none"
+                raise ValueError(f"evaluate.detection.corruptions: {name!r} is unknown; possible: {possible}")
         if given.extractor is None:
             return self
         if not self.data.test:
@@ -138,3 +161,58 @@ class Config(Section):
     def dump(self) -> dict[str, Any]:
         """The resolved tree as plain JSON/YAML types."""
         return self.model_dump(mode="json")
+
+    def __reduce__(self) -> Any:
+        return _blank, (self.domain, self.vae.kind), self.__getstate__()  # classes of other domains lie in no module
+
+
+def config_class(domain: str = "images", kind: str | None = None) -> type[Config]:
+    """The tree whose sections `data` and `vae` are those of the domain and of the codec, by custom the domain's own.
+
+    Raises:
+        ConfigError: an unknown domain or codec, or one that is not of the domain.
+    """
+    own = kind is None or kind in ("stylegan2", "diffusers", "torchscript")
+    return Config if domain == "images" and own else _class_of(domain, kind)
+
+
+@cache
+def _class_of(domain: str, kind: str | None) -> type[Config]:
+    entry, codecs = room_of("domains").DOMAINS.get(domain), room_of("models").CODECS
+    kind = kind or entry.codec
+    codec = codecs.get(kind)
+    if codec.domain != domain:
+        fitting = [name for name in codecs.names() if codecs.get(name).domain == domain]
+        raise ConfigError(
+            f"vae.kind: {kind} is of the domain {codec.domain}; possible with domain: {domain}: "
+            f"{', '.join(fitting) or 'one of your own as package.module:Name'}"
+        )
+    sections: dict[str, Any] = {"domain": (str, domain), "data": (entry.data, ...)}
+    sections["vae"] = (codec.settings, codec.settings(kind=kind))
+    made: type[Config] = create_model("Config", __base__=Config, __module__=__name__, **sections)
+    only_images = {"horizontal_flip": False}
+    made.by_domain = _with_defaults(
+        dict(entry.defaults),
+        {
+            "evaluate": {"detection": {"corruptions": list(entry.damages)}},
+            "train": only_images,
+            "finetune": only_images,
+        },
+    )
+    return made
+
+
+def _with_defaults(given: Any, defaults: Mapping[str, Any]) -> Any:
+    """A tree with what it does not say; what is no mapping stays as it is."""
+    if not isinstance(given, Mapping):
+        return given
+    found = dict(given)
+    for name, value in defaults.items():
+        inner = isinstance(value, Mapping)
+        found[name] = _with_defaults(found.get(name, {}), value) if inner else found.get(name, value)
+    return found
+
+
+def _blank(domain: str, kind: str) -> Config:
+    kept = config_class(domain, kind)
+    return kept.__new__(kept)

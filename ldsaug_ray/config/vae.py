@@ -15,7 +15,23 @@ _VAE_FIELDS = {  # settings of one kind alone; all of them are needed with it
 }
 
 
-class Vae(Section):
+class CommonVae(Section):
+    """What makes latents of items and items of latents: the settings of every kind have this."""
+
+    kind: str
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether there is nothing to train, unless it is asked for."""
+        return type(self).taken_as_it_is(self.kind)
+
+    @classmethod
+    def taken_as_it_is(cls, kind: str | None) -> bool:
+        """The same by its name, before the settings are there; none: the kind by default."""
+        return False
+
+
+class Vae(CommonVae):
     """The autoencoder: our own, of StyleGAN2's structure, or one that the user brings. data.resolution is its own."""
 
     kind: Literal["stylegan2", "diffusers", "torchscript"] = Field(
@@ -47,10 +63,10 @@ class Vae(Section):
         8, description="with stylegan2: layers of the mapping network z -> w"
     )
 
-    @property
-    def is_pretrained(self) -> bool:
+    @classmethod
+    def taken_as_it_is(cls, kind: str | None) -> bool:
         """Whether the user brings the model."""
-        return self.kind != "stylegan2"
+        return kind not in (None, "stylegan2")
 
     @model_validator(mode="before")
     @classmethod

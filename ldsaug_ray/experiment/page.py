@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.experiment.plan import Plan
 from ldsaug_ray.experiment.results import Result, read_samples
 from ldsaug_ray.experiment.summary import Group, Summary
@@ -54,7 +55,7 @@ def experiment_page(
         for group in summary.groups
     ]
     return (
-        templates()
+        templates(domain_of(plan.config).words)
         .get_template("experiment/page.html.j2")
         .render(
             name=name,
@@ -66,7 +67,7 @@ def experiment_page(
             groups=groups,
             done=len(results),
             planned=len(plan.runs),
-            resolution=plan.config.data.resolution,
+            resolution=getattr(plan.config.data, "resolution", 64),
             settings=yaml.safe_dump(without_passwords(plan.config.dump()), sort_keys=False, allow_unicode=True),
             files={name: data_uri(_KINDS[name.rpartition(".")[2]], text.encode()) for name, text in files.items()},
         )

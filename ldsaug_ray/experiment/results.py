@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.stored import images_of
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
 from ldsaug_ray.metrics import OF_SETS, Described, Evaluated, share_by_parents
 from ldsaug_ray.metrics.copies import AUTHENTICITY, held_out_authenticity
@@ -123,13 +123,14 @@ def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float
 def read_samples(run: ArmRun, n: int) -> NDArray[np.uint8] | None:
     """The first images drawn from the run's model, uint8[≤ n, R, R, 3]: the same latents in every arm of a cell, where
     the prior is N(0, I). None where there are none."""
-    return first_drawn(Location.of(run.config.run_dir) / f"drawn/{'train' if run.arm == BASELINE else 'finetune'}", n)
+    model = "train" if run.arm == BASELINE else "finetune"
+    return first_drawn(Location.of(run.config.run_dir) / f"drawn/{model}", n, run.config.domain)
 
 
-def first_drawn(folder: Location, n: int) -> NDArray[np.uint8] | None:
-    """The first images that `evaluate` drew to a folder, uint8[≤ n, R, R, 3]; None where there are none."""
-    drawn = RunDir(folder)
+def first_drawn(folder: Location, n: int, domain: str) -> NDArray[np.uint8] | None:
+    """The first images that `evaluate` drew to a folder, uint8[≤ n, R, R, 3]; None without any."""
+    drawn, kind = RunDir(folder), DOMAINS.get(domain)
     if drawn.entry("sample") is None:
         return None
     file, _ = drawn.finished_parts("sample")[0]
-    return images_of((folder / file).read_table(["image"]).slice(0, n))
+    return kind.pixels(kind.unpack((folder / file).read_table([kind.column]).slice(0, n)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell, Plan
 from ldsaug_ray.experiment.results import REAL, Result, measures_of
 from ldsaug_ray.metrics import Difference, Mean, mean_and_error, paired_difference
@@ -208,8 +209,9 @@ def _caption(plan: Plan, results: Sequence[Result]) -> str:
     config, seeds = plan.config, ", ".join(map(str, plan.config.experiment.seeds))
     tuned = config.finetune
     of_a = "" if not tuned.mixing else f", and {round(tuned.mixing * tuned.batch_size)} of A where an arm trains on A"
+    px = f"{config.data.resolution} px; " if config.domain == "images" else ""
     parts = [
-        f"{config.data.resolution} px; baseline {config.train.steps:,} steps × {config.train.batch_size} images, arms "
+        f"{px}baseline {config.train.steps:,} steps × {config.train.batch_size} images, arms "
         f"{tuned.steps:,} further steps × {tuned.batch_size} training images{of_a}; seeds {seeds} (each draws split, "
         "weights and candidates anew, from the same images); mean ± standard error"
     ]
@@ -225,4 +227,4 @@ def _caption(plan: Plan, results: Sequence[Result]) -> str:
             f"{said.n:,} images drawn from each model (prior {most_first[0][0]}{others}) against {said.n_test:,} test "
             f"images; features: {said.extractor}, {said.dimension:,} dimensions; k = {said.k}",
         )
-    return "; ".join(parts) + "."
+    return domain_of(config).words("; ".join(parts) + ".")

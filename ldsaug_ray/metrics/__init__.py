@@ -6,9 +6,10 @@ from ldsaug_ray.common.lazy import lazily
 
 # functions that are called as their modules are: imported now, or the module would be found in their place
 from ldsaug_ray.metrics.kernel_distance import KernelDistance, kernel_distance
-from ldsaug_ray.metrics.sharpness import sharpness
 
 if TYPE_CHECKING:
+    from ldsaug_ray.domains.images.damage import KINDS, Kind, corrupt
+    from ldsaug_ray.domains.images.quality import sharpness
     from ldsaug_ray.metrics.balance import (
         Probe,
         ProbeQuality,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         measure_copies,
         nearest_training,
     )
-    from ldsaug_ray.metrics.corruptions import KINDS, Kind, corrupt
     from ldsaug_ray.metrics.detection import Auroc, Detection, auroc, by_bandwidth, detect
     from ldsaug_ray.metrics.extractors import Extractor, FeatureNetwork, open_extractor
     from ldsaug_ray.metrics.frechet import FeatureStatistics, Frechet, frechet_distance, frechet_from_statistics

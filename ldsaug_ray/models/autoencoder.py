@@ -1,15 +1,20 @@
-"""What every stage asks of a model, whoever made it: images to latents, latents to images, differentiable both ways."""
+"""Codecs of images, whoever made them: differentiable both ways, so that a discriminator can judge what they decode."""
 
 from __future__ import annotations
 
-import itertools
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
-from ldsaug_ray.config import Vae
+from ldsaug_ray.config import Objective, Vae
+from ldsaug_ray.errors import InputError
+from ldsaug_ray.models.codec import Codec
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
+from ldsaug_ray.models.training.losses import reconstruction_error
 
 
 class Output(NamedTuple):
@@ -20,23 +25,23 @@ class Output(NamedTuple):
     logvar: Tensor | None  # float32[B, d], log σ²; none where the encoder is deterministic
 
 
-class Autoencoder(nn.Module):
-    """Encoder and decoder between images of one resolution and latents of one dimension.
+class Autoencoder(Codec):
+    """Encoder and decoder between images of one resolution and latents of one dimension: a `Codec`, and
 
     Attributes:
-        settings: section `vae`.
         resolution: R, side of the images, px.
-        latent_dim: d.
-        encoder, decoder: sub-modules that hold all weights, so that either can be frozen.
         centre: float32[d], the running mean that latents are measured from, in models that keep one.
     """
 
+    unit = "images"
     settings: Vae
     resolution: int
-    latent_dim: int
-    encoder: nn.Module
-    decoder: nn.Module
     centre: Tensor
+
+    @property
+    def given(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """As of `Codec`."""
+        return {"resolution": self.resolution}
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(μ, log σ²) of q(z|x), both float32[B, d]; no log σ² where the encoder is deterministic.
@@ -67,12 +72,41 @@ class Autoencoder(nn.Module):
             z = torch.addcmul(mu, torch.exp(0.5 * logvar), eps)
         return Output(self.decode(z, noise, generator), mu, logvar)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are; the CPU where there are none (a frozen TorchScript network has constants)."""
-        weight = next(itertools.chain(self.parameters(), self.buffers()), None)
-        return torch.device("cpu") if weight is None else weight.device
+    def blank(self, n: int) -> NDArray[np.uint8]:
+        """As of `Codec`: uint8[n, R, R, 3]."""
+        return np.empty((n, self.resolution, self.resolution, 3), np.uint8)
 
-    def structure(self) -> str:
-        """What the result depends on beside the weights' names, shapes and values; for digests."""
-        return ""
+    def to_batch(self, output: Tensor) -> NDArray[np.uint8]:
+        """As of `Codec`: rounded, values outside clamped."""
+        return to_uint8(output).cpu().numpy()
+
+    def held_out_error(self, batch: NDArray[np.uint8], objective: Objective) -> float:
+        """As of `Codec`, of pictures as they are stored."""
+        from ldsaug_ray.models.inference import decode_batch, encode_batch
+
+        shown = decode_batch(self, encode_batch(self, batch, 64), 64)
+        pair = [to_float(torch.tensor(x)) for x in (shown, batch)]
+        return float(reconstruction_error(pair[0], pair[1], objective.reconstruction).mean())
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8[B, H, W, 3] or uint8[B, 3, H, W] -> float32[B, 3, H, W] in −1..1, channels last; floats pass unchanged.
+
+    Raises:
+        InputError: another shape or dtype.
+    """
+    if images.ndim == 4 and images.shape[1] == 3 and images.is_floating_point():
+        return images.contiguous(memory_format=torch.channels_last)
+    if images.ndim != 4 or images.dtype != torch.uint8 or 3 not in (images.shape[1], images.shape[3]):
+        raise InputError(
+            f"images must be uint8[B, H, W, 3], uint8[B, 3, H, W] or float[B, 3, H, W] in -1..1; "
+            f"got {str(images.dtype).removeprefix('torch.')}{list(images.shape)}"
+        )
+    if images.shape[3] == 3:
+        images = images.permute(0, 3, 1, 2)
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """float[B, 3, H, W], −1..1 -> uint8[B, H, W, 3], rounded, values outside clamped; inverts `to_float` exactly."""
+    return x.permute(0, 2, 3, 1).add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous()

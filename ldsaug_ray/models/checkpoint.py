@@ -1,9 +1,10 @@
 """One file per model: weights, and in the same file's header the settings that made them.
 
 safetensors holds tensors and a string-to-string header and can run no code. The header's one entry, `ldsaug`, is JSON:
-format, version, vae (settings), resolution, extra. Of an autoencoder that the user brought, the files that say what
-the network is (TorchScript, a configuration) are in it too, as tensors of bytes `pretrained/NAME`, their SHA-256 and
-the latents' dimension in the header: so one file is the whole model, wherever it is copied to.
+format, version, vae (settings), what the model was made for (of images their resolution), extra. Of an autoencoder
+that the user brought, the files that say what the network is (TorchScript, a configuration) are in it too, as tensors
+of bytes `pretrained/NAME`, their SHA-256 and the latents' dimension in the header: so one file is the whole model,
+wherever it is copied to.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from ldsaug_ray.common.storage import Location, Place
-from ldsaug_ray.config import Vae
+from ldsaug_ray.config import CommonVae
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.models.adapters import Pretrained, rebuild
-from ldsaug_ray.models.autoencoder import Autoencoder
-from ldsaug_ray.models.stylegan2.model import build_vae
+from ldsaug_ray.models.codec import Codec
+from ldsaug_ray.models.codecs import CODECS
 
 FORMAT = "ldsaug_ray.vae"  # in every file so far, whatever the package is called
 VERSION = 1
 _KEY = "ldsaug"
 _NAMES_SHOWN = 3
 _FILES = "pretrained/"  # before the names of files among those of the tensors
+_NOT_GIVEN = ("format", "version", "vae", "extra", "latent_dim", "pretrained")  # of a header
 _SOURCES = ("path", "encoder", "decoder")  # settings that say where a network came from, not what it is
 
 
-def save_vae(place: Place, vae: Autoencoder, extra: dict[str, Any] | None = None) -> None:
-    """Write the autoencoder to a file, atomically.
+def save_vae(place: Place, vae: Codec, extra: dict[str, Any] | None = None) -> None:
+    """Write the model to a file, atomically.
 
     Args:
         place: the file, a path or URI, by custom named vae.safetensors.
@@ -50,20 +51,24 @@ def save_vae(place: Place, vae: Autoencoder, extra: dict[str, Any] | None = None
     """
     location, tensors = Location.of(place), vae.state_dict()
     check_finite(tensors, f"{location.uri} not written")
-    header = {"vae": vae.settings.model_dump(mode="json"), "resolution": vae.resolution, "extra": extra or {}}
-    if isinstance(vae, Pretrained):
+    header = {**vae.given, "vae": vae.settings.model_dump(mode="json"), "extra": extra or {}}
+    if header["vae"].get("latent_dim") is None:
+        header["latent_dim"] = vae.latent_dim
+    if vae.files:
         tensors = {**tensors, **_as_tensors(vae.files)}
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in vae.files.items()}
-        header |= {"latent_dim": vae.latent_dim, "pretrained": digests}
+        header["pretrained"] = {name: hashlib.sha256(content).hexdigest() for name, content in vae.files.items()}
     location.write_bytes(pack(tensors, {"format": FORMAT, "version": VERSION, **header}))
 
 
-def load_vae(place: Place, device: torch.device | str = "cpu", *, expect: tuple[Vae, int] | None = None) -> Autoencoder:
-    """Read an autoencoder of any kind that `save_vae` wrote, in evaluation mode on `device`.
+def load_vae(
+    place: Place, device: torch.device | str = "cpu", *, expect: tuple[CommonVae, Mapping[str, Any]] | None = None
+) -> Codec:
+    """Read a model of any kind that `save_vae` wrote, in evaluation mode on `device`.
 
     Args:
         place: the file, or a folder with it as model.safetensors.
-        expect: settings and resolution that the file must have; where the user's files lay does not count.
+        expect: settings, and what the model was made for, that the file must have; where the user's files
+            lay does not count.
 
     Raises:
         InputError: the file is missing, damaged, not ours, of another architecture than expected, or its tensors do
@@ -73,19 +78,16 @@ def load_vae(place: Place, device: torch.device | str = "cpu", *, expect: tuple[
     location = Location.of(place)
     data, header = _read(location)
     try:
-        settings = Vae.model_validate(header["vae"])
-        resolution = int(header["resolution"])
+        kind = CODECS.get(header["vae"].get("kind", "stylegan2"))
+        settings = kind.settings.model_validate(header["vae"])
+        given = {name: value for name, value in header.items() if name not in _NOT_GIVEN}
         if expect is not None:
-            found, wanted = _architecture(settings, resolution), _architecture(*expect)
+            found, wanted = _architecture(settings, given), _architecture(*expect)
             if found != wanted:
                 raise InputError(f"{location.uri}: another architecture: {describe_difference(found, wanted)}")
-        files: dict[str, bytes] = {}
-        if settings.is_pretrained:
-            files = _files(data, header["pretrained"], location.uri)
-            vae: Autoencoder = rebuild(settings, resolution, files, location.uri)
-        else:
-            vae = build_vae(settings, resolution, seed=0)
-    except (KeyError, TypeError, ValueError, ValidationError, ConfigError) as e:
+        files = _files(data, header["pretrained"] if kind.keeps_files else {}, location.uri)
+        vae = kind.rebuild(settings, given, files, location.uri)
+    except (AttributeError, KeyError, TypeError, ValueError, ValidationError, ConfigError) as e:
         raise InputError(f"{location.uri}: its header does not describe a VAE this version can build ({e})") from None
     expected = vae.state_dict()
     tensors = load_tensors(data, location.uri, {**expected, **_as_tensors(files)})
@@ -109,7 +111,7 @@ def read_latent_dim(place: Place) -> int:
         raise InputError(f"{location.uri}: its header does not say the latents' dimension") from None
 
 
-def weights_digest(vae: Autoencoder) -> str:
+def weights_digest(vae: Codec) -> str:
     """SHA-256 (hex) over name, dtype, shape and bytes of every weight and buffer, sorted by name.
 
     It does not depend on the file's layout, or the device. Of an autoencoder that the user brought, the
@@ -200,8 +202,8 @@ def _read(location: Location) -> tuple[bytes, dict[str, Any]]:
     return data, read_header(data, location.uri, FORMAT, VERSION)
 
 
-def _architecture(settings: Vae, resolution: int) -> dict[str, Any]:
-    return {"vae": settings.model_dump(mode="json", exclude=set(_SOURCES)), "resolution": resolution}
+def _architecture(settings: CommonVae, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"vae": settings.model_dump(mode="json", exclude=set(_SOURCES)), **given}
 
 
 def _as_tensors(files: Mapping[str, bytes]) -> dict[str, Tensor]:
@@ -216,11 +218,11 @@ def _files(data: bytes, digests: Mapping[str, str], name: str) -> dict[str, byte
     Raises:
         InputError: one of them is missing or damaged.
     """
+    files: dict[str, bytes] = {}
     try:
-        tensors = load_safetensors(data)
+        tensors = load_safetensors(data) if digests else {}
     except SafetensorError as e:
         raise InputError(f"{name}: truncated or damaged ({e})") from None
-    files = {}
     for file, digest in digests.items():
         tensor = tensors.get(f"{_FILES}{file}")
         if tensor is None or tensor.dtype != torch.uint8:

@@ -1,4 +1,4 @@
-"""Images to posterior means and latents to images, without randomness: the bodies of the encode and decode stages."""
+"""Batches to posterior means and latents to batches, without randomness: the bodies of the encode and decode stages."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import numpy as np
 import torch
 
 from ldsaug_ray.errors import DivergedError, InputError
-from ldsaug_ray.models.autoencoder import Autoencoder
-from ldsaug_ray.models.stylegan2.model import to_uint8
+from ldsaug_ray.models.codec import Array, Codec
 
 
-def posterior_means(vae: Autoencoder, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """μ of every image: uint8[N, R, R, 3] -> float32[N, d].
+def encode_batch(vae: Codec, batch: Array, batch_size: int) -> np.ndarray:
+    """μ of every item, float32[N, d], such as of images uint8[N, R, R, 3].
 
     Batches are consecutive rows, so equal input gives equal bits on the same machine; batched another way, the last
     float32 digits can differ.
 
     Raises:
-        InputError: another dtype, shape or resolution.
+        InputError: another dtype or shape.
         DivergedError: a latent is not finite.
     """
-    side = vae.resolution
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
-        raise InputError(f"images must be uint8[N, {side}, {side}, 3] for this VAE, got {_describe(images)}")
-    out = np.empty((len(images), vae.latent_dim), np.float32)
+    vae.check(batch)
+    out = np.empty((len(batch), vae.latent_dim), np.float32)
     with _evaluating(vae) as device:
-        for rows in _batches(len(images), batch_size):
-            out[rows] = vae.encode(torch.tensor(images[rows], device=device))[0].cpu().numpy()
+        for rows in _batches(len(batch), batch_size):
+            out[rows] = vae.encode(vae.to_tensor(batch[rows]).to(device))[0].cpu().numpy()
     if not np.isfinite(out).all():
         bad = np.flatnonzero(~np.isfinite(out).all(1))
         raise DivergedError(
@@ -38,27 +35,28 @@ def posterior_means(vae: Autoencoder, images: np.ndarray, batch_size: int) -> np
     return out
 
 
-def decode_images(vae: Autoencoder, z: np.ndarray, batch_size: int) -> np.ndarray:
-    """Decode with constant noise: float32[N, d] -> uint8[N, R, R, 3]; batches as in `posterior_means`.
+def decode_batch(vae: Codec, z: np.ndarray, batch_size: int) -> Array:
+    """Items of latents float32[N, d], by them alone: with constant noise; batches as in `encode_batch`.
 
     Raises:
         InputError: another dtype or shape, or a latent that is not finite.
-        DivergedError: a picture is not finite.
+        DivergedError: what the network gives is not finite.
     """
-    d, side = vae.latent_dim, vae.resolution
+    d = vae.latent_dim
     if z.dtype != np.float32 or z.ndim != 2 or z.shape[1] != d:
         raise InputError(f"latents must be float32[N, {d}] for this VAE, got {_describe(z)}")
     if not np.isfinite(z).all():
         raise InputError(f"latent {np.flatnonzero(~np.isfinite(z).all(1))[0]} is not finite")
-    out = np.empty((len(z), side, side, 3), np.uint8)
+    out = vae.blank(len(z))
     with _evaluating(vae) as device:
         for rows in _batches(len(z), batch_size):
-            x = vae.decode(torch.tensor(z[rows], device=device), "const")
-            if not torch.isfinite(x).all():  # a cast of NaN to uint8 would pass as a black pixel
+            x = vae.decode(torch.tensor(z[rows], device=device))
+            # a cast of NaN to uint8 would pass as a black pixel
+            if isinstance(x, torch.Tensor) and not torch.isfinite(x).all():
                 raise DivergedError(
                     f"the VAE decodes latents {rows.start} to {rows.stop - 1} to values that are not finite"
                 )
-            out[rows] = to_uint8(x).cpu().numpy()
+            out[rows] = vae.to_batch(x)
     return out
 
 
@@ -72,8 +70,12 @@ def _describe(array: np.ndarray) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
+posterior_means, decode_images = encode_batch, decode_batch
+"""Their names of before there were other domains."""
+
+
 @contextmanager
-def _evaluating(vae: Autoencoder) -> Iterator[torch.device]:
+def _evaluating(vae: Codec) -> Iterator[torch.device]:
     """Evaluation and inference mode, training mode restored; gives the model's device."""
     was_training = vae.training
     vae.eval()

@@ -1,4 +1,4 @@
-"""The autoencoder's decoder as an MLflow model: latents float32[N, d] in, images uint8[N, R, R, 3] out.
+"""The decoder as an MLflow model: latents float32[N, d] in, a batch out, such as images uint8[N, R, R, 3].
 
 MLflow imports this module by name and hands it the safetensors file, so that nothing is pickled.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.models.autoencoder import Autoencoder
 from ldsaug_ray.models.checkpoint import load_vae
-from ldsaug_ray.models.inference import decode_images
+from ldsaug_ray.models.codec import Codec
+from ldsaug_ray.models.inference import decode_batch
 
 _BATCH = 64
 
@@ -20,12 +20,12 @@ _BATCH = 64
 class Generator:
     """What `mlflow.pyfunc.load_model` wraps."""
 
-    def __init__(self, vae: Autoencoder):
+    def __init__(self, vae: Codec):
         self.vae = vae
 
     def predict(self, latents: Any, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Decode latents [N, d] to uint8[N, R, R, 3]."""
-        return decode_images(self.vae, np.asarray(latents, np.float32), _BATCH)
+        """Decode latents [N, d] to a batch."""
+        return decode_batch(self.vae, np.asarray(latents, np.float32), _BATCH)
 
 
 def _load_pyfunc(path: str) -> Generator:

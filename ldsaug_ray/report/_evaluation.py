@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ldsaug_ray.domains.images.stored import images_of
+from ldsaug_ray.domains import Domain
 from ldsaug_ray.metrics import OF_SETS, Evaluated
 from ldsaug_ray.metrics.copies import held_out_authenticity
 from ldsaug_ray.report.data import Evaluation, Gallery
-from ldsaug_ray.report.sheets import tiles
-from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.report.sheets import shown
+from ldsaug_ray.run.directory import RunDir, facts_of
 
 TITLES = {  # sets of images, in the order of the page's columns
     "train": "training images",
@@ -19,7 +19,7 @@ TITLES = {  # sets of images, in the order of the page's columns
 }
 
 
-def read_evaluation(run: RunDir) -> Evaluation | None:
+def read_evaluation(run: RunDir, domain: Domain) -> Evaluation | None:
     """The numbers and galleries; None where the stage is not complete."""
     if run.entry("evaluate") is None:
         return None
@@ -27,15 +27,15 @@ def read_evaluation(run: RunDir) -> Evaluation | None:
     sets = {name: found.sets[name] for name in TITLES if name in found.sets}
     return Evaluation(
         found,
-        (*OF_SETS, *found.own),
+        tuple(m for m in (*OF_SETS, *found.own) if any(m.name in of.readings for of in sets.values())),
         sets,
         tuple(dict.fromkeys(note for of in sets.values() for note in of.notes)),
         held_out_authenticity(found),
-        tuple(g for name in [*sets][::-1] if name != "train" for g in _galleries(run, name)),
+        tuple(g for name in [*sets][::-1] if name != "train" for g in _galleries(run, name, domain)),
     )
 
 
-def _galleries(run: RunDir, name: str) -> list[Gallery]:
+def _galleries(run: RunDir, name: str, domain: Domain) -> list[Gallery]:
     file = run.folder(f"evaluate/gallery-{name}.parquet")
     if not file.exists():  # too few images to measure
         return []
@@ -43,6 +43,7 @@ def _galleries(run: RunDir, name: str) -> list[Gallery]:
     found = []
     for kind in ("best", "worst", "copy"):
         rows = table.filter(pa.compute.equal(table["kind"], kind))
-        pairs = [images_of(rows, column) for column in ("image", "nearest_image")]
-        found.append(Gallery(name, kind, tiles(pairs[0]), tiles(pairs[1])))
+        columns = (domain.column, f"nearest_{domain.column}")
+        pair = [shown(domain, domain.unpack(rows, column), facts_of(run.root)) for column in columns]
+        found.append(Gallery(name, kind, *pair))
     return found

@@ -17,7 +17,7 @@ from ldsaug_ray.lds import HeldOut, Regime
 from ldsaug_ray.metrics import Described, Evaluated, SetReadings
 
 Floats = NDArray[np.float64]
-Tiles = NDArray[np.uint8]  # [n, T, T, 3]
+Tiles = NDArray[np.uint8] | list[str]  # [n, T, T, 3], or of other domains than images a fragment of HTML each
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Pick:
 
 @dataclass(frozen=True, eq=False)
 class Reconstructions:
-    """Images and what the models make of them; errors are mean squared, pixel values in 0..1."""
+    """Items and what the models make of them; errors of images are mean squared, pixel values in 0..1, of others the
+    codec's own, and none of their mean."""
 
     split: str  # test, or train where there are no test images
     originals: Tiles
@@ -165,7 +166,7 @@ class Reconstructions:
     after: Tiles | None  # None: not fine-tuned
     error_before: float
     error_after: float | None
-    error_of_mean: float  # of answering with the average of these images
+    error_of_mean: float | None  # of answering with the average of these images
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,15 +259,16 @@ class ReportData:
     bands: tuple[Band, ...]
     picks: tuple[Pick, ...]
     parents: Parents
-    reconstructions: Reconstructions
-    prior_samples: PriorSamples
+    reconstructions: Reconstructions | None  # None: latents are the items
+    prior_samples: PriorSamples | None
     sharpness: Sharpness | None  # None: nothing was decoded
     curves: tuple[Curve, ...]
     evaluation: Evaluation | None  # None: not evaluated
     modes: tuple[str, ...]  # sentences on which of them A has; empty for runs of before they were looked at
     selected_csv: str | None  # None: too many rows, or none
+    beside: tuple[str, ...] = ()  # fragments of HTML: A beside real items, as the domain has it
 
     @property
     def finetuned(self) -> bool:
         """Whether the run has a fine-tuned model."""
-        return self.reconstructions.after is not None
+        return self.reconstructions is not None and self.reconstructions.after is not None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ldsaug_ray import lds
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.metrics import by_bandwidth
 from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
@@ -24,7 +28,8 @@ _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
 def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -> str:
     """The page as HTML text. The same data gives the same text; of the data only `seconds`, `rate`, `resumed` vary."""
     shown = pictures_of(data) if pictures is None else pictures
-    environment = templates()
+    said = words_of(data.config)
+    environment = templates(said)
     environment.filters.update(
         count=numbers.count,
         percent=numbers.percent,
@@ -34,18 +39,25 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         power=numbers.power,
         value=numbers.value,
         duration=numbers.duration,
+        said=said,
+        markup=Markup,
     )
     csv = data.selected_csv
     return environment.get_template("report/page.html.j2").render(
         data=data,
-        words=words,
+        words=_Worded(said),
         by_bandwidth=by_bandwidth,
         set_titles=TITLES,
         paper_tau=PAPER_TAU,
         rate=numbers.rate,
-        findings=[words.typeset(s) for s in (*data.modes, *lds.sentences(data.regime))],
-        alts=words.figure_alts(data),
-        images={name: data_uri(_KINDS[name.rpartition(".")[2]], content) for name, content in shown.items()},
+        findings=[said(words.typeset(s)) for s in (*data.modes, *lds.sentences(data.regime))],
+        alts={name: said(text) for name, text in words.figure_alts(data).items()},
+        images={
+            name: data_uri(_KINDS[name.rpartition(".")[2]], content)
+            for name, content in shown.items()
+            if not name.endswith(".html")
+        },
+        fragments={n[:-5]: Markup(x.decode()) for n, x in shown.items() if n.endswith(".html")},
         terms=loss_terms(data),
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
         csv=None if csv is None else data_uri("text/csv", csv.encode()),
@@ -57,13 +69,52 @@ def findings(data: ReportData) -> list[str]:
     found = [words.headline(data), *words.threshold_sentences(data), *map(words.typeset, lds.sentences(data.regime))]
     if data.evaluation is not None and data.evaluation.found.detection:
         found.append(words.detection_sentence(by_bandwidth(data.evaluation.found.detection)))
-    return found
+    return [words_of(data.config)(sentence) for sentence in found]
 
 
-def templates() -> Environment:
-    """Of the package's pages: escaped, and a name that a page does not get is an error."""
+def words_of(config: Mapping[str, Any]) -> Callable[[str], str]:
+    """Sentences on images, in the words of the domain that resolved settings name."""
+    return DOMAINS.get(config.get("domain", "images")).words
+
+
+class _Worded:
+    """The module `words`, in the domain's words."""
+
+    def __init__(self, said: Callable[[str], str]):
+        self._said = said
+
+    def __getattr__(self, name: str) -> Any:
+        sentence = getattr(words, name)
+
+        def worded(*given: Any) -> Any:
+            found = sentence(*given)
+            if isinstance(found, str):
+                return self._said(found)
+            return [tuple(map(self._said, x)) if isinstance(x, tuple) else self._said(x) for x in found]
+
+        return worded
+
+
+class _Pages(PackageLoader):
+    """Templates in the domain's words: their text, not what is code or style in them."""
+
+    def __init__(self, said: Callable[[str], str]):
+        super().__init__("ldsaug_ray", ".")
+        self._said = said
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        """As of `PackageLoader`."""
+        source, file, current = super().get_source(environment, template)
+        if template.endswith("css.j2"):
+            return source, file, current
+        parts = re.split(r"(\{\{.*?\}\}|\{%.*?%\})", source, flags=re.DOTALL)
+        return "".join(part if part.startswith("{") else self._said(part) for part in parts), file, current
+
+
+def templates(said: Callable[[str], str] = str) -> Environment:
+    """Of the package's pages: escaped, and a name that a page does not get is an error. said: as `Domain.words`."""
     return Environment(
-        loader=PackageLoader("ldsaug_ray", "."),
+        loader=_Pages(said),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,4 @@
-"""Every picture of the page by file name: figures as SVG, contact sheets as PNG."""
+"""Every picture of the page by file name: figures as SVG, contact sheets as PNG, what else a domain shows as HTML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ldsaug_ray.report import figures
 from ldsaug_ray.report.data import ReportData
-from ldsaug_ray.report.sheets import pairs, sheet
+from ldsaug_ray.report.sheets import beside, drawn
 
 _TERMS = {  # in the order of the page; a term that is not here comes after them, under its own name
     "loss": "Loss per pixel value",
@@ -59,16 +59,17 @@ def pictures_of(data: ReportData) -> dict[str, bytes]:
     for term in loss_terms(data):
         pictures[f"curve-{term}.svg"] = figures.curve(data.curves, term)
     for band in data.bands:
-        pictures[f"band-{band.number}.png"] = sheet(band.tiles)
+        pictures |= drawn(f"band-{band.number}", band.tiles)
     for number, pick in enumerate(data.picks, start=1):
-        pictures[f"selected-{number:03d}.png"] = sheet(pick.tiles, 3)
-    shown = data.reconstructions
-    for row, images in (("original", shown.originals), ("before", shown.before), ("after", shown.after)):
-        if images is not None:
-            pictures[f"reconstruction-{row}.png"] = sheet(images)
-    pictures["samples-before.png"] = sheet(data.prior_samples.before)
-    if data.prior_samples.after is not None:
-        pictures["samples-after.png"] = sheet(data.prior_samples.after)
+        pictures |= drawn(f"selected-{number:03d}", pick.tiles, 3)
+    if (shown := data.reconstructions) is not None:
+        for row, items in (("original", shown.originals), ("before", shown.before), ("after", shown.after)):
+            if items is not None:
+                pictures |= drawn(f"reconstruction-{row}", items)
+    if (samples := data.prior_samples) is not None:
+        pictures |= drawn("samples-before", samples.before)
+        if samples.after is not None:
+            pictures |= drawn("samples-after", samples.after)
     for gallery in data.evaluation.galleries if data.evaluation else ():
-        pictures[f"{gallery.set}-{gallery.kind}.png"] = sheet(pairs(gallery.tiles, gallery.nearest))
+        pictures |= drawn(f"{gallery.set}-{gallery.kind}", beside(gallery.tiles, gallery.nearest))
     return pictures

@@ -1,13 +1,17 @@
-"""Contact sheets: uint8 images to tiles of a size that a page can show, and tiles to one PNG."""
+"""What stands on the page for items: tiles of images, and contact sheets of them; or what else the domain shows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ldsaug_ray.domains import Domain
+from ldsaug_ray.domains.base import Array
 from ldsaug_ray.domains.images.stored import png_bytes
 
 SMALLEST, LARGEST = 64, 128  # side of a tile, px
@@ -20,6 +24,27 @@ def tile_side(resolution: int) -> int:
     if resolution >= LARGEST:
         return LARGEST
     return resolution * math.ceil(SMALLEST / resolution)
+
+
+Shown = NDArray[np.uint8] | list[str]  # tiles uint8[N, T, T, 3], or a fragment of HTML each
+
+
+def shown(domain: Domain, batch: Array, facts: Mapping[str, Any]) -> Shown:
+    """What the page shows of each item of a batch."""
+    pixels = domain.pixels(batch)
+    return domain.show(batch, facts) if pixels is None else tiles(pixels)
+
+
+def in_a_row(parts: Sequence[Any]) -> Shown:
+    """Single tiles, or fragments, as several."""
+    return [str(part) for part in parts] if isinstance(parts[0], str) else np.stack(parts)
+
+
+def drawn(name: str, items: Shown, columns: int = 8) -> dict[str, bytes]:
+    """A file of the report for some items: NAME.png, a contact sheet, or NAME.html."""
+    if isinstance(items, list):
+        return {f"{name}.html": "".join(f"<div>{fragment}</div>" for fragment in items).encode()}
+    return {f"{name}.png": sheet(items, columns)}
 
 
 def tiles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -49,6 +74,13 @@ def sheet(images: NDArray[np.uint8], columns: int = COLUMNS) -> bytes:
         canvas[y : y + side, x : x + side, :3] = image
         canvas[y : y + side, x : x + side, 3] = 255
     return png_bytes(canvas, optimize=True)
+
+
+def beside(above: Shown, below: Shown) -> Shown:
+    """Items, each followed by its other: tiles as `pairs`, fragments in turn."""
+    if isinstance(above, list):
+        return [fragment for both in zip(above, below, strict=True) for fragment in both]
+    return pairs(above, np.asarray(below))
 
 
 def pairs(above: NDArray[np.uint8], below: NDArray[np.uint8]) -> NDArray[np.uint8]:

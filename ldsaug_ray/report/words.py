@@ -174,8 +174,13 @@ def sample_note(data: ReportData) -> str:
 def model_sentence(data: ReportData) -> str:
     """Reconstruction error beside that of the average image."""
     r = data.reconstructions
+    if r is None:
+        return ""
     kind = "test" if r.split == "test" else "training"
     tuned = "" if r.error_after is None else f", {r.error_after:.4f} after fine-tuning"
+    if r.error_of_mean is None:
+        found = f"Reconstruction error of these {len(r.originals)} {kind} images"
+        return f"{found}: {r.error_before:.4f} for the baseline{tuned}."
     return (
         f"Mean squared error of these {len(r.originals)} {kind} images (pixel values 0 to 1): "
         f"{r.error_before:.4f} for the baseline{tuned}. Always answering with their average image "
@@ -251,7 +256,7 @@ def gallery_title(gallery: Gallery, set_title: str) -> str:
 
 def samples_alt(data: ReportData, which: str) -> str:
     """Alt text of the samples from N(0, I)."""
-    n = len(data.prior_samples.before)
+    n = len(data.prior_samples.before) if data.prior_samples is not None else 0
     if which == "before":
         return f"{n} images that the baseline decodes from random latents."
     return f"The images that the fine-tuned VAE decodes from the same {n} random latents, in the same places."
@@ -356,7 +361,7 @@ def key_settings(data: ReportData) -> Pairs:
         rules = ", ".join(_named(data, data.threshold.rules))
         selection += f": {rules}; own parents {'left out' if c['select']['exclude_parents'] else 'counted'}"
     return [
-        ("Images", f"{c['data']['source']}, {c['data']['resolution']} px"),
+        ("Images", c["data"]["source"] + (f", {c['data']['resolution']} px" if "resolution" in c["data"] else "")),
         ("Latent dimension", count(data.bandwidth.latent_dim)),
         ("Training", f"{count(steps)} steps × {c['train']['batch_size']}" if steps else f"none ({c['vae']['kind']})"),
         ("Candidates", f"{count(c['score']['n_candidates'])}, {_plan(c['score'], listed)}"),

@@ -23,6 +23,7 @@ from ldsaug_ray.run.pipeline import FORMAT, KEPT
 
 _READERS = 32
 _OF_SEARCHES = ("search", "trials", "scorings", "baseline")
+FACTS = "images/facts.json"
 CHECKPOINTS = "checkpoints"  # folder of a training in that of its stage
 CHECKPOINTS_OF_RAY = "ray"  # the same before version 0.2, when Ray Train kept them
 _ENTRY = {"fingerprint", "digest", "rows_in", "rows_out", "rows_dropped", "rows_quarantined", "seconds"}
@@ -84,6 +85,12 @@ class UnitResult:
             tuple(value["file_rows"]),
             value["extra"],
         )
+
+
+def facts_of(run: Location) -> dict[str, Any]:
+    """What the domain learned of the training items when they were prepared; {}: nothing."""
+    file = run / FACTS
+    return dict(file.read_json()) if file.exists() else {}
 
 
 class RunDir:

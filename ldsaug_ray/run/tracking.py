@@ -202,11 +202,12 @@ class Tracker:
         from mlflow.models import Model, ModelSignature
         from mlflow.types.schema import Schema, TensorSpec
 
-        from ldsaug_ray.models import read_latent_dim
+        from ldsaug_ray.models import load_vae
 
-        side, d = config.data.resolution, read_latent_dim(weights)
+        codec = load_vae(weights)
+        d, batch = codec.latent_dim, codec.blank(0)
         latents = TensorSpec(np.dtype(np.float32), (-1, d))
-        images = TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))
+        items = TensorSpec(batch.dtype, (-1, *batch.shape[1:]))
         experiment = self._client.get_run(self.run_id).info.experiment_id
         # through the client: the fluent functions would change the process's tracking URI
         model = self._client.create_logged_model(experiment, name=name, source_run_id=self.run_id)
@@ -219,7 +220,7 @@ class Tracker:
                 loader_module="ldsaug_ray.models.mlflow_model",
                 data_path=str(data),
                 mlflow_model=Model(run_id=self.run_id, model_id=model.model_id, model_uuid=model.model_id),
-                signature=ModelSignature(Schema([latents]), Schema([images])),
+                signature=ModelSignature(Schema([latents]), Schema([items])),
                 input_example=np.zeros((1, d), np.float32),
                 pip_requirements=[f"ldsaug_ray=={__version__}"],
             )

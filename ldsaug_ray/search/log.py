@@ -162,7 +162,7 @@ class SearchLog:
         """The selected candidates and a sheet of samples."""
         with TemporaryDirectory() as folder:
             files = {"selected.csv": (selected_csv(run) or "").encode()}
-            drawn = first_drawn(run.folder("drawn/finetune"), 4 * COLUMNS)
+            drawn = first_drawn(run.folder("drawn/finetune"), 4 * COLUMNS, self.search.config.domain)
             if drawn is not None:
                 files["samples.png"] = sheet(tiles(drawn))
             for name, content in files.items():

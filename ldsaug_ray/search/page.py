@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
 from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.experiment.results import first_drawn
 from ldsaug_ray.metrics import OF_A, Evaluated
 from ldsaug_ray.report import figures
@@ -45,7 +46,7 @@ def search_page(search: Search, trials: Sequence[Trial], table: str) -> str:
     first = [t for t in ranked(search, trials) if t.state == "finished"][:SHOWN]
     shown = best if len(search.titles) > 1 else first
     return (
-        templates()
+        templates(domain_of(search.config).words)
         .get_template("search/page.html.j2")
         .render(
             name=Location.of(search.root).name,
@@ -62,7 +63,7 @@ def search_page(search: Search, trials: Sequence[Trial], table: str) -> str:
             ],
             failures=[(t, why) for t in trials if (why := search.why(t))],
             space=[(d.name, d.text) for d in search.space.dimensions],
-            pixels=search.config.data.resolution < 64,
+            pixels=getattr(search.config.data, "resolution", 64) < 64,
             settings=yaml.safe_dump(without_passwords(search.config.dump()), sort_keys=False, allow_unicode=True),
             csv=data_uri("text/csv", table.encode()),
         )
@@ -202,5 +203,7 @@ def _samples(search: Search, trial: Trial) -> str | None:
     """A sheet of what the trial's model draws, or nothing where it has none."""
     if not search.trains:
         return None
-    drawn = first_drawn(Location.of(search.trial_config(trial.point).run_dir) / "drawn/finetune", 2 * COLUMNS)
+    drawn = first_drawn(
+        Location.of(search.trial_config(trial.point).run_dir) / "drawn/finetune", 2 * COLUMNS, search.config.domain
+    )
     return None if drawn is None else data_uri("image/png", sheet(tiles(drawn)))

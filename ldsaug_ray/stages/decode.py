@@ -1,6 +1,7 @@
 """Stage `decode`: `selected/` to `augmented/`, the augmented dataset.
 
-PNG images in the Hugging Face layout, so that `datasets` opens them, with z, parents, α, log LDS and sharpness. With
+What the domain exports (of images PNG in the Hugging Face layout, so that `datasets` opens them), with z, parents, α,
+log LDS and the domain's qualities, of images sharpness. With
 `select.which: lds+sharpness` all are decoded to `decoded/` first, since only then it is known which are the sharpest;
 those go to `augmented/`. Later stages read `augmented/` alone.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +20,10 @@ from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import digest_text, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Interpolation
-from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.lds import Noise
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, facts_of
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.shared.job import Job
@@ -58,7 +60,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     augmented, decoded = job.run.folder("augmented"), job.run.folder("decoded")
     if not config.select.rule.sharpest:
         all_decoded = _decode(job, pieces, done, pool, job.run, "augmented/")
-        return Outcome.of(all_decoded, {"sharpness": _quartiles(augmented)})
+        return Outcome.of(all_decoded, {name: _quartiles(augmented, name) for name in job.domain.qualities})
 
     # A run directory of its own for the first half: its markers lie beside its files, and are deleted with them
     first = RunDir(decoded)
@@ -74,7 +76,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         done,
         replace(pool, gpus=0.0),
         SharpestWorker,
-        (bound, decoded, job.run.root),
+        (bound, decoded, job.run.root, config.domain),
         unit_name="images",
     )
     resumed = sum(unit.counts.rows_in for unit in before.values())
@@ -82,8 +84,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         "rows_resumed": resumed,
         "sharpest": config.decode.sharpest,
         "least_sharpness": bound[0],
-        "sharpness_before": _quartiles(decoded),
-        "sharpness": _quartiles(augmented),
+        "sharpness_before": _quartiles(decoded, "sharpness"),
+        "sharpness": _quartiles(augmented, "sharpness"),
         **worker_seconds([*all_decoded, *results.values()]),
     }
     return Outcome.of(results.values(), facts, processed=sum(rows for _, rows in parts) - resumed)
@@ -111,6 +113,8 @@ def _decode(
             pool.gpus > 0,
             folder,
             Noise.kept(job.run.require("score"), config.seed),
+            config.domain,
+            facts_of(job.run.root),
         ),
         unit_name="images",
     )
@@ -130,6 +134,8 @@ class DecodeWorker:
         gpu: bool,
         folder: str = "augmented/",
         noise: Noise | None = None,
+        domain: str = "images",
+        facts: Mapping[str, Any] | None = None,
     ):
         from ldsaug_ray.models import load_vae
 
@@ -137,33 +143,34 @@ class DecodeWorker:
         self.latents, self.batch_size = latents, batch_size
         self.interpolation: Interpolation = interpolation
         self.run, self.folder, self.noise = run, folder, noise
+        self.domain, self.facts = DOMAINS.get(domain), facts or {}
 
     def __call__(self, unit: int, selected: pa.Table) -> UnitResult:
-        from ldsaug_ray.metrics import sharpness
-        from ldsaug_ray.models import decode_images
+        from ldsaug_ray.models import decode_batch
 
         z = self.latents.between(selected, self.interpolation, self.noise)
         names = [f"c{c:012d}" for c in selected["candidate"].to_pylist()]
-        images = decode_images(self.vae, z, self.batch_size)
+        batch = decode_batch(self.vae, z, self.batch_size)
         table = pa.table(
             {
                 "key": names,
-                "image": image_column(images, names),
+                self.domain.column: self.domain.export(batch, names, self.facts),
                 "z": vectors(z),
                 **{c: selected[c] for c in ("candidate", "parent_i", "parent_j", "alpha", "log_lds")},
-                "sharpness": sharpness(images),
+                **self.domain.quality(batch),
             }
         )
         file = f"{self.folder}part-{unit:06d}.parquet"
-        (self.run / file).write_table(table.replace_schema_metadata(HUGGING_FACE))
+        (self.run / file).write_table(table.replace_schema_metadata(self.domain.metadata))
         return UnitResult(unit, Counts(len(selected), len(table)), table_digest(table), (file,), (len(table),))
 
 
 class SharpestWorker:
     """Passes on what is sharp enough; one part of `decoded` a call."""
 
-    def __init__(self, bound: Bound, decoded: Location, run: Location):
+    def __init__(self, bound: Bound, decoded: Location, run: Location, domain: str):
         self.bound, self.decoded, self.run = bound, decoded, run
+        self.metadata = DOMAINS.get(domain).metadata
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
         decoded = (self.decoded / part["file"][0].as_py()).read_table()
@@ -174,7 +181,7 @@ class SharpestWorker:
         if not len(kept):
             return UnitResult(unit, counts, 0)
         file = f"augmented/part-{unit:06d}.parquet"
-        (self.run / file).write_table(kept.replace_schema_metadata(HUGGING_FACE))
+        (self.run / file).write_table(kept.replace_schema_metadata(self.metadata))
         return UnitResult(unit, counts, table_digest(kept), (file,), (len(kept),))
 
 
@@ -186,9 +193,9 @@ def sharpest(folder: Location, share: float) -> Bound:
     return float(sharp[last]), int(candidate[last])
 
 
-def _quartiles(folder: Location) -> dict[str, float]:
-    (sharp,) = _columns(folder, ["sharpness"])
-    lower, median, upper = np.quantile(sharp, [0.25, 0.5, 0.75]).tolist()
+def _quartiles(folder: Location, name: str) -> dict[str, float]:
+    (values,) = _columns(folder, [name])
+    lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     return {"lower": lower, "median": median, "upper": upper}
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import table_digest
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images import image_array
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.shared.job import Job
@@ -29,7 +29,7 @@ STAGE = declare(
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Encode every prepared image."""
+    """Encode every prepared item."""
     results = encode_parts(job, image_parts(job), job.run.root, job.run.folder("train/vae.safetensors"), done)
     return Outcome.of(results.values(), {"latent_dim": int(next(iter(results.values())).extra["latent_dim"])})
 
@@ -54,7 +54,7 @@ def encode_parts(
         done,
         pool,
         EncodeWorker,
-        (weights, settings.batch_size, job.run.root, pool.gpus > 0),
+        (weights, settings.batch_size, job.run.root, pool.gpus > 0, job.config.domain),
         read=ReadPart(images),
         unit_name="images",
     )
@@ -67,7 +67,7 @@ def image_parts(job: Job, split: str | None = None) -> list[tuple[str, int]]:
 
 
 class ReadPart:
-    """Read one stored part of images."""
+    """Read one stored part of items."""
 
     def __init__(self, run: Location):
         self.run = run
@@ -79,21 +79,21 @@ class ReadPart:
 class EncodeWorker:
     """Holds the encoder; one stored part a call."""
 
-    def __init__(self, weights: Location, batch_size: int, run: Location, gpu: bool):
+    def __init__(self, weights: Location, batch_size: int, run: Location, gpu: bool, domain: str):
         from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
-        self.batch_size, self.run = batch_size, run
+        self.batch_size, self.run, self.domain = batch_size, run, DOMAINS.get(domain)
 
-    def __call__(self, unit: int, images: pa.Table) -> UnitResult:
-        from ldsaug_ray.models import posterior_means
+    def __call__(self, unit: int, part: pa.Table) -> UnitResult:
+        from ldsaug_ray.models import encode_batch
 
-        z = posterior_means(self.vae, image_array(images), self.batch_size)
-        columns = {"key": images["key"], "split": images["split"], "z": vectors(z)}
-        if "attributes" in images.column_names:
-            columns["attributes"] = images["attributes"]
+        z = encode_batch(self.vae, self.domain.unpack(part), self.batch_size)
+        columns = {"key": part["key"], "split": part["split"], "z": vectors(z)}
+        if "attributes" in part.column_names:
+            columns["attributes"] = part["attributes"]
         table = pa.table(columns)
         file = f"latents/part-{unit:06d}.parquet"
         (self.run / file).write_table(table)
-        counts, extra = Counts(len(images), len(table)), {"latent_dim": z.shape[1]}
+        counts, extra = Counts(len(part), len(table)), {"latent_dim": z.shape[1]}
         return UnitResult(unit, counts, table_digest(table), (file,), (len(table),), extra)

@@ -16,10 +16,9 @@ import pyarrow as pa
 
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images import require_attribute
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.sources.attributes import require_attribute
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, facts_of
 from ldsaug_ray.run.latents import label_codes, read_latents
 from ldsaug_ray.run.pipeline import STAGES, Stage, declare
 from ldsaug_ray.stages import prepare
@@ -74,8 +73,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     real = {split: real_images(job, split) for split in ("test", "train")}
     if len(real["test"]) <= config.evaluate.k:
         raise ImpossibleError(
-            f"evaluate.k = {config.evaluate.k} neighbours need more than the {len(real['test'])} test images; raise "
-            "data.test or lower evaluate.k"
+            f"evaluate.k = {config.evaluate.k} neighbours need more than the {len(real['test'])} test "
+            f"{job.domain.unit}; raise data.test or lower evaluate.k"
         )
     sets = [real["train"], *_made(job)]
     features = features_of(job, [real["test"], *sets], extractor.fingerprint)
@@ -85,7 +84,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
-            table = gallery(images, real, features, nearest[images.name])
+            table = gallery(images, real, features, nearest[images.name], job.domain, facts_of(job.run.root))
             (folder / f"gallery-{images.name}.parquet").write_table(table)
     (folder / "metrics.json").write_json(told)
     n = sum(len(f.features) for f in features.values())
@@ -100,7 +99,7 @@ def prepared(job: Job, source: str, **data: Any) -> tuple[Job, ImageSet]:
     """Images from elsewhere, prepared as the run's own are, below `measured/`; what is there already is kept."""
     all_of_it = {"source": source, "attributes": None, "train": 1.0, "test": 0.0, **data}
     config = job.config.model_copy(update={"data": job.config.data.model_copy(update=all_of_it)})
-    identity = STAGES["prepare"].fingerprint(config, {}, source_stamp(config.data))
+    identity = STAGES["prepare"].fingerprint(config, {}, job.domain.stamp(config.data))
     inner = replace(job, config=config, run=RunDir(job.run.folder(f"measured/{fingerprint(source)[:12]}")))
     ensure(inner, "prepare", identity, prepare.run)
     return inner, ImageSet("images", inner.run.root, image_parts(inner), inner.run.require("prepare", "digest"))

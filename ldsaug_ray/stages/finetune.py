@@ -122,7 +122,7 @@ def _augmented(job: Job, real: Parts) -> AugmentedParts | None:
         return None
     per_step = round(settings.batch_size * (rows / real.rows if settings.mixing is None else settings.mixing))
     if per_step == 0:
-        raise ImpossibleError(_too_few(settings, rows, real.rows))
+        raise ImpossibleError(job.domain.words(_too_few(settings, rows, real.rows)))
     return AugmentedParts(
         tuple(files),
         per_step,

@@ -1,37 +1,29 @@
-"""Stage `prepare`: any image source to `images/`, decoded, cropped, resized, split; the unusable to `quarantine/`.
+"""Stage `prepare`: any source to `images/`, read, checked and split; the unusable to `quarantine/`.
 
-It is the one place where images of unknown quality are read; every later stage reads clean arrays.
+It is the one place where data of unknown quality are read; every later stage reads clean arrays.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ldsaug_ray.common.digest import add_digests, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images import (
-    AttributeTable,
-    PreparedUnit,
-    Source,
-    image_array,
-    load_attributes,
-    open_source,
-    plan,
-    prepare_unit,
-    require_attribute,
-)
-from ldsaug_ray.domains.images.near_duplicates import find_near_duplicates, hash_images
-from ldsaug_ray.domains.images.walk import counted
+from ldsaug_ray.domains import domain_of
+from ldsaug_ray.domains.base import Array
+from ldsaug_ray.domains.prepare import PreparedUnit, plan, prepare_unit
+from ldsaug_ray.domains.sources.attributes import AttributeTable, load_attributes, require_attribute
+from ldsaug_ray.domains.sources.base import Source
+from ldsaug_ray.domains.sources.walk import counted
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.run.directory import Counts, UnitResult, total
+from ldsaug_ray.run.directory import FACTS, Counts, UnitResult, total
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
@@ -44,23 +36,24 @@ STAGE = declare(
         unit="images",
         writes=("images", "quarantine/prepare"),
         sections=("data", "seed"),
+        also=lambda config: {} if config.domain == "images" else {"domain": config.domain},
     )
 )
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
-    """Read, check and store every image of data.source.
+    """Read, check and store every item of data.source.
 
     Raises:
         InputError: the source or its attributes cannot be used, the attributes lack one that is to be evaluated, too
             many images are bad, or fewer than two are left.
     """
-    data = job.config.data
-    source, attributes = open_source(data), load_attributes(data)
-    work = plan(source, data, job.config.seed, attributes)
+    data, domain = job.config.data, job.domain
+    source, attributes = domain.open(data), load_attributes(data)
+    work = plan(domain, source, data, job.config.seed, attributes)
     if data.attributes is not None:  # else told after hours of training
         for name in job.config.evaluate.attributes:
-            require_attribute(name, work.attribute_names or ())
+            require_attribute(name, work.attribute_names or (), domain.unit)
     passed_over = [f"passed over: {counted(source.passed_over)}"] if source.passed_over else []
     for sentence in (*passed_over, *work.notes):
         job.console.print(f"prepare   {sentence}", highlight=False, markup=False)
@@ -95,15 +88,20 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     n_train = int(sum(r.extra["train"] for r in results.values()))
     if n_train < 2:
         raise InputError(
-            f"data.source = {data.source}: {n_train} usable training images of {work.n_listed} listed "
+            f"data.source = {data.source}: {n_train} usable training {domain.unit} of {work.n_listed} listed "
             f"({counts.rows_quarantined} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
         )
     alike = {r.extra.get("alike", -1.0) for r in results.values() if r.extra["train"]}
     if identical := len(alike) == 1 and -1.0 not in alike:
-        job.console.print(f"prepare   {same_picture(n_train)}", style="yellow", highlight=False)
+        job.console.print(f"prepare   {domain.words(same_picture(n_train))}", style="yellow", highlight=False)
     near, sentence = _near_duplicates(job, results)
-    if sentence:
-        job.console.print(f"prepare   {sentence}", highlight=False, markup=False)
+    facts = domain.learn(_training(job, results), source, data)
+    learned = tuple(facts.pop("notes", ()))
+    if facts:
+        job.run.folder(FACTS).write_json(facts)
+    for told in (*([sentence] if sentence else []), *learned):
+        job.console.print(f"prepare   {told}", highlight=False, markup=False)
+    notes = [*work.notes, *learned]
     return Outcome(
         counts,
         digest,
@@ -114,7 +112,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             "quarantine_reasons": dict(_reasons(job).most_common()),
             **({"identical_images": True} if identical else {}),
             **({"passed_over": source.passed_over} if source.passed_over else {}),
-            **({"notes": list(work.notes)} if work.notes else {}),
+            **({"notes": notes} if notes else {}),
             **({"near_duplicates": near} if near else {}),
         },
         processed=sum(len(u) for u in units.values()) - sum(r.counts.rows_in for r in done.values()),
@@ -136,7 +134,8 @@ class PrepareWorker:
         self.source, self.config, self.attributes, self.run = source, config, attributes, run
 
     def __call__(self, unit: int, records: pa.Table) -> UnitResult:
-        prepared = prepare_unit(self.source, records, self.config.data, self.attributes)
+        domain, data = domain_of(self.config), self.config.data
+        prepared = prepare_unit(domain, self.source, records, data, self.attributes)
         files: list[str] = []
         rows: list[int] = []
         for split, table in (("train", prepared.train), ("test", prepared.test)):
@@ -152,22 +151,24 @@ class PrepareWorker:
             add_digests([table_digest(prepared.train), table_digest(prepared.test)]),
             tuple(files),
             tuple(rows),
-            {"train": len(prepared.train), "alike": _one_image(prepared.train), **self._hashes(prepared)},
+            {"train": len(prepared.train), "alike": _one_item(domain.unpack(prepared.train)), **self._hashes(prepared)},
         )
 
     def _hashes(self, prepared: PreparedUnit) -> dict[str, str]:
-        """Of the training images, then of the test images."""
-        if self.config.data.near_duplicates is None:
-            return {}
-        hashes = [hash_images(image_array(table)) for table in (prepared.train, prepared.test)]
-        return {"hashes": np.concatenate(hashes).tobytes().hex()}
+        """Of the training items, then of the test items."""
+        domain = domain_of(self.config)
+        found = [domain.hashes(domain.unpack(t), self.config.data) for t in (prepared.train, prepared.test)]
+        hashes = [h for h in found if h is not None]
+        return {"hashes": np.concatenate(hashes).tobytes().hex()} if hashes else {}
 
 
 def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[str, Any], str]:
     """What the manifest says of images that are nearly the same, and a sentence where there are any."""
-    radius, units = job.config.data.near_duplicates, list(results.values())
+    radius, units = getattr(job.config.data, "near_duplicates", None), list(results.values())
     if radius is None or not all("hashes" in r.extra for r in units):  # a version before began this stage
         return {}, ""
+    from ldsaug_ray.domains.near_duplicates import find_near_duplicates
+
     parts = [np.frombuffer(bytes.fromhex(r.extra["hashes"]), np.uint64).reshape(-1, 2) for r in units]
     test = np.concatenate([np.arange(len(p)) >= r.extra["train"] for p, r in zip(parts, units, strict=True)])
     found = find_near_duplicates(np.concatenate(parts), test, radius)
@@ -190,15 +191,22 @@ def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[
     )
     if examples:
         said += f" (in test and in train, as {' and '.join(examples[0])}: measures of copying count such as copies)"
-    return {**facts, "examples": examples}, said if any(facts.values()) else ""
+    return {**facts, "examples": examples}, job.domain.words(said) if any(facts.values()) else ""
 
 
-def _one_image(table: pa.Table) -> float:
-    """A number that stands for the only image of a table; -1 where its images differ, or there is none."""
-    images = table["image"]
-    if not len(images) or not pc.all(pc.equal(images, images[0])).as_py():
+def _training(job: Job, results: Mapping[int, UnitResult]) -> Iterator[Array]:
+    """Batches of the training items, a stored part each."""
+    for unit in (results[n] for n in sorted(results)):
+        for file in unit.files:
+            if file.startswith("images/train-"):
+                yield job.domain.unpack((job.run.root / file).read_table([job.domain.column]))
+
+
+def _one_item(batch: Array) -> float:
+    """A number that stands for the only item of a batch; -1 where its items differ, or there is none."""
+    if not len(batch) or not (batch == batch[:1]).all():
         return -1.0
-    return float(int.from_bytes(hashlib.sha256(images[0].as_buffer()).digest()[:6], "big"))  # exact in a float
+    return float(int.from_bytes(hashlib.sha256(batch[0].tobytes()).digest()[:6], "big"))  # exact in a float
 
 
 def _reasons(job: Job) -> Counter[str]:
@@ -215,7 +223,7 @@ def _check_bad(job: Job, bad: int, listed: int, reasons: Mapping[str, Any]) -> N
         return
     common = "; ".join(f"{n} × {reason}" for reason, n in Counter(reasons).most_common(3))
     raise InputError(
-        f"data.source = {job.config.data.source}: {bad} of {listed} images cannot be used so far, more than "
+        f"data.source = {job.config.data.source}: {bad} of {listed} {job.domain.unit} cannot be used so far, more than "
         f"data.max_quarantined_fraction = {allowed:g} allows ({common}). Mend or remove them "
         f"(listed in {job.run.folder('quarantine/prepare').uri}), or raise the setting"
     )

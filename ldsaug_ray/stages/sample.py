@@ -22,8 +22,8 @@ from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images.stored import HUGGING_FACE, image_column
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.domains import DOMAINS
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, facts_of
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import sole_driver
 from ldsaug_ray.run.pipeline import STAGES, Stage, declare
@@ -131,6 +131,8 @@ def _draw(job: Job, out: RunDir, request: Request, done: Mapping[int, UnitResult
             out.root,
             settings.format,
             pool.gpus > 0,
+            job.config.domain,
+            facts_of(job.run.root),
         ),
         unit_name="images",
     )
@@ -150,26 +152,30 @@ class SampleWorker:
         out: Location,
         layout: Literal["parquet", "png"],
         gpu: bool,
+        domain: str,
+        facts: Mapping[str, Any],
     ):
         from ldsaug_ray.models import load_vae
 
         self.vae = load_vae(weights, "cuda" if gpu else "cpu")
         self.prior, self.seed, self.batch_size, self.out, self.layout = prior, seed, batch_size, out, layout
+        self.domain, self.facts = DOMAINS.get(domain), facts
 
     def __call__(self, unit: int, numbers: pa.Table) -> UnitResult:
-        from ldsaug_ray.models import decode_images
+        from ldsaug_ray.models import decode_batch
 
         start, stop = numbers["start"][0].as_py(), numbers["stop"][0].as_py()
         z = self.prior.sample(start, stop, self.seed)
         names = [f"s{n:09d}" for n in range(start, stop)]
-        images = decode_images(self.vae, z, self.batch_size)
-        table = pa.table({"key": names, "image": image_column(images, names), "z": vectors(z)})
+        batch = decode_batch(self.vae, z, self.batch_size)
+        items = self.domain.export(batch, names, self.facts)
+        table = pa.table({"key": names, self.domain.column: items, "z": vectors(z)})
         files: tuple[str, ...] = (f"images/part-{unit:06d}.parquet",)
         if self.layout == "parquet":
-            (self.out / files[0]).write_table(table.replace_schema_metadata(HUGGING_FACE))
+            (self.out / files[0]).write_table(table.replace_schema_metadata(self.domain.metadata))
         else:
             files = tuple(f"images/{name}.png" for name in names)
-            for file, picture in zip(files, table["image"].to_pylist(), strict=True):
+            for file, picture in zip(files, items.to_pylist(), strict=True):
                 (self.out / file).write_bytes(picture["bytes"])
         rows = (len(table),) if self.layout == "parquet" else (1,) * len(files)
         return UnitResult(unit, Counts(len(table), len(table)), table_digest(table), files, rows)

@@ -1,4 +1,4 @@
-"""Stage `train`: prepared images to a VAE.
+"""Stage `train`: prepared items to a VAE.
 
 To resume, run the same command again. `fit` is shared with `finetune`; what a rank does is in `rank.py`.
 """
@@ -14,7 +14,7 @@ from ldsaug_ray.config import Optimisation
 from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.errors import ImpossibleError, StorageError
-from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.directory import Counts, UnitResult, facts_of
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.stages.encode import image_parts
@@ -64,7 +64,9 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
     """
     rows = sum(n for _, n in image_parts(job, "train"))
     if settings.batch_size > rows:
-        raise ImpossibleError(f"{stage}.batch_size = {settings.batch_size} is more than the {rows} images to train on")
+        raise ImpossibleError(
+            f"{stage}.batch_size = {settings.batch_size} is more than the {rows} {job.domain.unit} to train on"
+        )
     _workers(job, settings, stage)
     if settings.objective.perceptual.network is not None:
         from ldsaug_ray.models.training.perceptual import load_perceptual
@@ -125,6 +127,8 @@ def train_on(
     job: Job, stage: str, settings: Optimisation, real: Parts, augmented: AugmentedParts | None = None, **start: Any
 ) -> Trained:
     """Train, or go on from the last checkpoint, to the end or to `pause_at`; arguments and errors as of `fit`."""
+    from ldsaug_ray.models import CODECS
+
     pool, world = _workers(job, settings, stage)
     if augmented is not None and augmented.per_step % world:  # as many of A to each rank
         augmented = replace(augmented, per_step=max(1, round(augmented.per_step / world)) * world)
@@ -136,8 +140,9 @@ def train_on(
         stage=stage,
         root=job.run.root,
         settings=settings,
+        domain=job.config.domain,
         vae=job.config.vae,
-        resolution=job.config.data.resolution,
+        given=CODECS.get(job.config.vae.kind).given(job.config.data, facts_of(job.run.root)),
         seed=job.config.seed,
         real=real,
         augmented=augmented,
@@ -146,7 +151,7 @@ def train_on(
         **start,
     )
     size, last_step = settings.batch_size, task.pause_at or settings.steps
-    with bar(job.console, stage, last_step * size, "images") as shown:
+    with bar(job.console, stage, last_step * size, job.domain.unit) as shown:
 
         def told(step: int, note: str) -> None:
             if not shown.done:

@@ -76,7 +76,7 @@ def test_a_count_and_a_fraction_stay_apart() -> None:
         ("sigma.scale=0.3", "unknown setting sigma; did you mean score.sigma or sample.sigma?"),
         ("score.batch_size=3", "train.batch_size or encode.batch_size"),
         ("score.sigma.zzz=1", "unknown setting score.sigma.zzz; possible here: rule, scale, value, share"),
-        ("zzz=1", "possible here: run_dir, seed, engine, ray, data"),
+        ("zzz=1", "possible here: run_dir, seed, engine, ray, domain, data"),
     ],
 )
 def test_an_unknown_setting_says_what_was_meant(override: str, words: str) -> None:

@@ -18,8 +18,8 @@ from hub_server import COMMIT, Hub, hub_server
 from stages_helpers import Tree, merge
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.sources import open_source
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.images import IMAGES
+from ldsaug_ray.domains.sources.stamp import source_stamp
 from ldsaug_ray.errors import InputError, LdsaugError, StorageError
 
 TOKEN = "hf_" + "S3cret" * 5
@@ -51,7 +51,7 @@ def hub(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def opened(source: str) -> object:
-    return open_source(Data(source=source, resolution=16))
+    return IMAGES.open(Data(source=source, resolution=16))
 
 
 def test_datasets_are_prepared_as_folders_are(hub: Hub, tree: Tree, pictures: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images import image_table, open_source
+from ldsaug_ray.domains.images import IMAGES
 from ldsaug_ray.domains.images.stored import png_bytes
+from ldsaug_ray.domains.tables import item_table
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.latents import is_categorical, label_codes
 
@@ -31,7 +32,7 @@ def parquet(folder: Path, features: dict | None = None, **columns: list) -> str:
 
 
 def opened(source: str, *names: str):
-    return open_source(Data(source=source, attributes="columns", attribute_names=names or None))
+    return IMAGES.open(Data(source=source, attributes="columns", attribute_names=names or None))
 
 
 def values(source) -> list:
@@ -90,7 +91,7 @@ def test_digits_have_one_where_it_is_named() -> None:
 def test_they_are_stored_beside_binary_ones() -> None:
     values = [{"digit": 0, "old": -1}, {"digit": 9, "old": 1}, None]
     images = np.zeros((3, 16, 16, 3), np.uint8)
-    table = image_table(list("abc"), ["train"] * 3, images, values, ("digit", "old"), {"digit"})
+    table = item_table("image", IMAGES.pack(images), list("abc"), ["train"] * 3, values, ("digit", "old"), {"digit"})
     assert table.schema.field("attributes").type == pa.struct([("digit", pa.int32()), ("old", pa.int8())])
     digit, old = (pa.compute.struct_field(table["attributes"], name) for name in ("digit", "old"))
     assert (is_categorical(digit), is_categorical(old)) == (True, False)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ldsaug_ray.domains.images import open_source, plan
+from ldsaug_ray.domains.images import IMAGES, plan
 from ldsaug_ray.errors import InputError
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -48,7 +48,7 @@ def with_paths(payloads, names):
 def test_files_without_the_key_column(make_data, write, tmp_path, pictures):
     write("a.parquet", image=pictures[:2], image_id=["p", "q"])
     write("b.parquet", image=pictures[2:4])
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert keys_and_payloads(source) == {
         "p": (pictures[0], None),
         "q": (pictures[1], None),
@@ -57,10 +57,10 @@ def test_files_without_the_key_column(make_data, write, tmp_path, pictures):
     }
     assert "image_id of 2 rows, FILE#ROW of 2 rows (FILE#ROW in b.parquet)" in source.notes[0]
     with pytest.raises(InputError, match=r"data\.key_column = 'image_id': .*b\.parquet has no such column"):
-        open_source(make_data(tmp_path, key_column="image_id"))
+        IMAGES.open(make_data(tmp_path, key_column="image_id"))
     write("b.parquet", image=pictures[2:4], image_id=[0.5, 1.5])
     with pytest.raises(InputError, match=r"data\.key_column = 'image_id' is double in .*b\.parquet"):
-        open_source(make_data(tmp_path, key_column="image_id"))
+        IMAGES.open(make_data(tmp_path, key_column="image_id"))
 
 
 def test_every_kind_of_image_column(make_data, write, tmp_path, pictures):
@@ -73,7 +73,7 @@ def test_every_kind_of_image_column(make_data, write, tmp_path, pictures):
     write("g.parquet", image=pa.nulls(1))
     extra = pa.struct([("path", pa.large_string()), ("height", pa.int32()), ("bytes", pa.large_binary())])
     write("h.parquet", image=pa.array([{"path": "z.png", "height": 1, "bytes": pictures[7]}, None], extra))
-    assert keys_and_payloads(open_source(make_data(tmp_path))) == {
+    assert keys_and_payloads(IMAGES.open(make_data(tmp_path))) == {
         # one row lacks its path (the null), so that no path is a key
         "a.parquet#0": (pictures[0], None),
         "a.parquet#1": (pictures[1], None),
@@ -83,7 +83,7 @@ def test_every_kind_of_image_column(make_data, write, tmp_path, pictures):
         "h.parquet#1": (None, "the image is null"),
     }
     (tmp_path / "h.parquet").unlink()
-    assert list(keys_and_payloads(open_source(make_data(tmp_path))))[:3] == ["x.png", "y.png", "b.parquet#0"]
+    assert list(keys_and_payloads(IMAGES.open(make_data(tmp_path))))[:3] == ["x.png", "y.png", "b.parquet#0"]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_every_kind_of_image_column(make_data, write, tmp_path, pictures):
 )
 def test_every_kind_of_key(make_data, write, tmp_path, pictures, keys):
     write("a.parquet", image=pictures[:2], image_id=keys)
-    assert list(keys_and_payloads(open_source(make_data(tmp_path)))) == ["p", "a.parquet#1"]
-    source = open_source(make_data(tmp_path, shard_in_key=True))
+    assert list(keys_and_payloads(IMAGES.open(make_data(tmp_path)))) == ["p", "a.parquet#1"]
+    source = IMAGES.open(make_data(tmp_path, shard_in_key=True))
     assert list(keys_and_payloads(source)) == ["a/p", "a.parquet#1"]
 
 
@@ -106,11 +106,11 @@ def test_keys_and_paths_that_are_no_utf8(make_data, write, tmp_path, pictures):
     broken = pa.array([b"caf\xe9", b"ok"]).view(pa.string())
     paths = pa.StructArray.from_arrays([pa.array([pictures[0], None]), broken], fields=list(STRUCT))
     write("a.parquet", image=paths, image_id=broken)
-    assert keys_and_payloads(open_source(make_data(tmp_path))) == {
+    assert keys_and_payloads(IMAGES.open(make_data(tmp_path))) == {
         r"caf\xe9": (pictures[0], None),
         "ok": (None, "the image's bytes are null; ok: the file is gone"),
     }
-    assert len(plan(open_source(make_data(tmp_path)), make_data(tmp_path), 0).units[0]) == 2
+    assert len(plan(IMAGES, IMAGES.open(make_data(tmp_path)), make_data(tmp_path), 0).units[0]) == 2
 
 
 def test_columns_of_one_name(make_data, tmp_path, pictures):
@@ -121,20 +121,20 @@ def test_columns_of_one_name(make_data, tmp_path, pictures):
     for names in (["image", "image"], ["image", "image_id", "image_id"]):
         write(*names)
         with pytest.raises(InputError, match=rf"a\.parquet: 2 columns are called '{names[-1]}'"):
-            open_source(make_data(tmp_path))
+            IMAGES.open(make_data(tmp_path))
     write("image", "Male", "Male")
     with pytest.raises(InputError, match=r"a\.parquet: 2 columns are called 'Male'"):
-        open_source(make_data(tmp_path, attributes="columns"))
-    assert len(keys_and_payloads(open_source(make_data(tmp_path)))) == 2  # nobody asks for Male
+        IMAGES.open(make_data(tmp_path, attributes="columns"))
+    assert len(keys_and_payloads(IMAGES.open(make_data(tmp_path)))) == 2  # nobody asks for Male
 
 
 def test_files_without_rows(make_data, write, tmp_path, pictures):
     write("a.parquet", image=pa.nulls(0), image_id=pa.nulls(0), Male=pa.nulls(0))  # as pandas writes an empty frame
     write("b.parquet", caption=pa.array([], pa.string()))
     with pytest.raises(InputError, match="no row in 2 Parquet files"):
-        open_source(make_data(tmp_path))
+        IMAGES.open(make_data(tmp_path))
     write("c.parquet", image=pictures[:2], image_id=["p", "q"], Male=[0, 1])
-    source = open_source(make_data(tmp_path, attributes="columns", key_column="image_id"))
+    source = IMAGES.open(make_data(tmp_path, attributes="columns", key_column="image_id"))
     assert list(keys_and_payloads(source)) == ["p", "q"]
     assert source.passed_over == {"Parquet files without rows": 2}
     assert source.attribute_names == ("Male",)
@@ -144,36 +144,36 @@ def test_attributes_by_each_files_own_schema(make_data, write, tmp_path, picture
     write("a.parquet", image=pictures[:1], Male=pa.array([1], pa.int8()), text=["x"])
     write("b.parquet", image=pictures[1:2], Male=pa.nulls(1), text=["x"])
     write("c.parquet", image=pictures[2:3], Male=[False], text=["x"])
-    source = open_source(make_data(tmp_path, attributes="columns"))
+    source = IMAGES.open(make_data(tmp_path, attributes="columns"))
     assert [a for _, _, a in source.read(source.list())] == [{"Male": 1}, None, {"Male": -1}]
     write("b.parquet", image=pictures[1:2], Male=["yes"], text=["x"])
     with pytest.raises(InputError, match=r"'Male' is not a bool or integer column .* it is string in .*b\.parquet"):
-        open_source(make_data(tmp_path, attributes="columns"))
+        IMAGES.open(make_data(tmp_path, attributes="columns"))
     write("b.parquet", image=pictures[1:2], text=["x"])
     with pytest.raises(InputError, match=r"'Male' .* it is lacking in .*b\.parquet"):
-        open_source(make_data(tmp_path, attributes="columns"))
+        IMAGES.open(make_data(tmp_path, attributes="columns"))
 
 
 def test_attributes_that_the_first_file_lacks(make_data, write, tmp_path, pictures):
     write("b.parquet", image=pictures[1:3], q=[0, 1], s=[True, False], label=[3, 4])
     write("a.parquet", image=pictures[:1], q=[1], s=pa.nulls(1))
-    source = open_source(make_data(tmp_path, attributes="columns"))
+    source = IMAGES.open(make_data(tmp_path, attributes="columns"))
     assert [a for _, _, a in source.read(source.list())] == [{"q": 1, "s": None}, {"q": -1, "s": 1}, {"q": 1, "s": -1}]
-    assert open_source(make_data(tmp_path, attributes="columns", attribute_names=("s",))).attribute_names == ("s",)
+    assert IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=("s",))).attribute_names == ("s",)
     for columns, there in (({}, "lacking"), ({"s": ["yes"]}, "string")):
         write("a.parquet", image=pictures[:1], q=[1], **columns)
         for names in (None, ("s",)):
             with pytest.raises(InputError, match=rf"'s' is not a bool.* it is {there} in .*a\.parquet"):
-                open_source(make_data(tmp_path, attributes="columns", attribute_names=names))
-        assert open_source(make_data(tmp_path, attributes="columns", attribute_names=("q",))).attribute_names == ("q",)
+                IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=names))
+        assert IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=("q",))).attribute_names == ("q",)
     with pytest.raises(InputError, match=r"has no column 'S'; did you mean 's'"):
-        open_source(make_data(tmp_path, attributes="columns", attribute_names=("S",)))
+        IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=("S",)))
 
 
 def test_accents_of_the_image_and_key_columns(make_data, write, tmp_path, pictures):
     columns = {"a\u0300": pictures[:2], "cle\u0301": ["p", "q"]}
     write("a.parquet", **columns)
-    source = open_source(make_data(tmp_path, image_column="\u00e0", key_column="cl\u00e9"))
+    source = IMAGES.open(make_data(tmp_path, image_column="\u00e0", key_column="cl\u00e9"))
     assert keys_and_payloads(source) == {"p": (pictures[0], None), "q": (pictures[1], None)}
 
 
@@ -181,7 +181,7 @@ def test_accents_of_an_attribute(make_data, write, tmp_path, pictures):
     columns = {"image": pictures[:2], "fro\u0308h": [True, False]}  # as a keyword Python would compose it
     write("a.parquet", **columns)
     for names in (None, ("fr\u00f6h",), ("fro\u0308h",)):
-        source = open_source(make_data(tmp_path, attributes="columns", attribute_names=names))
+        source = IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=names))
         assert [a for _, _, a in source.read(source.list())] == [{"fr\u00f6h": 1}, {"fr\u00f6h": -1}]
 
 
@@ -189,7 +189,7 @@ def test_accents_of_an_attribute(make_data, write, tmp_path, pictures):
 def test_keys_of_several_kinds_are_told(make_data, write, tmp_path, pictures, ids):
     write("a.parquet", image=with_paths(pictures[:2], ["x.png", "y.png"]), image_id=["p", "q"])
     write("b.parquet", image=with_paths(pictures[2:3], ["z.png"]), **({} if ids is None else {"image_id": ids}))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     last = "z.png" if ids is None or pa.types.is_null(ids.type) else "b.parquet#0"
     assert source.list()["key"].to_pylist() == ["p", "q", last]
     kind = "image.path of 1 rows" if last == "z.png" else "FILE#ROW of 1 rows (FILE#ROW in b.parquet)"
@@ -199,7 +199,7 @@ def test_keys_of_several_kinds_are_told(make_data, write, tmp_path, pictures, id
 def test_lists_of_images_are_named(make_data, write, tmp_path, pictures):
     write("a.parquet", image=pa.array([[p] for p in pictures[:2]]), thumb=pictures[:2])
     with pytest.raises(InputError, match=r"'image' is list.* not an image; set data\.image_column .*: thumb"):
-        open_source(make_data(tmp_path))
+        IMAGES.open(make_data(tmp_path))
 
 
 def test_endings_metadata_and_partitions(make_data, write, tmp_path, pictures):
@@ -208,7 +208,7 @@ def test_endings_metadata_and_partitions(make_data, write, tmp_path, pictures):
     write("_temporary/0/x.parquet", image=pictures)
     for name in ("_metadata", "_SUCCESS", ".c.parquet.crc", "readme.md"):
         (tmp_path / name).write_bytes(b"x")
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     found = keys_and_payloads(source)
     assert sorted(p for p, _ in found.values()) == sorted(pictures)
     assert list(found)[:2] == ["D.PARQUET#0", "D.PARQUET#1"]
@@ -218,11 +218,11 @@ def test_endings_metadata_and_partitions(make_data, write, tmp_path, pictures):
         "hidden (the name begins with a dot)": 1,
         "folders _temporary": 1,
     }
-    assert len(keys_and_payloads(open_source(make_data(tmp_path / "c.pq")))) == 2
+    assert len(keys_and_payloads(IMAGES.open(make_data(tmp_path / "c.pq")))) == 2
     fs = fsspec.filesystem("memory")
     try:
         fs.put(str(tmp_path), "/parts", recursive=True)
-        store = open_source(make_data("memory://parts"))
+        store = IMAGES.open(make_data("memory://parts"))
         assert keys_and_payloads(store) == found
         assert store.passed_over == source.passed_over
     finally:
@@ -232,7 +232,7 @@ def test_endings_metadata_and_partitions(make_data, write, tmp_path, pictures):
 def test_pointers_in_place_of_files(make_data, tmp_path):
     (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(InputError, match=r"a\.parquet: a Git LFS pointer and not the data: run `git lfs pull`"):
-        open_source(make_data(tmp_path))
+        IMAGES.open(make_data(tmp_path))
     (tmp_path / "a.parquet").write_text("/annex/objects/SHA256E-s1--0.parquet\n")
     with pytest.raises(InputError, match="git annex get"):
-        open_source(make_data(tmp_path))
+        IMAGES.open(make_data(tmp_path))

@@ -11,34 +11,38 @@ import pyarrow.parquet as pq
 import pytest
 
 from ldsaug_ray.domains.images import (
+    IMAGES,
     QUARANTINE,
     UNIT,
     image_array,
-    image_schema,
-    image_table,
     load_attributes,
-    open_source,
     plan,
     prepare_unit,
 )
+from ldsaug_ray.domains.tables import item_table
 from ldsaug_ray.errors import InputError
 
 
 def run(data, seed=0):
     """(plan, train, test, quarantine) of the whole source, each unit through a pickle."""
-    source, table = open_source(data), load_attributes(data)
-    work = plan(source, data, seed, table)
+    source, table = IMAGES.open(data), load_attributes(data)
+    work = plan(IMAGES, source, data, seed, table)
     done = []
     for unit in work.units:
         assert unit.schema.equals(UNIT)
-        done.append(prepare_unit(*pickle.loads(pickle.dumps((source, unit, data, table)))))
+        done.append(prepare_unit(*pickle.loads(pickle.dumps((IMAGES, source, unit, data, table)))))
         assert len(unit) == len(done[-1].train) + len(done[-1].test) + len(done[-1].quarantine)
     train = pa.concat_tables([u.train for u in done])
     test = pa.concat_tables([u.test for u in done])
     quarantine = pa.concat_tables([work.quarantine, *(u.quarantine for u in done)])
     assert quarantine.schema.equals(QUARANTINE)
     assert train.schema.equals(test.schema)
-    assert train.schema.equals(image_schema(data.resolution, work.attribute_names))
+    names = work.attribute_names
+    stored = pa.binary(data.resolution**2 * 3)
+    kinds = {"key": pa.string(), "split": pa.string(), "image": stored}
+    if names is not None:
+        kinds["attributes"] = pa.struct([(n, pa.int8()) for n in names])
+    assert train.schema.equals(pa.schema([pa.field(n, t, nullable=False) for n, t in kinds.items()]))
     assert work.n_listed == len(train) + len(test) + len(quarantine) + work.n_dropped_unused
     return work, train, test, quarantine
 
@@ -158,7 +162,7 @@ def test_too_few_images(make_data, encode, tmp_path):
 
 def test_image_array_is_a_view(gradient):
     pixels = np.stack([gradient(16, 16) + i for i in range(5)]).astype(np.uint8)
-    table = image_table(list("abcde"), ["train"] * 5, pixels)
+    table = item_table("image", IMAGES.pack(pixels), list("abcde"), ["train"] * 5)
     view = image_array(table)
     np.testing.assert_array_equal(view, pixels)
     assert np.shares_memory(view, pixels)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ldsaug_ray.domains.images import LISTING, decode_image, open_source
+from ldsaug_ray.domains.images import IMAGES, LISTING, decode_image
 from ldsaug_ray.errors import InputError
 
 
@@ -57,7 +57,7 @@ def write_tar(path, members: dict[str, bytes]) -> None:
 
 
 def test_folder(make_data, image_folder):
-    source = open_source(make_data(image_folder))
+    source = IMAGES.open(make_data(image_folder))
     assert keys(source) == [*(f"{i}.png" for i in range(8)), "8.JPG", "more/9.webp"]
     for payload, reason, attributes in read_all(source):
         assert reason is None
@@ -69,7 +69,7 @@ def test_folder(make_data, image_folder):
 
 def test_folder_file_that_vanishes_and_dead_link_are_reasons(make_data, image_folder):
     (image_folder / "dead.png").symlink_to("nowhere.png")
-    source = open_source(make_data(image_folder))
+    source = IMAGES.open(make_data(image_folder))
     table = source.list()
     (image_folder / "0.png").unlink()
     readings = dict(zip(table["key"].to_pylist(), source.read(table), strict=True))
@@ -80,31 +80,31 @@ def test_folder_file_that_vanishes_and_dead_link_are_reasons(make_data, image_fo
 
 def test_errors_before_any_work(make_data, tmp_path, image_folder):
     with pytest.raises(InputError, match="there is no such file or folder"):
-        open_source(make_data(tmp_path / "nothing"))
+        IMAGES.open(make_data(tmp_path / "nothing"))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="the folder is empty"):
-        open_source(make_data(empty))
+        IMAGES.open(make_data(empty))
     for name in ("a.txt", "b.txt", "c"):
         (empty / name).write_text("x")
     with pytest.raises(InputError, match=r"3 files, none with an image extension \(\.txt ×2, no extension ×1\)"):
-        open_source(make_data(empty))
+        IMAGES.open(make_data(empty))
     with pytest.raises(InputError, match=r"none with the extension \.tar"):
-        open_source(make_data(image_folder, format="webdataset"))
+        IMAGES.open(make_data(image_folder, format="webdataset"))
     (image_folder / "part.parquet").write_bytes(b"x")
     with pytest.raises(InputError, match=r"10 image files, 1 Parquet file: set data\.format to folder or parquet"):
-        open_source(make_data(image_folder))
-    assert len(keys(open_source(make_data(image_folder, format="folder")))) == 10
+        IMAGES.open(make_data(image_folder))
+    assert len(keys(IMAGES.open(make_data(image_folder, format="folder")))) == 10
     with pytest.raises(InputError, match="not a readable Parquet file"):
-        open_source(make_data(image_folder, format="parquet"))
+        IMAGES.open(make_data(image_folder, format="parquet"))
     with pytest.raises(InputError, match="give a folder of images"):
-        open_source(make_data(image_folder / "0.png"))
+        IMAGES.open(make_data(image_folder / "0.png"))
     with pytest.raises(InputError, match="needs the folder it lies in"):
-        open_source(make_data(image_folder / "0.png", format="folder"))
+        IMAGES.open(make_data(image_folder / "0.png", format="folder"))
     with pytest.raises(InputError, match="image files have no columns"):
-        open_source(make_data(image_folder, format="folder", attributes="columns"))
+        IMAGES.open(make_data(image_folder, format="folder", attributes="columns"))
     with pytest.raises(InputError, match="sklearn:digits"):
-        open_source(make_data("sklearn:faces"))
+        IMAGES.open(make_data("sklearn:faces"))
 
 
 def test_fsspec_only_uri(make_data, encode):
@@ -112,7 +112,7 @@ def test_fsspec_only_uri(make_data, encode):
     try:
         for i in range(40):
             fs.pipe(f"/ldsaug/faces/{i:02d}.png", encode(np.full((16, 16, 3), i, np.uint8)))
-        source = open_source(make_data("memory://ldsaug/faces"))
+        source = IMAGES.open(make_data("memory://ldsaug/faces"))
         assert keys(source) == [f"{i:02d}.png" for i in range(40)]
         values = [decode_image(p, resolution=16)[0, 0, 0] for p, _, _ in read_all(source)]
         assert values == list(range(40))
@@ -124,7 +124,7 @@ def test_fsspec_only_uri(make_data, encode):
                 tar.addfile(info, io.BytesIO(data))
             tar.close()
             fs.pipe("/ldsaug/tars/a.tar", buffer.getvalue())
-        source = open_source(make_data("memory://ldsaug/tars"))
+        source = IMAGES.open(make_data("memory://ldsaug/tars"))
         assert keys(source) == ["0", "1", "2"]
         assert [decode_image(p, resolution=16)[0, 0, 0] for p, _, _ in read_all(source)] == [0, 1, 2]
     finally:
@@ -141,7 +141,7 @@ def test_parquet_huggingface_layout(make_data, encode, tmp_path):
     columns |= {"Old": pa.array([True, None] * 5), "partition": pa.array([0] * 10, pa.int8())}
     columns |= {"year": pa.array(range(10)), "age": pa.array([0.5] * 10)}
     write_parquet(tmp_path / "b.parquet", columns, row_group_size=3)
-    source = open_source(make_data(tmp_path / "b.parquet", attributes="columns"))
+    source = IMAGES.open(make_data(tmp_path / "b.parquet", attributes="columns"))
     assert keys(source) == paths
     assert source.attribute_names == ("Male", "Old")
     readings = read_all(source)
@@ -150,13 +150,13 @@ def test_parquet_huggingface_layout(make_data, encode, tmp_path):
     assert readings[1][2] == {"Male": -1, "Old": None}
     few = source.list().take([1, 2, 8])
     assert [r[0] for r in source.read(few)] == [payloads[i] for i in (1, 2, 8)]
-    assert all(r[2] is None for r in open_source(make_data(tmp_path / "b.parquet")).read(few))
+    assert all(r[2] is None for r in IMAGES.open(make_data(tmp_path / "b.parquet")).read(few))
 
 
 def test_parquet_attributes_without_statistics(make_data, encode, tmp_path):
     columns = {"image": [encode()] * 2, "Male": pa.array([0, 1], pa.int8()), "year": [1999, 2000]}
     write_parquet(tmp_path / "a.parquet", columns, write_statistics=False)
-    assert open_source(make_data(tmp_path, attributes="columns")).attribute_names == ("Male",)
+    assert IMAGES.open(make_data(tmp_path, attributes="columns")).attribute_names == ("Male",)
 
 
 def test_parquet_keys(make_data, encode, tmp_path):
@@ -164,14 +164,14 @@ def test_parquet_keys(make_data, encode, tmp_path):
 
     def keys_of(columns, **settings):
         write_parquet(tmp_path / "a.parquet", columns)
-        return keys(open_source(make_data(tmp_path, **settings)))
+        return keys(IMAGES.open(make_data(tmp_path, **settings)))
 
     assert keys_of({"image": [one, one]}) == ["a.parquet#0", "a.parquet#1"]
     assert keys_of({"image": images([one, one], ["image.png"] * 2)}) == ["a.parquet#0", "a.parquet#1"]
     assert keys_of({"image": images([one, one], ["x.png", None])}) == ["a.parquet#0", "a.parquet#1"]
     assert keys_of({"image": images([one, one], ["x", "y"]), "image_id": ["p", None]}) == ["p", "a.parquet#1"]
     assert keys_of({"image": [one, one], "n": [7, 8]}, key_column="n") == ["7", "8"]
-    assert keys(open_source(make_data(tmp_path / "a.parquet"))) == ["a.parquet#0", "a.parquet#1"]
+    assert keys(IMAGES.open(make_data(tmp_path / "a.parquet"))) == ["a.parquet#0", "a.parquet#1"]
 
 
 def test_parquet_reasons(make_data, encode, tmp_path):
@@ -182,7 +182,7 @@ def test_parquet_reasons(make_data, encode, tmp_path):
     rows = images([None] * 5, paths)
     write_parquet(tmp_path / "data" / "a.parquet", {"image": pa.concat_arrays([rows, pa.nulls(1, rows.type)])})
     for place in ("data", "data/a.parquet"):
-        source = open_source(make_data(tmp_path / place, format="parquet"))
+        source = IMAGES.open(make_data(tmp_path / place, format="parquet"))
         readings = read_all(source)
         assert readings[0][0] == encode()
         said = [r[1] for r in readings[1:]]
@@ -202,7 +202,7 @@ def test_parquet_settings_are_checked(make_data, encode, tmp_path):
 
     def error(**settings) -> str:
         with pytest.raises(InputError) as caught:
-            open_source(make_data(tmp_path, **settings))
+            IMAGES.open(make_data(tmp_path, **settings))
         return str(caught.value)
 
     assert "can hold images: jpg. Its columns: jpg, Male, age, name" in error()
@@ -228,18 +228,18 @@ def test_webdataset(make_data, encode, tmp_path):
     members = {"./p/0.jpg": b, "p/0.json": label, "1.x.PNG": a, "1.cls": b"3", "2.seg.png": b"mask", "2.png": a}
     write_tar(tmp_path / "s-01.tar", members | {"dir/._3.png": b"", "notes.txt": b"x"})
     write_tar(tmp_path / "s-00.tar", {"9.png": a, "9.json": label, "8.json": b"{broken", "8.png": a, "7.png": a})
-    source = open_source(make_data(tmp_path, attributes="columns"))
+    source = IMAGES.open(make_data(tmp_path, attributes="columns"))
     assert source.attribute_names == ("Male", "Old")
     assert keys(source) == ["9", "8", "7", "p/0", "1", "2"]
     readings = read_all(source)
     assert [r[0] for r in readings] == [a, a, a, b, a, a]
     assert [r[2] for r in readings] == [{"Male": 1, "Old": -1}, None, None, {"Male": 1, "Old": -1}, None, None]
     with pytest.raises(InputError, match="did you mean 'Male'"):
-        open_source(make_data(tmp_path, attributes="columns", attribute_names=("male",)))
+        IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=("male",)))
     for pattern in ("s-*.tar", "s-{00..01}.tar", "s-{00,01}.tar"):
-        assert keys(open_source(make_data(tmp_path / pattern))) == keys(source)
+        assert keys(IMAGES.open(make_data(tmp_path / pattern))) == keys(source)
     with pytest.raises(InputError, match=r"there is no file 's-02\.tar'"):
-        open_source(make_data(tmp_path / "s-{00..02}.tar"))
+        IMAGES.open(make_data(tmp_path / "s-{00..02}.tar"))
 
 
 def test_truncated_tar_keeps_what_is_whole(make_data, encode, tmp_path):
@@ -247,19 +247,19 @@ def test_truncated_tar_keeps_what_is_whole(make_data, encode, tmp_path):
     path = tmp_path / "a.tar"
     write_tar(path, {f"{i}.png": one for i in range(3)})
     whole = path.read_bytes()
-    table = open_source(make_data(path)).list()
+    table = IMAGES.open(make_data(path)).list()
     offsets = table["index"].to_pylist()
     for cut in (offsets[2] + 10, offsets[2] - 100):  # within the data, within the header
         path.write_bytes(whole[:cut])
-        source = open_source(make_data(path))
+        source = IMAGES.open(make_data(path))
         readings = list(source.read(source.list()))
         assert [r[0] for r in readings] == [one, one, None]
         assert "tar" in readings[2][1]
     path.write_bytes(whole[: offsets[2] - 512])  # a clean end without the end marker is fine
-    assert keys(open_source(make_data(path))) == ["0", "1"]
+    assert keys(IMAGES.open(make_data(path))) == ["0", "1"]
     path.write_bytes(whole[: offsets[0] + 10])
     with pytest.raises(InputError, match=r"a\.tar: the tar is truncated or damaged"):
-        open_source(make_data(path)).list()
+        IMAGES.open(make_data(path)).list()
 
 
 def test_damaged_tar_headers_are_not_taken_for_the_end(make_data, encode, tmp_path):
@@ -267,10 +267,10 @@ def test_damaged_tar_headers_are_not_taken_for_the_end(make_data, encode, tmp_pa
     path = tmp_path / "a.tar"
     write_tar(path, {f"{i}.png": one for i in range(3)})
     data = bytearray(path.read_bytes())
-    second = open_source(make_data(path)).list()["index"][1].as_py()
+    second = IMAGES.open(make_data(path)).list()["index"][1].as_py()
     data[second - 512 : second - 400] = b"?" * 112
     path.write_bytes(data)
-    source = open_source(make_data(path))
+    source = IMAGES.open(make_data(path))
     assert keys(source) == ["0", f"a.tar#{second - 512}"]
     assert "damaged tar" in list(source.read(source.list()))[1][1]
 
@@ -279,10 +279,10 @@ def test_no_tar(make_data, encode, tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(b"hello" * 300)
     with pytest.raises(InputError, match="not a tar file"):
-        open_source(make_data(path)).list()
+        IMAGES.open(make_data(path)).list()
     write_tar(path, {"a.txt": b"x"})
     with pytest.raises(InputError, match="no tar member has an image's extension"):
-        open_source(make_data(path)).list()
+        IMAGES.open(make_data(path)).list()
 
 
 # --- digits and the real data
@@ -291,7 +291,7 @@ def test_no_tar(make_data, encode, tmp_path):
 def test_digits(make_data):
     from sklearn.datasets import load_digits
 
-    source = open_source(make_data("sklearn:digits", attributes="columns"))
+    source = IMAGES.open(make_data("sklearn:digits", attributes="columns"))
     assert keys(source)[:2] == ["digit-0000", "digit-0001"]
     few = source.list().slice(0, 20)
     digits = load_digits()
@@ -306,16 +306,16 @@ def test_digits(make_data):
         }
     assert len(source.list()) == 1797
     with pytest.raises(InputError, match="did you mean 'even'"):
-        open_source(make_data("sklearn:digits", attributes="columns", attribute_names=("evn",)))
+        IMAGES.open(make_data("sklearn:digits", attributes="columns", attribute_names=("evn",)))
 
 
 def test_real_folder(make_data, real_data):
-    source = open_source(make_data(real_data / "faces256"))
+    source = IMAGES.open(make_data(real_data / "faces256"))
     assert len(set(keys(source))) == 3000
 
 
 def test_real_parquet(make_data, real_data):
-    source = open_source(make_data(real_data / "celeba-10k", attributes="columns"))
+    source = IMAGES.open(make_data(real_data / "celeba-10k", attributes="columns"))
     assert len(source.attribute_names) == 40
     listed = keys(source)
     assert listed == [f"{i:06d}.jpg" for i in range(1, 10_001)]

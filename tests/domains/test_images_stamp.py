@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.sources.stamp import source_stamp
 from ldsaug_ray.errors import InputError, StorageError
 
 NANOSECONDS = 1_700_000_000_000_000_000

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.stored import read_images
-from ldsaug_ray.domains.images.stream import Stream, read_chunk, training_chunks
-from ldsaug_ray.domains.images.tables import image_table
+from ldsaug_ray.domains.images import IMAGES
+from ldsaug_ray.domains.stream import Stream, read_chunk, training_chunks
+from ldsaug_ray.domains.tables import item_table
 
 FIXED = settings(deadline=None, derandomize=True, database=None)
 PARTS = st.lists(st.integers(1, 9), min_size=1, max_size=7)
@@ -152,7 +152,7 @@ def pixels(n: int) -> np.ndarray:
 
 def write_raw(file: Location, images: np.ndarray) -> None:
     keys = [str(k) for k in range(len(images))]
-    file.write_table(image_table(keys, ["train"] * len(images), images))
+    file.write_table(item_table("image", IMAGES.pack(images), keys, ["train"] * len(images)))
 
 
 def write_png(file: Location, images: np.ndarray) -> None:
@@ -169,7 +169,7 @@ def write_png(file: Location, images: np.ndarray) -> None:
 def test_stored_images_are_read_bit_for_bit(tmp_path: Path, write: object) -> None:
     file = Location.of(tmp_path / "p.parquet")
     write(file, pixels(5))  # type: ignore[operator]
-    read = read_images(file)
+    read = IMAGES.unpack(file.read_table(["image"]))
     assert (read.dtype, read.shape) == (np.uint8, (5, 16, 16, 3))
     np.testing.assert_array_equal(read, pixels(5))
 
@@ -181,6 +181,8 @@ def test_raw_and_encoded_parts_mix(tmp_path: Path) -> None:
     got = [
         image.tobytes()
         for chunk in training_chunks([3, 4, 5], seed=0, rank=0, world=1, shuffle_parts=2, start=0, stop=12)
-        for image in read_chunk(chunk, lambda p: {"image": read_images(files[p])}, seed=0, rank=0, world=1)["image"]
+        for image in read_chunk(
+            chunk, lambda p: {"image": IMAGES.unpack(files[p].read_table(["image"]))}, seed=0, rank=0, world=1
+        )["image"]
     ]
     assert sorted(got) == sorted(image.tobytes() for n in (3, 4, 5) for image in pixels(n))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ldsaug_ray.domains.images import decode_image, load_attributes, open_source, plan
+from ldsaug_ray.domains.images import IMAGES, decode_image, load_attributes, plan
 from ldsaug_ray.errors import InputError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -83,7 +83,7 @@ def values(source) -> dict[str, int]:
 )
 def test_numbers_tell_samples_apart(make_data, grey, tmp_path, names, keys):
     (tmp_path / "a.tar").write_bytes(tar_bytes({name: grey(i) for i, name in enumerate(names)}))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     found = values(source)
     assert list(found) == keys
     if len(keys) == len(names):
@@ -95,32 +95,32 @@ def test_numbers_tell_samples_apart(make_data, grey, tmp_path, names, keys):
 def test_numbers_are_judged_over_all_tars(make_data, grey, tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_bytes({"s.0.png": grey(0)}))
     (tmp_path / "b.tar").write_bytes(tar_bytes({"s.1.png": grey(1)}))
-    assert values(open_source(make_data(tmp_path))) == {"s.0": 0, "s.1": 1}
+    assert values(IMAGES.open(make_data(tmp_path))) == {"s.0": 0, "s.1": 1}
 
 
 def test_of_other_kinds_one_is_taken_and_the_user_told(make_data, grey, tmp_path):
     pairs = [("x.left.png", 1), ("x.right.png", 2), ("y.right.png", 4), ("y.left.png", 3)]  # in either order
     (tmp_path / "a.tar").write_bytes(tar_bytes([(name, grey(v)) for name, v in pairs]))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert values(source) == {"x": 1, "y": 3}
     assert source.passed_over == {"further images of samples (right.png)": 2}
     assert "data.member = right.png" in source.notes[0]
     assert "data.member = all" in source.notes[0]
     for member in ("right.png", "right", "RIGHT.png"):
-        source = open_source(make_data(tmp_path, member=member))
+        source = IMAGES.open(make_data(tmp_path, member=member))
         assert values(source) == {"x": 2, "y": 4}
         assert source.passed_over == {"further images of samples (left.png)": 2}
         assert source.notes == ()
-    everything = values(open_source(make_data(tmp_path, member="all")))
+    everything = values(IMAGES.open(make_data(tmp_path, member="all")))
     assert everything == {"x.left.png": 1, "x.right.png": 2, "y.right.png": 4, "y.left.png": 3}
     with pytest.raises(InputError, match=r"data\.member = rihgt.*did you mean 'right\.png'"):
-        open_source(make_data(tmp_path, member="rihgt.png")).list()
+        IMAGES.open(make_data(tmp_path, member="rihgt.png")).list()
 
 
 def test_a_mask_is_no_image_because_its_sample_lacks_one(make_data, grey, tmp_path):
     members = {"1.jpg": grey(1), "1.seg.png": grey(9), "2.seg.png": grey(9), "3.jpg": grey(3)}
     (tmp_path / "a.tar").write_bytes(tar_bytes(members))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert values(source) == {"1": 1, "3": 3}
     assert source.passed_over == {"further images of samples (seg.png)": 2}
     assert "seg.png" in source.notes[0]
@@ -139,7 +139,7 @@ def test_a_mask_is_no_image_because_its_sample_lacks_one(make_data, grey, tmp_pa
 )
 def test_of_two_formats_one_is_taken_for_all_samples(make_data, grey, tmp_path, names, taken):
     (tmp_path / "a.tar").write_bytes(tar_bytes({name: grey(n) for n, name in enumerate(names)}))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert sorted(names[n] for n in values(source).values()) == taken
     assert sum(source.passed_over.values()) == len(names) - len(taken)
     assert "data.member = " in source.notes[0]
@@ -150,7 +150,7 @@ def test_masks_labels_and_formats_beside_images(make_data, grey, tmp_path):
     members |= {"2.jpg": grey(2), "2.png": grey(8), "3.png": grey(3), "._3.png": b"x", "@eaDir/3.png": b"x"}
     (tmp_path / "a.tar").write_bytes(tar_bytes(members))
     (tmp_path / "notes.txt").write_text("x")
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert values(source) == {"1": 1, "2": 2, "3": 3}
     assert source.passed_over == {
         ".txt": 2,  # one beside the tar, one in it
@@ -161,7 +161,7 @@ def test_masks_labels_and_formats_beside_images(make_data, grey, tmp_path):
         "hidden (the name begins with a dot)": 1,
         "folders @eaDir": 1,
     }
-    assert values(open_source(make_data(tmp_path, member="seg.png"))) == {"1": 9}
+    assert values(IMAGES.open(make_data(tmp_path, member="seg.png"))) == {"1": 9}
 
 
 def test_json_of_numbered_samples(make_data, grey, tmp_path):
@@ -171,7 +171,7 @@ def test_json_of_numbered_samples(make_data, grey, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_bytes(compress(tar_bytes(members)))
-        source = open_source(make_data(folder, attributes="columns"))
+        source = IMAGES.open(make_data(folder, attributes="columns"))
         table = source.list()
         assert table["key"].to_pylist() == ["s.0", "s.1", "t"]
         assert [a["Male"] for _, _, a in source.read(table)] == [1, -1, 1]
@@ -193,7 +193,7 @@ def test_json_beside_its_image_whatever_the_key(make_data, grey, tmp_path, pairs
     members = {f"{name}.json": json.dumps({"Male": yes}).encode() for name, yes in zip(pairs, truth, strict=True)}
     members |= {f"{name}.png": grey(n) for n, name in enumerate(pairs)}
     (tmp_path / "a.tar").write_bytes(compress(tar_bytes(members)))
-    source = open_source(make_data(tmp_path, attributes="columns"))
+    source = IMAGES.open(make_data(tmp_path, attributes="columns"))
     table = source.list()
     assert table["key"].to_pylist() == keys
     assert [a["Male"] for _, _, a in source.read(table)] == truth
@@ -204,7 +204,7 @@ def test_json_of_the_image_that_data_member_takes(make_data, grey, tmp_path):
     members |= {"x.left.png": grey(1), "x.right.png": grey(2)}
     (tmp_path / "a.tar").write_bytes(tar_bytes(members))
     for member, expected in ((None, [1]), ("right", [-1]), ("all", [1, -1])):
-        source = open_source(make_data(tmp_path, attributes="columns", member=member))
+        source = IMAGES.open(make_data(tmp_path, attributes="columns", member=member))
         assert [a["s"] for _, _, a in source.read(source.list())] == expected
 
 
@@ -212,14 +212,14 @@ def test_json_and_its_names_with_accents_taken_apart(make_data, grey, tmp_path):
     members = {"e\u03010.png": grey(1), "\u00e91.png": grey(2)}
     members |= {"\u00e90.json": json.dumps({"fro\u0308h": 1}).encode(), "e\u03011.json": '{"fr\u00f6h": 0}'.encode()}
     (tmp_path / "a.tar").write_bytes(tar_bytes(members))
-    source = open_source(make_data(tmp_path, attributes="columns", attribute_names=("fro\u0308h",)))
+    source = IMAGES.open(make_data(tmp_path, attributes="columns", attribute_names=("fro\u0308h",)))
     assert [a for _, _, a in source.read(source.list())] == [{"fr\u00f6h": 1}, {"fr\u00f6h": -1}]
 
 
 def test_a_name_with_dots_and_blanks(make_data, grey, tmp_path):
     names = ["Mr. Bean.jpg", "Mr. Big.jpg", "a b.left.png", "c.d e", "._ f.png"]
     (tmp_path / "a.tar").write_bytes(tar_bytes({name: grey(n) for n, name in enumerate(names)}))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert values(source) == {"Mr. Bean": 0, "Mr. Big": 1, "a b": 2}
     assert source.notes == ()
 
@@ -241,7 +241,7 @@ def test_hard_links_are_followed_and_symbolic_ones_named(make_data, grey, tmp_pa
         tar.addfile(link("5.png", "0.png", tarfile.SYMTYPE))
         tar.addfile(link("6.png", "", tarfile.FIFOTYPE))
         tar.addfile(link("7.png", "", tarfile.DIRTYPE))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     table = source.list()
     assert sorted(table["key"].to_pylist()) == ["0", "1", "2", "3", "8"]
     got = dict(zip(table["key"].to_pylist(), (p for p, _, _ in source.read(table)), strict=True))
@@ -259,7 +259,7 @@ def test_a_tar_of_symbolic_links_alone(make_data, tmp_path):
         for i in range(3):
             tar.addfile(link(f"{i}.png", f"/data/{i}.png", tarfile.SYMTYPE))
     with pytest.raises(InputError, match=r"passed over: 3 symbolic links in tars \(`tar --dereference`"):
-        open_source(make_data(tmp_path)).list()
+        IMAGES.open(make_data(tmp_path)).list()
 
 
 def test_sparse_and_empty_members(make_data, grey, tmp_path):
@@ -269,7 +269,7 @@ def test_sparse_and_empty_members(make_data, grey, tmp_path):
         for info, data in [(tarfile.TarInfo("0.png"), grey(1)), (tarfile.TarInfo("empty.png"), b""), (sparse, b"")]:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     table = source.list()
     assert table["key"].to_pylist() == ["0", "empty"]
     assert [p for p, _, _ in source.read(table)] == [grey(1), b""]
@@ -283,7 +283,7 @@ def test_names(make_data, grey, tmp_path, form):
     names = [long, "/abs/0", "./1", "é", "e\u0301", "a b\nc"]
     data = tar_bytes([(f"{n}.png", grey(i)) for i, n in enumerate(names)], format=form)
     (tmp_path / "a.tar").write_bytes(data)
-    assert values(open_source(make_data(tmp_path))) == {n.removeprefix("./"): i for i, n in enumerate(names)}
+    assert values(IMAGES.open(make_data(tmp_path))) == {n.removeprefix("./"): i for i, n in enumerate(names)}
 
 
 def test_names_that_are_no_utf8(make_data, grey, tmp_path):
@@ -291,15 +291,15 @@ def test_names_that_are_no_utf8(make_data, grey, tmp_path):
     data = tar_bytes(members, format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape")
     assert b"caf\xe9.png" in data
     (tmp_path / "a.tar").write_bytes(data)
-    assert values(open_source(make_data(tmp_path))) == {r"caf\xe9": 1, "ok": 2, r"caf\xe8": 3}
-    plan(open_source(make_data(tmp_path)), make_data(tmp_path), 0)
+    assert values(IMAGES.open(make_data(tmp_path))) == {r"caf\xe9": 1, "ok": 2, r"caf\xe8": 3}
+    plan(IMAGES, IMAGES.open(make_data(tmp_path)), make_data(tmp_path), 0)
 
 
 def test_one_name_twice_is_a_duplicate_and_counted(make_data, grey, tmp_path):
     (tmp_path / "a.tar").write_bytes(
         tar_bytes([("./0.png", grey(1)), ("0.png", grey(2)), ("1.png", grey(3)), ("2.png", grey(3))])
     )
-    work = plan(open_source(make_data(tmp_path)), make_data(tmp_path), 0)
+    work = plan(IMAGES, IMAGES.open(make_data(tmp_path)), make_data(tmp_path), 0)
     assert work.quarantine["key"].to_pylist() == ["0"]
     assert work.n_listed == 4
 
@@ -313,7 +313,7 @@ def test_compressed_tars_are_read(make_data, grey, tmp_path, ending):
     compress = COMPRESS.get(ending, gzip.compress)
     (tmp_path / f"b.{ending}").write_bytes(compress(tar_bytes({f"b{i}.png": grey(i) for i in range(40)})))
     (tmp_path / "a.tar").write_bytes(tar_bytes({f"a{i}.png": grey(100 + i) for i in range(3)}))
-    source = open_source(make_data(tmp_path))
+    source = IMAGES.open(make_data(tmp_path))
     assert values(source) == {**{f"a{i}": 100 + i for i in range(3)}, **{f"b{i}": i for i in range(40)}}
     assert source.passed_over == {}
     table = source.list()
@@ -328,7 +328,7 @@ def test_compressed_tar_cut_short(make_data, tmp_path, encode, ending):
     whole = COMPRESS[ending](tar_bytes(payloads))
     path = tmp_path / f"a.{ending}"
     path.write_bytes(whole[: len(whole) * 5 // 6])
-    source = open_source(make_data(path, format="webdataset"))
+    source = IMAGES.open(make_data(path, format="webdataset"))
     table = source.list()
     readings = list(source.read(table))
     sound = [r for r in readings if r[0] is not None]
@@ -338,7 +338,7 @@ def test_compressed_tar_cut_short(make_data, tmp_path, encode, ending):
     assert "truncated" in readings[-1][1].lower()
     path.write_bytes(whole[: len(whole) // 100])
     with pytest.raises(InputError, match=r"truncated: nothing|no image in it is whole"):
-        open_source(make_data(path, format="webdataset")).list()
+        IMAGES.open(make_data(path, format="webdataset")).list()
 
 
 def zstd_frame(data: bytes, window: int) -> bytes:
@@ -351,10 +351,10 @@ def test_zstd_frames(make_data, grey, tmp_path):
     skippable = b"\x5a\x2a\x4d\x18\3\0\0\0abc"
     for begin in (b"", skippable, skippable * 2):
         (tmp_path / "a.tar.zst").write_bytes(begin + zstd_frame(data, 20))
-        assert values(open_source(make_data(tmp_path))) == {"0": 1, "1": 2}
+        assert values(IMAGES.open(make_data(tmp_path))) == {"0": 1, "1": 2}
     (tmp_path / "a.tar.zst").write_bytes(zstd_frame(data, 31))
     with pytest.raises(InputError, match=r"a\.tar\.zst: a zstd file whose window is larger .* without --long"):
-        open_source(make_data(tmp_path)).list()
+        IMAGES.open(make_data(tmp_path)).list()
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
@@ -362,7 +362,7 @@ def test_cut_within_the_first_block(make_data, tmp_path, ending):
     noise = np.random.default_rng(0).bytes(50_000)
     (tmp_path / f"a.{ending}").write_bytes(COMPRESS[ending](tar_bytes({"0.png": noise}))[:60])
     with pytest.raises(InputError, match=f"a.{ending}: truncated: nothing"):
-        open_source(make_data(tmp_path)).list()
+        IMAGES.open(make_data(tmp_path)).list()
 
 
 @pytest.mark.parametrize(
@@ -377,10 +377,10 @@ def test_cut_within_the_first_block(make_data, tmp_path, ending):
 def test_other_compressions_are_named(make_data, tmp_path, begin, what):
     (tmp_path / "a.tar").write_bytes(begin)
     with pytest.raises(InputError, match=rf"a\.tar: .*{what}.*, which is not read; write a tar"):
-        open_source(make_data(tmp_path)).list()
+        IMAGES.open(make_data(tmp_path)).list()
     (tmp_path / "a.tar").rename(tmp_path / "a.tar.lzma")
     with pytest.raises(InputError, match=r"\.lzma is not read; unpack it"):
-        open_source(make_data(tmp_path / "a.tar.lzma"))
+        IMAGES.open(make_data(tmp_path / "a.tar.lzma"))
 
 
 def test_compressed_tars_on_a_store(make_data, grey):
@@ -391,7 +391,7 @@ def test_compressed_tars_on_a_store(make_data, grey):
             fs.pipe(f"/tars/a.{ending}", compress(tar_bytes(members)))
         fs.pipe("/tars/@eaDir/x.tar", b"x")
         fs.pipe("/tars/.hidden.tar", b"x")
-        source = open_source(make_data("memory://tars"))
+        source = IMAGES.open(make_data("memory://tars"))
         assert values(source) == {f"{e}{i}/x": i for e in COMPRESS for i in range(5)}
         assert source.passed_over == {"folders @eaDir": 1, "hidden (the name begins with a dot)": 1}
     finally:
@@ -400,19 +400,19 @@ def test_compressed_tars_on_a_store(make_data, grey):
 
 def test_archives_beside_images_do_not_decide(make_data, tmp_path, image_folder):
     (image_folder / "images.tar.gz").write_bytes(gzip.compress(tar_bytes({"0.png": b"x"})))
-    source = open_source(make_data(image_folder))
+    source = IMAGES.open(make_data(image_folder))
     assert len(source.list()) == 10
     assert source.passed_over[".tar.gz"] == 1
-    assert len(open_source(make_data(image_folder, format="webdataset")).list()) == 1
+    assert len(IMAGES.open(make_data(image_folder, format="webdataset")).list()) == 1
     for settings in ({"member": "all"}, {"shard_in_key": True}):
         with pytest.raises(InputError, match=f"data.{next(iter(settings))}"):
-            open_source(make_data(image_folder, **settings))
+            IMAGES.open(make_data(image_folder, **settings))
 
 
 def test_a_tar_that_is_not_there(make_data, tmp_path):
     (tmp_path / "a.tar").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(InputError, match="git lfs pull"):
-        open_source(make_data(tmp_path)).list()
+        IMAGES.open(make_data(tmp_path)).list()
 
 
 # --- shards that count from zero
@@ -421,7 +421,7 @@ def test_a_tar_that_is_not_there(make_data, tmp_path):
 def test_shards_that_differ_in_their_endings(make_data, grey, tmp_path):
     for n, name in enumerate(("0.tar", "0.tar.gz", "1.tar")):
         (tmp_path / name).write_bytes(tar_bytes({"0.png": grey(n)}))
-    source = open_source(make_data(tmp_path, shard_in_key=True))
+    source = IMAGES.open(make_data(tmp_path, shard_in_key=True))
     assert values(source) == {"0.tar/0": 0, "0.tar.gz/0": 1, "1/0": 2}
 
 
@@ -432,14 +432,14 @@ def test_the_shard_in_the_key(make_data, grey, tmp_path):
         data = tar_bytes({f"{i}.png": grey(10 * n + i) for i in range(3)} | {"0.json": label})
         (tmp_path / name).write_bytes(gzip.compress(data) if n else data)
     data = make_data(tmp_path)
-    work = plan(open_source(data), data, 0, load_attributes(data))
+    work = plan(IMAGES, IMAGES.open(data), data, 0, load_attributes(data))
     assert len(work.quarantine) == 3
     assert "data.shard_in_key" in " ".join(work.notes)
-    source = open_source(make_data(tmp_path, shard_in_key=True, attributes="columns"))
+    source = IMAGES.open(make_data(tmp_path, shard_in_key=True, attributes="columns"))
     expected = {f"s/{n:02d}/{i}": 10 * n + i for n in range(2) for i in range(3)}
     assert values(source) == expected
     table = source.list()
     assert [a is not None for _, _, a in source.read(table)] == [True, False, False] * 2
-    assert list(values(open_source(make_data(tmp_path / "s/00.tar", shard_in_key=True)))) == [
+    assert list(values(IMAGES.open(make_data(tmp_path / "s/00.tar", shard_in_key=True)))) == [
         f"00/{i}" for i in range(3)
     ]

@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ldsaug_ray.domains.images import open_source
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains.images import IMAGES
+from ldsaug_ray.domains.sources.stamp import source_stamp
 from ldsaug_ray.errors import InputError
 
 HIDDEN = "hidden (the name begins with a dot)"
@@ -30,7 +30,7 @@ def tree(tmp_path: Path, encode) -> Path:
 
 
 def listed(make_data, place) -> tuple[list[str], dict[str, int]]:
-    source = open_source(make_data(place))
+    source = IMAGES.open(make_data(place))
     return source.list()["key"].to_pylist(), dict(source.passed_over)
 
 
@@ -123,7 +123,7 @@ def test_what_is_no_file(make_data, tree, monkeypatch):
     assert keys == ["a/0.png", "a/1.png", "b/2.png"]
     assert passed_over == {"pipes, sockets or devices": 2}
     with pytest.raises(InputError, match="a pipe, socket or device"):
-        open_source(make_data(tree / "a/pipe.png"))
+        IMAGES.open(make_data(tree / "a/pipe.png"))
 
 
 def test_odd_names(make_data, tree, encode):
@@ -132,11 +132,11 @@ def test_odd_names(make_data, tree, encode):
     keys, _ = listed(make_data, tree)
     assert keys == sorted(keys)
     assert {"new\nline.png", "e\u0301.PNG", "é.png", "a b.JpG", "#.png", "%20.png"} < set(keys)
-    source = open_source(make_data(tree))
+    source = IMAGES.open(make_data(tree))
     assert all(payload == encode() for payload, _, _ in source.read(source.list()))
     Path(os.fsdecode(os.fsencode(tree / "a") + b"/caf\xe9.png")).write_bytes(b"")
     with pytest.raises(InputError, match=r"caf\\xe9\.png' is not UTF-8"):
-        open_source(make_data(tree))
+        IMAGES.open(make_data(tree))
 
 
 def test_a_pattern_takes_files_alone(make_data, tree, encode):
@@ -155,7 +155,7 @@ def test_a_listing_can_be_interrupted(make_data, tree, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        open_source(make_data(tree))
+        IMAGES.open(make_data(tree))
 
 
 def test_the_same_words_on_a_store(make_data, tree, encode):
@@ -181,4 +181,4 @@ def test_a_folder_that_holds_nothing_says_what_it_left_out(make_data, tmp_path, 
     (tmp_path / "@eaDir").mkdir()
     (tmp_path / "@eaDir/x.jpg").write_bytes(encode())
     with pytest.raises(InputError, match="the folder is empty; left out: 1 folders @eaDir"):
-        open_source(make_data(tmp_path))
+        IMAGES.open(make_data(tmp_path))

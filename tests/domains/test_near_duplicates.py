@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldsaug_ray.domains.images.near_duplicates import FARTHEST, find_near_duplicates, hash_images
+from ldsaug_ray.domains.images.hashing import hash_images
+from ldsaug_ray.domains.near_duplicates import FARTHEST, find_near_duplicates
 
 
 def brute_force(hashes: np.ndarray, test: np.ndarray, radius: int) -> tuple[int, int, int]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.domains.images.base import Attributes, Reading, Source, check_names, listing
 from ldsaug_ray.domains.images.stored import png_bytes
+from ldsaug_ray.domains.sources.base import Attributes, Reading, Source, check_names, listing
 
 _ATTRIBUTES = {"even": {0, 2, 4, 6, 8}, "label_ge_5": {5, 6, 7, 8, 9}, "closed_loop": {0, 6, 8, 9}}
 _DIGIT = "digit"

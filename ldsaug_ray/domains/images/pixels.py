@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImagePalette, PngImagePlugin, TiffImagePlugin
 
+from ldsaug_ray.domains.base import Unusable
+
 _SUBFILE, _BITS, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _FORMAT = 254, 258, 262, 266, 284, 339
 _STRIP_BYTES, _TILE_BYTES, _SUBSAMPLING, _COLOR_MAP, _EXTRA = 279, 325, 530, 320, 338
 _WHITE_IS_ZERO, _YCBCR = 0, 6
 _GREY, _RGB = 0, 2  # PNG's colour types
 
 
-class UnusableImage(Exception):
+class UnusableImage(Unusable):
     """The image cannot become a training array; the text says why, in a few words."""
 
 

@@ -8,7 +8,9 @@ different machines can be compared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import import_all
@@ -19,7 +21,15 @@ from ldsaug_ray.metrics.extractors.torchscript import FILES, TorchScript
 SPECS = "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER], pixels"
 
 
-def open_extractor(spec: str, *, device: str = "cpu", batch_size: int = 64, resize: int | None = None) -> Extractor:
+def open_extractor(
+    spec: str,
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    resize: int | None = None,
+    domain: str = "images",
+    facts: Mapping[str, Any] | None = None,
+) -> Extractor:
     """The extractor that `spec` names, its weights loaded on `device`.
 
     Args:
@@ -31,20 +41,28 @@ def open_extractor(spec: str, *, device: str = "cpu", batch_size: int = 64, resi
         batch_size: images at a time.
         resize: side in px to which images are resized first, as clean-fid resizes, where the kind sets none; by custom
             they are given as they are.
+        domain: of the data; facts: what it learned of the training items.
 
     Raises:
-        ConfigError: an unknown spec, a package that is not installed, or a size that the network does not have.
+        ConfigError: an unknown spec, one of another domain, a package that is not installed, or a size that the
+            network does not have.
         InputError: weights that are missing, damaged or another file's, or a network that does not do its job.
     """
     if batch_size < 1 or (resize is not None and resize < 1):
         raise ConfigError(f"batch_size and resize must be at least 1; found {batch_size} and {resize}")
     kind, where, own = _kind(spec)
+    if kind.domain not in ("", domain):
+        serving = [name for name in EXTRACTORS.names() if EXTRACTORS.get(name).domain in ("", domain)]
+        raise ConfigError(
+            f"extractor {spec}: makes features of {kind.domain}, not of {domain}; possible: "
+            f"{', '.join([*serving, 'a TorchScript FILE.pt'])}, or your own as package.module:Name"
+        )
     if resize is not None and kind.side is not None:
         raise ConfigError(f"extractor {spec.partition(':')[0]}: its size is fixed; resize is for TorchScript files")
     with failing(f"extractor {spec}") if own else nullcontext():
         network, weights = kind.load(spec, where)
     weights += f" {code_digest([spec])}" if own else ""
-    return Extractor(spec, kind, network, weights, kind.side or resize, device, batch_size)
+    return Extractor(spec, kind, network, weights, kind.side or resize, device, batch_size, domain, facts)
 
 
 def extractor_stamp(spec: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import Registry
+from ldsaug_ray.domains.images.quality import Images, checked_images
 from ldsaug_ray.errors import InputError, LdsaugError
-
-Images = NDArray[np.uint8]
 
 PROBE_SIDE = 64  # px of the black image that tells a network's dimension, where no size is set
 
 
 class FeatureNetwork(ABC):
     """A kind of extractor: how its network is loaded, and asked. side: px to which images are resized first, as
-    clean-fid resizes; None: evaluate.resize, or not at all.
+    clean-fid resizes; None: evaluate.resize, or not at all. domain: of what it makes features; "": of any.
     """
 
     side: ClassVar[int | None] = None
+    domain: ClassVar[str] = "images"
 
     def load(self, spec: str, where: str) -> tuple[nn.Module, str]:
         """The network, and what identifies its weights; where: what stands after the colon of `inception:FILE.pt`.
@@ -41,19 +41,24 @@ class FeatureNetwork(ABC):
         """Identity of weights and code, as far as it is known without loading them."""
         return code_digest([spec])
 
+    def tensor(self, batch: NDArray[Any], facts: Mapping[str, Any]) -> Tensor:
+        """What `features` gets of a batch of another domain than images. facts: what the domain learned."""
+        return torch.from_numpy(np.ascontiguousarray(batch))
+
     @abstractmethod
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """float32[N, C] of pixels float32[N, 3, H, W], RGB in 0..255, on the network's device."""
+        """float32[N, C] of pixels float32[N, 3, H, W], RGB in 0..255, on the network's device; of other domains, of
+        what `tensor` makes of a batch."""
 
 
 EXTRACTORS: Registry[FeatureNetwork] = Registry("extractor", FeatureNetwork)  # type: ignore[type-abstract]
 
 
 class Extractor:
-    """Features of images: `extractor(images)` is float32[N, C] for uint8[N, H, W, 3], RGB.
+    """Features of images: `extractor(images)` is float32[N, C] for uint8[N, H, W, 3], RGB; or of batches of others.
 
-    name: what the user asked for; dimension: C; fingerprint: of the weights and of how images reach them, so that
-    features of equal fingerprint may be compared and cached.
+    name: what the user asked for; dimension: C, of other domains known once it was asked; fingerprint: of the weights
+    and of how images reach them, so that features of equal fingerprint may be compared and cached.
     """
 
     def __init__(
@@ -65,14 +70,17 @@ class Extractor:
         side: int | None,
         device: str,
         batch: int,
+        domain: str = "images",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self._kind, self._side, self._batch = name, kind, side, batch
-        self._device = torch.device(device)
+        self._device, self._domain, self._facts = torch.device(device), domain, facts or {}
         self._network = network.to(self._device).eval()
         how = f"{type(kind).__name__} {weights} {f'bicubic {side}' if side else 'as is'}"
         self.fingerprint = hashlib.blake2b(how.encode(), digest_size=16).hexdigest()
-        probe = np.zeros((1, side or PROBE_SIDE, side or PROBE_SIDE, 3), np.uint8)
-        self.dimension = self._run(probe).shape[1]
+        self.dimension = 0
+        if domain == "images":
+            self.dimension = self._run(np.zeros((1, side or PROBE_SIDE, side or PROBE_SIDE, 3), np.uint8)).shape[1]
 
     def __call__(self, images: Images | Sequence[Images]) -> NDArray[np.float32]:
         """Features float32[N, C] of images uint8[N, H, W, 3], N may be 0.
@@ -81,15 +89,16 @@ class Extractor:
             InputError: images of another type or shape or of different sizes, or a network that gives values that are
                 not finite, or another shape.
         """
-        x = checked_images(images)
-        out = np.empty((len(x), self.dimension), np.float32)
-        for start in range(0, len(x), self._batch):
-            out[start : start + self._batch] = self._run(x[start : start + self._batch], start)
-        return out
+        x = checked_images(images) if self._domain == "images" else np.asarray(images)
+        parts = [self._run(x[start : start + self._batch], start) for start in range(0, len(x), self._batch)]
+        return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
 
-    def _run(self, images: Images, first: int = 0) -> NDArray[np.float32]:
-        pixels = images.astype(np.float32) if self._side is None else resized(images, self._side)
-        x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
+    def _run(self, images: NDArray[Any], first: int = 0) -> NDArray[np.float32]:
+        if self._domain == "images":
+            pixels = images.astype(np.float32) if self._side is None else resized(images, self._side)
+            x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
+        else:
+            x = self._kind.tensor(images, self._facts).to(self._device)
         exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
         try:
             with torch.inference_mode(), torch.autocast(self._device.type, enabled=False), exact:
@@ -97,6 +106,8 @@ class Extractor:
         except (torch.OutOfMemoryError, LdsaugError):
             raise
         except Exception as e:  # of TorchScript, transformers, or a user's code
+            if self._domain != "images":
+                raise InputError(f"extractor {self.name}: cannot take {self._domain}: {reason(e)}") from None
             raise InputError(
                 f"extractor {self.name}: cannot take images of {x.shape[3]} x {x.shape[2]} px: {reason(e)}; "
                 "a network for one size needs `resize`"
@@ -104,19 +115,20 @@ class Extractor:
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise InputError(
-                f"extractor {self.name}: gives {found} for {len(images)} images; needed is [{len(images)}, C]"
+                f"extractor {self.name}: gives {found} for {len(images)} {self._domain}; needed is [{len(images)}, C]"
             )
         out: NDArray[np.float32] = features.float().cpu().numpy()
-        if out.shape[1] != getattr(self, "dimension", out.shape[1]):
+        self.dimension = self.dimension or out.shape[1]
+        if out.shape[1] != self.dimension:
             raise InputError(
-                f"extractor {self.name}: {out.shape[1]} dimensions, after {self.dimension} for other images"
+                f"extractor {self.name}: {out.shape[1]} dimensions, after {self.dimension} for other {self._domain}"
             )
         bad = ~np.isfinite(out).all(axis=1)
         if bad.any():
             raise InputError(
-                f"extractor {self.name}: features of {int(bad.sum())} of {len(out)} images are NaN or infinite "
-                f"(first: image {first + int(bad.argmax())}); its weights are damaged, or it does not take pixels "
-                "in 0..255"
+                f"extractor {self.name}: features of {int(bad.sum())} of {len(out)} {self._domain} are NaN or infinite "
+                f"(first: {self._domain.removesuffix('s')} {first + int(bad.argmax())}); its weights are damaged, or "
+                f"it does not take {'pixels in 0..255' if self._domain == 'images' else 'such values'}"
             )
         return out
 
@@ -133,23 +145,6 @@ def resized(images: Images, side: int) -> NDArray[np.float32]:
         for at, image in enumerate(pool.map(resize, images)):
             out[at] = image
     return out
-
-
-def checked_images(images: Images | Sequence[Images]) -> Images:
-    """Images as uint8[N, H, W, 3].
-
-    Raises:
-        InputError: another type or shape, or images of different sizes.
-    """
-    if not isinstance(images, np.ndarray):
-        sizes = sorted({np.asarray(image).shape for image in images})
-        if len(sizes) > 1:
-            shown = ", ".join(" x ".join(map(str, size)) for size in sizes[:3])
-            raise InputError(f"images of different sizes ({shown}); bring them to one size first")
-        images = np.stack([np.asarray(image) for image in images]) if sizes else np.empty((0, 1, 1, 3), np.uint8)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
-        raise InputError(f"images must be uint8[N, H, W, 3], RGB; found {images.dtype}{list(images.shape)}")
-    return images
 
 
 def read_weights(path: Path) -> bytes:

@@ -1,9 +1,10 @@
-"""Any network in a TorchScript file that takes pixels."""
+"""Any network in a TorchScript file that takes pixels, or batches of another domain."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,7 +15,11 @@ FILES = (".pt", ".pth", ".ts", ".torchscript")
 
 
 class TorchScript(FeatureNetwork):
-    """Any TorchScript file whose forward takes float32[N, 3, H, W], RGB in 0..255, to [N, C]."""
+    """Any TorchScript file whose forward takes float32[N, 3, H, W], RGB in 0..255, to [N, C]; of another domain,
+    batches as they are.
+    """
+
+    domain: ClassVar = ""
 
     def load(self, spec: str, where: str) -> tuple[nn.Module, str]:
         """The file that `spec` names."""

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from ldsaug_ray.config import Vae
 from ldsaug_ray.errors import InputError, is_out_of_memory
-from ldsaug_ray.models.autoencoder import Autoencoder
+from ldsaug_ray.models.autoencoder import Autoencoder, to_float, to_uint8
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
-from ldsaug_ray.models.stylegan2.model import to_float, to_uint8
 
 TRIED_PIXELS = 2**18  # of the largest batch of the trial: 64 images of 64 px
 

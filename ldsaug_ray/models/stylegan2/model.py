@@ -1,4 +1,4 @@
-"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114) of StyleGAN2 parts, and image conversions."""
+"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114) of StyleGAN2 parts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ldsaug_ray.config import Vae
-from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.models.autoencoder import Autoencoder
+from ldsaug_ray.errors import ConfigError
+from ldsaug_ray.models.autoencoder import Autoencoder, to_float
 from ldsaug_ray.models.stylegan2.decoder import Decoder
 from ldsaug_ray.models.stylegan2.encoder import Encoder
 from ldsaug_ray.models.stylegan2.layers import NoiseMode
@@ -88,26 +88,3 @@ def step_flop(settings: Vae, resolution: int, batch: int) -> float:
     widths = channels(settings, resolution)
     positions = (side**2 * c * (c + widths.get(side // 2, 0) / 4) for side, c in widths.items())
     return 3.0 * 2 * batch * 2 * 9 * sum(positions)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8[B, H, W, 3] or uint8[B, 3, H, W] -> float32[B, 3, H, W] in −1..1, channels last; floats pass unchanged.
-
-    Raises:
-        InputError: another shape or dtype.
-    """
-    if images.ndim == 4 and images.shape[1] == 3 and images.is_floating_point():
-        return images.contiguous(memory_format=torch.channels_last)
-    if images.ndim != 4 or images.dtype != torch.uint8 or 3 not in (images.shape[1], images.shape[3]):
-        raise InputError(
-            f"images must be uint8[B, H, W, 3], uint8[B, 3, H, W] or float[B, 3, H, W] in -1..1; "
-            f"got {str(images.dtype).removeprefix('torch.')}{list(images.shape)}"
-        )
-    if images.shape[3] == 3:
-        images = images.permute(0, 3, 1, 2)
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """float[B, 3, H, W], −1..1 -> uint8[B, H, W, 3], rounded, values outside clamped; inverts `to_float` exactly."""
-    return x.permute(0, 2, 3, 1).add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldsaug_ray.config import Uses
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.models.stylegan2.model import to_float
+from ldsaug_ray.models.autoencoder import to_float
 from ldsaug_ray.models.training.workers import mean_over_workers
 
 

@@ -112,7 +112,7 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "vae": trainer.model.settings.model_dump(mode="json"),
-        "resolution": trainer.model.resolution,
+        **trainer.model.given,
         "seed": trainer.seed,
         "freeze": trainer.freeze,
         "averaged": trainer.averaged is not trainer.model,

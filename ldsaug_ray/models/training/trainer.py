@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from ldsaug_ray.config import Optimisation, Uses
 from ldsaug_ray.errors import ConfigError, DivergedError
 from ldsaug_ray.models.autoencoder import Autoencoder
+from ldsaug_ray.models.codec import Codec
 from ldsaug_ray.models.stylegan2.adversarial import PATH_DECAY, path_lengths, r1_gamma
 from ldsaug_ray.models.stylegan2.adversary import Adversary
 from ldsaug_ray.models.stylegan2.decoder import Decoder
 from ldsaug_ray.models.stylegan2.discriminator import Discriminator, build_discriminator
-from ldsaug_ray.models.training import ema
+from ldsaug_ray.models.training import ema, items
 from ldsaug_ray.models.training.batch import Augmented, Batch, prepare
 from ldsaug_ray.models.training.objective import ModelLoss, Pass, Terms
 from ldsaug_ray.models.training.perceptual import load_perceptual
@@ -77,7 +78,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Autoencoder,
+        model: Codec,
         settings: Optimisation,
         seed: int,
         device: torch.device | str,
@@ -108,8 +109,10 @@ class Trainer:
         if settings.ema_half_life:
             self.averaged = _copied(model).eval()
         bfloat16 = _bfloat16(settings.precision, self.device)
-        perceptual = load_perceptual(objective.perceptual, model.resolution, self.device)
-        self._loss = ModelLoss(model, objective, uses, perceptual, bfloat16)
+        self._bfloat16 = bfloat16
+        if isinstance(model, Autoencoder):
+            perceptual = load_perceptual(objective.perceptual, model.resolution, self.device)
+            self._loss = ModelLoss(model, objective, uses, perceptual, bfloat16)
         self._path_length = objective.adversarial.path_length
         self.optimizer = self._optimizer(
             model, settings.learning_rate, self.adversarial.path_length_every if self._path_length else None
@@ -117,6 +120,7 @@ class Trainer:
         self.path_mean = torch.zeros((), device=self.device)
         self.discriminator: Discriminator | None = None
         if self.adversarial.weight:
+            assert isinstance(model, Autoencoder)  # `_check`
             discriminator = discriminator or build_discriminator(
                 model.settings, model.resolution, self.adversarial, seed
             )
@@ -141,7 +145,8 @@ class Trainer:
         augmented: Augmented | None = None,
         judged: np.ndarray | Tensor | None = None,
     ) -> dict[str, float]:
-        """Take one step on uint8[B, R, R, 3] and return its terms, in the mean over workers, unweighted.
+        """Take one step on a batch, of images uint8[B, R, R, 3], and return its terms, in the mean over workers,
+        unweighted. Those of a codec with a loss of its own are what `Codec.step_loss` gives.
 
         judged: float32[B, d], latents whose pictures the discriminator judges as samples; none: from N(0, I).
 
@@ -155,6 +160,8 @@ class Trainer:
             DivergedError: a term or gradient of any worker is not finite. All workers raise it and nothing has moved.
         """
         generator = step_generator(self.seed, self.step, self.rank, self.device)
+        if not isinstance(self.model, Autoencoder):
+            return self._step_of_items(np.asarray(images), augmented, generator)
         batch = prepare(
             images,
             augmented,
@@ -182,6 +189,21 @@ class Trainer:
         self._follow(batch.real, mu, terms)
         return numbers
 
+    def _step_of_items(
+        self, rows: np.ndarray, augmented: Augmented | None, generator: torch.Generator
+    ) -> dict[str, float]:
+        """A step of a codec that brings its own loss."""
+        self.model.train()
+        objective = self.settings.objective
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+            out = items.pass_of(self.model, rows, augmented, self.uses, objective, self.step, self.world, generator)
+        move = _backward([out.total], [None], self.optimizer, "gradient_norm")
+        terms = {"loss": out.total.detach(), **out.terms}
+        numbers, mu = self._agree([move], terms, out.mu)
+        _take(move)
+        self._follow(len(rows), mu, terms)
+        return numbers
+
     def _main(self, out: Pass, batch: Batch, judged: bool, generator: torch.Generator) -> tuple[list[_Move], Terms]:
         """Gradients of both sides' losses."""
         total, terms = out.total, dict(out.terms)
@@ -203,9 +225,10 @@ class Trainer:
         """Path length regularisation on half of a batch. The running mean is that of the steps before."""
         every = self.adversarial.path_length_every
         z = torch.randn(max(1, batch.real // 2), self.model.latent_dim, generator=generator, device=self.device)
-        decoder = self.model.decoder
+        decoder, centre = self.model.decoder, getattr(self.model, "centre", None)
         assert isinstance(decoder, Decoder)  # `_check`
-        lengths = path_lengths(decoder, z + self.model.centre, generator)
+        assert centre is not None
+        lengths = path_lengths(decoder, z + centre, generator)
         penalty = (lengths - self.path_mean).square().mean()
         terms["path_length"] = penalty.detach()
         terms["mean_path"] = lengths.detach().mean()
@@ -301,7 +324,7 @@ def _take(move: _Move) -> None:
     move.optimizer.zero_grad(set_to_none=True)
 
 
-def _copied(model: Autoencoder) -> Autoencoder:
+def _copied(model: Codec) -> Codec:
     """A copy whose weights take no gradient. TorchScript's parameters that take one cannot be copied as leaves."""
     wanted = [p.requires_grad for p in model.parameters()]
     copied = copy.deepcopy(model.requires_grad_(False))
@@ -316,7 +339,7 @@ def _bfloat16(precision: str, device: torch.device) -> bool:
     return precision == "bfloat16"
 
 
-def _compile(model: Autoencoder) -> None:
+def _compile(model: Codec) -> None:
     """Compile the forward passes in place; weights keep their names, and path lengths their plain form."""
     model.encoder.compile()
     if isinstance(model.decoder, Decoder):
@@ -325,10 +348,12 @@ def _compile(model: Autoencoder) -> None:
         model.decoder.compile()
 
 
-def _check(model: Autoencoder, settings: Optimisation, freeze: str, uses: Uses | None) -> None:
+def _check(model: Codec, settings: Optimisation, freeze: str, uses: Uses | None) -> None:
     """Raise ConfigError where the settings contradict the model or each other."""
     adversarial = settings.objective.adversarial
-    if not isinstance(model.decoder, Decoder):
+    if not isinstance(model, Autoencoder):
+        items.check(settings.objective, uses)
+    elif not isinstance(model.decoder, Decoder):
         for name in ("style_mixing", "path_length"):
             if getattr(adversarial, name):
                 raise ConfigError(

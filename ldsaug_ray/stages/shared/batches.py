@@ -1,6 +1,6 @@
 """What a rank of a training eats: one row a step, read ahead where the engine can.
 
-A row holds the step's training images and what A adds, so that both streams come through one pipeline and its cost is
+A row holds the step's training items and what A adds, so that both streams come through one pipeline and its cost is
 paid once for many steps. A row depends on (seed, rank, step) alone.
 """
 
@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.stored import images_of, read_images
-from ldsaug_ray.domains.images.stream import Columns, Stream
+from ldsaug_ray.domains import DOMAINS, Domain
+from ldsaug_ray.domains.base import Array
+from ldsaug_ray.domains.stream import Columns, Stream
 from ldsaug_ray.engines.base import Rank
 from ldsaug_ray.stages.shared.prior import Judged
 
@@ -43,9 +44,9 @@ class AugmentedParts(Parts):
     """`augmented/`, and what is read of it.
 
     Attributes:
-        images: the decoded pictures.
+        images: the decoded items.
         latents: z.
-        power: a picture weighs exp(power · log LDS − log_mean), which is 1 in the mean.
+        power: an item weighs exp(power · log LDS − log_mean), which is 1 in the mean.
     """
 
     images: bool
@@ -57,8 +58,8 @@ class AugmentedParts(Parts):
 class StepBatch(NamedTuple):
     """One rank's share of a step."""
 
-    images: np.ndarray  # uint8[B, R, R, 3]
-    augmented: dict[str, np.ndarray] | None  # image uint8[M, R, R, 3] and z float32[M, d] where read, weight float32[M]
+    images: np.ndarray  # a batch, such as uint8[B, R, R, 3]
+    augmented: dict[str, np.ndarray] | None  # a batch `image` and z float32[M, d] where read, weight float32[M]
     judged: np.ndarray | None = None  # float32[B, d], latents whose pictures the discriminator judges
 
 
@@ -72,17 +73,18 @@ def step_batches(
     *,
     seed: int,
     shuffle_parts: int,
-    resolution: int,
+    domain: str,
+    blank: Array,
 ) -> Iterator[StepBatch]:
-    """This rank's batches of `steps`."""
+    """This rank's batches of `steps`. blank: rows of the dtype and shape that the model takes."""
     pictures = real.per_step + (augmented.per_step if augmented is not None and augmented.images else 0)
-    in_block = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // (max(1, pictures // rank.world) * resolution**2 * 3)))
+    in_block = min(_BLOCK_STEPS, max(1, _BLOCK_BYTES // (max(1, pictures // rank.world) * max(1, blank[:1].nbytes))))
     in_task = max(_BLOCK_STEPS, -(-len(steps) // _TASKS))
     tasks = [{"first": a, "last": min(a + in_task, steps.stop)} for a in range(steps.start, steps.stop, in_task)]
-    given = (root, real, augmented, judged, seed, rank.number, rank.world, shuffle_parts, in_block)
+    given = (root, real, augmented, judged, seed, rank.number, rank.world, shuffle_parts, in_block, domain, blank.dtype)
     for block in rank.stream(_ReadSteps, given, tasks):
         for step in range(len(block)):
-            yield _unpacked(block.slice(step, 1), resolution)
+            yield _unpacked(block.slice(step, 1), blank)
 
 
 class _ReadSteps:
@@ -99,10 +101,13 @@ class _ReadSteps:
         world: int,
         shuffle_parts: int,
         in_block: int,
+        domain: str,
+        dtype: np.dtype[Any],
     ):
         self._root, self._real, self._augmented, self._world = root, real, augmented, world
         self._order = {"rank": rank, "world": world, "shuffle_parts": shuffle_parts}
         self._seed, self._in_block = seed, in_block
+        self._domain, self._dtype = DOMAINS.get(domain), dtype
         self._judged = None if judged is None else (judged.draws(), judged.seed)
         self._next = -1
 
@@ -121,8 +126,11 @@ class _ReadSteps:
                     columns.setdefault("judged.z", []).append(draws.sample(begin, begin + share, seed).tobytes())
                 for name, (stream, share) in self._streams.items():
                     for column, values in stream.take(share).items():
-                        columns.setdefault(f"{name}.{column}", []).append(np.ascontiguousarray(values).tobytes())
+                        columns.setdefault(f"{name}.{column}", []).append(self._bytes(column, values))
             yield pa.table({name: pa.array(rows, pa.binary(len(rows[0]))) for name, rows in columns.items()})
+
+    def _bytes(self, column: str, values: np.ndarray) -> bytes:
+        return np.ascontiguousarray(values, self._dtype if column == "image" else None).tobytes()
 
     def _open(self, step: int) -> None:
         """Streams that stand at `step`."""
@@ -135,35 +143,36 @@ class _ReadSteps:
         return Stream([r for _, r in parts.files], read, seed=seed, start=step * share, **self._order), share
 
     def _read_real(self, part: int) -> Columns:
-        return {"image": read_images(self._root / self._real.files[part][0])}
+        file = self._root / self._real.files[part][0]
+        return {"image": self._domain.unpack(file.read_table([self._domain.column]))}
 
     def _read_augmented(self, part: int) -> Columns:
         assert self._augmented is not None
-        return _read_augmented(self._root / self._augmented.files[part][0], self._augmented)
+        return _read_augmented(self._root / self._augmented.files[part][0], self._augmented, self._domain)
 
 
-def _read_augmented(file: Location, parts: AugmentedParts) -> Columns:
+def _read_augmented(file: Location, parts: AugmentedParts, domain: Domain) -> Columns:
     """Columns image and z where asked for, and weight, of one part of `augmented/`."""
-    names = ["log_lds", *(["image"] if parts.images else []), *(["z"] if parts.latents else [])]
+    names = ["log_lds", *([domain.column] if parts.images else []), *(["z"] if parts.latents else [])]
     table = file.read_table(names)
     columns: dict[str, np.ndarray] = {
         "weight": np.exp(parts.power * table["log_lds"].to_numpy() - parts.log_mean).astype(np.float32)
     }
     if parts.images:
-        columns["image"] = images_of(table)
+        columns["image"] = domain.unpack(table)
     if parts.latents:
         columns["z"] = matrix(table["z"])
     return columns
 
 
-def _unpacked(row: pa.Table, resolution: int) -> StepBatch:
+def _unpacked(row: pa.Table, blank: Array) -> StepBatch:
     """A row of `_ReadSteps` as arrays, without a copy."""
-    pictures = (-1, resolution, resolution, 3)
+    rows = (-1, *blank.shape[1:])
 
     def column(name: str, dtype: Any, shape: Sequence[int]) -> np.ndarray:
         return np.frombuffer(row[name][0].as_buffer(), dtype).reshape(shape)
 
-    images = column("real.image", np.uint8, pictures)
+    images = column("real.image", blank.dtype, rows)
     judged = None
     if "judged.z" in row.column_names:
         judged = column("judged.z", np.float32, (len(images), -1))
@@ -171,7 +180,7 @@ def _unpacked(row: pa.Table, resolution: int) -> StepBatch:
         return StepBatch(images, None, judged)
     found = {"weight": column("augmented.weight", np.float32, (-1,))}
     if "augmented.image" in row.column_names:
-        found["image"] = column("augmented.image", np.uint8, pictures)
+        found["image"] = column("augmented.image", blank.dtype, rows)
     if "augmented.z" in row.column_names:
         found["z"] = column("augmented.z", np.float32, (len(found["weight"]), -1))
     return StepBatch(images, found, judged)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ResourceError
-from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.stages.shared.runner import plan_steps
 
 
@@ -40,6 +40,8 @@ def try_networks(config: Config, run: RunDir, names: Collection[str] = ("train",
             own_measures(config.evaluate.measures)
             opened(config)
         elif config.vae.is_pretrained:
-            from ldsaug_ray.models import open_pretrained
+            from ldsaug_ray.models import CODECS
 
-            open_pretrained(config.vae, config.data.resolution)
+            kind = CODECS.get(config.vae.kind)
+            if config.domain == "images" or run.entry("prepare") is not None:  # others learn of their items first
+                kind.take(config.vae, kind.given(config.data, facts_of(run.root)))

@@ -1,11 +1,11 @@
-"""Latents of damaged copies of stored images, by a pool of encoders; kept as features are, below `features/`."""
+"""Latents of damaged copies of stored items, by a pool of encoders; kept as features are, below `features/`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,7 @@ from ldsaug_ray.common.columns import matrix, vectors
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images.stored import images_of
-from ldsaug_ray.metrics import Kind, corrupt
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.stages.encode import ReadPart
 from ldsaug_ray.stages.shared.features import ImageSet
@@ -24,19 +23,16 @@ from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.shared.runner import ensure
 from ldsaug_ray.stages.shared.units import run_units
 
-AS_IS: Final = "as is"  # beside metrics.KINDS: not damaged at all
-Damage = Kind | Literal["as is"]
+AS_IS: Final = "as is"  # beside the domain's damages: none at all
 
 
-def latents_of(
-    job: Job, images: ImageSet, kinds: Sequence[Damage], models: RunDir | None = None
-) -> dict[str, np.ndarray]:
+def latents_of(job: Job, images: ImageSet, kinds: Sequence[str], models: RunDir | None = None) -> dict[str, np.ndarray]:
     """Latents float32[N, d] of the images of a set after each kind of damage, by the baseline's encoder.
 
     They come in the order of their keys, as those of `read_latents`.
 
     Args:
-        kinds: of `metrics.KINDS`, or AS_IS.
+        kinds: of the domain's, or AS_IS.
         models: the run directory whose encoder it is; none: the job's own.
     """
     trained = models or job.run
@@ -52,7 +48,7 @@ def latents_of(
 
 
 def _compute(
-    job: Job, images: ImageSet, kinds: Sequence[Damage], weights: Location, done: Mapping[int, UnitResult]
+    job: Job, images: ImageSet, kinds: Sequence[str], weights: Location, done: Mapping[int, UnitResult]
 ) -> Outcome:
     pool = job.pool(job.config.encode.workers, "encode", limit=len(images.parts))
     rows = [n for _, n in images.parts]
@@ -76,7 +72,7 @@ class DamageWorker:
 
     def __init__(
         self,
-        kinds: Sequence[Damage],
+        kinds: Sequence[str],
         starts: Sequence[int],
         weights: Location,
         config: Config,
@@ -89,14 +85,15 @@ class DamageWorker:
         self.kinds, self.starts, self.config, self.out = kinds, starts, config, out
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
-        from ldsaug_ray.models import posterior_means
+        from ldsaug_ray.models import encode_batch
 
-        images = images_of(part)
-        numbers = self.starts[unit] + np.arange(len(images))  # so that no batch or worker changes the damage
+        domain = domain_of(self.config)
+        batch = domain.unpack(part)
+        numbers = self.starts[unit] + np.arange(len(batch))  # so that no batch or worker changes the damage
         tables = []
         for kind in self.kinds:
-            seen = images if kind == AS_IS else corrupt(images, kind, seed=self.config.seed, numbers=numbers)
-            z = posterior_means(self.vae, seen, self.config.encode.batch_size)
+            seen = batch if kind == AS_IS else domain.damage(batch, kind, self.config.seed, numbers)
+            z = encode_batch(self.vae, seen, self.config.encode.batch_size)
             tables.append(pa.table({"key": part["key"], "kind": [kind] * len(part), "z": vectors(z)}))
         table = pa.concat_tables(tables)
         file = f"parts/part-{unit:06d}.parquet"

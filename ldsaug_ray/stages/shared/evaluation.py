@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images.stored import image_column
+from ldsaug_ray.domains import Domain, domain_of
 from ldsaug_ray.metrics import (
     OF_SETS,
     Attribute,
@@ -47,13 +47,13 @@ def evaluated(
     for name, readings in sets.items():
         more = [note for attribute in attributes.values() for note in attribute.shares[name].notes]
         sets[name] = replace(readings, notes=(*readings.notes, *more))
-    settings = config.evaluate
+    settings, (n_test, dimension) = config.evaluate, features["test"].features.shape
     found = Evaluated(
-        UsedExtractor(str(settings.extractor), extractor.dimension, extractor.fingerprint, settings.resize),
-        len(features["test"].features),
+        UsedExtractor(str(settings.extractor), dimension, extractor.fingerprint, settings.resize),
+        n_test,
         settings.k,
         sets,
-        config.data.resolution,
+        getattr(config.data, "resolution", 0),
         config.sample.prior,
         attributes,
         own=own,
@@ -77,14 +77,14 @@ def _measured(
             drawn = np.random.default_rng([config.seed, 2]).choice(len(rows), config.evaluate.n, replace=False)
             rows = np.sort(drawn)
         if name == "augmented" and len(rows) <= config.evaluate.k:  # after hours of training no error
-            few = f"{len(rows)} images of A: too few for evaluate.k = {config.evaluate.k} neighbours"
+            few = f"{len(rows)} {domain_of(config).unit} of A: too few for evaluate.k = {config.evaluate.k} neighbours"
             sets[name] = SetReadings(len(rows), notes=(few,))
             continue
         sample = Sample(
             found.features[rows],
             test,
             train if name != "train" else train[:0],
-            {"sharpness": found.sharpness[rows]},
+            {name: values[rows] for name, values in found.quality.items()},
             config.evaluate.k,
             config.seed,
         )
@@ -93,7 +93,7 @@ def _measured(
             copies, _ = sample.once(copies_of)
             nearest[name] = copies.generated if copies else nearest_training(train, found.features)
     real = features["test"]
-    alone = measure_set(Sample(test, quality={"sharpness": real.sharpness}), measures)
+    alone = measure_set(Sample(test, quality=real.quality), measures)
     # of the reference the value is what counts
     readings = {measure: replace(reading, standard_error=None) for measure, reading in alone.readings.items()}
     sets["test"] = replace(alone, readings=readings)
@@ -119,7 +119,12 @@ def _balance(name: str, features: Mapping[str, SetFeatures], labels: Mapping[str
 
 
 def gallery(
-    images: ImageSet, real: Mapping[str, ImageSet], features: Mapping[str, SetFeatures], nearest: Nearest
+    images: ImageSet,
+    real: Mapping[str, ImageSet],
+    features: Mapping[str, SetFeatures],
+    nearest: Nearest,
+    domain: Domain,
+    facts: Mapping[str, Any],
 ) -> pa.Table:
     """The images nearest to and farthest from a real test image, and those nearest to a training image, with it."""
     to_test = nearest_training(features["test"].features, features[images.name].features)
@@ -132,17 +137,17 @@ def gallery(
     ]
     tables = []
     for kind, rows, near, split in kinds:
-        keys, shown = images.pictures(rows)
-        real_keys, beside = real[split].pictures(near.rows[rows].tolist())
+        keys, shown = images.items(rows, domain)
+        real_keys, beside = real[split].items(near.rows[rows].tolist(), domain)
         tables.append(
             pa.table(
                 {
                     "kind": [kind] * len(rows),
                     "key": keys,
-                    "image": image_column(np.stack(shown), keys),
+                    domain.column: domain.export(shown, keys, facts),
                     "nearest": real_keys,
                     "nearest_split": [split] * len(rows),
-                    "nearest_image": image_column(np.stack(beside), real_keys),
+                    f"nearest_{domain.column}": domain.export(beside, real_keys, facts),
                     "distance": near.distances[rows],
                 }
             )

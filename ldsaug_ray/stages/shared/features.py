@@ -1,14 +1,14 @@
-"""Features of stored images, by a pool of workers: once for each set and extractor, kept below `features/`.
+"""Features of stored items, by a pool of workers: once for each set and extractor, kept below `features/`.
 
 A set's folder is kept as a run directory is: a manifest, markers, and Parquet parts with the columns key, features and
-sharpness. It is named by what the set is for, and its fingerprint covers the images' digest and the extractor's
-weights: other images or another extractor replace it, nothing else does.
+the domain's qualities, of images `sharpness`. It is named by what the set is for, and its fingerprint covers the items'
+digest and the extractor's weights: other items or another extractor replace it, nothing else does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,23 +19,24 @@ from ldsaug_ray.common.columns import matrix, vectors
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images.stored import images_of
+from ldsaug_ray.domains import Domain, domain_of
+from ldsaug_ray.domains.base import Array
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, facts_of
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.shared.units import run_units
 
 if TYPE_CHECKING:
     from ldsaug_ray.metrics import Extractor
-    from ldsaug_ray.models import Autoencoder
+    from ldsaug_ray.models import Codec
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Stored images: what they are called, the run directory they lie in, (file, rows) of each part, their digest.
+    """Stored items: what they are called, the run directory they lie in, (file, rows) of each part, their digest.
 
-    decoder: weights that make images of the parts, which then hold latents z in place of images.
+    decoder: weights that make items of the parts, which then hold latents z in their place.
     """
 
     name: str
@@ -47,26 +48,26 @@ class ImageSet:
     def __len__(self) -> int:
         return sum(rows for _, rows in self.parts)
 
-    def pictures(self, rows: Sequence[int]) -> tuple[list[str], list[np.ndarray]]:
-        """Keys and images uint8[H, W, 3] of some rows, counted over all parts; only their parts are read."""
+    def items(self, rows: Sequence[int], domain: Domain) -> tuple[list[str], Array]:
+        """Keys, and a batch of the items, of some rows, counted over all parts; only their parts are read."""
         ends = np.cumsum([0, *(n for _, n in self.parts)])
         where = (np.searchsorted(ends, rows, side="right") - 1).tolist()
-        keys, found = [""] * len(rows), [np.empty(0, np.uint8)] * len(rows)
+        keys, found = [""] * len(rows), [np.empty(0)] * len(rows)
         for part in sorted(set(where)):
             wanted = [n for n, at in enumerate(where) if at == part]
-            table = (self.root / self.parts[part][0]).read_table(["key", "image"])
+            table = (self.root / self.parts[part][0]).read_table(["key", domain.column])
             table = table.take(pa.array([rows[n] - int(ends[part]) for n in wanted]))
-            for n, key, image in zip(wanted, table["key"].to_pylist(), images_of(table), strict=True):
-                keys[n], found[n] = key, image
-        return keys, found
+            for n, key, item in zip(wanted, table["key"].to_pylist(), domain.unpack(table), strict=True):
+                keys[n], found[n] = key, item
+        return keys, np.stack(found)
 
 
 @dataclass(frozen=True, eq=False)
 class SetFeatures:
-    """Of the images of a set, in the order of its parts: float32[N, C], and sharpness float64[N]."""
+    """Of the items of a set, in the order of its parts: float32[N, C], and numbers of each by name, float64[N]."""
 
     features: np.ndarray
-    sharpness: np.ndarray
+    quality: Mapping[str, np.ndarray]
 
 
 def opened(config: Config, device: str = "cpu") -> Extractor:
@@ -81,7 +82,14 @@ def opened(config: Config, device: str = "cpu") -> Extractor:
     settings = config.evaluate
     if settings.extractor is None:
         raise ConfigError("evaluate.extractor is not set; give inception, or a TorchScript file that makes features")
-    return open_extractor(settings.extractor, device=device, batch_size=settings.batch_size, resize=settings.resize)
+    return open_extractor(
+        settings.extractor,
+        device=device,
+        batch_size=settings.batch_size,
+        resize=settings.resize,
+        domain=config.domain,
+        facts=facts_of(Location.of(config.run_dir)),
+    )
 
 
 def features_of(job: Job, sets: Sequence[ImageSet], extractor: str) -> dict[str, SetFeatures]:
@@ -99,13 +107,13 @@ def features_of(job: Job, sets: Sequence[ImageSet], extractor: str) -> dict[str,
             left.append((images, folders[images.name], identity))
     if left:
         _compute(job, left)
-    return {name: _read(run) for name, run in folders.items()}
+    return {name: _read(run, job.domain.qualities) for name, run in folders.items()}
 
 
-def _read(run: RunDir) -> SetFeatures:
+def _read(run: RunDir, qualities: Sequence[str]) -> SetFeatures:
     tables = [(run.root / file).read_table() for file, _ in run.finished_parts("features")]
     z = np.concatenate([matrix(t["features"]) for t in tables])
-    return SetFeatures(z, np.concatenate([t["sharpness"].to_numpy() for t in tables]))
+    return SetFeatures(z, {name: np.concatenate([t[name].to_numpy() for t in tables]) for name in qualities})
 
 
 def _compute(job: Job, left: Sequence[tuple[ImageSet, RunDir, str]]) -> None:
@@ -170,24 +178,21 @@ class FeatureWorker:
         self.device = "cuda" if gpu else "cpu"
         self.extractor = opened(config, self.device)
         self.places, self.decoders, self.batch_size = places, decoders, config.decode.batch_size
-        self.vaes: dict[str, Autoencoder] = {}
+        self.domain = domain_of(config)
+        self.vaes: dict[str, Codec] = {}
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
-        from ldsaug_ray.metrics import sharpness
-
         decoder = self.decoders[unit]
-        images = images_of(part) if decoder is None else self._decoded(part, decoder)
-        table = pa.table(
-            {"key": part["key"], "features": vectors(self.extractor(images)), "sharpness": sharpness(images)}
-        )
+        batch = self.domain.unpack(part) if decoder is None else self._decoded(part, decoder)
+        table = pa.table({"key": part["key"], "features": vectors(self.extractor(batch)), **self.domain.quality(batch)})
         out, number = self.places(unit)
         file = f"parts/part-{number:06d}.parquet"
         (out / file).write_table(table)
         return UnitResult(unit, Counts(len(part), len(table)), table_digest(table), (file,), (len(table),))
 
     def _decoded(self, part: pa.Table, weights: Location) -> np.ndarray:
-        from ldsaug_ray.models import decode_images, load_vae
+        from ldsaug_ray.models import decode_batch, load_vae
 
         if weights.uri not in self.vaes:
             self.vaes[weights.uri] = load_vae(weights, self.device)
-        return decode_images(self.vaes[weights.uri], matrix(part["z"]), self.batch_size)
+        return decode_batch(self.vaes[weights.uri], matrix(part["z"]), self.batch_size)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.domains import Domain, domain_of
 from ldsaug_ray.engines.base import Engine
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.run.directory import RunDir
@@ -24,6 +25,11 @@ class Job:
     console: Console
     engine: Engine
     alone: bool = False
+
+    @property
+    def domain(self) -> Domain:
+        """Of the data."""
+        return domain_of(self.config)
 
     def pool(self, workers: Workers, stage: str, *, limit: int | None = None) -> Pool:
         """Workers of a stage, no more than units of work (`limit`).

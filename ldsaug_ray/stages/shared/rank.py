@@ -10,15 +10,16 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Optimisation, Uses, Vae
-from ldsaug_ray.domains.images.stored import read_images
+from ldsaug_ray.config import CommonVae, Optimisation, Uses, Vae
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.engines.base import Asked, Rank, clear_memory_errors
 from ldsaug_ray.engines.threads import keep_freed_memory, limit_threads
 from ldsaug_ray.errors import DivergedError
@@ -29,7 +30,7 @@ from ldsaug_ray.stages.shared.clock import Clock, steps_between_looks
 from ldsaug_ray.stages.shared.prior import Judged
 
 if TYPE_CHECKING:
-    from ldsaug_ray.models import Augmented, Autoencoder, Trainer
+    from ldsaug_ray.models import Augmented, Codec, Trainer
 
 PROGRESS_SECONDS = 0.5
 HELD_OUT_IMAGES = 256
@@ -41,7 +42,8 @@ class Task:
     """What every rank is told.
 
     Attributes:
-        real: training images.
+        vae: section `vae`; given: what the model is made for beside it.
+        real: training items.
         augmented: A and how much of it; none: training images alone.
         held_out: parts with test images, for the curve.
         threads: of torch, at most; 0: every core.
@@ -56,8 +58,9 @@ class Task:
     stage: str
     root: Location
     settings: Optimisation
-    vae: Vae
-    resolution: int
+    domain: str
+    vae: CommonVae
+    given: Mapping[str, Any]
     seed: int
     real: Parts
     augmented: AugmentedParts | None
@@ -80,11 +83,10 @@ def work(task: Task, rank: Rank) -> None:
 def threads_of(task: Task, world: int) -> int:
     """Threads of a rank; one where a step is small. Threads meet after each operation, and beside a busy program the
     other one has been put aside: small steps gain nothing from several, and lose most of their speed to that."""
-    from ldsaug_ray.models.stylegan2.model import step_flop
+    from ldsaug_ray.models import CODECS
 
-    small = not task.vae.is_pretrained and (
-        step_flop(task.vae, task.resolution, task.settings.batch_size // world) < SMALL_FLOP
-    )
+    flop = CODECS.get(task.vae.kind).flop(task.vae, task.given, task.settings.batch_size // world)
+    small = flop < SMALL_FLOP
     return 1 if small else task.threads or os.cpu_count() or 1
 
 
@@ -124,18 +126,19 @@ class _Training:
         self.clock = Clock()
 
     def _trainer(self) -> Trainer:
-        from ldsaug_ray.models import Trainer, build_vae, load_discriminator, load_vae
+        from ldsaug_ray.models import CODECS, Trainer, load_discriminator, load_vae
 
         task, adversarial = self.task, self.settings.objective.adversarial
-        vae: Autoencoder
+        vae: Codec
         if task.initial is None:
-            vae = build_vae(task.vae, task.resolution, task.seed)
+            vae = CODECS.get(task.vae.kind).build(task.vae, task.given, task.seed)
         else:
-            vae = load_vae(task.root / task.initial, expect=(task.vae, task.resolution))
+            vae = load_vae(task.root / task.initial, expect=(task.vae, task.given))
         discriminator = None  # the trainer makes a new one where it needs one
         if adversarial.weight and task.initial_discriminator is not None:
+            assert isinstance(task.vae, Vae)  # others have none
             file = task.root / task.initial_discriminator
-            discriminator = load_discriminator(file, expect=(task.vae, task.resolution, adversarial))
+            discriminator = load_discriminator(file, expect=(task.vae, task.given["resolution"], adversarial))
         return Trainer(
             vae,
             self.settings,
@@ -164,7 +167,8 @@ class _Training:
             self.rank,
             seed=task.seed,
             shuffle_parts=settings.shuffle_parts,
-            resolution=task.resolution,
+            domain=task.domain,
+            blank=trainer.model.blank(1),
         )
         counted, cpu, images = time.monotonic(), time.process_time(), 0
         told = -PROGRESS_SECONDS
@@ -248,23 +252,16 @@ class _Training:
 
     def _held_out(self) -> np.ndarray | None:
         found: list[np.ndarray] = []
+        domain = DOMAINS.get(self.task.domain)
         for file in self.task.held_out:
             if sum(map(len, found)) < HELD_OUT_IMAGES:
-                found.append(read_images(self.task.root / file))
+                found.append(domain.unpack((self.task.root / file).read_table([domain.column])))
         return np.concatenate(found)[:HELD_OUT_IMAGES] if found else None
 
     def _held_out_error(self) -> float:
-        """Mean pixel loss of held-out images, decoded from their posterior means by the averaged weights."""
-        import torch
-
-        from ldsaug_ray.models import decode_images, posterior_means, reconstruction_error, to_float
-
+        """Mean reconstruction error of held-out items, by the averaged weights."""
         assert self.held_out is not None
-        vae = self.trainer.averaged
-        shown = decode_images(vae, posterior_means(vae, self.held_out, 64), 64)
-        pair = [to_float(torch.tensor(x)) for x in (shown, self.held_out)]
-        error = reconstruction_error(pair[0], pair[1], self.settings.objective.reconstruction)
-        return round(float(error.mean()), 6)
+        return round(self.trainer.averaged.held_out_error(self.held_out, self.settings.objective), 6)
 
 
 def _augmented(batch: StepBatch) -> Augmented | None:

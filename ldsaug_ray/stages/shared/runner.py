@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.domains.images.stamp import source_stamp
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.errors import LdsaugError, MissingStageError, StorageError
 from ldsaug_ray.run.directory import RunDir, UnitResult
 from ldsaug_ray.run.pipeline import STAGES
@@ -97,17 +97,17 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
 def _stamp(config: Config, name: str) -> str:
     """Identity of what a stage reads from outside the run directory."""
     if name == "prepare":
-        return source_stamp(config.data)
+        return domain_of(config).stamp(config.data)
     if name == "evaluate" and config.evaluate.extractor is not None:
         from ldsaug_ray.metrics import evaluation_stamp
 
         others = config.evaluate.detection.others
-        seen = "" if others is None else source_stamp(config.data.model_copy(update={"source": others}))
+        seen = "" if others is None else domain_of(config).stamp(config.data.model_copy(update={"source": others}))
         return f"{evaluation_stamp(config)}{seen}"
     if name == "train" and config.vae.is_pretrained:
-        from ldsaug_ray.models import pretrained_stamp
+        from ldsaug_ray.models import CODECS
 
-        return pretrained_stamp(config.vae)
+        return CODECS.get(config.vae.kind).stamp(config.vae)
     return ""
 
 

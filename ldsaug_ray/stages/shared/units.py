@@ -61,7 +61,7 @@ def run_units(
     before = len(results)
     todo = {n: units[n] for n in sorted(units) if n not in results}
     finished = sum(rows[n] for n in results)
-    with bar(job.console, stage, sum(rows.values()), unit_name, finished) as shown:
+    with bar(job.console, stage, sum(rows.values()), job.domain.words(unit_name), finished) as shown:
         if not todo:
             return results
         work = UnitWork(stage, todo, pool, make, args, places, read)

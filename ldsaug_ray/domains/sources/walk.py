@@ -11,17 +11,38 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError, StorageError
 
+
+class Files(NamedTuple):
+    """What a source's files are: what one and many are called, their endings, and the setting that names the column of
+    Parquet files which holds them."""
+
+    item: str
+    unit: str
+    extensions: tuple[str, ...]
+    setting: str
+
+    @property
+    def an(self) -> str:
+        """With its article."""
+        return f"{'an' if self.item[0] in 'aeio' else 'a'} {self.item}"
+
+    def column(self, data: Any) -> str:
+        """The column that the settings name."""
+        name: str = getattr(data, self.setting)
+        return name
+
+
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 TAR_ENDINGS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz", "tbz2", "tar.xz", "txz", "tar.zst", "tzst")
-KINDS = {  # ending -> format
-    **dict.fromkeys(IMAGE_EXTENSIONS, "folder"),
+IMAGES = Files("image", "images", IMAGE_EXTENSIONS, "image_column")
+_KINDS = {  # ending -> format, of files that hold many items
     **dict.fromkeys(("parquet", "parq", "pq"), "parquet"),
     **dict.fromkeys(TAR_ENDINGS, "webdataset"),
 }
@@ -54,7 +75,7 @@ class Entry(NamedTuple):
     time: int | str | None  # of the last change, ns since 1970; the content's hash where a store gives only that
 
 
-def walk(folder: Location, only: Only | None = None) -> tuple[list[Entry], Counter[str]]:
+def walk(folder: Location, only: Only | None = None, files: Files = IMAGES) -> tuple[list[Entry], Counter[str]]:
     """(every file below a folder, sorted by path; what was left out -> how often).
 
     Left out and counted: names that begin with a dot and the sidecar folders of storage systems, at every level and
@@ -70,15 +91,16 @@ def walk(folder: Location, only: Only | None = None) -> tuple[list[Entry], Count
     """
     left_out: Counter[str] = Counter()
     if isinstance(folder.fs, pafs.LocalFileSystem):
-        found = list(_once(_walk_local(folder.path, left_out, only), left_out))
+        found = list(_once(_walk_local(folder.path, left_out, only), left_out, files))
     else:
         found = _walk_remote(folder, left_out, only)
     return sorted(found), left_out
 
 
-def kind_of(name: str) -> str | None:
-    """The format that reads a file of this name: folder (an image), parquet, webdataset; None for none."""
-    return KINDS.get(ending(name))
+def kind_of(name: str, files: Files = IMAGES) -> str | None:
+    """The format that reads a file of this name: folder (an item), parquet, webdataset; None for none."""
+    found = ending(name)
+    return "folder" if found in files.extensions else _KINDS.get(found)
 
 
 def extension(name: str) -> str:
@@ -186,11 +208,11 @@ def _walk_local(root: str, left_out: Counter[str], only: Only | None) -> Iterato
                 left_out[SPECIAL] += 1
 
 
-def _once(found: Iterable[_Seen], left_out: Counter[str]) -> Iterator[Entry]:
+def _once(found: Iterable[_Seen], left_out: Counter[str], files: Files) -> Iterator[Entry]:
     """Each file that some source could read under one name: its first that is no link, else its first."""
     read: set[int] = set()
     for seen in sorted(found, key=lambda s: (s.link, s.entry.name)):
-        if seen.file is not None and kind_of(seen.entry.name) is not None:
+        if seen.file is not None and kind_of(seen.entry.name, files) is not None:
             if seen.file in read:
                 left_out[LINKED_FILE] += 1
                 continue

@@ -10,64 +10,56 @@ from collections.abc import Mapping, Sequence
 import pyarrow.fs as pafs
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import Source
-from ldsaug_ray.domains.images.digits import DigitsSource
-from ldsaug_ray.domains.images.folder import FolderSource
-from ldsaug_ray.domains.images.parquet import ParquetSource
-from ldsaug_ray.domains.images.walk import IMAGE_EXTENSIONS, KINDS, Entry, counted, ending, endings, kind_of, walk
-from ldsaug_ray.domains.images.webdataset import WebDatasetSource
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.sources.base import Source
+from ldsaug_ray.domains.sources.folder import FolderSource
+from ldsaug_ray.domains.sources.parquet import ParquetSource
+from ldsaug_ray.domains.sources.walk import IMAGES, Entry, Files, counted, ending, endings, kind_of, walk
+from ldsaug_ray.domains.sources.webdataset import WebDatasetSource
 from ldsaug_ray.errors import InputError
 
-_SURE = {*IMAGE_EXTENSIONS, "parquet", "tar"}
 _ARCHIVES = ("zip", "7z", "rar", "lzma", "lz", "lz4", "z", "br")
-_FILES = {"folder": "image", "parquet": "Parquet", "webdataset": "tar"}  # what a format's files are called
+_FORMATS = {"parquet": "Parquet", "webdataset": "tar"}  # what a format's files are called
 
 
-def open_source(data: Data) -> Source:
-    """The images at data.source; see `Data` for the formats. Listing and reading are the source's own.
+def open_source(data: CommonData, of: Files = IMAGES) -> Source:
+    """What lies at data.source; see `Data` for the formats. Listing and reading are the source's own.
 
-    data.source may be a folder, a Parquet or tar file, `sklearn:digits`, or, in its last part, a pattern of file
+    data.source may be a folder, a Parquet or tar file, or, in its last part, a pattern of file
     names: `*`, `?`, or a range as WebDataset writes it, `train-{000..127}.tar`.
 
     Raises:
-        InputError: nothing is there, it holds no images, it could be read in two ways, or it does not have a column
+        InputError: nothing is there, it holds no such files, it could be read in two ways, or it does not have a column
             or attribute that the settings name.
         StorageError: it cannot be looked at, or no library opens this kind of URI.
     """
-    if data.format == "digits" or data.source.startswith("sklearn:"):
-        if data.source != "sklearn:digits" or data.format not in ("auto", "digits"):
-            raise InputError(
-                f"data.source = {data.source}, data.format = {data.format}: the built-in source is sklearn:digits, "
-                "with data.format auto or digits"
-            )
-        return DigitsSource(data.attributes == "columns", data.attribute_names)
-    root, found, left_out = find_files(data.source)
-    kind = data.format if data.format != "auto" else _judge(data.source, found, left_out)
+    root, found, left_out = find_files(data.source, of)
+    kind = data.format if data.format != "auto" else _judge(data.source, found, left_out, of)
     one_file = [f.name for f in found] == [""]
     if one_file and kind == "folder":
         raise InputError(f"data.source = {data.source} is one file; data.format=folder needs the folder it lies in")
     # In a folder, what the format does not read is left alone; one file is taken at its word, whatever its name.
-    files = found if one_file else [f for f in found if kind_of(f.name) == kind]
+    files = found if one_file else [f for f in found if kind_of(f.name, of) == kind]
     if not files:
-        raise InputError(f"data.source = {data.source}, data.format = {kind}: {_summary(found, left_out, kind)}")
+        raise InputError(f"data.source = {data.source}, data.format = {kind}: {_summary(found, left_out, kind, of)}")
     if data.member is not None and kind != "webdataset":
         raise InputError(f"data.member = {data.member}: only tars have members; {data.source} is read as {kind}")
     if data.shard_in_key and kind == "folder":
-        raise InputError("data.shard_in_key: the keys of image files are their paths already; leave it out")
+        raise InputError(f"data.shard_in_key: the keys of {of.item} files are their paths already; leave it out")
     if data.attributes == "columns" and kind == "folder":
         raise InputError(
-            "data.attributes = columns: image files have no columns; set it to a file in CelebA's layout, or to null"
+            f"data.attributes = columns: {of.item} files have no columns; set it to a file in CelebA's "
+            "layout, or to null"
         )
-    others = endings(f.name for f in found if kind_of(f.name) != kind) if not one_file else Counter()
+    others = endings(f.name for f in found if kind_of(f.name, of) != kind) if not one_file else Counter()
     passed_over = dict([*others.most_common(), *left_out.most_common()])
     if kind == "folder":
-        return FolderSource(root, files, passed_over)
+        return FolderSource(root, files, passed_over, of)
     reads = ParquetSource if kind == "parquet" else WebDatasetSource
-    return reads(root, [f.name for f in files], data, passed_over)
+    return reads(root, [f.name for f in files], data, passed_over, of)
 
 
-def find_files(source: str) -> tuple[Location, list[Entry], Counter[str]]:
+def find_files(source: str, of: Files = IMAGES) -> tuple[Location, list[Entry], Counter[str]]:
     """(root, its files, what was left out -> how often); the one file's name is "" where root is a file.
 
     Raises:
@@ -78,20 +70,20 @@ def find_files(source: str) -> tuple[Location, list[Entry], Counter[str]]:
     if any(c in pattern for c in "*?{"):
         parent = Location.of(folder or slash or ".")
         if not (parent / pattern).exists():  # a folder may well be called "a{1}"
-            return parent, *_matching(source, parent, pattern)
+            return parent, *_matching(source, parent, pattern, of)
     root = Location.of(source)
     info = root.info()
     if info.type == pafs.FileType.NotFound:
         raise InputError(f"data.source = {source}: {root.absence}")
     if info.type == pafs.FileType.Directory:
-        return root, *walk(root)
+        return root, *walk(root, files=of)
     if info.type != pafs.FileType.File:
         raise InputError(f"data.source = {source}: neither a file nor a folder, but a pipe, socket or device")
     time = info.mtime_ns or root.hashes().get(info.path)
     return root, [Entry("", info.size if info.size is not None else -1, time)], Counter()
 
 
-def _matching(source: str, parent: Location, pattern: str) -> tuple[list[Entry], Counter[str]]:
+def _matching(source: str, parent: Location, pattern: str, of: Files) -> tuple[list[Entry], Counter[str]]:
     missing = _expand(pattern)
     patterns = tuple(missing)
 
@@ -102,7 +94,7 @@ def _matching(source: str, parent: Location, pattern: str) -> tuple[list[Entry],
 
     if not parent.exists():
         raise InputError(f"data.source = {source}: {parent.uri}: {parent.absence}")
-    found = walk(parent, matches)
+    found = walk(parent, matches, of)
     if missing:
         raise InputError(f"data.source = {source}: there is no file {missing[0]!r}")
     return found
@@ -119,9 +111,9 @@ def _expand(pattern: str) -> list[str]:
     return [one for value in values for one in _expand(before + value + after)]
 
 
-def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int]) -> str:
+def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int], of: Files) -> str:
     if [f.name for f in files] == [""]:
-        kind = kind_of(source)
+        kind = kind_of(source, of)
         if kind in ("parquet", "webdataset"):
             return kind
         if ending(source) in _ARCHIVES:
@@ -130,29 +122,30 @@ def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int]) -> 
                 "compressed by gzip, bzip2, xz or zstd"
             )
         raise InputError(
-            f"data.source = {source} is one file and neither .parquet nor .tar; give a folder of images, or set "
+            f"data.source = {source} is one file and neither .parquet nor .tar; give a folder of {of.unit}, or set "
             "data.format"
         )
-    named = Counter(ending(f.name) for f in files if kind_of(f.name))
+    named = Counter(ending(f.name) for f in files if kind_of(f.name, of))
     # Archives beside images are mostly where the images came from: they decide only where nothing else does.
+    sure = {*of.extensions, "parquet", "tar"}
     kinds = Counter[str]()
     for end, n in named.items():
-        if end in _SURE or not _SURE & set(named):
-            kinds[KINDS[end]] += n
+        if end in sure or not sure & set(named):
+            kinds[kind_of(f".{end}", of) or ""] += n
     if len(kinds) == 1:
         return next(iter(kinds))
     if not kinds:
-        raise InputError(f"data.source = {source}: {_summary(files, left_out, 'folder')}")
-    found = ", ".join(f"{n} {_FILES[k]} file{'s' * (n > 1)}" for k, n in kinds.most_common())
+        raise InputError(f"data.source = {source}: {_summary(files, left_out, 'folder', of)}")
+    found = ", ".join(f"{n} {_FORMATS.get(k, of.item)} file{'s' * (n > 1)}" for k, n in kinds.most_common())
     raise InputError(f"data.source = {source} holds {found}: set data.format to {' or '.join(sorted(kinds))}")
 
 
-def _summary(files: Sequence[Entry], left_out: Mapping[str, int], kind: str) -> str:
+def _summary(files: Sequence[Entry], left_out: Mapping[str, int], kind: str, of: Files) -> str:
     """ "3 files, none with an image extension (.txt ×2, .csv ×1)"."""
     apart = f"; left out: {counted(left_out)}" if left_out else ""
     if not files:
         return f"the folder is empty{apart}"
     found = endings(f.name for f in files)
     listed = ", ".join(f"{e} ×{n}" for e, n in found.most_common(8)) + (", …" if len(found) > 8 else "")
-    what = {"folder": "an image extension", "parquet": "the extension .parquet", "webdataset": "the extension .tar"}
+    what = {"folder": f"{of.an} extension", "parquet": "the extension .parquet", "webdataset": "the extension .tar"}
     return f"{len(files)} file{'s' * (len(files) > 1)}, none with {what[kind]} ({listed}){apart}"

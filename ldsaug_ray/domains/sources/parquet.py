@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from ldsaug_ray.common.pointers import POINTER_BYTES
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import (
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.sources.base import (
     LISTING,
     Attributes,
     Reading,
@@ -32,15 +32,16 @@ from ldsaug_ray.domains.images.base import (
     shard_keys,
     unreadable,
 )
-from ldsaug_ray.domains.images.parquet_columns import (
+from ldsaug_ray.domains.sources.parquet_columns import (
     as_text,
     attribute_columns,
-    check_image_column,
-    image_fields,
+    check_item_column,
     inspect,
+    item_fields,
     key_column,
     span,
 )
+from ldsaug_ray.domains.sources.walk import IMAGES, Files
 from ldsaug_ray.errors import InputError, StorageError
 
 T = TypeVar("T")
@@ -53,7 +54,9 @@ _UNIQUE_ENOUGH = 0.99  # of the image paths must differ for them to serve as key
 class ParquetSource(Source):
     """Rows of Parquet files. The key is data.key_column, else `image_id`, else the image's path, else `FILE#ROW`."""
 
-    def __init__(self, root: Location, files: Sequence[str], data: Data, passed_over: Mapping[str, int]) -> None:
+    def __init__(
+        self, root: Location, files: Sequence[str], data: CommonData, passed_over: Mapping[str, int], of: Files = IMAGES
+    ) -> None:
         """`files`: relative to `root`, sorted; "" where root is the one file.
 
         Raises:
@@ -61,7 +64,7 @@ class ParquetSource(Source):
                 attributes are asked for and no column can hold them.
         """
         self.uri = root.uri
-        self.root = root
+        self.root, self.of = root, of
         self.attribute_columns: tuple[str, ...] = ()
         self.shard_in_key = data.shard_in_key
         ranges = data.attributes == "columns"
@@ -74,14 +77,14 @@ class ParquetSource(Source):
         self.files = tuple(filled)
         names = [name for footer in filled.values() for name in footer.schema.names]
         stored = {composed(name): name for name in names} | {name: name for name in names}
-        given = {"image_column": data.image_column, "key_column": data.key_column}
+        given = {of.setting: of.column(data), "key_column": data.key_column}
         data = data.model_copy(update={k: stored.get(v, stored.get(composed(v), v)) for k, v in given.items() if v})
-        self.image_column = data.image_column
+        self.item_column = of.column(data)
         self.key_columns: dict[str, str | None] = {}
         for file, footer in filled.items():
             where = locate(root, file).uri
-            check_image_column(footer.schema, data.image_column, where)
-            self.key_columns[file] = key_column(footer.schema, data, where)
+            check_item_column(footer.schema, data, of, where)
+            self.key_columns[file] = key_column(footer.schema, data, of, where)
         if ranges:
             by_address = {locate(root, file).uri: footer for file, footer in filled.items()}
             self.attribute_columns = attribute_columns(root.uri, by_address, data, self.key_columns.values())
@@ -95,7 +98,7 @@ class ParquetSource(Source):
         Image paths are keys only where no row lacks one and 99 % differ: many datasets store `image.png` throughout.
         Where not all keys come from one column, a note says so.
         """
-        path = f"{self.image_column}.path"
+        path = f"{self.item_column}.path"
         keys = self._each_file(self.files, self._read_keys)
         by_path = [k for f, k in zip(self.files, keys, strict=True) if self.key_columns[f] == path]
         paths = pa.chunked_array(by_path, pa.string())
@@ -155,8 +158,8 @@ class ParquetSource(Source):
 
     def _read_group(self, parquet: pq.ParquetFile, group: int, rows: np.ndarray) -> Iterator[Reading]:
         """Ascending `rows` of one row group; stops decoding after the last."""
-        fields = image_fields(parquet.schema_arrow.field(self.image_column).type)
-        image = [f"{self.image_column}.{name}" for name in fields] or [self.image_column]
+        fields = item_fields(parquet.schema_arrow.field(self.item_column).type)
+        image = [f"{self.item_column}.{name}" for name in fields] or [self.item_column]
         first, taken = 0, 0
         batches = parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[*image, *self.attribute_columns])
         for batch in batches:
@@ -175,7 +178,7 @@ class ParquetSource(Source):
             return
         chosen = pa.array(rows)
         columns = [batch[name].take(chosen).to_pylist() for name in self.attribute_columns]
-        image = batch[self.image_column]
+        image = batch[self.item_column]
         data = pc.struct_field(image, "bytes") if fields else image
         if pa.types.is_binary_view(data.type):
             data = data.cast(pa.large_binary())  # views cannot be taken from
@@ -190,15 +193,15 @@ class ParquetSource(Source):
     def _from_path(self, path: str | None, attributes: Attributes | None) -> Reading:
         """The file a row points to; only inside the source: a dataset must not read its user's other files."""
         if not path:
-            return None, "the image is null", None
+            return None, f"the {self.of.item} is null", None
         if path.startswith(("/", "\\")) or "://" in path or ".." in path.split("/"):
-            return None, f"the image's bytes are null and its path is outside the source: {path}", None
+            return None, f"the {self.of.item}'s bytes are null and its path is outside the source: {path}", None
         folder = self.root
         if self.files == ("",):
             folder = Location(folder.fs, folder.path.rpartition("/")[0] or "/", folder.uri.rpartition("/")[0] or ".")
         payload, reason = read_or_reason(folder / path)
         if payload is None:
-            return None, f"the image's bytes are null; {path}: {reason}", None
+            return None, f"the {self.of.item}'s bytes are null; {path}: {reason}", None
         return payload, None, attributes
 
     def _read_keys(self, file: str, parquet: pq.ParquetFile) -> pa.Array:

@@ -1,27 +1,20 @@
-"""Images that are nearly the same: perceptual hashes (imagehash), and the pairs among millions of them that are near.
+"""Items that are nearly the same: the pairs among millions of hashes that are near.
 
-A copy in train of an image in test spoils every measure of copying, and nobody sees it among so many. The hash is
-pHash (64 bits: signs of low frequencies) and dHash (64 bits: signs of differences between columns): alone, pHash calls
-different faces alike. Of 128 bits, a copy that was compressed again or resized differs in at most 5 (99 % of faces at
-32 px), two different faces in 8 or more.
+A copy in train of an item in test spoils every measure of copying, and nobody sees it among so many.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-import imagehash
 import numpy as np
-from PIL import Image
 
 FARTHEST = 6  # bits; `_pairs` finds every pair up to there
 
 _BANDS = 8  # of 16 bits: pairs that differ in 6 bits have two bands in common
 _COMPARED = 64  # hashes of one bucket that each is compared with
-_FLAT = 8  # grey levels; an image with fewer has only noise to hash
 
 
 @dataclass(frozen=True)
@@ -34,20 +27,6 @@ class NearDuplicates:
     examples: tuple[tuple[int, int], ...]  # (row of a test image, row of a training image), at most five
 
 
-def hash_images(images: np.ndarray) -> np.ndarray:
-    """uint64[N, 2] of uint8[N, H, W, 3]. Images of one colour have a hash of their pixels: near only where equal."""
-    hashes = np.empty((len(images), 16), np.uint8)
-    for i, pixels in enumerate(images):
-        image = Image.fromarray(pixels).convert("L")
-        low, high = image.getextrema()
-        if high - low < _FLAT:  # type: ignore[operator]  # of one channel these are numbers
-            hashes[i] = np.frombuffer(hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(), np.uint8)
-        else:
-            bits = imagehash.phash(image).hash, imagehash.dhash(image).hash
-            hashes[i] = np.packbits(np.concatenate([b.ravel() for b in bits]))
-    return hashes.view(np.uint64)
-
-
 def find_near_duplicates(hashes: np.ndarray, test: np.ndarray, radius: int) -> NearDuplicates:
     """Count images whose hash another has but for `radius` bits (at most `FARTHEST`).
 
@@ -55,7 +34,7 @@ def find_near_duplicates(hashes: np.ndarray, test: np.ndarray, radius: int) -> N
     an image.
 
     Args:
-        hashes: uint64[N, 2], of `hash_images`.
+        hashes: uint64[N, 2], of `Domain.hashes`.
         test: bool[N], which are test images; the others are training images.
     """
     distinct, inverse = np.unique(hashes, axis=0, return_inverse=True)

@@ -12,9 +12,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ldsaug_ray.domains.images.base import did_you_mean
-from ldsaug_ray.domains.images.tar_members import Member
-from ldsaug_ray.domains.images.walk import IMAGE_EXTENSIONS, endings
+from ldsaug_ray.domains.sources.base import did_you_mean
+from ldsaug_ray.domains.sources.tar_members import Member
+from ldsaug_ray.domains.sources.walk import Files, endings
 from ldsaug_ray.errors import InputError
 
 ALL = "all"
@@ -31,12 +31,12 @@ class Chosen:
     passed_over: Counter[str]  # suffix -> image members that are not taken
 
 
-def is_image(member: Member) -> bool:
+def is_item(member: Member, of: Files) -> bool:
     """Whether it is one by its ending."""
-    return member.extension.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+    return member.extension.rpartition(".")[2].lower() in of.extensions
 
 
-def choose(members: Mapping[str, Sequence[Member]], wanted: str | None, where: str) -> Chosen:
+def choose(members: Mapping[str, Sequence[Member]], wanted: str | None, where: str, of: Files) -> Chosen:
     """See the module's opening sentences; the members of all tars are judged together.
 
     Args:
@@ -46,13 +46,14 @@ def choose(members: Mapping[str, Sequence[Member]], wanted: str | None, where: s
     Raises:
         InputError: `wanted` is no suffix of any image.
     """
-    images = {file: [m for m in found if is_image(m)] for file, found in members.items()}
-    others = endings(m.name for found in members.values() for m in found if not is_image(m))
+    images = {file: [m for m in found if is_item(m, of)] for file, found in members.items()}
+    others = endings(m.name for found in members.values() for m in found if not is_item(m, of))
     if wanted not in (None, ALL):
         suffixes = Counter(m.extension.lower() for found in images.values() for m in found)
         if not any(wanted.lower() in (s, _suffix(s)) for s in suffixes):
             raise InputError(
-                f"data.member = {wanted}: no image in {where} has this suffix; {did_you_mean(str(wanted), suffixes)}"
+                f"data.member = {wanted}: no {of.item} in {where} has this suffix; "
+                f"{did_you_mean(str(wanted), suffixes)}"
             )
     numbered, ranks = _numbered(images.values()), _ranks(images.values())
     formats, aside = _formats(images.values())

@@ -1,4 +1,4 @@
-"""A folder of image files, at any depth. The key is the path relative to the folder."""
+"""A folder of files that are an item each, at any depth. The key is the path relative to the folder."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.base import Reading, Source, ahead, listing, locate, read_or_reason
-from ldsaug_ray.domains.images.walk import Entry, kind_of, walk
+from ldsaug_ray.domains.sources.base import Reading, Source, ahead, listing, locate, read_or_reason
+from ldsaug_ray.domains.sources.walk import IMAGES, Entry, Files, kind_of, walk
 
 
 class FolderSource(Source):
-    """Image files below `root`."""
+    """Files of one kind below `root`."""
 
-    def __init__(self, root: Location, files: Sequence[Entry], passed_over: Mapping[str, int]) -> None:
+    def __init__(
+        self, root: Location, files: Sequence[Entry], passed_over: Mapping[str, int], of: Files = IMAGES
+    ) -> None:
         """`files`: sorted; not pickled with the source, workers have no use for them."""
         self.uri = root.uri
-        self.root = root
+        self.root, self.of = root, of
         self.passed_over = passed_over
         self._files = tuple(files)
 
     def list(self) -> pa.Table:
         """See `Source.list`; one row per file, index 0."""
         if "_files" not in self.__dict__:
-            self._files = tuple(f for f in walk(self.root)[0] if kind_of(f.name) == "folder")
+            self._files = tuple(f for f in walk(self.root, files=self.of)[0] if kind_of(f.name, self.of) == "folder")
         names = [f.name for f in self._files]
         return listing(names, names, [0] * len(names), [f.size for f in self._files])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.sources import find_files
-from ldsaug_ray.domains.images.walk import Entry
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.sources.opening import find_files
+from ldsaug_ray.domains.sources.walk import IMAGES, Entry, Files
 
 
-def source_stamp(data: Data) -> str:
-    """SHA-256 over (path, size, time) of every file of the source and of the attribute file; '' for built-in digits.
+def source_stamp(data: CommonData, of: Files = IMAGES) -> str:
+    """SHA-256 over (path, size, time) of every file of the source and of the attribute file; '' for built-in data.
 
     What the sources leave out by its name is left out.
 
@@ -18,7 +18,7 @@ def source_stamp(data: Data) -> str:
         InputError: nothing is there.
         StorageError: it cannot be looked at.
     """
-    stamps = [] if data.source.startswith("sklearn:") else [_stamps(find_files(data.source)[1])]
+    stamps = [] if data.source.startswith("sklearn:") else [_stamps(find_files(data.source, of)[1])]
     if data.attributes not in (None, "columns"):
         info = Location.of(data.attributes).info()
         stamps.append(_stamps([Entry("", info.size, info.mtime_ns)]))

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from ldsaug_ray.domains.images.quality import Images, checked_images
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.metrics.extractors import checked_images
 
-Images = NDArray[np.uint8]
 Kind = Literal["blur", "noise", "occlusion", "shuffled patches"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DEFAULTS: dict[Kind, float] = {"blur": 0.06, "noise": 0.15, "occlusion": 0.5, "shuffled patches": 4}

@@ -1,7 +1,7 @@
-"""From a source to training arrays: the plan (who is in which split, cut into units) and the work on one unit.
+"""From a source to stored items: the plan (who is in which split, cut into units) and the work on one unit.
 
 Both are plain functions of their arguments: the same units come out on one machine and on a hundred, and a unit can be
-done anywhere, twice, or later. Every listed image ends in exactly one place: train, test, unused or quarantine.
+done anywhere, twice, or later. Every listed item ends in exactly one place: train, test, unused or quarantine.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.attributes import AttributeTable
-from ldsaug_ray.domains.images.base import Attributes, Source
-from ldsaug_ray.domains.images.decode import UnusableImage, decode_image
-from ldsaug_ray.domains.images.split import assign_splits
-from ldsaug_ray.domains.images.tables import QUARANTINE, UNIT, image_table
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.base import Array, Domain, Unusable
+from ldsaug_ray.domains.sources.attributes import AttributeTable
+from ldsaug_ray.domains.sources.base import Attributes, Source
+from ldsaug_ray.domains.split import assign_splits
+from ldsaug_ray.domains.tables import QUARANTINE, UNIT, item_table
 from ldsaug_ray.errors import InputError
 
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """What is to be done, and where the images went that need no work: n_listed = units + unused + quarantine."""
+    """What is to be done, and where the items went that need no work: n_listed = units + unused + quarantine."""
 
     units: tuple[pa.Table, ...]  # schema UNIT; consecutive rows of the listing
-    quarantine: pa.Table  # schema QUARANTINE: duplicate keys, and images without attributes
+    quarantine: pa.Table  # schema QUARANTINE: duplicate keys, and items without attributes
     n_listed: int
     n_dropped_unused: int  # in neither split
     n_train: int  # in the units; decoding may quarantine some
@@ -38,28 +38,30 @@ class PreparePlan:
 
 @dataclass(frozen=True)
 class PreparedUnit:
-    """One unit's images; the three tables have as many rows as the unit."""
+    """One unit's items; the three tables have as many rows as the unit."""
 
-    train: pa.Table  # tables.image_schema
+    train: pa.Table  # as of `item_table`
     test: pa.Table
     quarantine: pa.Table  # tables.QUARANTINE
 
 
-def plan(source: Source, data: Data, seed: int, attributes: AttributeTable | None = None) -> PreparePlan:
+def plan(
+    domain: Domain, source: Source, data: CommonData, seed: int, attributes: AttributeTable | None = None
+) -> PreparePlan:
     """List the source, split it, and cut it into units of `data.part_rows`.
 
     The split is drawn over all distinct keys, before attributes are looked at, so that it stays the same with other
-    attributes. An image that no split uses is dropped, whatever else is wrong with it.
+    attributes. An item that no split uses is dropped, whatever else is wrong with it.
 
     Raises:
         InputError: the source is unreadable; the split asks for too much; attributes are missing with
-            data.missing_attributes = error, or for all images; fewer than two images are left to train on.
+            data.missing_attributes = error, or for all images; fewer than two items are left to train on.
     """
     names = attribute_names(source, data, attributes)
     table = source.list()
     keys, files = table["key"].to_pylist(), table["file"].to_pylist()
     if len(keys) < 2:
-        raise InputError(f"data.source = {source.uri}: {len(keys)} image found; pairs need two at least")
+        raise InputError(f"data.source = {source.uri}: {len(keys)} {domain.item} found; pairs need two at least")
     first: dict[str, int] = {}
     quarantine: list[tuple[str, str, str]] = []
     across = 0
@@ -70,28 +72,28 @@ def plan(source: Source, data: Data, seed: int, attributes: AttributeTable | Non
             quarantine.append((key, f"duplicate key (first seen in {where})", files[i]))
             across += files[original] != files[i]
     unique = np.fromiter(first.values(), np.int64, len(first))  # ascending: dicts keep the order
-    splits = assign_splits(list(first), seed=seed, train=data.train, test=data.test)
+    splits = assign_splits(list(first), seed=seed, train=data.train, test=data.test, unit=domain.unit)
     notes = list(source.notes)
     if across and not data.shard_in_key:
         notes.append(
-            f"{across} images have the key of an image in another file ({quarantine[0][0]}, …) and are quarantined; "
-            "where every file counts from zero, data.shard_in_key=true puts the file's name before the key"
+            f"{across} {domain.unit} have the key of {domain.files.an} in another file ({quarantine[0][0]}, …) and are "
+            "quarantined; where every file counts from zero, data.shard_in_key=true puts the file's name before the key"
         )
     used = splits != "unused"
     rows, chosen = unique[used], splits[used]
     if attributes is not None:
-        notes += _of_matching([keys[i] for i in rows], attributes)
+        notes += map(domain.words, _of_matching([keys[i] for i in rows], attributes))
     if attributes is not None and data.missing_attributes != "keep":
         there = np.array([attributes.row(keys[i]) is not None for i in rows], bool)
         missing = [keys[i] for i in rows[~there]]
-        _check_missing(missing, len(rows), source, data, attributes)
+        _check_missing(missing, len(rows), source, data, attributes, domain)
         quarantine += [(keys[i], _no_attributes(attributes), files[i]) for i in rows[~there]]
         rows, chosen = rows[there], chosen[there]
     n_train = int((chosen == "train").sum())
     if n_train < 2:
         raise InputError(
-            f"data.source = {source.uri}: {n_train} of {len(keys)} listed images left to train on, {len(quarantine)} "
-            "quarantined; pairs need two at least"
+            f"data.source = {source.uri}: {n_train} of {len(keys)} listed {domain.unit} left to train on, "
+            f"{len(quarantine)} quarantined; pairs need two at least"
         )
     work = table.take(pa.array(rows))
     work = pa.table([work["key"], pa.array(chosen), *(work[n] for n in ("file", "index", "length"))], schema=UNIT)
@@ -108,37 +110,43 @@ def plan(source: Source, data: Data, seed: int, attributes: AttributeTable | Non
     )
 
 
-def prepare_unit(source: Source, unit: pa.Table, data: Data, attributes: AttributeTable | None = None) -> PreparedUnit:
-    """Read and decode one unit: uint8[data.resolution, data.resolution, 3] a image, in the unit's order.
+def prepare_unit(
+    domain: Domain, source: Source, unit: pa.Table, data: CommonData, attributes: AttributeTable | None = None
+) -> PreparedUnit:
+    """Read one unit, in its order.
 
     Raises:
-        InputError: an image's own columns lack attributes, with data.missing_attributes = error.
+        InputError: an item's own columns lack attributes, with data.missing_attributes = error.
     """
     names = attribute_names(source, data, attributes)
-    pixels = np.empty((len(unit), data.resolution, data.resolution, 3), np.uint8)
+    batch: Array | None = None
     kept: list[int] = []
     values: list[Attributes | None] = []
     quarantine: list[tuple[str, str, str]] = []
     keys, splits, files = (unit[name].to_pylist() for name in ("key", "split", "file"))
-    for i, (image, reason, found) in enumerate(_decoded(source, unit, data)):
+    for i, (item, reason, found) in enumerate(_read(domain, source, unit, data)):
         known = attributes.lookup(keys[i]) if attributes is not None else found
-        if image is not None and names is not None and known is None and data.missing_attributes != "keep":
+        if item is not None and names is not None and known is None and data.missing_attributes != "keep":
             reason = _no_attributes(attributes or source)
             if data.missing_attributes == "error":
                 raise InputError(f"{keys[i]!r}: {reason}; data.missing_attributes = quarantine or keep goes on")
-        if image is None or reason is not None:
+        if item is None or reason is not None:
             quarantine.append((keys[i], reason or "cannot be read", files[i]))
             continue
-        pixels[len(kept)] = image
+        if batch is None:
+            batch = np.empty((len(unit), *item.shape), item.dtype)
+        batch[len(kept)] = item
         kept.append(i)
         values.append(known)
     tables = {}
+    whole = domain.empty(data) if batch is None else batch
     for split in ("train", "test"):
         mine = [n for n, i in enumerate(kept) if splits[i] == split]
-        tables[split] = image_table(
+        tables[split] = item_table(
+            domain.column,
+            domain.pack(whole[mine]),
             [keys[kept[n]] for n in mine],
             [split] * len(mine),
-            pixels[mine],
             None if names is None else [values[n] for n in mine],
             names or (),
             source.categorical,
@@ -146,7 +154,7 @@ def prepare_unit(source: Source, unit: pa.Table, data: Data, attributes: Attribu
     return PreparedUnit(tables["train"], tables["test"], _quarantine(quarantine))
 
 
-def attribute_names(source: Source, data: Data, attributes: AttributeTable | None) -> tuple[str, ...] | None:
+def attribute_names(source: Source, data: CommonData, attributes: AttributeTable | None) -> tuple[str, ...] | None:
     """The attributes that prepared tables have; None where data.attributes asks for none."""
     if data.attributes is None:
         return None
@@ -157,23 +165,17 @@ def attribute_names(source: Source, data: Data, attributes: AttributeTable | Non
     return attributes.names
 
 
-def _decoded(
-    source: Source, unit: pa.Table, data: Data
-) -> Iterator[tuple[np.ndarray | None, str | None, Attributes | None]]:
+def _read(
+    domain: Domain, source: Source, unit: pa.Table, data: CommonData
+) -> Iterator[tuple[Array | None, str | None, Attributes | None]]:
     for payload, reason, found in source.read(unit):
-        image = None
+        item = None
         if payload is not None:
             try:
-                image = decode_image(
-                    payload,
-                    resolution=data.resolution,
-                    crop=data.crop,
-                    upscale=data.upscale,
-                    max_pixels=data.max_pixels,
-                )
-            except UnusableImage as e:
+                item = domain.read(payload, data)
+            except Unusable as e:
                 reason = str(e)
-        yield image, reason, found
+        yield item, reason, found
 
 
 def _of_matching(keys: list[str], attributes: AttributeTable) -> list[str]:
@@ -195,18 +197,20 @@ def _of_matching(keys: list[str], attributes: AttributeTable) -> list[str]:
     return notes
 
 
-def _check_missing(missing: list[str], n: int, source: Source, data: Data, table: AttributeTable) -> None:
+def _check_missing(
+    missing: list[str], n: int, source: Source, data: CommonData, table: AttributeTable, domain: Domain
+) -> None:
     if not missing:
         return
     examples = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
     if len(missing) == n:
         raise InputError(
-            f"data.attributes = {table.file} has no row for any image of {source.uri}: its keys are like "
-            f"{', '.join(table.keys[:3]) or 'none'}, the images' like {examples}"
+            f"data.attributes = {table.file} has no row for any {domain.item} of {source.uri}: its keys are like "
+            f"{', '.join(table.keys[:3]) or 'none'}, the {domain.unit}' like {examples}"
         )
     if data.missing_attributes == "error":
         raise InputError(
-            f"{table.file} has no attributes for {len(missing)} of {n} images ({examples}); "
+            f"{table.file} has no attributes for {len(missing)} of {n} {domain.unit} ({examples}); "
             "data.missing_attributes = quarantine or keep goes on without them"
         )
 

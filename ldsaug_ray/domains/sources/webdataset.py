@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import (
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.sources.base import (
     LARGEST_LABEL,
     Attributes,
     Reading,
@@ -31,9 +31,9 @@ from ldsaug_ray.domains.images.base import (
     sign,
     unreadable,
 )
-from ldsaug_ray.domains.images.samples import choose, is_image
-from ldsaug_ray.domains.images.tar_members import DAMAGE, Contents, Member, is_compressed, open_tar, scan_tar
-from ldsaug_ray.domains.images.walk import IMAGE_EXTENSIONS, counted
+from ldsaug_ray.domains.sources.samples import choose, is_item
+from ldsaug_ray.domains.sources.tar_members import DAMAGE, Contents, Member, is_compressed, open_tar, scan_tar
+from ldsaug_ray.domains.sources.walk import IMAGES, Files, counted
 from ldsaug_ray.errors import InputError, StorageError
 
 _SAMPLES_LOOKED_AT = 64  # JSON members of the first tar from which the attributes' names are judged
@@ -48,12 +48,12 @@ class _Json:
     kept: Mapping[int, bytes]  # offset -> bytes, of those that are held already
 
     @classmethod
-    def of(cls, contents: Contents) -> _Json:
+    def of(cls, contents: Contents, files: Files) -> _Json:
         """`x.1.json` belongs to `x.1.png`, whatever the key of that is; `x.json` to all `x.….png` without their own."""
         members = [m for m in contents.members if _is_json(m.extension)]
         named = {composed(m.stem): m for m in members} | {m.stem: m for m in members}
         of_image: dict[tuple[int, str], Member] = {}
-        for image in filter(is_image, contents.members):
+        for image in (m for m in contents.members if is_item(m, files)):
             stem = image.stem
             while (found := named.get(stem) or named.get(composed(stem))) is None and stem != image.key:
                 stem = stem.rpartition(".")[0]
@@ -66,14 +66,16 @@ class _Json:
 class WebDatasetSource(Source):
     """Images in tar files, plain or compressed; attributes from the `.json` member with the image's key."""
 
-    def __init__(self, root: Location, files: Sequence[str], data: Data, passed_over: Mapping[str, int]) -> None:
+    def __init__(
+        self, root: Location, files: Sequence[str], data: CommonData, passed_over: Mapping[str, int], of: Files = IMAGES
+    ) -> None:
         """`files`: relative to `root`, sorted; "" where root is the one tar.
 
         Raises:
             InputError: with data.attributes=columns, when the first tar has no such attributes.
         """
         self.uri = root.uri
-        self.root = root
+        self.root, self.of = root, of
         self.files = tuple(files)
         self.before = dict(zip(files, shard_keys([file or root.name for file in files]).values(), strict=True))
         self.member = data.member
@@ -92,7 +94,7 @@ class WebDatasetSource(Source):
             InputError: a file is no tar or has no whole image, no member is an image, or data.member names none.
         """
         scanned = {file: self._scan(file) for file in self.files}
-        chosen = choose({f: c.members for f, c in scanned.items()}, self.member, self.uri)
+        chosen = choose({f: c.members for f, c in scanned.items()}, self.member, self.uri, self.of)
         self._tell(scanned.values(), chosen.others, chosen.passed_over)
         rows: list[tuple[str, str, int, int]] = []
         for file, contents in scanned.items():
@@ -100,7 +102,7 @@ class WebDatasetSource(Source):
             cut = [m for m in images if m.offset + m.length > size]
             if (contents.broken_at is not None or cut) and len(cut) == len(images):
                 raise InputError(
-                    f"{self._where(file)}: the tar is truncated or damaged and no image in it is whole; "
+                    f"{self._where(file)}: the tar is truncated or damaged and no {self.of.item} in it is whole; "
                     "write it again or remove it"
                 )
             rows += [(self._key(m.key, file), file, m.offset, m.length) for m in images]
@@ -110,7 +112,7 @@ class WebDatasetSource(Source):
         if not rows:
             beside = f"; passed over: {counted(self.passed_over)}" if self.passed_over else ""
             raise InputError(
-                f"{self.uri}: no tar member has an image's extension ({', '.join(IMAGE_EXTENSIONS)}){beside}"
+                f"{self.uri}: no tar member has {self.of.an}'s extension ({', '.join(self.of.extensions)}){beside}"
             )
         keys, files, index, length = zip(*sorted(rows, key=lambda r: (r[1], r[2])), strict=True)
         return listing(keys, files, index, length)
@@ -119,14 +121,14 @@ class WebDatasetSource(Source):
         if self.wants_json:
             others.pop(".json", None)
         left_out = sum((c.left_out for c in scanned), Counter[str]())
-        further = Counter({f"further images of samples ({suffix})": n for suffix, n in images.items()})
+        further = Counter({f"further {self.of.unit} of samples ({suffix})": n for suffix, n in images.items()})
         self.passed_over = {**self._beside}
         for found in (further, others, left_out):
             for what, n in found.most_common():
                 self.passed_over[what] = self.passed_over.get(what, 0) + n
         if images and self.member is None:
             self.notes = (
-                f"samples of {self.uri} have several images, of which one is taken; data.member = "
+                f"samples of {self.uri} have several {self.of.unit}, of which one is taken; data.member = "
                 f"{' or '.join(sorted(images)[:4])} takes another, data.member = all takes each as a sample",
             )
 
@@ -147,7 +149,7 @@ class WebDatasetSource(Source):
         try:
             payload = self._bytes(file, offset, length)
             if len(payload) < length:
-                return None, f"truncated tar: {len(payload)} of the image's {length} bytes are there", None
+                return None, f"truncated tar: {len(payload)} of the {self.of.item}'s {length} bytes are there", None
             return payload, None, self._attributes(file, key, offset)
         except (OSError, StorageError) as e:
             return None, unreadable(e), None
@@ -178,7 +180,7 @@ class WebDatasetSource(Source):
             contents = self._scan(file)
             if len(cache) >= 2:
                 cache.pop(next(iter(cache)), None)
-            cache[file] = _Json.of(contents)
+            cache[file] = _Json.of(contents, self.of)
         return cache[file]
 
     def _find_attributes(self, names: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""What every image source shares: the listing's schema and the reading protocol.
+"""What every source shares: the listing's schema and the reading protocol.
 
-A source lists its images without decoding one, then reads any part of that list in order. It pickles, so Ray workers
+A source lists its items without reading one, then reads any part of that list in order. It pickles, so Ray workers
 read their own part. A file that cannot be read is a reason beside the record, never an exception: one bad file must
 not stop a job.
 """
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ldsaug_ray.common.pointers import pointer
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.walk import ending
+from ldsaug_ray.domains.sources.walk import ending
 from ldsaug_ray.errors import InputError, StorageError
 
 T = TypeVar("T")
@@ -37,13 +37,14 @@ LISTING = pa.schema(
 
 Attributes = dict[str, int | None]  # 1 yes, -1 no; of those with many values one of 0, 1, …; None not known
 LARGEST_LABEL = 9_999
-Reading = tuple[bytes | None, str | None, Attributes | None]  # (payload, why there is none, attributes)
+# (payload: a file's bytes, or what else the domain reads; why there is none; attributes)
+Reading = tuple[Any, str | None, Attributes | None]
 
 _REMOTE_AHEAD = 16  # range requests under way at a time on an object store
 
 
 class Source(ABC):
-    """A set of images under one address.
+    """A set of items, such as image files, under one address.
 
     Attributes:
         uri: what the user wrote, for messages.
@@ -61,7 +62,7 @@ class Source(ABC):
 
     @abstractmethod
     def list(self) -> pa.Table:
-        """Every image, as a table of schema `LISTING`, ordered by (file, index); nothing is decoded.
+        """Every item, as a table of schema `LISTING`, ordered by (file, index); nothing is decoded.
 
         Raises:
             InputError: a file of the source is unreadable as a whole.
@@ -69,7 +70,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, records: pa.Table) -> Iterator[Reading]:
-        """For each record, in order: (encoded bytes, None, attributes) or (None, reason, None).
+        """For each record, in order: (payload, None, attributes) or (None, reason, None).
 
         Args:
             records: rows of `list()`, in any order; consecutive ones read fastest. Further columns are ignored.

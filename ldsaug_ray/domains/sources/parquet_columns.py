@@ -1,4 +1,4 @@
-"""Which columns of a Parquet dataset hold the image, the key, and the attributes: judged before any image is read."""
+"""Which columns of a Parquet dataset hold the item (an image), the key, and the attributes; no item is read for it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import LARGEST_LABEL, composed, did_you_mean, text_of
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.sources.base import LARGEST_LABEL, composed, did_you_mean, text_of
+from ldsaug_ray.domains.sources.walk import Files
 from ldsaug_ray.errors import InputError
 
 _NOT_ATTRIBUTES = ("partition", "split", "fold")  # say where an image belongs, not what it shows
 
 
-def is_image(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold encoded images: binary, or a struct with a binary field `bytes`.
+def is_item(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold files (encoded images): binary, or a struct with a binary field `bytes`.
 
     A column of nulls alone can: a file that lacks all its images is no reason to refuse the others.
     """
@@ -28,7 +29,7 @@ def is_image(kind: pa.DataType) -> bool:
     return names.count("bytes") == 1 and _is_binary(kind.field("bytes").type)
 
 
-def image_fields(kind: pa.DataType) -> tuple[str, ...]:
+def item_fields(kind: pa.DataType) -> tuple[str, ...]:
     """The fields of an image column's struct that are read; none where it is no struct."""
     if not pa.types.is_struct(kind):
         return ()
@@ -50,30 +51,31 @@ def as_text(column: pa.Array) -> pa.Array:
     return text
 
 
-def check_image_column(schema: pa.Schema, name: str, where: str) -> None:
-    """Raise InputError, with the columns that could be meant, unless `name` is one column and can hold images."""
+def check_item_column(schema: pa.Schema, data: CommonData, of: Files, where: str) -> None:
+    """Raise InputError, with the columns that could be meant, unless the settings name one that can hold files."""
+    name = of.column(data)
     _check_once(schema, name, where)
-    if name in schema.names and is_image(schema.field(name).type):
+    if name in schema.names and is_item(schema.field(name).type):
         return
-    fitting = [f.name for f in schema if is_image(f.type) and not pa.types.is_null(f.type)]
-    problem = f"is {schema.field(name).type}, not an image" if name in schema.names else "is not a column of it"
+    fitting = [f.name for f in schema if is_item(f.type) and not pa.types.is_null(f.type)]
+    problem = f"is {schema.field(name).type}, not {of.an}" if name in schema.names else "is not a column of it"
     advice = (
-        f"set data.image_column to one that can hold images: {', '.join(fitting)}"
+        f"set data.{of.setting} to one that can hold {of.unit}: {', '.join(fitting)}"
         if fitting
-        else "no column can hold images (binary, or struct<bytes: binary, path: string>)"
+        else f"no column can hold {of.unit} (binary, or struct<bytes: binary, path: string>)"
     )
     raise InputError(
-        f"{where}: data.image_column = {name!r} {problem}; {advice}. Its columns: {', '.join(schema.names) or 'none'}"
+        f"{where}: data.{of.setting} = {name!r} {problem}; {advice}. Its columns: {', '.join(schema.names) or 'none'}"
     )
 
 
-def key_column(schema: pa.Schema, data: Data, where: str) -> str | None:
+def key_column(schema: pa.Schema, data: CommonData, of: Files, where: str) -> str | None:
     """One file's column with the key: data.key_column, `image_id`, or the image's path; None: count the rows.
 
     Raises:
         InputError: data.key_column is not one column of strings or integers.
     """
-    name = data.key_column or "image_id"
+    name = data.key_column or f"{of.item}_id"
     _check_once(schema, name, where)
     if name in schema.names and _is_key(schema.field(name).type):
         return name
@@ -84,8 +86,8 @@ def key_column(schema: pa.Schema, data: Data, where: str) -> str | None:
         raise InputError(
             f"data.key_column = {name!r} is {schema.field(name).type} in {where}; a key is a string or an integer"
         )
-    if data.key_column is None and "path" in image_fields(schema.field(data.image_column).type):
-        return f"{data.image_column}.path"
+    if data.key_column is None and "path" in item_fields(schema.field(of.column(data)).type):
+        return f"{of.column(data)}.path"
     return None
 
 
@@ -108,7 +110,7 @@ def inspect(parquet: pq.ParquetFile, with_ranges: bool) -> Footer:
 
 
 def attribute_columns(
-    uri: str, footers: Mapping[str, Footer], data: Data, keys: Collection[str | None]
+    uri: str, footers: Mapping[str, Footer], data: CommonData, keys: Collection[str | None]
 ) -> tuple[str, ...]:
     """The columns to read as attributes, as the files call them: data.attribute_names, or all that look binary.
 

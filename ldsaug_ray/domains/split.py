@@ -12,7 +12,9 @@ from ldsaug_ray.errors import InputError
 SPLITS = ("train", "test", "unused")
 
 
-def assign_splits(keys: Sequence[str], *, seed: int, train: int | float, test: int | float) -> np.ndarray:
+def assign_splits(
+    keys: Sequence[str], *, seed: int, train: int | float, test: int | float, unit: str = "images"
+) -> np.ndarray:
     """One of `SPLITS` for every key, as a NumPy array of strings [len(keys)].
 
     Keys are ranked by a BLAKE2b hash keyed with the seed: the first are train, the next test, the rest unused. So a
@@ -23,6 +25,7 @@ def assign_splits(keys: Sequence[str], *, seed: int, train: int | float, test: i
         seed: any integer; another one gives another split.
         train: a count (int) or a fraction of all keys (float), rounded.
         test: likewise.
+        unit: what they are keys of, for messages.
 
     Raises:
         InputError: more is asked for than there are keys, or fewer than two are left to train on.
@@ -38,13 +41,13 @@ def assign_splits(keys: Sequence[str], *, seed: int, train: int | float, test: i
         n_test = test if isinstance(test, int) else round(test * n)
     if n_train + n_test > n:
         raise InputError(
-            f"data.train = {train} and data.test = {test} ask for {n_train} + {n_test} = {n_train + n_test} images; "
+            f"data.train = {train} and data.test = {test} ask for {n_train} + {n_test} = {n_train + n_test} {unit}; "
             f"{n} were found: ask for fewer, or for fractions"
         )
     if n_train < 2:
         raise InputError(
-            f"data.train = {train} of {n} images gives {n_train} to train on; pairs need two at least, so raise it or "
-            "add images"
+            f"data.train = {train} of {n} {unit} gives {n_train} to train on; pairs need two at least, so raise it or "
+            f"add {unit}"
         )
     keyed = hashlib.blake2b(key=hashlib.blake2b(str(seed).encode(), digest_size=32).digest(), digest_size=16)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from ldsaug_ray.common.pointers import pointer
 from ldsaug_ray.common.storage import Location, Place
-from ldsaug_ray.config import Data
-from ldsaug_ray.domains.images.base import Attributes, check_names, composed
+from ldsaug_ray.config import CommonData
+from ldsaug_ray.domains.sources.base import Attributes, check_names, composed
 from ldsaug_ray.errors import InputError
 
 _CODES = {"-1": 0, "0": 0, "1": 1}  # 0 and -1 both mean no
@@ -89,17 +89,17 @@ class AttributeTable:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
 
-def require_attribute(name: str, known: Collection[str]) -> None:
-    """An attribute that is to be evaluated must be one of those that the images have.
+def require_attribute(name: str, known: Collection[str], unit: str = "images") -> None:
+    """An attribute that is to be evaluated must be one of those that the data have.
 
     Raises:
         InputError: it is not.
     """
     if name not in known:
-        raise InputError(f"evaluate.attributes: {name} is not known of these images; known are: {', '.join(known)}")
+        raise InputError(f"evaluate.attributes: {name} is not known of these {unit}; known are: {', '.join(known)}")
 
 
-def load_attributes(data: Data) -> AttributeTable | None:
+def load_attributes(data: CommonData) -> AttributeTable | None:
     """The attribute file that the settings name; None without attributes or with those of the source's own columns."""
     if data.attributes is None or data.attributes == "columns":
         return None

@@ -24,8 +24,8 @@ import pyarrow.fs as pafs
 
 from ldsaug_ray.common.pointers import POINTER_BYTES
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.domains.images.base import not_a, text_of, unreadable
-from ldsaug_ray.domains.images.walk import left_out_of_path
+from ldsaug_ray.domains.sources.base import not_a, text_of, unreadable
+from ldsaug_ray.domains.sources.walk import left_out_of_path
 from ldsaug_ray.errors import InputError, StorageError
 
 SYMBOLIC = "symbolic links in tars (`tar --dereference` stores what they lead to)"

@@ -1,0 +1,52 @@
+"""Codecs of rows of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ldsaug_ray.config import CommonVae
+from ldsaug_ray.config.base import Auto
+from ldsaug_ray.models.codecs.base import CODECS, CodecKind
+
+if TYPE_CHECKING:
+    from ldsaug_ray.models.codec import Codec
+
+
+class IdentityVae(CommonVae):
+    """Latents are the rows themselves: nothing is trained, and what is selected is A."""
+
+    kind: Literal["identity"] = Field("identity", description="identity: latents are the rows")
+    standardise: bool | Auto = Field(
+        "auto",
+        description="measure each column from its mean in units of its standard deviation, undone in A; auto: named "
+        "columns, not lists (embeddings, latents)",
+    )
+
+    @classmethod
+    def taken_as_it_is(cls, kind: str | None) -> bool:
+        """Always."""
+        return True
+
+
+class Identity(CodecKind):
+    """Rows as latents."""
+
+    domain, settings, exact = "vectors", IdentityVae, True
+
+    def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Mean and spread of the training rows' columns."""
+        return {name: facts[name] for name in ("mean", "spread", "listed")}
+
+    def build(self, settings: IdentityVae, given: Mapping[str, Any], seed: int) -> Codec:
+        """As of `CodecKind`."""
+        from ldsaug_ray.models.vectors.identity import Identity as Model
+
+        plain = given["listed"] if settings.standardise == "auto" else not settings.standardise
+        return Model(settings, {**given, "mean": [0.0] * len(given["mean"]), "spread": [1.0] * len(given["mean"])}
+                     if plain else given)  # fmt: skip
+
+
+CODECS.add("identity", Identity())

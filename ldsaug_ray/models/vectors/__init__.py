@@ -1,0 +1,1 @@
+"""Codecs of rows of numbers."""
