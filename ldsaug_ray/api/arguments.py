@@ -20,7 +20,6 @@ from ldsaug_ray.errors import ConfigError, InputError
 # the settings whose argument has another name
 _ARGUMENTS = {"score.n_candidates": "n", "select.top_fraction": "keep", "select.top_count": "keep"}
 _NORM = re.compile(r"norm(?:\s*([/*])\s*([0-9.eE+-]+))?")
-_OTHER_RULES = ("tau", "typical", "top_fraction", "top_count")
 PAPER_SHARE = 0.2
 MOST_LABELS = 127  # a label is stored as int8, 0 stands for none
 
@@ -176,16 +175,15 @@ def settings_of(
             known = sorted({*Score.model_fields, *Select.model_fields} - {"n_candidates", "plan", "sigma", "balance"})
             raise ConfigError(f"unknown argument {name!r}; beside its own, augment takes {', '.join(known)}")
         section[name] = _plain(value)
-    other_rule = any(select.get(name) is not None for name in _OTHER_RULES)
-    if keep is not None and not (keep == PAPER_SHARE and other_rule):
+    if keep is None:
+        select.setdefault("top_fraction", None)
+    elif keep != PAPER_SHARE:  # else the section's own default, which is not one beside another rule
         name = "top_fraction" if isinstance(keep, float) else "top_count"
         if name in select:
             raise ConfigError(f"keep = {keep} is {name} = {select[name]} already; give one of them")
         select[name] = keep
         if name == "top_count":
             select.setdefault("top_fraction", None)
-    elif keep is None:
-        select.setdefault("top_fraction", None)
     if balance is not None:
         if not isinstance(balance, str):
             raise ConfigError(f"balance = {balance!r}: must be text, such as 'parent', or None")

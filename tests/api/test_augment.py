@@ -73,6 +73,63 @@ def test_the_same_as_the_command_line(copied, rule, tmp_path, monkeypatch):
     assert run.require("select", "sentence")[1:] in found.regime.sentences[1]
 
 
+DIGITS = {
+    "engine": "inline",
+    "data": {"source": "sklearn:digits", "attributes": "columns", "upscale": True, "train": 40, "test": 20},
+    "train": {"steps": 2},
+    "score": {"n_candidates": 270, "part_candidates": 90, "sigma": {"scale": 0.5}},
+    "tracking": {"enabled": False},
+}
+PLANS = {
+    "random": {},
+    "random, noise": {"noise": 0.5},
+    "blocks": {"plan": "blocks", "block": (5, 3)},
+    "neighbours": {"plan": "neighbours", "neighbours": 4},
+    "neighbours, noise": {"plan": "neighbours", "neighbours": 4, "noise": 0.5},
+    "single, noise": {"plan": "single", "noise": 0.5},
+}
+COUNTED = [{"which": "lds"}, {"which": "lds", "top_count": 31}, {"which": "random"}]  # those that hold within groups
+OTHERS = [
+    {"tau": 0.001},
+    {"tau": "auto"},
+    {"which": "typical"},
+    {"which": "typical", "top_count": 9},
+    {"which": "none"},
+]
+BALANCES = ["none", "parent", "cluster", "label:even"]
+
+
+@pytest.fixture(scope="module")
+def digits(base, tmp_path_factory):
+    """Settings of a run with a label, up to its latents."""
+    settings = merge({**base, "run_dir": str(tmp_path_factory.mktemp("digits") / "run")}, DIGITS)
+    for command in ("prepare", "train", "encode"):
+        assert run_command(Config.model_validate(settings), command) == 0
+    return settings
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_rule_plan_and_balance_keeps_what_the_command_line_keeps(digits, plan):
+    settings = merge(digits, {"score": PLANS[plan]})
+    assert run_command(Config.model_validate(settings), "score") == 0
+    run = RunDir(settings["run_dir"])
+    train, test = read_latents(run, "train"), read_latents(run, "test")
+    even = train.attributes[:, train.attribute_names.index("even")]
+    chosen = [{**rule, "balance": balance, "clusters": 6} for rule in COUNTED for balance in BALANCES] + OTHERS
+    seen = set()
+    for rule in chosen:
+        assert run_command(Config.model_validate(merge(settings, {"select": rule})), "select") == 0
+        kept = load_run(settings["run_dir"]).selected
+        arguments = {"n": 270, "part_candidates": 90, "sigma": "norm*0.5", **PLANS[plan], **rule}
+        if rule.get("balance") == "label:even":
+            arguments |= {"balance": "label", "labels": even}
+        found = augment(train.z, held_out=test.z, **arguments)
+        ids = kept.sort_by("candidate")["candidate"].to_pylist() if len(kept) else []
+        assert found.candidate.tolist() == ids, rule
+        seen.add(tuple(ids))
+    assert len(seen) > len(chosen) / 2  # the rules differ
+
+
 def test_the_latents_are_what_is_decoded(finished):
     run = load_run(finished.settings["run_dir"])
     z = read_latents(RunDir(run.place), "train").z
