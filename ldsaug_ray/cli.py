@@ -147,7 +147,9 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     measure.add_argument("fake", metavar="FAKE", help="images to be measured, likewise")
     measure.add_argument("overrides", nargs="*", metavar="name=value", help="such as evaluate.k=3 data.image_column=x")
     measure.add_argument("--train", metavar="TRAIN", help="training images, likewise: are fake ones copies?")
-    measure.add_argument("--extractor", metavar="E", help="features of images (setting evaluate.extractor) [inception]")
+    measure.add_argument(
+        "--extractor", metavar="E", help="makes features: pixels (no download), FILE.pt, … [inception]"
+    )
     measure.add_argument("--json", metavar="FILE", help="write the numbers there; -: print them instead of the table")
     measure.add_argument("--html", metavar="FILE", help="write a page there, with the nearest pairs")
     measure.add_argument("--verbose", action="store_true", help="show tracebacks")
