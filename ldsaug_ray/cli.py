@@ -13,7 +13,7 @@ import sys
 from bdb import BdbQuit
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ldsaug_ray import __version__
 from ldsaug_ray.common.secrets import without_password
@@ -78,6 +78,13 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     return parser.parse_args([*words, *options])
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors say where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}; `{self.prog} --help` tells more")
+
+
 class _Commands:
     """Subcommands; `listed` has them in their groups, as the help shows them."""
 
@@ -106,9 +113,7 @@ class _Commands:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
-    parser = argparse.ArgumentParser(
-        prog="ldsaug", usage="ldsaug COMMAND …", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="ldsaug", usage="ldsaug COMMAND …", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"ldsaug_ray {__version__}")
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
@@ -145,7 +150,9 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
         "real", metavar="REAL", help="held-out real images (folder, Parquet, tar, URI), or features (.npy)"
     )
     measure.add_argument("fake", metavar="FAKE", help="images to be measured, likewise")
-    measure.add_argument("overrides", nargs="*", metavar="name=value", help="such as evaluate.k=3 data.image_column=x")
+    measure.add_argument(
+        "overrides", nargs="*", default=[], metavar="name=value", help="such as evaluate.k=3 data.image_column=x"
+    )
     measure.add_argument("--train", metavar="TRAIN", help="training images, likewise: are fake ones copies?")
     measure.add_argument(
         "--extractor", metavar="E", help="makes features: pixels (no download), FILE.pt, … [inception]"
@@ -180,7 +187,7 @@ def _add_run(commands: _Commands, group: str, name: str, text: str) -> argparse.
 
 
 def _takes_settings(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="name=value", help=text)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="name=value", help=text)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     sample = parser.prog.endswith(" sample")
     other = "discard what another request drew there" if sample else "discard a run directory of other data"

@@ -42,6 +42,21 @@ def test_the_usage_of_a_command(capsys):
     assert capsys.readouterr().out.startswith("usage: ldsaug sample [-h]")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: COMMAND; `ldsaug --help` tells more"),
+        (["run"], "the following arguments are required: config; `ldsaug run --help` tells more"),
+        (["measure", "real"], "the following arguments are required: FAKE; `ldsaug measure --help` tells more"),
+    ],
+)
+def test_what_lacks_is_told_and_where_help_is(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f": error: {said}\n")
+
+
 def test_the_demo_runs_from_anywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--dry-run", "engine=inline", "run_dir=here", "tracking.enabled=false"]) == 0
