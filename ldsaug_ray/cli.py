@@ -13,7 +13,7 @@ import sys
 from bdb import BdbQuit
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ldsaug_ray import __version__
 from ldsaug_ray.common.secrets import without_password
@@ -79,13 +79,6 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     return parser.parse_args([*words, *options])
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors say where help is."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(f"{message}; `{self.prog} --help` tells more")
-
-
 class _Commands:
     """Subcommands; `listed` has them in their groups, as the help shows them."""
 
@@ -114,7 +107,9 @@ class _Commands:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
-    parser = _Parser(prog="ldsaug", usage="ldsaug COMMAND …", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="ldsaug", usage="ldsaug COMMAND …, or ldsaug --help", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"ldsaug_ray {__version__}")
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
@@ -147,10 +142,8 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     compare.add_argument("--csv", action="store_true", help="as CSV")
     compare.add_argument("--verbose", action="store_true", help="show tracebacks")
     measure = commands.add(look, "measure", "two sets of images, or of features, compared; needs no run")
-    measure.add_argument(
-        "real", metavar="REAL", help="held-out real images (folder, Parquet, tar, URI), or features (.npy)"
-    )
-    measure.add_argument("fake", metavar="FAKE", help="images to be measured, likewise")
+    measure.add_argument("real", metavar="REAL", help="real images (folder, Parquet, tar, URI), or features (.npy)")
+    measure.add_argument("fake", metavar="FAKE", help="generated images, likewise")
     measure.add_argument("overrides", **_OVERRIDES, help="such as evaluate.k=3 data.image_column=x")
     measure.add_argument("--train", metavar="TRAIN", help="training images, likewise: are fake ones copies?")
     measure.add_argument("--extractor", metavar="E", help="what makes features: pixels, FILE.pt, … [inception]")

@@ -45,16 +45,18 @@ def test_the_usage_of_a_command(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "the following arguments are required: COMMAND; `ldsaug --help` tells more"),
-        (["run"], "the following arguments are required: config; `ldsaug run --help` tells more"),
-        (["measure", "real"], "the following arguments are required: FAKE; `ldsaug measure --help` tells more"),
+        ([], "the following arguments are required: COMMAND"),
+        (["run"], "the following arguments are required: config"),
+        (["measure", "real"], "the following arguments are required: FAKE"),
     ],
 )
-def test_what_lacks_is_told_and_where_help_is(words, said, capsys):
+def test_what_lacks_is_told(words, said, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith(f": error: {said}\n")
+    told = capsys.readouterr().err
+    assert told.endswith(f": error: {said}\n")
+    assert words or "ldsaug --help" in told
 
 
 def test_the_demo_runs_from_anywhere(tmp_path, monkeypatch, capsys):
