@@ -200,4 +200,6 @@ def settings_of(
         raise ConfigError("held_out is needed: tau = 'auto' and typical compare candidates with held-out real latents")
     if config.select.rule.sharpest:
         raise ConfigError(f"which = {config.select.which!r} looks at decoded images, and augment has none")
+    if config.select.rule.judged(config.select):
+        raise ConfigError(f"rank = {config.select.rank!r} decodes every candidate, and augment has no decoder")
     return config

@@ -160,6 +160,6 @@ def perform(
         tracked = tracked and config.tracking.enabled
         send = held.enter_context(tracked_run(config, run, console, names)) if tracked else nothing
         left = [s.stage for s in plan_steps(config, run, names) if s.state != "complete"]
-        alone = all(STAGES[name].on_driver for name in left)
+        alone = all(STAGES[name].on_driver(config) for name in left)
         with nullcontext() if alone else engine:
             return run, run_stages(job, names, finished=send)

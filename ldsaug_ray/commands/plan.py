@@ -44,6 +44,12 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
         check_plan(n, config.score, config.seed)
         if config.score.noise:
             print(_price_of_noise(config, n))
+    judged = config.select.rule.judged(config.select)
+    if judged and any(s.stage == "select" and s.state != "complete" for s in steps):
+        print(
+            f"select.rank: {config.select.rank}: every one of {config.score.n_candidates:,} candidates is decoded and "
+            "judged, once, where A alone would be"
+        )
     if wrong is not None:
         raise wrong
 
@@ -132,6 +138,8 @@ def _price_of_noise(config: Config, n: int) -> str:
 
 def _asked(config: Config, stage: str) -> str:
     section = config.data if stage == "prepare" else getattr(config, stage, None)
+    if stage == "select" and config.select.rule.judged(config.select):
+        section = config.decode
     workers = getattr(section, "workers", None)
     if not isinstance(workers, Workers):
         return "the driver alone"

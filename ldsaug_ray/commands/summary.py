@@ -50,6 +50,7 @@ def words_of(run: RunDir) -> Callable[[str], str]:
 def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
     """A row a set: what `evaluate` found. said: as `words_of`."""
     from ldsaug_ray.metrics import OF_SETS, by_bandwidth
+    from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 
     measures = [m for m in (*OF_SETS, *found.own) if any(m.name in of.readings for of in found.sets.values())]
     title = (
@@ -61,6 +62,8 @@ def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
         values = [readings.value(measure.name) for measure in measures]
         rows.append((name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values)))
     print_table(said(title), (said("images"), "n", *(measure.title for measure in measures)), rows, 150)
+    if found.downstream:
+        print(said(downstream_sentence(found.downstream)))
     if not found.detection:
         return
     found_at = by_bandwidth(found.detection)

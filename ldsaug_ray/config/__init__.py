@@ -5,7 +5,7 @@ from ldsaug_ray.config.cluster import Ray
 from ldsaug_ray.config.data import CommonData, Data, SplitSize
 from ldsaug_ray.config.decode import Decode
 from ldsaug_ray.config.encode import Encode
-from ldsaug_ray.config.evaluate import Evaluate, LdsDetection
+from ldsaug_ray.config.evaluate import Downstream, Evaluate, LdsDetection
 from ldsaug_ray.config.experiment import Arm, Experiment
 from ldsaug_ray.config.finetune import Finetune, Uses
 from ldsaug_ray.config.load import describe, load_config

@@ -26,6 +26,27 @@ class LdsDetection(Section):
     )
 
 
+class Downstream(Section):
+    """Whether a small classifier gets better by A: trained on the training split, on it and A, on A alone."""
+
+    label: Name | None = Field(
+        None, description="the label that it is to tell, such as digit; A's come from its parents; none: not looked at"
+    )
+    labels: Literal["soft", "same"] = Field(
+        "soft",
+        description="of A: soft: each parent's label by its weight; same: the label where both parents have the same, "
+        "others of A are left out",
+    )
+    of: Literal["pixels", "features"] = Field(
+        "pixels",
+        description="what it looks at: pixels of images of at most 64 px (two convolutions), or the extractor's "
+        "features (one hidden layer), which know more than the training split",
+    )
+    steps: Positive = Field(1000, description="of Adam, the same for each; a batch of both is half A")
+    batch_size: Positive = Field(64, description="images of a step")
+    seeds: int = Field(5, ge=2, le=100, description="classifiers of each kind, by other weights and batches")
+
+
 class Evaluate(Section):
     """Measures of generated images against held-out real ones. What they are drawn from, `sample` says."""
 
@@ -57,5 +78,6 @@ class Evaluate(Section):
         "that are installed or on PYTHONPATH",
     )
     detection: LdsDetection = LdsDetection()
+    downstream: Downstream = added(Downstream())
     batch_size: Positive = Field(64, description="images per forward pass")
     workers: Workers = Workers()

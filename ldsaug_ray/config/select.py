@@ -12,7 +12,7 @@ from ldsaug_ray.config.base import Auto, Positive, Section, added
 from ldsaug_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ldsaug_ray.selection import Rule
+    from ldsaug_ray.selection import Rank, Rule
 
 
 class Select(Section):
@@ -24,6 +24,12 @@ class Select(Section):
         "unfiltered interpolants); lds+sharpness: of what the rules keep, the sharpest once decoded (decode.sharpest); "
         "typical: the rules, with select.typical; none: nothing, whatever the rules (the compute-matched control: "
         "finetune sees training images alone); package.module:Name: a selection rule of your own",
+    )
+    rank: str = added(
+        "lds",
+        description="what top_fraction and top_count rank by: lds; likelihood: the model's own score of what it "
+        "decodes, for images the cycle error |encode(decode(z)) - z|² / d, the least first: every candidate is "
+        "decoded, once; package.module:Name: a rank of your own",
     )
     tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
         None,
@@ -67,6 +73,12 @@ class Select(Section):
         return rule
 
     @property
+    def ranking(self) -> Rank:
+        """What `rank` names."""
+        rank: Rank = room_of("selection").RANKS.get(self.rank)
+        return rank
+
+    @property
     def needs_held_out(self) -> bool:
         """Whether the rule compares with held-out real latents."""
         return self.rule.needs_held_out(self)
@@ -75,6 +87,11 @@ class Select(Section):
     @classmethod
     def _known(cls, which: str) -> str:
         return str(room_of("selection").RULES.check(which))
+
+    @field_validator("rank")
+    @classmethod
+    def _known_rank(cls, rank: str) -> str:
+        return str(room_of("selection").RANKS.check(rank))
 
     @field_validator("balance")
     @classmethod
@@ -93,6 +110,9 @@ class Select(Section):
 
     @model_validator(mode="after")
     def _some_rule(self) -> Select:
+        for name in ("tau", "typical") if self.rank != "lds" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is a value of LDS, and rank is {self.rank}; give top_fraction or top_count")
         if self.top_fraction is None and self.top_count is None:
             if self.tau is None and self.typical is None:
                 raise ValueError("give at least one of tau, typical, top_fraction, top_count")

@@ -136,8 +136,9 @@ class Config(Section):
             return self
         if not self.data.test:
             raise ValueError("evaluate.extractor compares with held-out images; set data.test above 0, or it to null")
-        if given.attributes and self.data.attributes is None:
-            raise ValueError("evaluate.attributes needs labelled images; set data.attributes")
+        for name, asked in (("attributes", given.attributes), ("downstream.label", given.downstream.label)):
+            if asked and self.data.attributes is None:
+                raise ValueError(f"evaluate.{name} needs labelled images; set data.attributes")
         if isinstance(self.data.test, int) and self.data.test <= given.k:
             raise ValueError(f"data.test = {self.data.test} images have no {given.k} neighbours (evaluate.k)")
         if given.n <= given.k:

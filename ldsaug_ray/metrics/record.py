@@ -120,7 +120,8 @@ class Evaluated:
     """All that `evaluate` found.
 
     n_test: test images, the reference; k: neighbours; prior: what latents were drawn from; sets: name -> readings, the
-    test images' last; detection: LDS as a detector, None where that was not looked at; own: measures of the user's.
+    test images' last; detection: LDS as a detector, None where that was not looked at; own: measures of the user's;
+    downstream: of classifiers that learned from A, plain numbers.
     """
 
     extractor: UsedExtractor
@@ -132,6 +133,7 @@ class Evaluated:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     detection: tuple[Detection, ...] | None = None
     own: tuple[Described, ...] = ()
+    downstream: Mapping[str, Any] | None = None
 
     def to_json(self) -> Json:
         """The content of `metrics.json`."""
@@ -154,6 +156,7 @@ class Evaluated:
             },
             "notes": {name: list(of.notes) for name, of in self.sets.items() if of.notes or name != "test"},
             **({} if self.detection is None else {"detection": [asdict(found) for found in self.detection]}),
+            **({} if self.downstream is None else {"downstream": dict(self.downstream)}),
             **({"measures": own} if own else {}),
         }
 
@@ -186,4 +189,5 @@ class Evaluated:
             if detection is None
             else tuple(Detection(**{**found, "auroc": Auroc(**found["auroc"])}) for found in detection),
             tuple(Described(name=name, **of) for name, of in stored.get("measures", {}).items()),
+            stored.get("downstream"),
         )

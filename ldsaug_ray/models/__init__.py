@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ldsaug_ray.models.checkpoint import load_vae, read_latent_dim, save_vae, weights_digest
     from ldsaug_ray.models.codec import Codec
     from ldsaug_ray.models.codecs import CODECS, CodecKind
-    from ldsaug_ray.models.inference import decode_batch, decode_images, encode_batch, posterior_means
+    from ldsaug_ray.models.inference import decode_batch, decode_images, encode_batch, likelihoods, posterior_means
     from ldsaug_ray.models.stylegan2.discriminator import (
         Discriminator,
         build_discriminator,

@@ -60,6 +60,17 @@ def decode_batch(vae: Codec, z: np.ndarray, batch_size: int) -> Array:
     return out
 
 
+def likelihoods(vae: Codec, z: np.ndarray, batch_size: int) -> np.ndarray:
+    """`likelihood` of what is decoded of latents float32[N, d], float64[N]; batches as in `encode_batch`."""
+    out = np.empty(len(z))
+    with _evaluating(vae) as device:
+        for rows in _batches(len(z), batch_size):
+            out[rows] = vae.likelihood(torch.tensor(z[rows], device=device)).cpu().numpy()
+    if not np.isfinite(out).all():
+        raise DivergedError(f"latent {np.flatnonzero(~np.isfinite(out))[0]} is decoded to what is not finite")
+    return out
+
+
 def _batches(n: int, size: int) -> Iterator[slice]:
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {size}")

@@ -240,6 +240,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True, eq=False)
+class Explorer:
+    """What the explorer's script looks at: JSON values, arrays in base64, little-endian; and decoded candidates."""
+
+    payload: Mapping[str, Any]
+    shown: Mapping[int, str]  # candidate -> fragment of HTML
+    sampled: int | None  # candidates that stand for all; None: all are in
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """One finished run."""
 
@@ -266,6 +275,7 @@ class ReportData:
     evaluation: Evaluation | None  # None: not evaluated
     modes: tuple[str, ...]  # sentences on which of them A has; empty for runs of before they were looked at
     selected_csv: str | None  # None: too many rows, or none
+    explorer: Explorer
     beside: tuple[str, ...] = ()  # fragments of HTML: A beside real items, as the domain has it
 
     @property

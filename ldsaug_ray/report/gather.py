@@ -37,6 +37,7 @@ from ldsaug_ray.report.data import (
     StageRow,
     Threshold,
 )
+from ldsaug_ray.report.explorer import explorer_of
 from ldsaug_ray.report.images import evenly, find_tiles, first_items, take_text
 from ldsaug_ray.report.sheets import Shown as Tiles
 from ldsaug_ray.report.sheets import in_a_row, shown
@@ -108,6 +109,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         evaluation=read_evaluation(run, domain),
         modes=tuple(select.get("modes_sentences", ())),
         selected_csv=selected_csv(run),
+        explorer=explorer_of(config, latents, scores, run, vae, noise, score["sigma"]),
         beside=_beside(config, run),
     )
 

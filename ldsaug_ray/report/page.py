@@ -1,11 +1,13 @@
-"""The page itself: `ReportData` and its pictures into one HTML file that needs nothing else, not even a script."""
+"""The page itself: `ReportData` and its pictures into one HTML file that needs nothing else; one script."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import yaml
@@ -15,6 +17,7 @@ from markupsafe import Markup
 from ldsaug_ray import lds
 from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.metrics import by_bandwidth
+from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 from ldsaug_ray.report import numbers, words
 from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
@@ -42,7 +45,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         said=said,
         markup=Markup,
     )
-    csv = data.selected_csv
+    csv, script = data.selected_csv, files(__package__).joinpath("explorer.js").read_text("utf-8")
     return environment.get_template("report/page.html.j2").render(
         data=data,
         words=_Worded(said),
@@ -59,6 +62,9 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         },
         fragments={n[:-5]: Markup(x.decode()) for n, x in shown.items() if n.endswith(".html")},
         terms=loss_terms(data),
+        downstream_sentence=lambda told: said(downstream_sentence(told)),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
         csv=None if csv is None else data_uri("text/csv", csv.encode()),
     )
@@ -134,5 +140,6 @@ def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:
         if isinstance(section, dict) and "workers" in section:
             config[name] = {k: v for k, v in section.items() if k != "workers"}
     figures = {name: content if name.endswith(".svg") else b"" for name, content in pictures.items()}
-    text = report_page(replace(data, name="", version="", stages=stages, config=config), figures)
+    blank = replace(data.explorer, shown=dict.fromkeys(data.explorer.shown, ""))
+    text = report_page(replace(data, name="", version="", stages=stages, config=config, explorer=blank), figures)
     return hashlib.sha256(text.encode()).hexdigest()

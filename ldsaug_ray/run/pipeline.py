@@ -33,7 +33,7 @@ class Stage:
     sections: tuple[str, ...] = ()  # of the settings, which change the result but for fields marked otherwise
     also: Callable[[Config], Mapping[str, Any]] = lambda config: {}  # of other sections
     reads: Callable[[Config], tuple[str, ...]] = lambda config: ()  # stages whose content counts with these settings
-    on_driver: bool = False  # asks the engine for nothing
+    on_driver: Callable[[Config], bool] = lambda config: False  # asks the engine for nothing
     role: Literal["stage", "command", "kept"] = "stage"  # of a run; by itself; only part of another
 
     def inputs(self, config: Config) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ def check_objectives(objectives: Objectives, evaluate: Evaluate) -> None:
             raise ConfigError(f"tune.objectives: {path} has no direction that is better; possible: {possible}")
         if ":" in path and isinstance(measure, Measure) and path not in evaluate.measures:
             raise ConfigError(f"tune.objectives: {path} is not measured; name it in evaluate.measures too")
+        if "downstream" in measure.needs and evaluate.downstream.label is None:
+            raise ConfigError(f"tune.objectives: {path} needs evaluate.downstream.label, such as digit")
         if "attributes" in measure.needs and not evaluate.attributes:
             raise ConfigError(f"tune.objectives: {path} needs evaluate.attributes, such as [Male]")
 

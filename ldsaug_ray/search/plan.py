@@ -205,5 +205,7 @@ def _refuse(trains: bool, pauses: bool, config: Config) -> None:
         raise ConfigError(
             f"select.which={config.select.which} decodes first; these objectives look at A without decoding"
         )
+    if not trains and config.select.rule.judged(config.select):
+        raise ConfigError(f"select.rank={config.select.rank} decodes; these objectives look at A without decoding")
     if pauses and config.finetune.best_by is not None:
         raise ConfigError("tune.asha.grace_steps pauses a fine-tuning, which finetune.best_by would notice; drop one")

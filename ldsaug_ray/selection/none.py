@@ -18,6 +18,10 @@ class Nothing(Rule):
 
     keeps = False
 
+    def judged(self, settings: Select) -> bool:
+        """Never."""
+        return False
+
     def needs_held_out(self, settings: Select) -> bool:
         """Never."""
         return False

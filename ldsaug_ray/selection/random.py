@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ldsaug_ray.config import Config
+from ldsaug_ray.config import Config, Select
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.selection.best import Best, id_hash
 from ldsaug_ray.selection.rule import RULES, HeldOut, Rule
@@ -18,6 +18,10 @@ from ldsaug_ray.selection.threshold import SLACK, Selection
 
 class Random(Rule):
     """The thresholds say how many, and chance which."""
+
+    def judged(self, settings: Select) -> bool:
+        """Never: how many does not hang on the rank."""
+        return False
 
     def counts(self, config: Config) -> dict[str, Any]:
         """The seed of the draw."""

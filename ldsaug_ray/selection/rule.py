@@ -17,6 +17,7 @@ from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Config, Select
 from ldsaug_ray.errors import ConfigError, NothingSelectedError
 from ldsaug_ray.selection.balance import Grouped, counted, short_groups
+from ldsaug_ray.selection.rank import RANK
 from ldsaug_ray.selection.threshold import Selection, select
 
 PAPER_TAU = 0.28
@@ -42,6 +43,10 @@ class Rule:
         """What the result depends on beside the section `select` and the scores: JSON values, for the fingerprint."""
         return {}
 
+    def judged(self, settings: Select) -> bool:
+        """Whether it ranks by what must be decoded, which tables then have as column `rank_score`."""
+        return settings.ranking.judge is not None
+
     def columns(self, settings: Select) -> tuple[str, ...]:
         """The columns of `scores/` that `choose` looks at beside `candidate`. First the log LDS that the report shows,
         with the own parents or without."""
@@ -61,7 +66,7 @@ class Rule:
             NothingSelectedError, InputError: as `select`.
         """
         settings, alphas = config.select, len(config.score.plan_alphas)
-        columns = ["candidate", self.columns(settings)[0]]
+        columns = ["candidate", RANK if self.judged(settings) else self.columns(settings)[0]]
         if not isinstance(tables, Grouped):
             chunks = (tuple(table[c].to_numpy() for c in columns) for table in tables)
             return select(chunks, n, settings, n_alphas=alphas, held_out=held_out)
@@ -79,6 +84,10 @@ class Rule:
     def sentence(self, entry: Mapping[str, Any]) -> str:
         """What was kept, and why, without a full stop; `entry` is the stage's in the manifest."""
         kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
+        if rank := entry.get("rank"):
+            return (
+                f"{kept}, those with the most by {rank['words']} (select.rank: {rank['name']}, ≥ {rank['least']:.4g})"
+            )
         if entry["threshold_tau"] is None:
             return f"{kept}, by {entry['which']}, no threshold"
         if groups := entry.get("groups"):

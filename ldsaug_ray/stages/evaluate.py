@@ -24,6 +24,7 @@ from ldsaug_ray.run.pipeline import STAGES, Stage, declare
 from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.stages.sample import Request, counted_of, draw_samples
+from ldsaug_ray.stages.shared.downstream import downstream
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
@@ -80,7 +81,12 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     features = features_of(job, [real["test"], *sets], extractor.fingerprint)
     labels = {name: {s.name: label_array(s, name) for s in real.values()} for name in config.evaluate.attributes}
     found, nearest = evaluated(config, extractor, features, labels)
-    told = replace(found, detection=_detection(job, real["test"])).to_json()
+    known = replace(found, detection=_detection(job, real["test"]))
+    if label := config.evaluate.downstream.label:
+        of = {name: label_array(images, label) for name, images in real.items()}
+        here = real | {images.name: images for images in sets if images.name == "augmented"}
+        known = replace(known, downstream=downstream(job, here, features, of, extractor.fingerprint))
+    told = known.to_json()
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
@@ -91,7 +97,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     return Outcome(
         Counts(n, n),
         fingerprint(told),
-        {name: told[name] for name in ("extractor", "k", "sets", "detection", "measures") if name in told},
+        {
+            name: told[name]
+            for name in ("extractor", "k", "sets", "detection", "downstream", "measures")
+            if name in told
+        },
     )
 
 

@@ -7,7 +7,7 @@ for other latents, weights or extractors. No training is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from ldsaug_ray.stages.select import among, choose, read_columns
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.ranked import ensure_ranked
 
 RECONSTRUCTIONS, OWN = "reconstructions", "A"
 RULES: dict[str, dict[str, Any]] = {"random": {"which": "random"}, "balanced": {"balance": "parent"}}
@@ -150,6 +151,7 @@ def _of_rule(job: Job, name: str, given: Mapping[str, Any], latents: Latents) ->
     config: Config = job.config.model_copy(update={"select": select})
     if not select.rule.keeps:
         raise ConfigError(f"frontier.rules: {name}: which: {select.which} keeps nothing")
+    ensure_ranked(replace(job, config=config))
     read = partial(read_columns, job.run.folder("scores").files(".parquet"))
     ids = choose(config, job.run, read).ids
     ids = np.sort(ids[np.argsort(id_hash(ids), kind="stable")[: job.config.frontier.n]])

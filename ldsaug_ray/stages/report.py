@@ -19,7 +19,7 @@ STAGE = declare(
         uses=("finetune", "evaluate"),
         writes=("report",),
         sections=("report",),
-        on_driver=True,
+        on_driver=lambda config: True,
     )
 )
 

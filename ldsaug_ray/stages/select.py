@@ -22,15 +22,22 @@ from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
+from ldsaug_ray.selection.rank import RANK
 from ldsaug_ray.selection.rule import chosen
 from ldsaug_ray.stages.shared.groups import ReadScores, grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.ranked import ensure_ranked, with_rank
 
 
 def _of_balance(config: Config) -> dict[str, Any]:
     return {} if config.select.balance == "none" else {"seed": config.seed}
+
+
+def _reads(config: Config) -> tuple[str, ...]:
+    labels, judged = config.select.balance.startswith("label:"), config.select.rule.judged(config.select)
+    return ("encode",) * labels + ("train",) * judged
 
 
 STAGE = declare(
@@ -42,8 +49,8 @@ STAGE = declare(
         writes=("selected",),
         sections=("select",),
         also=lambda config: {**_of_balance(config), **config.select.rule.counts(config)},
-        reads=lambda config: ("encode",) if config.select.balance.startswith("label:") else (),
-        on_driver=True,
+        reads=_reads,
+        on_driver=lambda config: not config.select.rule.judged(config.select),
     )
 )
 
@@ -62,6 +69,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     rule = job.config.select.rule
     if not rule.keeps:
         return _outcome(job.config, choose(job.config, job.run, lambda columns: ()), [], {})
+    ensure_ranked(job)
     files = job.run.folder("scores").files(".parquet")
     balanced = job.config.select.balance != "none"
     with bar(job.console, "select", (1 + balanced) * n, "candidates") as shown:
@@ -73,9 +81,9 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
         selection = choose(job.config, job.run, read)
         digests = []
-        modes = Modes(job.config, job.run, n, rule.columns(job.config.select)[0])
-        for k, file in enumerate(files):
-            table = file.read_table()
+        judged = rule.judged(job.config.select)
+        modes = Modes(job.config, job.run, n, RANK if judged else rule.columns(job.config.select)[0])
+        for k, table in enumerate(with_rank(job.config, job.run, (file.read_table() for file in files))):
             keep = among(selection.ids, table["candidate"].to_numpy())
             modes.see(table, keep)
             if keep.any():
@@ -103,9 +111,14 @@ def choose(config: Config, scored: RunDir, read: ReadScores, encoded: RunDir | N
     Raises:
         NothingSelectedError, InputError, ConfigError: as `run`.
     """
-    columns = ["candidate", *config.select.rule.columns(config.select)]
-    balanced = config.select.rule.keeps and config.select.balance != "none"
-    tables = grouped(config, encoded or scored, columns, read) if balanced else read(columns)
+    rule = config.select.rule
+    columns = ["candidate", *rule.columns(config.select)]
+
+    def ranked(some: Sequence[str]) -> Iterable[pa.Table]:
+        return with_rank(config, scored, read([name for name in some if name != RANK]))
+
+    balanced = rule.keeps and config.select.balance != "none"
+    tables = grouped(config, encoded or scored, columns, ranked) if balanced else ranked(columns)
     return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 
@@ -123,6 +136,9 @@ def _outcome(config: Config, found: Selection, digests: list[int], modes: Mappin
         "auto_log_lds": found.auto_log,
         "typical_log_lds": None if band is None else {"least": band[0], "most": band[1]},
     }
+    if settings.rule.judged(settings):
+        facts |= {"threshold_log_lds": None, "threshold_tau": None}
+        facts["rank"] = {"name": settings.rank, "words": settings.ranking.words, "least": log}
     if found.groups is not None:
         facts |= {"balance": settings.balance, "groups": found.groups, "note": found.note}
     facts |= modes
