@@ -23,10 +23,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/ldsaug demo
 
-# without Ray on two processes, a file's tests in one of them; those that share a Ray session in one process
+# Without Ray on two processes, a file's tests in one of them; those that share a Ray session in one process. Two
+# processes of two threads each would wait for one another at every small operation. tests/cluster imports servers
 test: lint
-	$(BIN)/python -m pytest -m "not ray and not cluster" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not cluster" --numprocesses 2 --dist loadfile --ignore tests/cluster
+	$(BIN)/python -m pytest -m "ray and not cluster" --ignore tests/cluster
 
 test-cluster: setup
 	$(BIN)/python -m pytest -m cluster
