@@ -265,6 +265,7 @@ class ReportData:
     evaluation: Evaluation | None  # None: not evaluated
     modes: tuple[str, ...]  # sentences on which of them A has; empty for runs of before they were looked at
     selected_csv: str | None  # None: too many rows, or none
+    frontier: Mapping[str, Any] | None = None  # what `ldsaug frontier` told; None: nothing of these scores
 
     @property
     def finetuned(self) -> bool:
