@@ -76,20 +76,20 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     curve = {f"noise {share:g}": _noise(share) for share in settings.noise}
     rules, samplers = compared(config)
     drawn = {**curve, **samplers}
-    sets = {RECONSTRUCTIONS: _some(latents.z, MOST, config.seed)}
-    sets |= {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
+    sets = {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
     sets |= {name: _of_rule(job, name, given, latents) for name, given in rules.items()}
     test, train = (real_images(job, split) for split in ("test", "train"))
-    stored = [stored_latents(job, name, z) for name, z in sets.items()]
-    features = features_of(job, [checked(test, config), train, *stored], extractor.fingerprint)
-    of = {name: features[images.name].features for name, images in zip(sets, stored, strict=True)}
+    stored = {RECONSTRUCTIONS: reconstructed(job, latents)}
+    stored |= {name: _stored(job, name, z) for name, z in sets.items()}
+    features = features_of(job, [checked(test, config), train, *stored.values()], extractor.fingerprint)
+    of = {name: features[images.name].features for name, images in stored.items()}
     real, own = features["test"].features, features["train"].features
-    modes = {"clusters": _clusters(config, latents, sets)}
+    modes = {"clusters": _clusters(config, latents, {RECONSTRUCTIONS: _some(latents, config), **sets})}
     for name in sorted(latents.categorical & {*config.evaluate.attributes}):
         labels = {images.name: label_array(images, name) for images in (test, train)}
         modes[f"values of {name}"] = _classes(name, {"test": real, "train": own}, labels, of)
     points = {}
-    for number, name in enumerate(sets):
+    for number, name in enumerate(stored):
         sample = Images(of[name][: settings.n], real, own, k=config.evaluate.k, seed=config.seed)
         points[name] = point_of(name, sample, of[RECONSTRUCTIONS], config.seed + 1 + number)
     along = [points[RECONSTRUCTIONS], *(points[name] for name in curve)]
@@ -110,7 +110,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         )
     told = {"authenticity_by": by, "extractor": str(config.evaluate.extractor), "k": config.evaluate.k, "points": rows}
     (job.run.folder("frontier") / "frontier.json").write_json(told)
-    n = sum(map(len, sets.values()))
+    n = sum(map(len, stored.values()))
     facts = {"sentence": sentence_of(told), "of": _read(job.run), "points": {slug(row["name"]): row for row in rows}}
     return Outcome(Counts(n, n), fingerprint(told), facts)
 
@@ -149,9 +149,13 @@ def _noise(share: float) -> dict[str, Any]:
     return {"prior": "interpolants", "candidates": {"plan": "single", "noise": share}}
 
 
-def _some(z: np.ndarray, n: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng([seed, 3]).permutation(len(z))[:n]
-    return np.asarray(z[rows])
+def reconstructed(job: Job, latents: Latents) -> ImageSet:
+    """Training images encoded and decoded again, `MOST` of them."""
+    return _stored(job, RECONSTRUCTIONS, _some(latents, job.config))
+
+
+def _some(latents: Latents, config: Config) -> np.ndarray:
+    return np.asarray(latents.z[np.random.default_rng([config.seed, 3]).permutation(len(latents))[:MOST]])
 
 
 def _drawn(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> np.ndarray:
@@ -219,7 +223,7 @@ def _classes(
     return {name: float(shares[f"made: {name}"].more["effective_classes"]) for name in of}
 
 
-def stored_latents(job: Job, name: str, z: np.ndarray) -> ImageSet:
+def _stored(job: Job, name: str, z: np.ndarray) -> ImageSet:
     """The latents as parts that the extractor's workers decode."""
     rows, root = job.config.decode.part_rows, job.run.folder(f"frontier/latents/{slug(name)}")
     parts, digests = [], []
