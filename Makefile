@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # which of the extras gives FAISS: cpu or gpu
 FAISS ?= cpu
 
-.PHONY: setup demo test test-cluster lint format docs bench clean
+.PHONY: setup demo test test-plain test-ray test-cluster lint format docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -23,10 +23,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/ldsaug demo
 
-# without Ray on two processes, a file's tests in one of them; those that share a Ray session in one process
-test: lint
-	$(BIN)/python -m pytest -m "not ray and not cluster" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not cluster"
+# All three at once: those with Ray, which share a session, wait more than they compute. Of the others two processes, a file's
+# tests in one of them, with a thread each: more would wait for one another at every small operation
+test: setup
+	$(MAKE) --jobs 3 --output-sync=line lint test-plain test-ray
+
+# tests/cluster, which both leave out, imports servers
+test-plain: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster --numprocesses 2 --dist loadfile
+
+test-ray: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not cluster" --ignore tests/cluster
 
 test-cluster: setup
 	$(BIN)/python -m pytest -m cluster

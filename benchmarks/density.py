@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from rich.table import Table
 
 from ldsaug_ray.lds import plan_pairs, score_block, score_pairs, score_points
 
+INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8",
+                "asimd", "sve", "sve2", "i8mm", "bf16")  # fmt: skip
 ALPHAS = [m / 10 for m in range(1, 10)]
 Scorer = Callable[[np.ndarray, np.ndarray, float], np.ndarray]  # train [N, d], pairs [P, 2], sigma -> log LDS [P, 9]
 
@@ -179,6 +182,82 @@ def compare(train: np.ndarray, pairs: np.ndarray, sigma: float, names: list[str]
     console.print(table)
 
 
+def processor() -> str:
+    """Its name, the vector and matrix instructions that it has, and what PyTorch uses."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return f"{platform.processor() or platform.machine()}; PyTorch: {torch.backends.cpu.get_cpu_capability()}"
+    found = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    flags = set(found.get("flags", found.get("Features", "")).split())
+    sets = [name for name in INSTRUCTIONS if name in flags]
+    name = found.get("model name", platform.machine())
+    family = "/".join(found[key] for key in ("cpu family", "model", "stepping") if key in found)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{name} (family/model/stepping {family}); {' '.join(sets) or 'no vectors'}; PyTorch: {capability}"
+
+
+def clusters(n: int, d: int) -> np.ndarray:
+    """20 centres from N(0, I), 0.3 of it around each."""
+    rng = np.random.default_rng(2)
+    return (rng.standard_normal((20, d))[rng.integers(0, 20, n)] + 0.3 * rng.standard_normal((n, d))).astype(np.float32)
+
+
+def cpu_seconds(z: np.ndarray, pairs: np.ndarray, sigmas: list[float]) -> float:
+    """Of all threads: what other programs on the cores change least."""
+    started = time.process_time()
+    score_pairs(z, pairs, ALPHAS, sigmas)
+    return time.process_time() - started
+
+
+def sigmas_table(n: int, d: int, n_pairs: int, rounds: int) -> None:
+    """Every sigma against sigma = 0.2 x mean norm on three kinds of latents, and 16 of them against one.
+
+    Ratios of processor times taken one after the other in a round; least and median of the rounds. Ends with an error
+    where a score is off.
+    """
+    from approximate import faces, gaussian  # beside this file
+
+    scales = (0.05, 0.07, 0.1, 0.14, 0.3, 1.0, 5.0)
+    tasks = {f"{m:g}": [m] for m in scales}
+    tasks |= {f"16 of {low:g} to 5": list(np.geomspace(low, 5, 16)) for low in (0.2, 0.05)}
+    kinds = {"Gaussian": gaussian, "clusters": clusters, "faces": faces}
+    table = Table(
+        title=f"x the time at 0.2 x mean norm: least (median) of {rounds}; {9 * n_pairs:,} candidates, d = {d}"
+    )
+    columns = ["latents", "N", "0.2, x product", *tasks, "off by"]
+    for column in columns:
+        table.add_column(column, justify="left" if column == "latents" else "right")
+    for kind, make in kinds.items():
+        try:
+            z = make(n, d)
+        except ValueError as e:  # no pictures at hand
+            table.add_row(kind, f"not measured: {e}")
+            continue
+        norm, pairs = float(np.linalg.norm(z - z.mean(0), axis=1).mean()), plan_pairs(len(z), n_pairs, 0)
+        floors: list[float] = []
+        ratios: dict[str, list[float]] = {name: [] for name in tasks}
+        score_pairs(z, pairs[:9], ALPHAS, [0.05 * norm, 0.2 * norm])  # compile
+        for _ in range(rounds):
+            started = time.process_time()
+            rows = torch.from_numpy(z[np.unique(pairs)])
+            for tile in torch.from_numpy(z).split(4096):
+                torch.mm(rows, tile.T)
+            floor = time.process_time() - started
+            for name, some in tasks.items():
+                one, many = (cpu_seconds(z, pairs, [m * norm for m in scales_]) for scales_ in ([0.2], some))
+                ratios[name].append(many / one)
+                floors.append(one / floor)
+        sigmas, some_pairs = [m * norm for m in scales], pairs[:20]
+        got, want = (score_pairs(z, some_pairs, ALPHAS, sigmas, dtype=kind).log_lds for kind in ("float32", "float64"))
+        off = float(np.abs(got - want).max())
+        if off > 1e-4:
+            raise SystemExit(f"{kind}: log LDS is off by {off:g}")
+        cells = [f"{min(x):.2f} ({np.median(x):.2f})" for x in (floors, *ratios.values())]
+        table.add_row(kind, f"{len(z):,}", *cells, f"{off:.0e}")
+    Console(width=None if Console().is_terminal else 200).print(table)
+
+
 def timed(work: Callable[[], object], repeats: int = 3) -> float:
     """Least seconds of some runs, once warm."""
     work()
@@ -242,11 +321,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="*", choices=METHODS, default=list(METHODS), help="these methods")
     parser.add_argument("--curves", action="store_true", help="instead: more sigmas, candidates, latents, and blocks")
+    parser.add_argument("--sigmas", action="store_true", help="of --curves the first table alone")
+    parser.add_argument("--rounds", type=int, default=3, help="of the first table of --curves")
     parser.add_argument("--largest", type=int, default=300_000, help="most latents of --curves")
     parser.add_argument("--quick", action="store_true", help="small sizes, for the answers only")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    rows, z = np.random.default_rng(0).standard_normal((2, 4096, arguments.dim), np.float32)
+    rate = 2 * rows.size * len(z) / timed(lambda: torch.mm(torch.from_numpy(rows), torch.from_numpy(z).T)) / 1e9
+    print(f"{processor()}\n{arguments.threads} threads; float32 product {rate:,.0f} GFLOP/s", flush=True)
     if arguments.curves:
+        n = arguments.latents
+        sigmas_table(n, arguments.dim, -(-arguments.candidates // 9), arguments.rounds)
+        if arguments.sigmas:
+            return
         curves(arguments.dim, arguments.largest)
         return
     n, d, candidates = (1_000, 64, 900) if arguments.quick else (arguments.latents, arguments.dim, arguments.candidates)

@@ -31,6 +31,7 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 _DEMO = Path(__file__).parent / "presets/demo.yaml"
 # what of them is not printed is not done
 _ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
+_OVERRIDES: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "name=value"}
 _WITH_VALUE = ("--n", "--out", "--images", "--train", "--extractor", "--json", "--html")  # all other options are flags
 
 
@@ -107,7 +108,7 @@ class _Commands:
 
 def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     parser = argparse.ArgumentParser(
-        prog="ldsaug", usage="ldsaug COMMAND …", formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="ldsaug", usage="ldsaug COMMAND …, or ldsaug --help", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"ldsaug_ray {__version__}")
     commands = _Commands(parser)
@@ -141,13 +142,11 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     compare.add_argument("--csv", action="store_true", help="as CSV")
     compare.add_argument("--verbose", action="store_true", help="show tracebacks")
     measure = commands.add(look, "measure", "two sets of images, or of features, compared; needs no run")
-    measure.add_argument(
-        "real", metavar="REAL", help="held-out real images (folder, Parquet, tar, URI), or features (.npy)"
-    )
-    measure.add_argument("fake", metavar="FAKE", help="images to be measured, likewise")
-    measure.add_argument("overrides", nargs="*", metavar="name=value", help="such as evaluate.k=3 data.image_column=x")
+    measure.add_argument("real", metavar="REAL", help="real images (folder, Parquet, tar, URI), or features (.npy)")
+    measure.add_argument("fake", metavar="FAKE", help="generated images, likewise")
+    measure.add_argument("overrides", **_OVERRIDES, help="such as evaluate.k=3 data.image_column=x")
     measure.add_argument("--train", metavar="TRAIN", help="training images, likewise: are fake ones copies?")
-    measure.add_argument("--extractor", metavar="E", help="features of images (setting evaluate.extractor) [inception]")
+    measure.add_argument("--extractor", metavar="E", help="what makes features: pixels, FILE.pt, … [inception]")
     measure.add_argument("--json", metavar="FILE", help="write the numbers there; -: print them instead of the table")
     measure.add_argument("--html", metavar="FILE", help="write a page there, with the nearest pairs")
     measure.add_argument("--verbose", action="store_true", help="show tracebacks")
@@ -178,7 +177,7 @@ def _add_run(commands: _Commands, group: str, name: str, text: str) -> argparse.
 
 
 def _takes_settings(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="name=value", help=text)
+    parser.add_argument("overrides", **_OVERRIDES, help=text)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     sample = parser.prog.endswith(" sample")
     other = "discard what another request drew there" if sample else "discard a run directory of other data"

@@ -132,9 +132,10 @@ def tree(base: Tree, tmp_path: Path, request: pytest.FixtureRequest) -> Tree:
 
 
 @pytest.fixture(scope="session")
-def finished(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(base: Tree, migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One whole undisturbed run, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(migrated, folder / "mlflow.db")
     settings = {**base, "run_dir": str(folder / "run")}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

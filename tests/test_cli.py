@@ -42,6 +42,23 @@ def test_the_usage_of_a_command(capsys):
     assert capsys.readouterr().out.startswith("usage: ldsaug sample [-h]")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["run"], "the following arguments are required: config"),
+        (["measure", "real"], "the following arguments are required: FAKE"),
+    ],
+)
+def test_what_lacks_is_told(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.endswith(f": error: {said}\n")
+    assert words or "ldsaug --help" in told
+
+
 def test_the_demo_runs_from_anywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--dry-run", "engine=inline", "run_dir=here", "tracking.enabled=false"]) == 0

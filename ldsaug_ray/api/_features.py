@@ -50,7 +50,7 @@ def network_of(extractor: str | None, resize: int | None) -> Extractor:
         return open_extractor(extractor or DEFAULT, device=device, batch_size=BATCH, resize=resize)
     except InputError as e:
         if extractor is None:
-            raise InputError(f"{e}; or name another extractor, such as a TorchScript FILE.pt") from None
+            raise InputError(f"{e}; or name another extractor: pixels (no network), or a TorchScript FILE.pt") from None
         raise
 
 

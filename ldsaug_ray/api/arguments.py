@@ -20,7 +20,6 @@ from ldsaug_ray.errors import ConfigError, InputError
 # the settings whose argument has another name
 _ARGUMENTS = {"score.n_candidates": "n", "select.top_fraction": "keep", "select.top_count": "keep"}
 _NORM = re.compile(r"norm(?:\s*([/*])\s*([0-9.eE+-]+))?")
-_OTHER_RULES = ("tau", "typical", "top_fraction", "top_count")
 PAPER_SHARE = 0.2
 MOST_LABELS = 127  # a label is stored as int8, 0 stands for none
 
@@ -70,11 +69,14 @@ def labels_of(value: Any, n: int, name: str = "labels") -> tuple[NDArray[Any], N
     Raises:
         InputError: not one label a row, a label that is missing, or too many different ones.
     """
-    labels = numbers(value)
+    try:
+        labels = numbers(value)
+    except ValueError:
+        raise InputError(f"{name} must be one for each of the {n} rows of z; found lists of several lengths") from None
     if labels.shape != (n,):
         raise InputError(f"{name} must be one for each of the {n} rows of z; found shape {labels.shape}")
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise InputError(f"{name} lack in {int(np.isnan(labels).sum())} of {n} rows, first in row {_first(labels)}")
+    if (lacking := lacks(labels)).any():
+        raise InputError(f"{name} lack in {lacking.sum()} of {n} rows, first in row {np.argmax(lacking)}")
     try:
         known, of = np.unique(labels, return_inverse=True)
     except TypeError as e:
@@ -84,8 +86,21 @@ def labels_of(value: Any, n: int, name: str = "labels") -> tuple[NDArray[Any], N
     return known, (of + 1).astype(np.int8)
 
 
-def _first(labels: NDArray[Any]) -> int:
-    return int(np.argmax(np.isnan(labels)))
+def lacks(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a label is None or NaN, bool[n]."""
+    return np.array([x is None or x != x for x in labels.tolist()], bool)  # NaN alone is not itself
+
+
+def in_arguments(text: str) -> str:
+    """What an error says of settings, said of the arguments of `augment`."""
+    for setting, argument in _ARGUMENTS.items():
+        text = text.replace(setting, argument)
+    return re.sub(r"\b(?:score|select)\.(?=[a-z])", "", text)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's: what settings are made of."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def sigma_settings(sigma: Any) -> Sigma:
@@ -151,6 +166,7 @@ def settings_of(
     Raises:
         ConfigError: one is unknown or impossible; the message names the argument.
     """
+    keep, n, seed = _plain(keep), _plain(n), _plain(seed)
     score: dict[str, Any] = {"n_candidates": n, "plan": plan, "sigma": sigma_settings(sigma).model_dump()}
     select: dict[str, Any] = {}
     for name, value in more.items():
@@ -158,18 +174,19 @@ def settings_of(
         if section is None or (name == "n_candidates"):
             known = sorted({*Score.model_fields, *Select.model_fields} - {"n_candidates", "plan", "sigma", "balance"})
             raise ConfigError(f"unknown argument {name!r}; beside its own, augment takes {', '.join(known)}")
-        section[name] = value
-    other_rule = any(select.get(name) is not None for name in _OTHER_RULES)
-    if keep is not None and not (keep == PAPER_SHARE and other_rule):
+        section[name] = _plain(value)
+    if keep is None:
+        select.setdefault("top_fraction", None)
+    elif keep != PAPER_SHARE:  # else the section's own default, which is not one beside another rule
         name = "top_fraction" if isinstance(keep, float) else "top_count"
         if name in select:
             raise ConfigError(f"keep = {keep} is {name} = {select[name]} already; give one of them")
         select[name] = keep
         if name == "top_count":
             select.setdefault("top_fraction", None)
-    elif keep is None:
-        select.setdefault("top_fraction", None)
     if balance is not None:
+        if not isinstance(balance, str):
+            raise ConfigError(f"balance = {balance!r}: must be text, such as 'parent', or None")
         select["balance"] = "label:label" if balance == "label" else balance
         if balance.startswith("label") and not labelled:
             raise ConfigError(f"balance = {balance!r} needs labels: give one for each row of z")
@@ -178,10 +195,7 @@ def settings_of(
     try:
         config = build_config(tree, ())
     except ConfigError as e:
-        text = str(e)
-        for setting, argument in _ARGUMENTS.items():
-            text = text.replace(setting, argument)
-        raise ConfigError(re.sub(r"\b(?:score|select)\.", "", text)) from None
+        raise ConfigError(in_arguments(str(e))) from None
     if config.select.needs_held_out and not held_out:
         raise ConfigError("held_out is needed: tau = 'auto' and typical compare candidates with held-out real latents")
     if config.select.rule.sharpest:

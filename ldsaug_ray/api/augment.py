@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from ldsaug_ray.api.arguments import array_of, labels_of, settings_of
+from ldsaug_ray.api.arguments import array_of, in_arguments, labels_of, settings_of
 from ldsaug_ray.common.storage import Location, Place
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import InputError
+from ldsaug_ray.errors import InputError, LdsaugError
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -123,7 +123,7 @@ def augment(
             (text or whole numbers, each once) and `z` (vectors of one length): then nothing happens before the Dataset
             that comes back is consumed; candidates are scored by Ray, part by part, and never held.
         n: candidates to score.
-        plan: random or blocks, as `score.plan`.
+        plan: "random", "blocks", "neighbours", or "single" (with noise=…), as `score.plan`.
         sigma: bandwidth: a number, "norm/5", the name of a rule ("parent_share", "leave_one_out", "scott", …), or a
             mapping such as {"rule": "parent_share", "share": 0.2}.
         keep: a share of the densest (a float), a count of them (an int), or none where another rule says what is
@@ -136,7 +136,7 @@ def augment(
         work_dir: of a Dataset: a folder or URI that every node reaches, where scores are kept; the same call goes on
             where it was stopped. None: a temporary folder, which will do on one node.
         settings: further settings of `score` and `select` by name: which="typical", tau=0.05, alphas=(0.5,),
-            interpolation="slerp", exclude_parents=True, backend="faiss", …; `ldsaug settings` lists them.
+            noise=0.5, interpolation="slerp", exclude_parents=True, backend="faiss", …; `ldsaug settings` lists them.
 
     Returns:
         `Augmented`, or a lazy Dataset with columns key, z, candidate, parent_i, parent_j (keys), alpha, log_lds.
@@ -161,6 +161,8 @@ def augment(
         from ldsaug_ray.api.datasets import selected_of
         from ldsaug_ray.engines.ray.datasets import later
 
+        if not isinstance(labels, str | None):
+            raise InputError(f"labels: of a Dataset, the name of a column; found {type(labels).__name__}")
         root = None if work_dir is None else Location.of(work_dir)
         config = settings_of("latents", engine="ray", **arguments)
         return later(partial(selected_of, z, labels, real, config, root))
@@ -179,6 +181,8 @@ def augment(
 
         run = selected(root, config, InlineEngine(config), [(keys, given, of)], real)
         return _augmented(run, config, given, known, of)
+    except LdsaugError as e:
+        raise type(e)(in_arguments(str(e))) from e
     finally:
         root.delete()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ldsaug_ray.api.arguments import MOST_LABELS, array_of, stacked
+from ldsaug_ray.api.arguments import MOST_LABELS, array_of, lacks, stacked
 from ldsaug_ray.api.staged import KEPT, Part, selected
 from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.storage import Location
@@ -70,7 +70,10 @@ def _parts(dataset: Dataset, labels: str | None) -> Iterator[Part]:
             seen.add(key)
         of: NDArray[np.int8] | None = None
         if labels is not None:
-            found = [values.setdefault(x, len(values) + 1) for x in stacked(columns, labels).tolist()]
+            column = stacked(columns, labels)
+            if (lacking := lacks(column)).any():
+                raise InputError(f"labels: the column {labels} has none for the key {keys[int(np.argmax(lacking))]!r}")
+            found = [values.setdefault(x, len(values) + 1) for x in column.tolist()]
             if len(values) > MOST_LABELS:
                 raise InputError(f"labels: the column {labels} has more than {MOST_LABELS} different values")
             of = np.array(found, np.int8)

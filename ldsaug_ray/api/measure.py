@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def measure(
     fake: Any,
     *,
     train: Any = None,
-    extractor: str | None = None,
+    extractor: str | os.PathLike[str] | None = None,
     domain: str = "images",
     k: int = 5,
     measures: Sequence[str] = (),
@@ -131,7 +132,7 @@ def measure(
 def measured(
     sets: Mapping[str, Any],
     *,
-    extractor: str | None,
+    extractor: str | os.PathLike[str] | None,
     domain: str,
     k: int,
     measures: Sequence[str],
@@ -143,9 +144,13 @@ def measured(
     """As `measure`, of sets by name; progress goes to the console."""
     if domain != "images":
         raise ConfigError(f"domain = {domain!r}: only images have extractors here; of other data give features")
-    if k < 1:
-        raise ConfigError(f"k must be at least 1; found {k}")
-    own = own_measures(measures)
+    for argument, value, least in (("k", k, 1), ("seed", seed, 0), ("resize", 1 if resize is None else resize, 1)):
+        if not isinstance(value, Integral) or value < least:
+            raise ConfigError(f"{argument} must be at least {least}, a whole number; found {value!r}")
+    if not isinstance(extractor, str | os.PathLike | None):
+        raise ConfigError(f"extractor: the name or file of one; found {type(extractor).__name__}")
+    extractor = None if extractor is None else os.fspath(extractor)
+    own = own_measures([measures] if isinstance(measures, str) else measures)
     if taken := [m.name for m in own if m.name in TOLD]:
         raise ConfigError(f"a measure of your own is called {taken[0]}, as a part of the result is; rename it")
     found = {name: opened(name, of, data or {}) for name, of in sets.items()}

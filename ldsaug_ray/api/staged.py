@@ -40,7 +40,8 @@ def selected(
     for number, (split, part) in enumerate(_with_held_out(parts, real)):
         keys, z, labels = part
         if dim not in (0, z.shape[1]):
-            raise InputError(f"z has vectors of {dim} and of {z.shape[1]} numbers; all must be as long")
+            other = "others" if split == "train" else "held_out"
+            raise InputError(f"z has vectors of {dim} numbers, {other} of {z.shape[1]}; all must be as long")
         rows, dim = rows + len(z), z.shape[1]
         columns = {"key": keys, "split": pa.array([split] * len(z), pa.string()), "z": vectors(z)}
         if labels is not None:

@@ -13,16 +13,17 @@ from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.metrics import evaluation_stamp
-from ldsaug_ray.report.figures import Point, frontier
+from ldsaug_ray.report import figures
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import make_console, print_table
+from ldsaug_ray.run.tracked import tracked_run
 from ldsaug_ray.stages import frontier as stage
 from ldsaug_ray.stages.shared.checks import require_faiss
 from ldsaug_ray.stages.shared.features import opened
 from ldsaug_ray.stages.shared.gains import COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS
 from ldsaug_ray.stages.shared.job import Job
-from ldsaug_ray.stages.shared.runner import ensure, require_current
+from ldsaug_ray.stages.shared.runner import ensure, plan_steps, require_current, run_stages
 
 
 def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool = False, verbose: bool = False) -> int:
@@ -45,16 +46,21 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
         state = "complete" if folder.is_complete("frontier", identity) else f"decodes {settings.n:,} latents of each"
         print(f"frontier  {state}: {', '.join(names)}")
         return 0
-    if not folder.is_complete("frontier", identity):
-        engine = engine_of(config, verbose=verbose)
-        engine.check_place("run_dir", config.run_dir)
-        with ExitStack() as held:
-            run = open_run_dir(config, held=held)
-            job = Job(config, run, make_console(), held.enter_context(engine))
+    with ExitStack() as held:
+        run = open_run_dir(config, held=held)
+        engine, console = engine_of(config, verbose=verbose), make_console()
+        if config.tracking.enabled:
+            held.enter_context(tracked_run(config, run, console, ("frontier", "report")))
+        if not folder.is_complete("frontier", identity):
+            engine.check_place("run_dir", config.run_dir)
+            job = Job(config, run, console, held.enter_context(engine))
             ensure(replace(job, run=folder), "frontier", identity, lambda inner, done: stage.run(job, done))
-    told = (folder.root / "frontier.json").read_json()
-    (folder.root / "frontier.csv").write_bytes(_csv(told).encode())
-    (folder.root / "frontier.svg").write_bytes(_figure(told))
+        told = (folder.root / "frontier.json").read_json()
+        (folder.root / "frontier.csv").write_bytes(_csv(told).encode())
+        (folder.root / "frontier.svg").write_bytes(figures.frontier(told))
+        if plan_steps(config, run, ["report"])[0].state == "complete":  # the page is to show it
+            run.reset("report")
+            run_stages(Job(config, run, console, engine), ["report"])
     _print(told, without_password(config.run_dir))
     print(f"frontier  {folder.require('frontier')['sentence']}")
     print(f"figure    {(folder.root / 'frontier.svg').shown}")
@@ -64,14 +70,16 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
 def _print(told: Mapping[str, Any], run: str) -> None:
     title = f"run {run}: baseline’s images; gain at equal AuthPct (against {told['authenticity_by']}), 95 % limits"
     measured = ("n", "Fréchet", "precision", "coverage", "AuthPct", "of recon.")
-    head = ("sampler", *measured, "less Fréchet", "precision +", "coverage +")
+    modes = told["points"][0]["modes"]
+    head = ("sampler", *measured, *modes, "less Fréchet", "precision +", "coverage +")
     rows = []
     for row in told["points"]:
         gains = [_shown(row["gains"].get(name), row["kind"]) for name in COMPARED]
         values = [f"{row['frechet']:.4g}", f"{row['precision']:.3f}", f"{row['coverage']:.3f}"]
         authentic = [f"{row[by]:.1f}" for by in (FROM_IMAGES, FROM_RECONSTRUCTIONS)]
-        rows.append((row["name"], f"{row['n']:,}", *values, *authentic, *gains))
-    print_table(title, head, rows, 150)
+        effective = [f"{row['modes'][name]:.1f}" for name in modes]
+        rows.append((row["name"], f"{row['n']:,}", *values, *authentic, *effective, *gains))
+    print_table(title, head, rows, 170)
 
 
 def _shown(gain: Mapping[str, float] | None, kind: str) -> str:
@@ -83,21 +91,12 @@ def _shown(gain: Mapping[str, float] | None, kind: str) -> str:
 def _csv(told: Mapping[str, Any]) -> str:
     out = io.StringIO()
     names = ["name", "kind", "n", *COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS]
+    modes = list(told["points"][0]["modes"])
     limits = [f"{name} {part}" for name in COMPARED for part in ("gain", "low", "high")]
     writer = csv.writer(out)
-    writer.writerow([*names, *limits])
+    writer.writerow([*names, *(f"effective {mode}" for mode in modes), *limits])
     for row in told["points"]:
         gains = [row["gains"].get(name) or {} for name in COMPARED]
-        writer.writerow(
-            [*(row[name] for name in names), *(g.get(p, "") for g in gains for p in ("gain", "low", "high"))]
-        )
+        values = [*(row[name] for name in names), *(row["modes"][mode] for mode in modes)]
+        writer.writerow([*values, *(g.get(p, "") for g in gains for p in ("gain", "low", "high"))])
     return out.getvalue()
-
-
-def _figure(told: Mapping[str, Any]) -> bytes:
-    by = told["authenticity_by"]
-    of = [
-        (row["kind"], Point(row[by], row["frechet"], row["name"], best=row["kind"] == "rule")) for row in told["points"]
-    ]
-    curve = sorted((p for kind, p in of if kind == "curve"), key=lambda p: p.x)
-    return frontier(curve, [p for kind, p in of if kind != "curve"], f"AuthPct, against {by}")

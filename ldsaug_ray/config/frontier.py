@@ -18,7 +18,9 @@ def slug(name: str) -> str:
 class Frontier(Section):
     """Rules and samplers against noise about training latents, by `ldsaug frontier`; not part of `run`."""
 
-    n: Positive = Field(2_000, description="images of each, decoded by the baseline")
+    n: Positive = Field(
+        2_000, description="images of each, decoded by the baseline; of A in a search by measures of its images"
+    )
     noise: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
         (0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
         min_length=2,

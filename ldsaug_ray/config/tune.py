@@ -85,8 +85,9 @@ class Tune(Section):
         min_length=1,
         max_length=2,
         description="what is made small: {measure: weight}, summed; of measures where more is better the negative "
-        "counts. Two: their Pareto front. a_likelihood, a_attribute_gap and a_nearer look at A alone and need no "
-        "training; one of evaluate.measures by its dotted path",
+        "counts. Two: their Pareto front. Those that begin with a_ look at A alone and need no training; a_frechet, "
+        "a_precision, a_coverage and a_authpct at frontier.n of its images, decoded by the baseline. One of "
+        "evaluate.measures by its dotted path",
     )
     search: Literal["tpe", "random", "grid"] = Field("tpe", description="tpe: Optuna's; grid: every combination once")
     trials: Positive = Field(24, description="with tpe and random: trials in all")

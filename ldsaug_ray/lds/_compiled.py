@@ -11,10 +11,12 @@ Long, since there is a loop for each kind of sum, so that each is free of branch
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,27 @@ FAR = np.float32(1e30)  # a distance whose weight is nothing
 _EXACT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 # sums may be taken in any order (a chunk is summed in lanes); NaN and infinity keep their meaning
 _SUMS: dict[str, Any] = {**_EXACT, "fastmath": {"reassoc", "contract", "nsz"}}
+
+_SOURCES = sorted(Path(__file__).parent.glob("*_compiled.py"))
+_DIGEST = hashlib.sha256(b"".join(file.read_bytes() for file in _SOURCES)).digest()
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` whose kept code is stale once any file of inner loops has changed: Numba looks at a function's own
+    alone, and not at those of what it calls.
+
+    A function that compiled code calls has to have `forceinline`. Else its code exists twice, alone and beside the
+    caller's, where it may add in another order, and a process that compiled calls the one, a process that loaded the
+    other.
+    """
+
+    def of(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(**options)(function)
+        dispatcher._cache._cache_file._source_stamp = _DIGEST
+        return dispatcher
+
+    return of
+
 
 LOG2_E = 1.4426950408889634
 # 2**f on [-1/2, 1/2]: a minimax polynomial with 2**0 = 1 (relative error 2e-9), and Taylor's to double precision
@@ -125,7 +148,7 @@ def _exp2_of_a_type(t: Any) -> Callable[[Any], Any]:
     return double
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def centre_rows(points, mean, scale, origin, out, norms, along, first, last):  # type: ignore[no-untyped-def]
     """out = (points - mean) * scale, rounded once; its squared norms and inner products with `origin` in float64."""
     for r in range(first, last):
@@ -139,7 +162,7 @@ def centre_rows(points, mean, scale, origin, out, norms, along, first, last):  #
         along[r] = product
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def add_tenths(  # type: ignore[no-untyped-def]
     cross, norms, reference, i, j, factors, total, squares, first, last
 ):
@@ -205,7 +228,7 @@ def add_tenths(  # type: ignore[no-untyped-def]
                     squares[p, m, s] += sums[m]
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def add_combinations(  # type: ignore[no-untyped-def]
     cross, norms, common, own, far, i, j, u, v, w, factors, low, total, squares, first, last
 ):
@@ -258,7 +281,7 @@ def add_combinations(  # type: ignore[no-untyped-def]
                     squares[p, a, s] += s2
 
 
-@njit(**_EXACT)
+@compiled(**_EXACT)
 def kernel_rows(cross, norms, reference, factor, out, first, last):  # type: ignore[no-untyped-def]
     """out[r, k] = 2**(factor (reference[r] + 2 cross[r, k] - norms[k])), float32, for rows `first` to `last`."""
     _wide_vectors()
@@ -268,7 +291,7 @@ def kernel_rows(cross, norms, reference, factor, out, first, last):  # type: ign
             out[r, k] = _exp2(factor * (reference[r] + two * cross[r, k] - norms[k]))
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def least_gap(cross, norms, out, first, last):  # type: ignore[no-untyped-def]
     """out[r] = min over k of norms[k] - 2 cross[r, k], leaving out what is hidden by -FAR; 0 where nothing is left."""
     two, far = np.float32(2), np.float32(FAR)
@@ -280,7 +303,7 @@ def least_gap(cross, norms, out, first, last):  # type: ignore[no-untyped-def]
         out[r] = least if least < far else np.float32(0)
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def squared_gaps(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
     """out[p] = ||z_i - z_j||^2 of pairs `first` to `last`, by direct differences in float64."""
     for p in range(first, last):
@@ -292,7 +315,7 @@ def squared_gaps(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
         out[p] = square
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def angles(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
     """out[p] = angle between z_i and z_j at the origin, radians (Kahan: exact for small and for flat ones); 0 at 0."""
     for p in range(first, last):
@@ -312,7 +335,7 @@ def angles(train, i, j, out, first, last):  # type: ignore[no-untyped-def]
         out[p] = 2 * np.arctan2(np.sqrt(minus), np.sqrt(plus))
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def add_rows(points, size, out, first, last):  # type: ignore[no-untyped-def]
     """out[b] = sum of the rows of block b, float64[d], for blocks `first` to `last` of `size` rows."""
     for b in range(first, last):
@@ -324,7 +347,7 @@ def add_rows(points, size, out, first, last):  # type: ignore[no-untyped-def]
                 total[k] += row[k]
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def add_squares(points, mean, size, out, first, last):  # type: ignore[no-untyped-def]
     """out[b] = sum over the rows of block b of ||row - mean||^2, for blocks `first` to `last` of `size` rows."""
     for b in range(first, last):
@@ -337,7 +360,7 @@ def add_squares(points, mean, size, out, first, last):  # type: ignore[no-untype
         out[b] = total
 
 
-@njit(**_EXACT)
+@compiled(**_EXACT)
 def rows_within(points, limit, out, first, last):  # type: ignore[no-untyped-def]
     """out[r]: whether all of row r lies within -limit..limit; false where there is a NaN."""
     for r in range(first, last):
@@ -348,7 +371,7 @@ def rows_within(points, limit, out, first, last):  # type: ignore[no-untyped-def
         out[r] = outside == 0
 
 
-@njit(**_EXACT)
+@compiled(**_EXACT)
 def settle(  # type: ignore[no-untyped-def]
     order, i, j, gaps, u, v, w, norms, along, origin_norm, shift, low, mean_norm, farthest, factors, total, squares,
     column, usual_rounding, most_rounding, weight_rounding, negligible, least, largest, base, all_total, all_squares,
@@ -392,7 +415,7 @@ def settle(  # type: ignore[no-untyped-def]
                 most[q, s] = max(most[q, s], size * most_rounding + weights)
 
 
-@njit(**_EXACT)
+@compiled(**_EXACT)
 def add_parents(  # type: ignore[no-untyped-def]
     gaps, norms, u, v, w, precisions, base, total, squares, n, log_lds, without, share, neighbours, first, last
 ):
@@ -429,17 +452,15 @@ def add_parents(  # type: ignore[no-untyped-def]
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="lds")
+    # results below the normal range become 0 in its threads: x86 takes a hundred times longer for them, and far latents
+    # have such weights
+    flush: Callable[[bool], object] = torch.set_flush_denormal
+    return ThreadPoolExecutor(threads, thread_name_prefix="lds", initializer=flush, initargs=(True,))
 
 
 def in_threads(work: Callable[..., None], n: int, *arguments: Any) -> None:
     """work(*arguments, first, last) over 0..n, one run of rows for each of torch's threads."""
     threads = min(torch.get_num_threads(), n)
-    if threads <= 1:
-        work(*arguments, 0, n)
-        return
-    cuts = [n * t // threads for t in range(threads + 1)]
-    waiting = [_pool(threads).submit(work, *arguments, a, b) for a, b in pairwise(cuts[1:])]
-    work(*arguments, 0, cuts[1])
-    for one in waiting:
+    cuts = [n * t // threads for t in range(threads + 1)] if threads else []
+    for one in [_pool(threads).submit(work, *arguments, a, b) for a, b in pairwise(cuts)]:
         one.result()

@@ -8,8 +8,9 @@ largest weight, whatever sigma. Tiles and shards are merged in the order of the 
 
 Arithmetic is float32, in a frame where the latents' mean is 0 and their size about 1. Its error is not assumed but
 measured: each call also takes some inner products in float64, and what an exponent may be off follows from that
-(`Rounding`). Where it is more than TOLERANCE, or a sum has left float32's range, the sum is taken again in float64:
-small sigmas and outlying latents cost time, not digits.
+(`Rounding`). At sigmas where it is more than TOLERANCE, only the latents that can matter are added up, at exact
+distances (`_terms_compiled`). Single pairs of which it is more, sums that have left float32's range, and all that a GPU
+cannot do in float32 are taken again in float64: small sigmas and outlying latents cost time, not digits.
 
 Memory: the rows of a tile (tile_rows x d, tile_latents x d), their inner products (tile_rows x tile_latents), and the
 sums themselves. Nothing of size candidates x latents exists. Beyond 4,096 dimensions tiles have fewer rows, so that
@@ -28,15 +29,17 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from ldsaug_ray.lds import _compiled
+from ldsaug_ray.lds import _compiled, _terms_compiled
 from ldsaug_ray.lds._compiled import FAR, LOG2_E, in_threads
 from ldsaug_ray.lds._frame import EPSILON, Frame, Rounding, Rows
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-TOLERANCE = 1.5e-5  # of log LDS: the estimated error up to which float32 sums stand
-LIMIT = 5e-5  # the same for the largest error that was found possible
+TOLERANCE = 3e-5  # of log LDS: the estimated error up to which float32 sums stand
+LIMIT = 7e-5  # the same for the largest error that was found possible
+TYPICAL = 0.98  # of the rows have norms up to what decides whether a sigma is too small for float32
+ROUNDINGS = 2  # of the largest rounding that was found, to be safe from larger ones
 LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e30  # sums of weights outside have lost float32 digits; their squares do first
 LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest of the first tile
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
@@ -239,18 +242,19 @@ def shard_sums(
     if np.dtype(dtype) != np.float64:
         tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, device, shape)
         rounding = Rounding.measured(frame, parents, tile.rows, shard, device)
-        # what `settle` will find at least for most pairs: where that is too much, nearly all would be poor
-        sizes = np.sqrt(tile.rows.norms)
-        reach = np.minimum(math.sqrt(NEGLIGIBLE) / np.sqrt(factors), sizes.max())
-        near = factors * rounding.usual * (np.median(sizes) + reach) ** 2 <= TOLERANCE
-        hopeful = np.flatnonzero(near & (factors > LEAST_FACTOR))
-        if len(hopeful):
-            found, usual, most = tile.sums(shard, factors[hopeful], tile_latents, rounding)
-            if len(hopeful) == len(factors):
-                sums = found
-            else:
-                sums.put((slice(None), slice(None), hopeful), found)
-            poor[:, hopeful] = ~((usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
+        single, listed = tile.plan(factors, rounding)
+        if listed.any():
+            tile.terms = _Terms(tile, factors[listed], math.log(len(shard) / TOLERANCE), rounding)
+        if single.any():
+            found, usual, most = tile.sums(shard, factors[single], tile_latents, rounding)
+            sums.put((slice(None), slice(None), single), found)
+            poor[:, single] = ~((usual <= TOLERANCE) & (most <= LIMIT))  # so that NaN is poor
+        elif listed.any():
+            for _ in tile.products(shard, tile_latents):
+                pass  # the terms are all that is wanted
+        if tile.terms is not None:
+            sums.put((slice(None), slice(None), listed), tile.terms.sums().of(np.argsort(tile.order)))
+            poor[:, listed] = False
     again, sigmas = np.flatnonzero(poor.any(1)), np.flatnonzero(poor.any(0))
     if len(again):
         used, local = np.unique(pairs[again], return_inverse=True)
@@ -294,8 +298,23 @@ class _Tile:
         self.order: Index = np.argsort(pairs[:, 0], kind="stable")  # pairs that share a row follow each other
         self.i, self.j = (np.ascontiguousarray(pairs[self.order, side]) for side in (0, 1))
         self.gaps, self.mix = gaps[self.order], mix if shape is not None else mix.of(self.order)
-        self.rows = frame.rows(parents, dtype)
+        self.rows, self.parents = frame.rows(parents, dtype), parents
         self.farthest = 0.0  # largest norm of a latent seen
+        self.terms: _Terms | None = None
+        self.triton = device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
+
+    def plan(self, factors: Array, rounding: Rounding) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """At which sigmas float32 sums will do for most pairs, and at which terms are to be listed, bool[S] each."""
+        sizes = np.sqrt(self.rows.norms)
+        possible = factors > LEAST_FACTOR
+        if self.triton:
+            size = np.median(sizes) + np.minimum(math.sqrt(NEGLIGIBLE) / np.sqrt(factors), sizes.max())
+            return possible & (factors * rounding.usual * size**2 <= TOLERANCE), np.zeros_like(possible)
+        shares = (np.abs(self.mix.u) + np.abs(self.mix.v) + np.abs(self.mix.w)).max(initial=0.0)
+        largest = shares * factors * (2.25 * np.quantile(sizes, TYPICAL)) ** 2  # of some latents that lie farther
+        weights = EPSILON * NEGLIGIBLE
+        clear = (largest * rounding.usual + weights <= TOLERANCE) & (largest * rounding.most + weights <= LIMIT)
+        return possible & clear, possible & ~clear
 
     def sums(
         self, shard: NDArray[np.floating], factors: Array, tile_latents: int, rounding: Rounding
@@ -345,7 +364,7 @@ class _Tile:
         return Sums(base, total, squares), usual, most
 
     def _method(self) -> Callable[..., _Raw]:
-        if self.device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1":
+        if self.triton:
             return self._on_device
         if self.dtype == np.float32 and self.shape is not None and not self.mix.w.any():
             alphas = self.mix.v[0]
@@ -361,7 +380,7 @@ class _Tile:
         total, squares = (torch.from_numpy(s) for s in sums)
         reference = lowest = np.full(len(self.own), FAR)
         nearest = np.empty(len(self.own), np.float32)
-        for tile, (cross, latents, own) in enumerate(self._products(shard, tile_latents)):
+        for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
             norms = latents.norms_from(self.frame.mean_norm)
             weights = np.empty_like(cross)
@@ -384,7 +403,7 @@ class _Tile:
                     mine, theirs = torch.from_numpy(weights[:size]), torch.from_numpy(weights[size:])
                     total[a, s].addmm_(mine, theirs.T)
                     squares[a, s].addmm_(mine.square_(), theirs.square_().T)
-        total_, squares_ = (s.reshape(len(alphas), len(factors), -1).transpose(2, 0, 1) for s in sums)
+        total_, squares_ = (s.reshape(len(alphas), len(factors), len(self.i)).transpose(2, 0, 1) for s in sums)
         cut = (reference - lowest)[:, None] * factors >= LARGEST_RISE  # kernel_rows has cut weights off
         return _Raw(total_, squares_, np.arange(len(alphas)), self._nothing, reference, cut[self.i] | cut[self.j])
 
@@ -394,7 +413,7 @@ class _Tile:
         steps = (factors * (LOG2_E / 10)).astype(np.float32)
         total, squares = np.zeros((2, len(self.i), 9, len(factors)))
         reference = np.empty(len(self.own), np.float32)
-        for tile, (cross, latents, own) in enumerate(self._products(shard, tile_latents)):
+        for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
             norms = latents.norms_from(self.frame.mean_norm)
             if tile == 0:  # any value near the least will do
@@ -420,7 +439,7 @@ class _Tile:
         low = np.full(u.shape, np.inf)
         total, squares = np.zeros((2, *u.shape, len(factors)))
         far = FAR if self.dtype == np.float32 else np.float64(1e300)
-        for cross, latents, own in self._products(shard, tile_latents):
+        for cross, latents, own in self.products(shard, tile_latents):
             common = latents.along.astype(self.dtype) if w.any() else np.zeros(cross.shape[1], self.dtype)
             in_threads(
                 _compiled.add_combinations,
@@ -461,19 +480,70 @@ class _Tile:
             self.farthest = max(self.farthest, math.sqrt(latents.norms.max()))
             yield latents, self.own - start
 
-    def _products(
+    def products(
         self, shard: NDArray[np.floating], tile_latents: int
     ) -> Iterator[tuple[NDArray[np.floating], Rows, Index]]:
         """Inner products [R, k] with the latents of one tile after another; the rows' own columns in it."""
         space = np.empty(len(self.rows.vectors) * min(tile_latents, len(shard)), self.dtype)
-        for latents, own in self._latents(shard, tile_latents):
+        for tile, (latents, own) in enumerate(self._latents(shard, tile_latents)):
             cross = space[: len(self.rows.vectors) * len(latents.norms)].reshape(-1, len(latents.norms))
             _multiply(self.rows.tensor(), latents.tensor(), torch.from_numpy(cross))
+            if self.terms is not None:
+                start = tile * tile_latents
+                self.terms.add(self, cross, latents, own, shard[start : start + tile_latents])
             yield cross, latents, own
 
     @property
     def _nothing(self) -> Array:
         return np.broadcast_to(0.0, self.mix.u.shape)
+
+
+class _Terms:
+    """Sums of the listed terms of a tile's pairs: see `_terms_compiled`."""
+
+    def __init__(self, tile: _Tile, factors: Array, margin: float, rounding: Rounding) -> None:
+        rows, frame, (u, v, w) = tile.rows, tile.frame, (tile.mix.u, tile.mix.v, tile.mix.w)
+        from_i, from_j = ((rows.norms + frame.origin_norm - 2 * rows.along)[side, None] for side in (tile.i, tile.j))
+        self.within = u * v * tile.gaps[:, None] + w * (u * from_i + v * from_j)
+        self.size = np.sqrt(np.maximum(rows.norms[tile.i], rows.norms[tile.j]))
+        if w.any():
+            self.size = np.maximum(self.size, math.sqrt(frame.origin_norm))
+        self.rounding = ROUNDINGS * (rounding.most + EPSILON) * (np.abs(u) + np.abs(v) + np.abs(w)).max(1, initial=0.0)
+        self.factors, self.margin = factors, margin
+        self.ceiling, self.nearest = np.full(u.shape, FAR, np.float32), np.full(u.shape, np.inf)
+        self.total, self.squares = np.zeros((2, *u.shape, len(factors)))
+
+    def add(
+        self, tile: _Tile, cross: NDArray[np.float32], latents: Rows, own: Index, given: NDArray[np.floating]
+    ) -> None:
+        """Take in one tile's inner products [R, K] with latents that are `given` as float[K, d]."""
+        off = self.rounding * (self.size + tile.farthest) ** 2
+        in_threads(
+            _terms_compiled.add_terms,
+            len(tile.i),
+            cross,
+            latents.norms_from(tile.frame.mean_norm),
+            latents.along.astype(np.float32),
+            own,
+            tile.i,
+            tile.j,
+            *(np.ascontiguousarray(share) for share in (tile.mix.u, tile.mix.v, tile.mix.w)),
+            self.within,
+            off.astype(np.float32),
+            self.factors,
+            self.margin,
+            tile.parents,
+            np.ascontiguousarray(given),
+            tile.frame.scale,
+            self.ceiling,
+            self.nearest,
+            self.total,
+            self.squares,
+        )
+
+    def sums(self) -> Sums:
+        """What was added up, pairs in the tile's order."""
+        return Sums(self.nearest[..., None] * self.factors, self.total, self.squares)
 
 
 def _multiply(rows: torch.Tensor, latents: torch.Tensor, out: torch.Tensor) -> None:

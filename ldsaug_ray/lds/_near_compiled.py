@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-from ldsaug_ray.lds._compiled import _EXACT, _SUMS, _bits_as_float32
+from ldsaug_ray.lds._compiled import _EXACT, _SUMS, _bits_as_float32, compiled
 
 CHUNK = 256  # latents whose least gap is compared with the farthest that is kept
 
@@ -37,7 +37,7 @@ def _number_of_a_type(x: Any) -> Callable[[Any], Any]:
     return same
 
 
-@njit(**_EXACT)
+@compiled(**_EXACT)
 def keep_nearest(cross, norms, start, gaps, ids, first, last):  # type: ignore[no-untyped-def]
     """Update each row's nearest latents by a tile of inner products; rows `first` to `last`.
 
@@ -77,7 +77,7 @@ def keep_nearest(cross, norms, start, gaps, ids, first, last):  # type: ignore[n
                 heap[at], names[at] = gap, start + begin + c
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def squared_distances(train, ids, points, out, first, last):  # type: ignore[no-untyped-def]
     """out[r, t] = ||train[ids[r, t]] - points[r]||^2 in float64, inf where the id is negative."""
     for r in range(first, last):
@@ -91,7 +91,7 @@ def squared_distances(train, ids, points, out, first, last):  # type: ignore[no-
             out[r, t] = square
 
 
-@njit(**_SUMS)
+@compiled(**_SUMS)
 def near_sums(  # type: ignore[no-untyped-def]
     train,
     points,

@@ -62,7 +62,8 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class AnyMeasure(Described):
-    """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes.
+    """A measure that is taken here. needs: what a sample must have; `attributes`: labels, by evaluate.attributes;
+    `images`: of A, decoded.
     place: of ours, in the tables, the lowest first.
     """
 
@@ -119,7 +120,8 @@ class Members:
     """Members of A, or a random sample of them: (1 - alpha) train[i] + alpha train[j], or its like by slerp.
 
     train: float32[N, d]; i, j: int64[M]; alpha: float64[M]; total: members that A has; noise: what is added to each,
-    by its candidate id, int64[M].
+    by its candidate id, int64[M]; images: of the first of them, with reconstructions of the training images as `train`,
+    where a measure needs `images`.
     """
 
     train: Latents
@@ -130,6 +132,7 @@ class Members:
     total: int
     noise: Noise | None = None
     id: Rows | None = None
+    images: Sample | None = None
 
     @cached_property
     def z(self) -> Latents:

@@ -277,6 +277,7 @@ class ReportData:
     selected_csv: str | None  # None: too many rows, or none
     explorer: Explorer
     beside: tuple[str, ...] = ()  # fragments of HTML: A beside real items, as the domain has it
+    frontier: Mapping[str, Any] | None = None  # what `ldsaug frontier` told; None: nothing of these scores
 
     @property
     def finetuned(self) -> bool:

@@ -339,18 +339,34 @@ def points(axes: Axes, found: Sequence[Point], x_label: str, y_label: str, *, jo
     axes.set_ylabel(y_label)
 
 
-@_figure(grid="both", size=(6.2, 4.2))
-def frontier(axes: Axes, curve: Sequence[Point], others: Sequence[Point], x_label: str) -> None:
-    """Fréchet distance over authenticity: noise about training latents as a line, rules (`best`) and samplers."""
-    axes.plot([p.x for p in curve], [p.y for p in curve], "o-", color=ALL, ms=4, lw=1.3)
-    for p in others:
-        axes.plot(p.x, p.y, "o" if p.best else "D", color=KEPT if p.best else MARK, ms=6)
-    for p in (*curve[:1], *curve[-1:], *others):
-        axes.annotate(p.name, (p.x, p.y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+@_figure(grid="both")
+def frontier(axes: Axes, found: Mapping[str, Any]) -> None:
+    """Fréchet distance over authenticity, of what `ldsaug frontier` told: the reference curve, rules and samplers, each
+    with its number in the table; named below."""
+    by, rows = found["authenticity_by"], list(enumerate(found["points"], start=1))
+    curve = sorted((row[by], row["frechet"]) for _, row in rows if row["kind"] == "curve")
+    axes.plot(*zip(*curve, strict=True), "o-", color=ALL, ms=4, lw=1.3, label="noise about latents")
+    for kind, mark, colour in (("rule", "o", KEPT), ("sampler", "D", MARK)):
+        these = [(row[by], row["frechet"]) for _, row in rows if row["kind"] == kind]
+        axes.plot(*zip(*these, strict=True), mark, color=colour, ms=5, label=f"{kind}s")
+    for number, row in rows:
+        if row["kind"] != "curve":
+            axes.annotate(f"{number}", (row[by], row["frechet"]), (4, 3), textcoords="offset points", fontsize=8)
     axes.set_yscale("log")
-    axes.margins(0.12, 0.12)
-    axes.set_xlabel(x_label)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.margins(0.06, 0.08)
+    axes.set_xlabel(f"AuthPct, against {by}")
     axes.set_ylabel("Fréchet distance")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1), ncols=3, columnspacing=1)
+    named = [f"{number}  {row['name']}" for number, row in rows if row["kind"] != "curve"]
+    half = (len(named) + 1) // 2
+    for column, text in enumerate((named[:half], named[half:])):
+        axes.annotate(
+            "\n".join(text), (column / 2, 0), (0, -38), "axes fraction", "offset points", va="top", fontsize=8
+        )
+    _resize(axes, _SIZE[0], _SIZE[1] + 0.16 * half)
 
 
 def _resize(axes: Axes, width: float, height: float) -> None:

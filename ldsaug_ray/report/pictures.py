@@ -56,6 +56,8 @@ def pictures_of(data: ReportData) -> dict[str, bytes]:
     }
     if data.parents.attributes:
         pictures["attributes.svg"] = figures.attributes(data.parents.attributes)
+    if data.frontier is not None:
+        pictures["frontier.svg"] = figures.frontier(data.frontier)
     for term in loss_terms(data):
         pictures[f"curve-{term}.svg"] = figures.curve(data.curves, term)
     for band in data.bands:

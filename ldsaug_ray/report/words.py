@@ -334,6 +334,8 @@ def figure_alts(data: ReportData) -> dict[str, str]:
         + (f", {percent(r.median_parent_share_selected)} of the selected." if r.n_selected else "."),
         "neighbours.svg": f"Histogram of the effective number of neighbours of a candidate: median "
         f"{r.median_effective_neighbours:,.3g} of {count(r.n_latents)} training latents.",
+        "frontier.svg": "Fréchet distance over AuthPct of rules and samplers, and of noise about training latents as a "
+        "line; the table has the numbers.",
         "attributes.svg": "Share of attributes among training images and among the parents of A: "
         + "; ".join(f"{a.name} {percent(a.train)} and {percent(a.parents)}" for a in data.parents.attributes)
         + ".",

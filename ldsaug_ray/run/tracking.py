@@ -146,7 +146,7 @@ class Tracker:
             models: log the VAEs of `train` and `finetune` as models.
         """
         for stage in stages:
-            entry = run.entry(stage)
+            entry = (RunDir(run.folder(stage)) if stage == "frontier" else run).entry(stage)  # kept in its own folder
             if entry is not None:
                 self.once(stage, fingerprint(entry), partial(self._send_stage, config, run, stage, entry, models))
 
@@ -162,6 +162,8 @@ class Tracker:
                 self.log_vae(config, root / "vae.safetensors", "baseline" if stage == "train" else "finetuned")
         elif stage == "evaluate":
             self.log_files([root / "metrics.json"], "evaluate")
+        elif stage == "frontier":
+            self.log_files([root / f"frontier.{kind}" for kind in ("json", "csv", "svg")], "frontier")
         elif stage == "report":
             self.log_files([root / "index.html"], "report")
             self.log_files((root / "figures").files(), "report/figures")

@@ -26,6 +26,11 @@ def needs_training(objectives: Objectives) -> bool:
     return any(not isinstance(measure, MeasureOfA) for measure in sought_in(objectives))
 
 
+def needs_images(objectives: Objectives) -> bool:
+    """Whether images of A must be decoded."""
+    return any("images" in measure.needs for measure in sought_in(objectives))
+
+
 def check_objectives(objectives: Objectives, evaluate: Evaluate) -> None:
     """Raises ConfigError for a measure that there is not, that has no better direction, or that is not taken."""
     for path in dict.fromkeys(path for objective in objectives for path in objective):

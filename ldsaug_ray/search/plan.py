@@ -14,7 +14,7 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, evaluation_stamp
 from ldsaug_ray.run.pipeline import STAGES, identity
-from ldsaug_ray.search.objectives import check_objectives, measures_in, needs_training, objective_values
+from ldsaug_ray.search.objectives import check_objectives, measures_in, needs_images, needs_training, objective_values
 from ldsaug_ray.search.space import Point, Source, Space, check_values, space_of
 from ldsaug_ray.search.trials import Trial, as_overrides, front, key_of
 
@@ -73,7 +73,7 @@ class Search:
         config, asha = self.trial_config(point), self.config.tune.asha
         rungs = asha.model_dump() if asha.grace_steps is not None else None
         measured = None
-        if self.trains and config.evaluate.extractor is not None:
+        if (self.trains or self.looks_at_images) and config.evaluate.extractor is not None:
             measured = STAGES["evaluate"].fingerprint(config, {}, self._extractor)
         return fingerprint([identity(config), digests, rungs, measured, self.measures_of_a])
 
@@ -84,11 +84,17 @@ class Search:
         return evaluation_stamp(self.config)
 
     @property
+    def looks_at_images(self) -> bool:
+        """Whether A is decoded for its measures."""
+        return needs_images(self.config.tune.objectives)
+
+    @property
     def measures_of_a(self) -> list[str]:
         """What trials measure of A: where they cost little besides, what the objectives ask for; else all."""
         asked = {path: MEASURES.get(path) for objective in self.config.tune.objectives for path in objective}
         own = [path for path, m in asked.items() if isinstance(m, MeasureOfA) and m not in OF_A]
-        return [m.name for m in OF_A if self.trains or m.name in asked] + own
+        cheap = [m.name for m in OF_A if self.trains and "images" not in m.needs]
+        return [m.name for m in OF_A if m.name in cheap or m.name in asked] + own
 
     def rungs(self, steps: int) -> list[int]:
         """Steps of fine-tuning, before the last of `steps`, at which a trial is evaluated."""
@@ -175,11 +181,11 @@ def plan_search(path: str, overrides: Sequence[str] = ()) -> Search:
     check_objectives(asked.objectives, config.evaluate)
     trains = needs_training(asked.objectives)
     check_values(source, space, partial(_refuse, trains, asked.asha.grace_steps is not None))
-    if trains and config.evaluate.extractor is None:
+    if (trains or needs_images(asked.objectives)) and config.evaluate.extractor is None:
         names = measures_in(asked.objectives)
         raise ConfigError(
             f"tune.objectives: {', '.join(names)} need{'s' * (len(names) == 1)} evaluate.extractor; a search without "
-            f"training looks at {', '.join(m.name for m in OF_A)}"
+            f"it looks at {', '.join(m.name for m in OF_A if 'images' not in m.needs)}"
         )
     if config.evaluate.attributes and config.data.attributes is None:
         raise ConfigError("evaluate.attributes needs labelled images; set data.attributes, or leave it out")

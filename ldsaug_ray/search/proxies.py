@@ -4,8 +4,8 @@ expensive one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ldsaug_ray.config import Interpolation
 from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.lds import Candidates, Noise
-from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, Members, Real
+from ldsaug_ray.metrics import MEASURES, OF_A, MeasureOfA, Members, Real, Sample
 from ldsaug_ray.selection.best import id_hash
 
 COMPARED = 10_000  # members of A that are measured
 HELD_OUT = 2_000  # real latents that A is compared with, at most
-ALL = tuple(measure.name for measure in OF_A)
+ALL = tuple(measure.name for measure in OF_A if "images" not in measure.needs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,17 @@ class Prepared:
         interpolation: Interpolation,
         names: Collection[str] = ALL,
         noise: Noise | None = None,
+        images: Callable[[Members], Sample] | None = None,
     ) -> dict[str, float | None]:
-        """Those of `names` for some candidates; of more than `COMPARED` a sample is measured, by a hash of the id."""
+        """Those of `names` for some candidates; of more than `COMPARED` a sample is measured, by a hash of the id.
+
+        images: gives the images of members, where a measure needs them.
+        """
         first = np.argsort(id_hash(chosen.id))[:COMPARED]
         i, j, alpha = chosen.i[first], chosen.j[first], chosen.alpha[first]
         members = Members(self.train, i, j, alpha, interpolation, len(chosen), noise, chosen.id[first])
+        if images is not None:
+            members = replace(members, images=images(members))
         measures = {path: _of_a(path) for path in names}
         return {m.name: m.take(self.known[p], members) if p in self.known else None for p, m in measures.items()}
 

@@ -24,6 +24,7 @@ from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.search.judge import Judge
 from ldsaug_ray.search.log import SearchLog
 from ldsaug_ray.search.objectives import measures_in
 from ldsaug_ray.search.page import search_page
@@ -90,8 +91,9 @@ def _search(
         return
     real, places = _real(job, search), {key: run.root for key, run in scorings.items()}
     points = SearchPoints(sampler, kept, kept.all(), asked, deadline)
+    judge = Judge.open(job) if search.looks_at_images else None
     with job.engine.lines(job.console) as say:
-        shared = Shared(search, [donor.root for donor in donors], places, real, job.engine, say)
+        shared = Shared(search, [donor.root for donor in donors], places, real, judge, job.engine, say)
         job.engine.trials(Trials(points, TrialMaker, (shared,), _at_once(job, search, real), search.trains))
     if points.error is not None:
         raise points.error

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.run.directory import Counts, RunDir
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import AS_IT_IS
+from ldsaug_ray.search.judge import Judge
 from ldsaug_ray.search.objectives import measures_of_run, objective_values
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.proxies import Prepared
@@ -73,6 +75,7 @@ class Shared:
         donors: run directories that have the stages to take over.
         scorings: key of what changes the scores -> the run directory that has them.
         real: the real latents, measured.
+        judge: of A's images; None: no objective looks at them.
         say: takes progress lines.
         tables: of the scores, for each worker its own.
     """
@@ -81,6 +84,7 @@ class Shared:
     donors: Sequence[Location]
     scorings: Mapping[str, Location]
     real: Prepared
+    judge: Judge | None
     engine: Engine
     say: Callable[[str], None]
     tables: Tables = field(default_factory=Tables)
@@ -221,8 +225,9 @@ def _measures_of_a(
     regime = pa.concat_tables(parts)
     plan = Plan.of(shared.real.train, config.score, config.seed)
     chosen, names = _planned(ids, plan, config.score.n_candidates), shared.search.measures_of_a
+    images = None if shared.judge is None else partial(shared.judge.sample, config)
     return {
-        **shared.real.measures_of(chosen, config.score.interpolation, names, plan.noise),
+        **shared.real.measures_of(chosen, config.score.interpolation, names, plan.noise, images),
         "kept": float(len(ids)),
         "sigma": sigma,
         "parent_share": float(np.mean(regime["parent_share"].to_numpy())),

@@ -19,10 +19,11 @@ from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.config import Config, Sampling, Select, counted
 from ldsaug_ray.config.frontier import slug
 from ldsaug_ray.errors import ConfigError, ImpossibleError
-from ldsaug_ray.run.directory import Counts, UnitResult
+from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import Stage, declare
-from ldsaug_ray.stages.evaluate import real_images
+from ldsaug_ray.selection.balance import cells
+from ldsaug_ray.stages.evaluate import label_array, real_images
 from ldsaug_ray.stages.select import among, choose, read_columns
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
 from ldsaug_ray.stages.shared.job import Job
@@ -73,21 +74,23 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 
     config, latents = job.config, read_latents(job.run, "train")
     settings, extractor = config.frontier, opened(config)
-    test, train = (real_images(job, split) for split in ("test", "train"))
-    if len(test) <= config.evaluate.k:
-        raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test images")
     curve = {f"noise {share:g}": _noise(share) for share in settings.noise}
     rules, samplers = compared(config)
     drawn = {**curve, **samplers}
-    sets = {RECONSTRUCTIONS: _some(latents.z, MOST, config.seed)}
-    sets |= {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
+    sets = {name: _drawn(job, name, given, latents) for name, given in drawn.items()}
     sets |= {name: _of_rule(job, name, given, latents) for name, given in rules.items()}
-    stored = [_stored(job, name, z) for name, z in sets.items()]
-    features = features_of(job, [test, train, *stored], extractor.fingerprint)
-    of = {name: features[images.name].features for name, images in zip(sets, stored, strict=True)}
+    test, train = (real_images(job, split) for split in ("test", "train"))
+    stored = {RECONSTRUCTIONS: reconstructed(job, latents)}
+    stored |= {name: _stored(job, name, z) for name, z in sets.items()}
+    features = features_of(job, [checked(test, config), train, *stored.values()], extractor.fingerprint)
+    of = {name: features[images.name].features for name, images in stored.items()}
     real, own = features["test"].features, features["train"].features
+    modes = {"clusters": _clusters(config, latents, {RECONSTRUCTIONS: _some(latents, config), **sets})}
+    for name in sorted(latents.categorical & {*config.evaluate.attributes}):
+        labels = {images.name: label_array(images, name) for images in (test, train)}
+        modes[f"values of {name}"] = _classes(name, {"test": real, "train": own}, labels, of)
     points = {}
-    for number, name in enumerate(sets):
+    for number, name in enumerate(stored):
         sample = Images(of[name][: settings.n], real, own, k=config.evaluate.k, seed=config.seed)
         points[name] = point_of(name, sample, of[RECONSTRUCTIONS], config.seed + 1 + number)
     along = [points[RECONSTRUCTIONS], *(points[name] for name in curve)]
@@ -102,13 +105,35 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 "kind": kind,
                 "n": min(settings.n, len(of[name])),
                 **point.values,
+                "modes": {mode: found_in[name] for mode, found_in in modes.items() if found_in},
                 "gains": {m: gain and asdict(gain) for m, gain in found.items()},
             }
         )
     told = {"authenticity_by": by, "extractor": str(config.evaluate.extractor), "k": config.evaluate.k, "points": rows}
     (job.run.folder("frontier") / "frontier.json").write_json(told)
-    n = sum(map(len, sets.values()))
-    return Outcome(Counts(n, n), fingerprint(told), {"sentence": sentence_of(told)})
+    n = sum(map(len, stored.values()))
+    facts = {"sentence": sentence_of(told), "of": _read(job.run), "points": {slug(row["name"]): row for row in rows}}
+    return Outcome(Counts(n, n), fingerprint(told), facts)
+
+
+def frontier_of(run: RunDir) -> dict[str, Any] | None:
+    """What was found of the run's latents and scores as they are now; None where that was not looked at."""
+    folder = RunDir(run.folder("frontier"))
+    entry = folder.entry("frontier")
+    if entry is None or entry.get("of") != _read(run):
+        return None
+    return dict((folder.root / "frontier.json").read_json())
+
+
+def _read(run: RunDir) -> dict[str, str | None]:
+    return {need: (run.entry(need) or {}).get("digest") for need in STAGE.needs}
+
+
+def checked(test: ImageSet, config: Config) -> ImageSet:
+    """The test images. Raises ImpossibleError where they are too few to be compared with."""
+    if len(test) <= config.evaluate.k:
+        raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test images")
+    return test
 
 
 def sentence_of(told: Mapping[str, Any]) -> str:
@@ -125,9 +150,13 @@ def _noise(share: float) -> dict[str, Any]:
     return {"prior": "interpolants", "candidates": {"plan": "single", "noise": share}}
 
 
-def _some(z: np.ndarray, n: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng([seed, 3]).permutation(len(z))[:n]
-    return np.asarray(z[rows])
+def reconstructed(job: Job, latents: Latents) -> ImageSet:
+    """Training images encoded and decoded again, `MOST` of them."""
+    return _stored(job, RECONSTRUCTIONS, _some(latents, job.config))
+
+
+def _some(latents: Latents, config: Config) -> np.ndarray:
+    return np.asarray(latents.z[np.random.default_rng([config.seed, 3]).permutation(len(latents))[:MOST]])
 
 
 def _drawn(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> np.ndarray:
@@ -170,6 +199,30 @@ def _merged(section: Any, base: Any, given: Mapping[str, Any], where: str) -> An
     except ValidationError as e:
         first = e.errors()[0]
         raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _clusters(config: Config, latents: Latents, sets: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Effective k-means cells of the training latents that each set's are nearest to."""
+    from ldsaug_ray.metrics.classes import effective_classes
+    from ldsaug_ray.metrics.nearest import nearest_neighbours
+    from ldsaug_ray.stages.shared.modes import FITTED, LEAST
+
+    k = min(config.select.clusters, len(latents) // LEAST)
+    if k < 2:
+        return {}
+    of = cells(latents.z, k, config.seed, FITTED)
+    near = {name: of[nearest_neighbours(latents.z, z, 1)[0][:, 0]] for name, z in sets.items()}
+    return {name: effective_classes(np.bincount(found) / len(found)) for name, found in near.items()}
+
+
+def _classes(
+    label: str, real: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], of: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Effective values of a label in each set, by a probe on features."""
+    from ldsaug_ray.metrics.classes import class_attribute
+
+    shares = class_attribute(label, {**real, **{f"made: {name}": found for name, found in of.items()}}, labels).shares
+    return {name: float(shares[f"made: {name}"].more["effective_classes"]) for name in of}
 
 
 def _stored(job: Job, name: str, z: np.ndarray) -> ImageSet:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ldsaug_ray.run.directory import Counts, UnitResult
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
+from ldsaug_ray.stages.frontier import frontier_of
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
 
@@ -33,7 +35,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     from ldsaug_ray.report import findings, gather, page_digest, pictures_of, report_page
 
     with bar(job.console, "report", 1, "pages") as shown:
-        data = gather(job.run, job.config)
+        data = replace(gather(job.run, job.config), frontier=frontier_of(job.run))
         pictures = pictures_of(data)
         folder = job.run.folder("report")
         for name, content in pictures.items():

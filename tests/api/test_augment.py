@@ -15,7 +15,7 @@ from ldsaug_ray import augment, load_run
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.columns import matrix
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import ConfigError, InputError, LdsaugError, NothingSelectedError
+from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError, LdsaugError, NothingSelectedError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
 
@@ -73,6 +73,63 @@ def test_the_same_as_the_command_line(copied, rule, tmp_path, monkeypatch):
     assert run.require("select", "sentence")[1:] in found.regime.sentences[1]
 
 
+DIGITS = {
+    "engine": "inline",
+    "data": {"source": "sklearn:digits", "attributes": "columns", "upscale": True, "train": 40, "test": 20},
+    "train": {"steps": 2},
+    "score": {"n_candidates": 270, "part_candidates": 90, "sigma": {"scale": 0.5}},
+    "tracking": {"enabled": False},
+}
+PLANS = {
+    "random": {},
+    "random, noise": {"noise": 0.5},
+    "blocks": {"plan": "blocks", "block": (5, 3)},
+    "neighbours": {"plan": "neighbours", "neighbours": 4},
+    "neighbours, noise": {"plan": "neighbours", "neighbours": 4, "noise": 0.5},
+    "single, noise": {"plan": "single", "noise": 0.5},
+}
+COUNTED = [{"which": "lds"}, {"which": "lds", "top_count": 31}, {"which": "random"}]  # those that hold within groups
+OTHERS = [
+    {"tau": 0.001},
+    {"tau": "auto"},
+    {"which": "typical"},
+    {"which": "typical", "top_count": 9},
+    {"which": "none"},
+]
+BALANCES = ["none", "parent", "cluster", "label:even"]
+
+
+@pytest.fixture(scope="module")
+def digits(base, tmp_path_factory):
+    """Settings of a run with a label, up to its latents."""
+    settings = merge({**base, "run_dir": str(tmp_path_factory.mktemp("digits") / "run")}, DIGITS)
+    for command in ("prepare", "train", "encode"):
+        assert run_command(Config.model_validate(settings), command) == 0
+    return settings
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_rule_plan_and_balance_keeps_what_the_command_line_keeps(digits, plan):
+    settings = merge(digits, {"score": PLANS[plan]})
+    assert run_command(Config.model_validate(settings), "score") == 0
+    run = RunDir(settings["run_dir"])
+    train, test = read_latents(run, "train"), read_latents(run, "test")
+    even = train.attributes[:, train.attribute_names.index("even")]
+    chosen = [{**rule, "balance": balance, "clusters": 6} for rule in COUNTED for balance in BALANCES] + OTHERS
+    seen = set()
+    for rule in chosen:
+        assert run_command(Config.model_validate(merge(settings, {"select": rule})), "select") == 0
+        kept = load_run(settings["run_dir"]).selected
+        arguments = {"n": 270, "part_candidates": 90, "sigma": "norm*0.5", **PLANS[plan], **rule}
+        if rule.get("balance") == "label:even":
+            arguments |= {"balance": "label", "labels": even}
+        found = augment(train.z, held_out=test.z, **arguments)
+        ids = kept.sort_by("candidate")["candidate"].to_pylist() if len(kept) else []
+        assert found.candidate.tolist() == ids, rule
+        seen.add(tuple(ids))
+    assert len(seen) > len(chosen) / 2  # the rules differ
+
+
 def test_the_latents_are_what_is_decoded(finished):
     run = load_run(finished.settings["run_dir"])
     z = read_latents(RunDir(run.place), "train").z
@@ -121,7 +178,12 @@ WITH_NAN = np.where(np.arange(90).reshape(30, 3) == 31, np.nan, Z)
         ([[1, 2], [3]], {}, InputError, "z is no array of numbers"),
         (Z * 1e39, {}, InputError, "out-of-float32-range"),
         (Z, {"labels": [0, 1]}, InputError, r"labels must be one for each of the 30 rows of z; found shape \(2,\)"),
-        (Z, {"labels": np.arange(30) * np.nan}, InputError, "labels lack in 30 of 30 rows"),
+        (Z, {"labels": np.arange(30) * np.nan}, InputError, "labels lack in 30 of 30 rows, first in row 0"),
+        (Z, {"labels": ["a"] * 29 + [None]}, InputError, "labels lack in 1 of 30 rows, first in row 29"),
+        (Z, {"labels": [[1], [1, 2]] * 15}, InputError, "labels must be one for each .* lists of several lengths"),
+        (Z, {"balance": "label:sex", "labels": [0] * 30}, InputError, "^balance: label:sex: .* no such label"),
+        (Z, {"balance": "cluster"}, ImpossibleError, "^clusters = 50 cells of 30 training latents"),
+        (Z, {"balance": 5}, ConfigError, "balance = 5: must be text"),
         (Z, {"held_out": Z[:, :2]}, InputError, "held_out has 2 columns, z has 3"),
         (Z, {"held_out": WITH_NAN}, InputError, "held_out hold NaN"),
         (Z, {"n": 0}, ConfigError, "^n must be at least 1"),
@@ -131,6 +193,7 @@ WITH_NAN = np.where(np.arange(90).reshape(30, 3) == 31, np.nan, Z)
         (Z, {"which": "densest"}, ConfigError, "^which: unknown selection rule"),
         (Z, {"which": "lds+sharpness"}, ConfigError, "looks at decoded images"),
         (Z, {"tau": "auto"}, ConfigError, "held_out is needed"),
+        (Z, {"keep": np.float32(1.5)}, ConfigError, "^keep must be at most 1"),
         (Z, {"colour": 3}, ConfigError, "unknown argument 'colour'"),
         (Z, {"seed": -1}, ConfigError, "^seed must be at least 0"),
         (Z, {"work_dir": "here"}, InputError, "work_dir is for a Dataset"),
@@ -192,11 +255,20 @@ class TestDatasets:
             (lambda t: t.set_column(1, "z", pa.array([[1.0], [2.0], [3.0], [np.nan]])), "z hold NaN"),
             (lambda t: t.set_column(1, "z", pa.array([[1.0], [2.0], [3.0], [4.0, 5.0]])), "different shapes"),
             (lambda t: t.slice(0, 1), "at least 2"),
+            (lambda t: t.set_column(2, "of", pa.array(["x", None, "y", "y"])), "labels: the column of has none .*'b'"),
+            (lambda t: t.drop_columns(["of"]), "no column 'of'"),
         ],
     )
     def test_bad_input_is_told_when_it_is_met(self, change, words):
         import ray.data
 
-        table = pa.table({"key": list("abcd"), "z": [[0.0], [1.0], [2.0], [4.0]]})
+        table = pa.table({"key": list("abcd"), "z": [[0.0], [1.0], [2.0], [4.0]], "of": list("xxyy")})
         with pytest.raises(LdsaugError, match=words):
-            augment(ray.data.from_arrow(change(table)), n=9).take_all()
+            augment(ray.data.from_arrow(change(table)), n=9, labels="of").take_all()
+
+    def test_other_arguments_that_do_not_fit(self):
+        z = self.dataset(np.random.default_rng(1).normal(size=(20, 4)))
+        with pytest.raises(InputError, match="labels: of a Dataset, the name of a column; found list"):
+            augment(z, labels=[0] * 20)
+        with pytest.raises(LdsaugError, match="z has vectors of 4 numbers, held_out of 3; all must be as long"):
+            augment(z, n=9, held_out=np.ones((5, 3))).take_all()

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from cluster_helpers import ended
 from heads import METRICS, RAY, Head
-from mlflow import MlflowClient
 from mlflow_server import Server
 from s3_server import S3
 from stages_helpers import Tree, merge, start
@@ -42,7 +41,7 @@ def copied(undisturbed: Tree, tmp_path: Path) -> Tree:
 
 
 @pytest.fixture
-def encodes(copied: Tree, tracked: None) -> Tree:
+def encodes(copied: Tree, mlflow_there: None) -> Tree:
     """As `copied`, with images and baseline model alone: `run` begins with encode, and MLflow tracks it."""
     run = RunDir(Location.of(copied["run_dir"]))
     for stage in ("encode", "score", "select", "decode", "finetune", "report"):
@@ -95,24 +94,10 @@ def attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
     return head
 
 
-@pytest.fixture(scope="session")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, empty: to make them takes many times what it takes to copy them."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
-def tracked(new_database: Path, tmp_path: Path) -> None:
-    """The file with MLflow's runs, which would take longer to make than a run of these tests takes."""
-    shutil.copyfile(new_database, tmp_path / "mlflow.db")
-
-
-@pytest.fixture
-def server(new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """An MLflow server that tracks this test's runs."""
-    served = Server(tmp_path, new_database)
+    served = Server(tmp_path, migrated)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     served.start()

@@ -1,20 +1,25 @@
-"""Clusters that will not do are told of in words; nodes that an autoscaler brings are waited for."""
+"""Clusters that will not do are told of in words; nodes that an autoscaler brings are waited for, late ones used."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
-from cluster_helpers import ended, manifest
+from cluster_helpers import ended, manifest, markers
 from heads import TOKEN, Head, autoscaled, is_free
-from stages_helpers import merge, start
+from stages_helpers import merge, start, until
+
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.run.directory import RunDir
 
 pytestmark = pytest.mark.cluster
 
 FAKE_PORT = 6379
+SMALL = ("--num-cpus=1", "--object-store-memory=100000000")
 
 
 def test_a_cluster_that_will_not_do(attached, copied, save, tmp_path, monkeypatch):
@@ -43,11 +48,10 @@ def test_a_folder_that_one_node_does_not_see(copied, save, tmp_path, monkeypatch
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespaces here: a node cannot be made to miss a folder")
     hidden = f'mount -t tmpfs none {tmp_path / "run"} && exec "$@"'
-    small = ("--num-cpus=1", "--object-store-memory=100000000")
-    head = Head(tmp_path, *small, "--include-dashboard=false")
+    head = Head(tmp_path, *SMALL, "--include-dashboard=false")
     try:
         head.attach(monkeypatch)
-        head.add_node(*small, prefix=["unshare", "-m", "sh", "-c", hidden, "-"])
+        head.add_node(*SMALL, prefix=["unshare", "-m", "sh", "-c", hidden, "-"])
         output = ended(start("encode", save(merge(copied, {"encode": {"batch_size": 7}})), cwd=tmp_path), 1)
     finally:
         head.stop()
@@ -74,3 +78,25 @@ def test_nodes_that_an_autoscaler_brings_are_waited_for(copied, save, tmp_path, 
         assert manifest(settings)["encode"]["rows_out"] == 60
     finally:
         head.stop()
+
+
+def test_a_node_that_comes_in_the_middle_of_a_stage_is_used(copied, undisturbed, save, tmp_path, monkeypatch):
+    """With `workers.count: auto`. The first node's actor is halted meanwhile: what is done is the second's work."""
+    RunDir(Location.of(copied["run_dir"])).reset("score")
+    settings = merge(copied, {"score": {"workers": {"count": "auto"}}})
+    head = Head(tmp_path, *SMALL, "--include-dashboard=false")
+    try:
+        head.attach(monkeypatch)
+        command = start("score", save(settings), cwd=tmp_path)
+        until(lambda: markers(settings, "score") >= 5, command)
+        (first,) = head.workers("_UnitActor")
+        os.kill(first, signal.SIGSTOP)
+        done = markers(settings, "score")
+        head.add_node(*SMALL)
+        until(lambda: markers(settings, "score") >= done + 20, command)
+        assert len(head.workers("_UnitActor")) == 2
+        os.kill(first, signal.SIGCONT)
+        ended(command)
+    finally:
+        head.stop()
+    assert manifest(settings)["score"]["digest"] == manifest(undisturbed)["score"]["digest"]

@@ -15,7 +15,7 @@ import yaml
 from cluster_helpers import ended, last_step, network, results
 from heads import Head
 from mlflow import MlflowClient
-from stages_helpers import Tree, interrupt, merge, start, until
+from stages_helpers import Tree, digests, interrupt, merge, start, until
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.tracking import tracking_uri
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def search(copied: Tree, tracked: None, tmp_path: Path) -> Callable[..., Path]:
+def search(copied: Tree, mlflow_there: None, tmp_path: Path) -> Callable[..., Path]:
     """search(tune={...}, **changes) -> path of a file with a search that begins with the undisturbed run's latents."""
 
     def write(asked: Tree, **changes: Tree) -> Path:
@@ -47,6 +47,13 @@ def children() -> list[tuple[str, str]]:
 def states(folder: Path) -> list[str]:
     """Of the trials so far."""
     return [t.state for t in read_trials(Location.of(folder))]
+
+
+def outcomes(folder: Path) -> list[tuple[object, ...]]:
+    """What a search came to: of each trial its point, state and measures, and the digests of what it made."""
+    trials = read_trials(Location.of(folder))
+    made = {t.key: digests({"run_dir": str(folder / f"trials/{t.key}")}) for t in trials}
+    return sorted((t.key, t.state, t.measures, t.curve, made[t.key]) for t in trials)
 
 
 def kill_a_trial(search: Path, cwd: Path, head: Head, *options: str) -> str:
@@ -81,6 +88,7 @@ def test_a_trial_that_crashes_is_tried_again_then_marked(search, attached, tmp_p
 
 
 def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, undisturbed, attached, tmp_path):
+    """On Ray; `engine: inline`, one trial after another, finds the same, and so does the command."""
     many = {"workers": {"count": "auto"}}  # of each trial as many as there are CPUs: none must wait for ever
     file = search(
         {"space": {"select.top_fraction": [0.1, 0.6]}, "search": "grid", "register_as": "faces"},
@@ -95,13 +103,21 @@ def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search,
     assert max(starts) < min(ends)
     (version,) = MlflowClient(tracking_uri()).search_model_versions("name = 'faces'")
     assert version.status == "READY"
+    found = outcomes(tmp_path / "run")
+    assert [state for _, state, *_ in found] == ["finished"] * 2
+    assert all("finetune" in made for *_, made in found)
+
+    shutil.copytree(undisturbed["run_dir"], tmp_path / "inline")
+    there = (f"run_dir={tmp_path / 'inline'}", "engine=inline", "tracking.enabled=false", "tune.register_as=null")
+    ended(start("tune", file, *there, cwd=tmp_path))
+    assert outcomes(tmp_path / "inline") == found
 
     (line,) = [line for line in output.splitlines() if "its run again" in line]
     _, *words = shlex.split(line.partition("page of its own: ")[2])
     place = words[-1].removeprefix("run_dir=")
     shutil.copytree(undisturbed["run_dir"], place)  # images, model and latents are those of the search
     command, config, *options = words
-    ended(start(command, Path(config), *options, cwd=tmp_path))
+    ended(start(command, Path(config), *options, "engine=inline", cwd=tmp_path))
     best = min(read_trials(Location.of(tmp_path / "run")), key=lambda t: t.measures["frechet"])
     assert line.startswith(f"trial {best.number}, ")
     again, first = (results({"run_dir": folder}) for folder in (place, str(tmp_path / f"run/trials/{best.key}")))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ import yaml
 from hub_server import COMMIT, Hub, hub_server
 from stages_helpers import Tree, merge
 
+from ldsaug_ray import measure
 from ldsaug_ray.config import Data
 from ldsaug_ray.domains.images import IMAGES
 from ldsaug_ray.domains.sources.stamp import source_stamp
@@ -122,6 +124,8 @@ def test_a_hub_that_is_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(StorageError, match="HF_HUB_OFFLINE is set"):
         opened("hf://datasets/me/faces")
+    with pytest.raises(StorageError, match=r"^fake: .*HF_HUB_OFFLINE is set"):
+        measure(np.zeros((9, 8, 8, 3), np.uint8), "hf://datasets/me/faces")
 
 
 def test_a_changed_file_of_the_same_size_is_seen(hub: Hub, tmp_path: Path) -> None:

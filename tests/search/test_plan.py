@@ -41,6 +41,7 @@ EXTRACTOR = {"extractor": "network.pt", "attributes": ["Male"]}
     ("tune", "evaluate", "message"),
     [
         ({"objectives": [{"frechet": 1}]}, {}, r"frechet needs evaluate\.extractor"),
+        ({"objectives": [{"a_frechet": 1}, {"a_authpct": 1}]}, {}, r"a_frechet, a_authpct need evaluate\.extractor"),
         ({"objectives": [{"a_attribute_gap": 1}]}, {}, r"a_attribute_gap needs evaluate\.attributes"),
         ({"objectives": [{"attribute_gap": 1}]}, {"extractor": "x.pt"}, r"attribute_gap needs evaluate\.attributes"),
         ({"objectives": [{"fid": 1}]}, EXTRACTOR, r"tune\.objectives"),

@@ -1,14 +1,17 @@
 """`ldsaug export`: folders in the layout that Hugging Face's libraries read, and cards that say what is in them.
 
-`datasets` is no dependency: its rules are written down here (split names by its sharded pattern, types by the Parquet
-schema's note, `configs` of the card), and huggingface_hub reads the cards.
+The rules of `datasets` are written down here (split names by its sharded pattern, types by the Parquet schema's note,
+`configs` of the card); it opens the folder too, offline, and huggingface_hub reads the cards.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +93,35 @@ def test_a_run_is_exported(copied: Tree, tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["export", str(run), "--out", str(out), "--overwrite"]) == 1
     assert "holds files that export did not write" in capsys.readouterr().err
     assert sorted((out / "dataset/data").iterdir()) == files
+
+
+LOADED = """
+import json, sys
+from datasets import load_dataset
+found = load_dataset(sys.argv[1])
+rows = found["train"]
+pixels = [rows[n]["image"].convert("RGB").tobytes().hex() for n in (0, len(rows) - 1)]
+first = {name: value for name, value in rows[0].items() if name != "image"}
+print(json.dumps([list(found), len(rows), type(rows.features["image"]).__name__, pixels, first]))
+"""
+
+
+def test_datasets_opens_it(copied: Tree, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    assert main(["export", copied["run_dir"], "--out", str(tmp_path / "out")]) == 0
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, str(tmp_path / "out/dataset")],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "HF_DATASETS_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = pads.dataset(sorted((Path(copied["run_dir"]) / "augmented").iterdir())).to_table()
+    ends = [rows["image"][n].as_py()["bytes"] for n in (0, len(rows) - 1)]
+    pixels = [Image.open(io.BytesIO(png)).convert("RGB").tobytes().hex() for png in ends]
+    first = rows.drop_columns(["image"]).slice(0, 1).to_pylist()[0]
+    assert json.loads(done.stdout) == [["train"], len(rows), "Image", pixels, first]
 
 
 def test_what_is_not_complete(copied: Tree, tmp_path: Path, capsys) -> None:

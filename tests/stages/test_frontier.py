@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from stages_helpers import Tree, merge, script
+from stages_helpers import Tree, manifest, merge, script
 
 from ldsaug_ray.commands.frontier import frontier_command
 from ldsaug_ray.config import Config
@@ -91,6 +91,10 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
     assert [points[name]["kind"] for name in ("noise 2", "LDS of noise", "A")] == ["curve", "sampler", "rule"]
     assert {row["n"] for row in points.values()} == {30, 25}
     assert points["reconstructions"][FROM_RECONSTRUCTIONS] == 0  # each is its own nearest
+    of_train = manifest(settings)["select"]["modes"]["clusters"]["train"]
+    assert points["reconstructions"]["modes"]["clusters"] == pytest.approx(of_train)
+    page = (folder.parent / "report/index.html").read_text()
+    assert all(f'<th scope="row" class="one">{name}</th>' in page for name in points)
     assert all(name in shown for name in points)
     rows = list(csv.DictReader((folder / "frontier.csv").read_text().splitlines()))
     assert [float(row["frechet"]) for row in rows] == [points[row["name"]]["frechet"] for row in rows]

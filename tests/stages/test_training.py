@@ -118,6 +118,7 @@ def test_all_uses_of_a_at_once_and_the_discriminator_goes_on_from_training(copie
         {
             "train": {"objective": objective},
             "finetune": {
+                "steps": 6,
                 "objective": objective,
                 "lds_weight": 0.5,
                 "mixing": 0.5,

@@ -20,16 +20,20 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from ray.tune.search import Searcher
+from scipy.spatial.distance import cdist
 from stages_helpers import Tree, digests, merge, script
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, Tune, load_config
+from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.base import Trials
 from ldsaug_ray.engines.ray.trials import _GoesOn, _Next
 from ldsaug_ray.lds import Plan
+from ldsaug_ray.metrics import frechet_distance
+from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.run.tracking import tracking_uri
@@ -40,7 +44,7 @@ from ldsaug_ray.search.run import PROCESS_BYTES, _at_once
 from ldsaug_ray.search.sampler import open_sampler
 from ldsaug_ray.search.space import Dimension, Point, Space
 from ldsaug_ray.search.trial import KEPT_BYTES
-from ldsaug_ray.search.trials import Trial, key_of, read_trials
+from ldsaug_ray.search.trials import Trial, front, key_of, read_trials
 
 SPACE = {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": [0.1, 0.5]}
 OF_TRIAL = ("score", "select", "decode", "finetune")
@@ -131,6 +135,47 @@ def test_a_search_without_training(search, copied, tmp_path, capsys):
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
     assert len(children()) == 12
     assert sum(status == "FAILED" for _, status, _ in children()) == 4
+
+
+def test_a_search_for_the_front_decodes_each_candidate_once(search, tmp_path):
+    """Fréchet distance against AuthPct of A: of each trial as NumPy has them of what an ordinary run selects."""
+    space = {"score.sigma.scale": [0.2, 0.5], "select.top_fraction": [0.1, 0.3]}
+    asked = {"space": space, "search": "grid", "objectives": [{"a_frechet": 1.0}, {"a_authpct": 1.0}]}
+    changes = {"evaluate": {"extractor": script(tmp_path / "colours.pt"), "k": 3}, "tracking": {"enabled": False}}
+    assert main(["tune", str(search(asked, **changes))]) == 0
+    run = RunDir(Location.of(tmp_path / "run"))
+    trials = read_trials(run.root)
+    latents, vae = read_latents(run, "train"), load_vae(run.folder("train/vae.safetensors"))
+    _, test = real_images_of(run, "test")
+    real, blurred = colours(test), colours(decode_images(vae, latents.z, 16))
+    own = np.sort(cdist(blurred, blurred), axis=1)[:, 1]
+    best = front(trials, asked["objectives"])
+    assert best
+    for trial in best:
+        selected = RunDir(Location.of(tmp_path / f"run/trials/{trial.key}")).folder("selected")
+        kept = pa.concat_tables(file.read_table() for file in selected.files(".parquet"))
+        made = colours(decode_images(vae, latents.between(kept, "linear", None), 16))
+        assert trial.measures["a_frechet"] == pytest.approx(frechet_distance(made, real), rel=1e-3)
+        distances = cdist(made, blurred)
+        authentic = distances.min(1) > own[distances.argmin(1)]
+        assert trial.measures["a_authpct"] == pytest.approx(100 * authentic.mean(), abs=100.1 / len(made))
+    decoded = [pq.read_table(file) for file in (tmp_path / "run/search/features").rglob("*.parquet")]
+    ids = np.concatenate([table["candidate"].to_numpy() for table in decoded])
+    assert len(set(ids.tolist())) == len(ids) < sum(trial.measures["kept"] for trial in trials)
+
+
+def real_images_of(run: RunDir, split: str) -> tuple[list[str], np.ndarray]:
+    """Keys and images of a split."""
+    tables = [file.read_table() for file in run.folder("images").files(".parquet")]
+    rows = pa.concat_tables(table.filter(pa.compute.equal(table["split"], split)) for table in tables)
+    return rows["key"].to_pylist(), images_of(rows)
+
+
+def colours(images: np.ndarray) -> np.ndarray:
+    """Mean colours of the four quarters, in the order of the extractor's."""
+    n, side = len(images), images.shape[1]
+    quarters = images.reshape(n, 2, side // 2, 2, side // 2, 3).mean(axis=(2, 4))
+    return quarters.transpose(0, 3, 1, 2).reshape(n, 12).astype(np.float32)
 
 
 def _scale(manifest: Path) -> float:

@@ -1,0 +1,99 @@
+"""Features of A's images, for a search by measures that look at them: of as many members as `frontier.n` says.
+
+They are kept by candidate id below `search/features/`, so that trials of all σ, thresholds and rules share them, and so
+do workers and later attempts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ldsaug_ray.common.columns import matrix, vectors
+from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.storage import Location
+from ldsaug_ray.config import Config, counted
+from ldsaug_ray.metrics import Members, Sample
+from ldsaug_ray.run.latents import read_latents
+from ldsaug_ray.stages.evaluate import real_images
+from ldsaug_ray.stages.frontier import checked, reconstructed
+from ldsaug_ray.stages.shared.features import features_of, opened
+from ldsaug_ray.stages.shared.job import Job
+
+if TYPE_CHECKING:
+    from ldsaug_ray.metrics import Extractor
+    from ldsaug_ray.models import Autoencoder
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What A's images are measured with.
+
+    test, reconstructions: float32[N, C], of test images, and of training images encoded and decoded; weights: the
+    baseline's; kept: folder of features; of: identity of weights and extractor.
+    """
+
+    config: Config
+    test: np.ndarray
+    reconstructions: np.ndarray
+    weights: Location
+    kept: Location
+    of: str
+
+    @classmethod
+    def open(cls, job: Job) -> Judge:
+        """Features of the real images, made where they are not there yet.
+
+        Raises:
+            InputError: the extractor's weights are missing or damaged, or it cannot take these images.
+            ImpossibleError: too few test images.
+        """
+        config, extractor = job.config, opened(job.config)
+        sets = [checked(real_images(job, "test"), config), reconstructed(job, read_latents(job.run, "train"))]
+        test, blurred = (features_of(job, sets, extractor.fingerprint)[images.name].features for images in sets)
+        of = fingerprint([extractor.fingerprint, job.run.require("encode", "digest"), config.seed])
+        weights = job.run.folder("train/vae.safetensors")
+        return cls(config, test, blurred, weights, job.run.folder("search/features"), of)
+
+    def sample(self, config: Config, a: Members) -> Sample:
+        """The first members of A of a trial, which must have ids, as images to be measured."""
+        assert a.id is not None
+        a = a.some(slice(config.frontier.n))
+        score = {name: value for name, value in counted(config.score).items() if name != "sigma"}
+        folder = self.kept / fingerprint([self.of, score])[:12]  # what a candidate is does not depend on σ
+        order = np.argsort(a.id)
+        features, left = np.empty((len(order), self.test.shape[1]), np.float32), np.ones(len(order), bool)
+        for file in folder.files(".parquet"):
+            table = file.read_table()
+            ids = table["candidate"].to_numpy()
+            rows = np.flatnonzero(np.isin(ids, a.id))
+            mine = order[np.searchsorted(a.id, ids[rows], sorter=order)]
+            features[mine], left[mine] = matrix(table["features"].take(pa.array(rows))), False
+        new = np.flatnonzero(left)
+        if len(new):
+            features[new] = self._features(a.some(new).z)
+            table = pa.table({"candidate": a.id[new], "features": vectors(features[new])})
+            (folder / f"{fingerprint(a.id[new].tolist())[:12]}.parquet").write_table(table)
+        return Sample(features, self.test, self.reconstructions, k=self.config.evaluate.k, seed=self.config.seed)
+
+    def _features(self, z: np.ndarray) -> np.ndarray:
+        from ldsaug_ray.models import decode_images
+
+        size = self.config.decode.batch_size
+        decoded = (decode_images(self._vae, z[k : k + size], size) for k in range(0, len(z), size))
+        return np.concatenate([self._extractor(images) for images in decoded])
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        """Opened once in each process that measures."""
+        return opened(self.config)
+
+    @cached_property
+    def _vae(self) -> Autoencoder:
+        from ldsaug_ray.models import load_vae
+
+        return load_vae(self.weights)

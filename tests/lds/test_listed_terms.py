@@ -1,0 +1,163 @@
+"""Sums of the latents that can matter, at any bandwidth, against direct differences; code that is kept and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lds_oracles import log_kernel, score
+from numba.core.dispatcher import Dispatcher
+from scipy.special import logsumexp
+
+from ldsaug_ray.lds import (
+    _compiled,
+    _near_compiled,
+    _terms_compiled,
+    plan_pairs,
+    score_block,
+    score_pairs,
+    score_points,
+)
+from ldsaug_ray.lds._kernel import _Tile
+from ldsaug_ray.lds._terms_compiled import RUN
+
+PROMISED = 1e-4
+
+
+def latents(kind: str, n: int, d: int, offset: float, seed: int) -> np.ndarray:
+    """float32[n, d]: standard normal, in tight clusters, or with duplicates and an outlier; shifted by `offset`."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, d))
+    if kind == "clusters":
+        z = rng.standard_normal((3, d))[rng.integers(0, 3, n)] + 0.1 * z
+    if kind == "duplicates":
+        z[n // 2 :] = z[: n - n // 2]
+        z[0] *= 50
+    return (z + offset).astype(np.float32)
+
+
+def mean_norm(z: np.ndarray) -> float:
+    return float(np.linalg.norm(z - z.mean(0, dtype=np.float64), axis=1).mean()) or 1.0
+
+
+@settings(derandomize=True, max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["normal", "clusters", "duplicates"]),
+    n=st.integers(3, 60),
+    d=st.sampled_from([1, 2, 7, 64, 512, 4096]),
+    offset=st.sampled_from([0.0, 10.0]),
+    logs=st.lists(st.floats(np.log(0.01), np.log(20)), min_size=1, max_size=3),
+    curve=st.sampled_from(["linear", "slerp"]),
+    seed=st.integers(0, 99),
+)
+def test_any_sigma(kind: str, n: int, d: int, offset: float, logs: list[float], curve: str, seed: int) -> None:
+    """From 0.01 to 20 x the mean norm, with and without parents, on the line and the arc, as pairs and as points."""
+    z, alphas = latents(kind, n, d, offset, seed), [0.1, 0.4, 0.5, 0.9]
+    curve = curve if d > 1 and kind != "duplicates" else "linear"  # the oracle knows no arc between parallel parents
+    pairs, sigmas = plan_pairs(n, 6, seed), list(np.exp(logs) * mean_norm(z))
+    got, want = score_pairs(z, pairs, alphas, sigmas, interpolation=curve), score(z, pairs, alphas, sigmas, curve)
+    for name, value in want.items():
+        tolerance = {"atol": PROMISED} if name.startswith("log") else {"atol": PROMISED, "rtol": 10 * PROMISED}
+        np.testing.assert_allclose(getattr(got, name), value, **tolerance, err_msg=name)
+    points = z[:5] + np.float32(0.01)
+    want_points = np.stack([logsumexp(log_kernel(z, points, s), axis=1) - np.log(n) for s in sigmas], axis=1)
+    np.testing.assert_allclose(score_points(z, points, sigmas), want_points, atol=PROMISED)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("kind", ["normal", "clusters", "duplicates"])
+def test_many_latents_in_tiles_of_any_width(kind: str, scale: float) -> None:
+    """More latents than the loops take at a time; blocks as pairs; float64 products are not needed for any of it."""
+    n, alphas = 2 * RUN + 77, [0.1, 0.5, 0.8]
+    z = latents(kind, n, 24, 3.0, 1)
+    rows, columns, sigma = np.arange(4), np.arange(5, 9), scale * mean_norm(z)
+    pairs = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    want = score(z, pairs, alphas, [sigma])
+    for tile_latents in (n, 100):
+        for got in (
+            score_pairs(z, pairs, alphas, [sigma], tile_latents=tile_latents),
+            score_block(z, rows, columns, alphas, [sigma], tile_latents=tile_latents),
+        ):
+            for name, value in want.items():
+                array = getattr(got, name).reshape(value.shape)
+                np.testing.assert_allclose(array, value, atol=PROMISED, rtol=10 * PROMISED, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["normal", "clusters"])
+def test_a_sigma_does_not_depend_on_the_others(kind: str) -> None:
+    """To the bit: the command of a search's best trial repeats it."""
+    z, alphas = latents(kind, 900, 48, 0.0, 2), [m / 10 for m in range(1, 10)]
+    pairs, sigmas = plan_pairs(len(z), 40, 0), [s * mean_norm(z) for s in (0.01, 0.04, 0.07, 0.1, 0.2, 2.0)]
+    together = score_pairs(z, pairs, alphas, sigmas)
+    for s, sigma in enumerate(sigmas):
+        alone = score_pairs(z, pairs, alphas, [sigma])
+        for field in dataclasses.fields(alone):
+            np.testing.assert_array_equal(getattr(together, field.name)[..., s], getattr(alone, field.name)[..., 0])
+
+
+def test_no_pair_is_taken_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What made small sigmas slow: whole tiles of float64 products."""
+    kinds = []
+    init = _Tile.__init__
+
+    def noted(self: _Tile, *arguments: object, **options: object) -> None:
+        init(self, *arguments, **options)  # type: ignore[arg-type]
+        kinds.append(self.dtype)
+
+    monkeypatch.setattr(_Tile, "__init__", noted)
+    z = latents("clusters", 300, 64, 0.0, 3)
+    score_pairs(z, plan_pairs(len(z), 50, 0), [0.1, 0.5], [s * mean_norm(z) for s in (0.01, 0.05, 0.1, 0.2, 5.0)])
+    assert set(kinds) == {np.dtype(np.float32)}
+
+
+SCORES = """
+import hashlib
+import numpy as np
+from ldsaug_ray.lds import score_pairs
+from ldsaug_ray.lds._terms_compiled import add_terms
+
+z = np.random.default_rng(0).standard_normal((600, 32), np.float32)
+scores = score_pairs(z, np.arange(80).reshape(40, 2), [m / 10 for m in range(1, 10)], [0.2, 0.4])
+digest = hashlib.sha256(scores.log_lds_excluding_parents.tobytes() + scores.effective_neighbours.tobytes())
+print(sum(add_terms.stats.cache_misses.values()), sum(add_terms.stats.cache_hits.values()), digest.hexdigest())
+"""
+
+
+def test_code_that_was_kept_gives_the_bits_of_code_just_compiled(tmp_path: Path) -> None:
+    """In two processes that share a cache: the first compiles, the second loads."""
+    environment, command = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, [sys.executable, "-c", SCORES]
+    (misses, _, compiled), (_, hits, loaded) = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    )
+    assert (misses, hits) == ("1", "1")
+    assert compiled == loaded
+
+
+def test_what_is_called_from_compiled_code_is_compiled_into_it() -> None:
+    """Else two versions of it exist, and which one is called depends on who compiled."""
+    called = [
+        helper
+        for module in (_compiled, _near_compiled, _terms_compiled)
+        for loop in vars(module).values()
+        if isinstance(loop, Dispatcher)
+        for name in loop.py_func.__code__.co_names
+        if isinstance(helper := vars(module).get(name), Dispatcher)
+    ]
+    assert called
+    assert all(helper.targetoptions.get("forceinline") for helper in called)
+
+
+def test_kept_code_is_stale_once_any_file_of_inner_loops_has_changed() -> None:
+    """Numba itself looks at the file of a function alone, not at those of what is compiled into it."""
+    loops = [_compiled.add_tenths, _near_compiled.near_sums, _terms_compiled.add_terms]
+    assert {Path(inspect.getfile(loop.py_func)) for loop in loops} == set(_compiled._SOURCES)
+    assert {loop._cache._cache_file._source_stamp for loop in loops} == {_compiled._DIGEST}
