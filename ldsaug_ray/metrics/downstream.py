@@ -94,9 +94,9 @@ def hits(
 
 
 def _scale(sets: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and spread of all of it; of pixels one number each, of features one a column."""
+    """Mean and spread of the first 2,000 of each; of pixels one number each, of features one a column."""
     axis = None if sets[0].ndim == 4 else 0
-    some = [x[:10_000].astype(np.float32) for x in sets]
+    some = [x[:2_000].astype(np.float32) for x in sets]
     joined = np.concatenate([x.reshape(-1) if axis is None else x for x in some])
     spread = joined.std(axis=0, dtype=np.float64)
     return np.float32(joined.mean(axis=0, dtype=np.float64)), np.float32(np.where(spread > 0, spread, 1))

@@ -85,9 +85,9 @@ class Rule:
         """What was kept, and why, without a full stop; `entry` is the stage's in the manifest."""
         kept = f"kept {entry['rows_out']:,} of {entry['rows_in']:,} candidates"
         if rank := entry.get("rank"):
-            return (
-                f"{kept}, those with the most by {rank['words']} (select.rank: {rank['name']}, ≥ {rank['least']:.4g})"
-            )
+            within = f" in each of {entry['groups']:,} groups ({entry['balance']})" if entry.get("groups") else ""
+            most = f"those with the most{within} by {rank['words']}"
+            return f"{kept}, {most} (select.rank: {rank['name']}, ≥ {rank['least']:.4g})"
         if entry["threshold_tau"] is None:
             return f"{kept}, by {entry['which']}, no threshold"
         if groups := entry.get("groups"):
