@@ -67,7 +67,7 @@ def test_ray_data(finished: Finished, pictures: Path, tmp_path: Path, monkeypatc
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AIR_LOCAL_CACHE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     z = np.random.default_rng(0).normal(size=(200, 4))
     search = runpy.run_path(str(EXAMPLES / "tune.py"))["search"]
     results = search(z, 2)
