@@ -8,7 +8,8 @@ What is kept is the rule's that `select.which` names.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.latents import Latents, latents_on_disk
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
@@ -71,9 +73,10 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 yield table
                 shown.advance(len(table))
 
-        selection = choose(job.config, job.run, read)
+        latents = cache(partial(latents_on_disk, job.run, "train"))
+        selection = choose(job.config, job.run, read, latents)
         digests = []
-        modes = Modes(job.config, job.run, n, rule.columns(job.config.select)[0])
+        modes = Modes(job.config, latents(), n, rule.columns(job.config.select)[0])
         for k, file in enumerate(files):
             table = file.read_table()
             keep = among(selection.ids, table["candidate"].to_numpy())
@@ -91,21 +94,22 @@ def read_columns(files: Iterable[Location], columns: Sequence[str]) -> Iterator[
         yield file.read_table([*columns])
 
 
-def choose(config: Config, scored: RunDir, read: ReadScores, encoded: RunDir | None = None) -> Selection:
+def choose(config: Config, scored: RunDir, read: ReadScores, latents: Callable[[], Latents] | None = None) -> Selection:
     """The candidates that become A, and why.
 
     Args:
         config: the settings.
         scored: has `scores/` and `held_out/`.
         read: gives tables of all of `scores/` with the columns that are asked for.
-        encoded: has `latents/`; none: `scored`.
+        latents: reads those of the train split; none: `scored` has them.
 
     Raises:
         NothingSelectedError, InputError, ConfigError: as `run`.
     """
     columns = ["candidate", *config.select.rule.columns(config.select)]
     balanced = config.select.rule.keeps and config.select.balance != "none"
-    tables = grouped(config, encoded or scored, columns, read) if balanced else read(columns)
+    latents = latents or partial(latents_on_disk, scored, "train")
+    tables = grouped(config, latents(), columns, read) if balanced else read(columns)
     return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 

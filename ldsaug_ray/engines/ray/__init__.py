@@ -33,6 +33,7 @@ class RayEngine(Engine):
         self._session: ExitStack | None = None
         self._crew: Crew | None = None  # of units; made when there are some
         self._most = 0  # actors for which there was room, and nodes were looked at
+        self._search: Any = None  # monitor of the search whose trials train
 
     def __enter__(self) -> RayEngine:
         from ldsaug_ray.engines.ray.session import ray_session
@@ -178,14 +179,19 @@ class RayEngine(Engine):
         from ldsaug_ray.engines.ray.training import train
 
         self._dismiss()
-        train(training, shown)
+        train(training, shown, self._search)
 
     def trials(self, trials: Trials) -> None:
         """By Ray Tune."""
+        from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
         from ldsaug_ray.engines.ray.trials import run_trials
 
         self._dismiss()
-        run_trials(trials, self.verbose)
+        self._search = beside_driver(Monitor)
+        try:
+            run_trials(trials, self.verbose, self._search)
+        finally:
+            self._search = None
 
     def lines(self, console: Console) -> AbstractContextManager[Callable[[str], None]]:
         """By an actor beside the driver."""
