@@ -31,6 +31,7 @@ class RayEngine(Engine):
     def __init__(self, config: Config, verbose: bool = False):
         super().__init__(config, verbose)
         self._session: ExitStack | None = None
+        self._own = False  # whether nobody else has work on this Ray
         self._crew: Crew | None = None  # of units; made when there are some
         self._most = 0  # actors for which there was room, and nodes were looked at
         self._search: Any = None  # monitor of the search whose trials train
@@ -39,7 +40,7 @@ class RayEngine(Engine):
         from ldsaug_ray.engines.ray.session import ray_session
 
         with ExitStack() as session:
-            session.enter_context(ray_session(self.config, verbose=self.verbose))
+            self._own = session.enter_context(ray_session(self.config, verbose=self.verbose))
             self._session = session.pop_all()
         return self
 
@@ -50,12 +51,17 @@ class RayEngine(Engine):
             self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_crew": None}  # which are this process's
+        return {**self.__dict__, "_session": None, "_own": False, "_crew": None}  # which are this process's
 
     def _dismiss(self) -> None:
         """End the processes that are kept warm for units: something else needs what they reserve."""
         if self._crew is not None:
             self._crew.dismiss()
+
+    def _make_room(self) -> None:
+        """Let something else have what the crew reserves."""
+        if self._crew is not None:
+            self._crew.make_room()
 
     def check_place(self, name: str, uri: str) -> None:
         """Every process of Ray must see it.
@@ -137,7 +143,7 @@ class RayEngine(Engine):
         """Units by actors, which are kept for the next stage as long as this engine is entered."""
         from ldsaug_ray.engines.ray.units import Crew
 
-        self._crew = self._crew or Crew()
+        self._crew = self._crew or Crew(reserves=not self._own)
         try:
             yield from self._crew.answers(work, partial(self._size, work.pool))
         finally:
@@ -162,7 +168,7 @@ class RayEngine(Engine):
         """Tasks of one CPU each."""
         from ldsaug_ray.engines.ray.held import each
 
-        self._dismiss()
+        self._make_room()
         return each(function, shared, items)
 
     def hold(
@@ -171,14 +177,14 @@ class RayEngine(Engine):
         """An actor for each; one that dies with its node is started again on another."""
         from ldsaug_ray.engines.ray.held import held
 
-        self._dismiss()
+        self._make_room()
         return held(make, arguments, pool, threads)
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         """By Ray Train."""
         from ldsaug_ray.engines.ray.training import train
 
-        self._dismiss()
+        self._make_room()
         train(training, shown, self._search)
 
     def trials(self, trials: Trials) -> None:
