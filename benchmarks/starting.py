@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/starting.py [CONFIG] [--repeats 3] [section.key=value ...]
 
-CONFIG is by default the demo's; trainings take 64 steps, since it is their start that is compared. Both engines make the
-same run in turn, in new folders, and in this process, so that what it imports and compiles is there for either after a
-first run that does not count; each run has a Ray of its own, whose start does not count, and workers that serve all its
+CONFIG is by default the demo's; trainings take 64 steps: it is their start that is compared. Both engines make the same
+run in turn, in new folders, and in this process, so that what it imports and compiles is there for either after a first
+run that does not count; each run has a Ray of its own, whose start does not count, and workers that serve all its
 stages. The goal is at most 3 s more for any stage. Medians, since other work drifts.
 """
 

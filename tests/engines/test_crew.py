@@ -90,7 +90,7 @@ def test_one_that_reserves_nothing_stays_while_others_have_the_processors(crew, 
     free = Crew(reserves=False)
     try:
         first = pids(list(free.answers(work([1, 2]), lambda: 1)))
-        everything = ray.remote(num_cpus=2)(os.getpid)
+        everything = ray.remote(num_cpus=2)(lambda: os.getpid())
         assert ray.get(everything.remote(), timeout=60) not in first
         free.make_room()
         assert pids(list(free.answers(work([5]), lambda: 1))) == first
