@@ -55,6 +55,7 @@ bench: setup
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/density.py --curves
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/starting.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/neighbour.py
 	$(BIN)/python benchmarks/step.py

@@ -24,6 +24,7 @@ from ldsaug_ray.errors import ImpossibleError, InputError, LdsaugError, StorageE
 from ldsaug_ray.lds import Candidates, Plan
 from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.run.directory import Counts, RunDir
+from ldsaug_ray.run.latents import latents_on_disk
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import AS_IT_IS
 from ldsaug_ray.search.judge import Judge
@@ -153,7 +154,8 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
             at_hand = set(columns) <= set(_COLUMNS)
             return shared.tables.of(scored) if at_hand else _rows(scored.folder("scores"), columns)
 
-        ids = choose(config, scored, read, RunDir(shared.donors[0])).ids
+        latents = partial(latents_on_disk, RunDir(shared.donors[0]), "train")
+        ids = choose(config, scored, read, latents).ids
         yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
     with ExitStack() as held:

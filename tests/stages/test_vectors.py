@@ -58,7 +58,7 @@ def test_a_run_of_a_table(table: tuple[Path, np.ndarray], tmp_path: Path, capsys
     z = np.stack(run.latents["z"].to_numpy())
     training = [
         int(k.partition("#")[2])
-        for k, s in zip(*(run.latents[c].to_pylist() for c in ("key", "split")))
+        for k, s in zip(*(run.latents[c].to_pylist() for c in ("key", "split")), strict=True)
         if s == "train"
     ]
     mean, spread = x[training].astype(np.float64).mean(0), x[training].astype(np.float64).std(0)
