@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from ldsaug_ray.domains.audio.decode import Unusable, decode_clip
+from ldsaug_ray.domains.audio.decode import decode_clip
+from ldsaug_ray.domains.base import Unusable
 from ldsaug_ray.errors import ResourceError
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: pip install 'ldsaug_ray[audio]'")

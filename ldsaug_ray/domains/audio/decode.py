@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ldsaug_ray.common.pointers import POINTER_BYTES, pointer
+from ldsaug_ray.domains.base import Unusable
 from ldsaug_ray.errors import ResourceError
 
 FORMATS = {"WAV": "WAV", "WAVEX": "WAV", "RF64": "WAV", "FLAC": "FLAC", "OGG": "OGG", "MP3": "MP3"}
@@ -21,11 +22,6 @@ RATES = (1_000, 384_000)  # Hz; the filter between two rates has up to 20 times 
 MOST_CHANNELS = 32
 SILENT = 1e-4  # largest sample of a clip that counts as silent: -80 dBFS
 LOUDEST = 8.0  # decoders overshoot 1, a file in other units goes beyond
-
-
-class Unusable(Exception):
-    """The clip cannot become a training array; the text says why, in a few words."""
-
 
 _BLOCK = 1 << 16  # samples decoded at a time where only their number counts
 _TAPS = 10  # of resample_poly's filter: half its length, in samples of the lower rate
