@@ -20,7 +20,7 @@ from ldsaug_ray.domains.audio.damage import DAMAGE
 from ldsaug_ray.domains.audio.domain import AudioData
 from ldsaug_ray.domains.audio.player import spectrogram
 from ldsaug_ray.domains.prepare import plan, prepare_unit
-from ldsaug_ray.errors import ConfigError, ResourceError
+from ldsaug_ray.errors import ConfigError, InputError, ResourceError
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: pip install 'ldsaug_ray[audio]'")
 RATE = 8_000
@@ -154,3 +154,19 @@ def test_without_soundfile_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ResourceError, match=r"pip install 'ldsaug_ray\[audio\]'"):
         AUDIO.open(AudioData(source="nowhere"))
+
+
+def test_tones_are_what_their_formula_says() -> None:
+    source = AUDIO.open(AudioData(source="tones", attributes="columns"))
+    listed = source.list()
+    assert (len(listed), source.categorical) == (1_000, {"waveform"})
+    for (payload, reason, values), k in zip(source.read(listed.slice(400, 4)), range(400, 404), strict=True):
+        sound, rate = soundfile.read(io.BytesIO(payload))
+        assert (reason, rate, values["waveform"]) == (None, 8_000, k % 4)
+        power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+        peak = power.argmax()
+        assert (values["high"] == 1) == (peak * rate / len(sound) > 311)
+        harmonics = [power[n * peak - 4 : n * peak + 5].max() / power.max() for n in (2, 3)]
+        assert [h > 1e-3 for h in harmonics] == [[False, False], [False, True], [False, True], [True, True]][k % 4]
+    with pytest.raises(InputError, match=r"tones have no attribute 'digit'; there are: waveform, high"):
+        AUDIO.open(AudioData(source="tones", attributes="columns", attribute_names=("digit",)))

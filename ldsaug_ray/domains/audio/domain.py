@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import wave
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,17 +21,16 @@ FILES = Files("clip", "clips", ("wav", "flac", "ogg", "oga", "opus", "mp3"), "au
 CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 Clips = NDArray[np.float32]
 
-_WHOLE = 1 << 15  # steps of 16 bits from 0 to 1
-
 
 class AudioData(CommonData):
     """Where the clips come from and how they become training arrays: one channel of one rate and length."""
 
     source: str = Field(
         min_length=1,
-        description="folder of WAV, FLAC, OGG, MP3 files, Parquet file or folder, WebDataset tar(s), local or any URI",
+        description="folder of WAV, FLAC, OGG, MP3 files, Parquet file or folder, WebDataset tar(s), local or any URI; or "
+        "tones, a thousand made by a formula",
     )
-    format: Literal["auto", "folder", "parquet", "webdataset"] = Field(
+    format: Literal["auto", "folder", "parquet", "webdataset", "tones"] = Field(
         "auto", description="layout of the source; auto: judged from what is there"
     )
     audio_column: str = Field("audio", description="Parquet: column with the clip, struct<bytes, path> or binary")
@@ -46,10 +44,17 @@ class AudioData(CommonData):
         """T, of a clip."""
         return round(self.rate * self.seconds)
 
+    @property
+    def made(self) -> bool:
+        """Whether a formula makes the clips; a folder of that name is ./tones."""
+        return self.source == "tones" and self.format in ("auto", "tones")
+
     @model_validator(mode="after")
     def _long_enough(self) -> AudioData:
         if self.samples < self.rate / 10:
             raise ValueError(f"seconds: {self.seconds:g} is too short; a clip takes at least 0.1")
+        if self.format == "tones" and self.source != "tones":
+            raise ValueError(f"format: tones goes with source: tones, not {self.source}")
         return self
 
 
@@ -58,18 +63,26 @@ class Audio(Domain):
 
     name, unit, item, column = "audio", "clips", "clip", "audio"
     prepares = "read, check, mix down, resample and cut the clips; split them into train and test"
-    files, data, codec = FILES, AudioData, "spectrogram"
+    files, data, codec, extractor = FILES, AudioData, "spectrogram", "bands"
     # `datasets` decodes the column because of this note
     metadata = {"huggingface": json.dumps({"info": {"features": {"audio": {"_type": "Audio"}}}})}  # noqa: RUF012
+    exported, task = "WAV of 16 bits, as datasets' Audio feature", "text-to-audio"
     qualities = ("loudness",)
     damages = ("noise", "low-pass", "reversed", "shuffled pieces")
 
     def open(self, data: AudioData) -> Source:
-        """As of `Domain`. Raises ResourceError without soundfile, before anything is listed."""
+        """As of `Domain`; `tones` too. Raises ResourceError without soundfile, before anything is listed."""
         from ldsaug_ray.domains.audio.decode import soundfile
+        from ldsaug_ray.domains.audio.tones import TonesSource
 
         soundfile()
+        if data.made:
+            return TonesSource(data.attributes == "columns", data.attribute_names)
         return super().open(data)
+
+    def stamp(self, data: AudioData) -> str:
+        """As of `Domain`."""
+        return "" if data.made else super().stamp(data)
 
     def read(self, payload: Any, data: AudioData) -> Clips:
         """float32[T] of a file's bytes."""
@@ -104,6 +117,8 @@ class Audio(Domain):
 
     def export(self, batch: Clips, names: Sequence[str], facts: Mapping[str, Any]) -> pa.Array:
         """WAV files of 16 bits in the Hugging Face layout; samples beyond −1..1 are clipped."""
+        from ldsaug_ray.domains.audio.player import wav_bytes
+
         rows = [
             {"bytes": wav_bytes(x, facts["rate"]), "path": f"{name}.wav"} for x, name in zip(batch, names, strict=True)
         ]
@@ -128,18 +143,6 @@ class Audio(Domain):
             return super().damage(batch, kind, seed, numbers)
         rngs = (np.random.default_rng([seed, int(n)]) for n in numbers)
         return np.stack([DAMAGE[kind](x, rng) for x, rng in zip(batch, rngs, strict=True)]).astype(np.float32)
-
-
-def wav_bytes(clip: NDArray[np.floating[Any]], rate: int) -> bytes:
-    """float[T], −1..1, as a WAV file of 16 bits."""
-    whole = np.clip(np.rint(clip * np.float64(_WHOLE)), -_WHOLE, _WHOLE - 1).astype("<i2")
-    with io.BytesIO() as out:
-        with wave.open(out, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate)
-            file.writeframes(whole.tobytes())
-        return out.getvalue()
 
 
 AUDIO = DOMAINS.add("audio", Audio())

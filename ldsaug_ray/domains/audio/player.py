@@ -1,9 +1,11 @@
-"""A clip in a page that needs nothing else: a player with the sound in it, and its spectrogram."""
+"""Clips for users: as WAV files, and in a page that needs nothing else, with a player and a spectrogram."""
 
 from __future__ import annotations
 
 import base64
 import io
+import wave
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from ldsaug_ray.domains.images.stored import png_bytes
 
 ROWS, COLUMNS = 64, 160  # of the picture at most, px
 RANGE_DB = 60.0  # from the loudest, black, to white
+_WHOLE = 1 << 15  # steps of 16 bits from 0 to 1
 
 
 def player(clip: NDArray[np.float32], rate: int) -> str:
@@ -38,3 +41,15 @@ def spectrogram(clip: NDArray[np.float32]) -> NDArray[np.uint8]:
     power = np.square(np.abs(np.fft.rfft(frames)))[:, :-1].reshape(columns, ROWS, 2).sum(axis=2)
     decibel = 10 * np.log10(np.maximum(power / max(power.max(), 1e-12), 10 ** (-RANGE_DB / 10)))
     return np.rint(-decibel.T[::-1] / RANGE_DB * 255).astype(np.uint8)
+
+
+def wav_bytes(clip: NDArray[np.floating[Any]], rate: int) -> bytes:
+    """float[T], −1..1, as a WAV file of 16 bits."""
+    whole = np.clip(np.rint(clip * np.float64(_WHOLE)), -_WHOLE, _WHOLE - 1).astype("<i2")
+    with io.BytesIO() as out:
+        with wave.open(out, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes(whole.tobytes())
+        return out.getvalue()

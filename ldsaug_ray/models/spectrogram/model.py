@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ldsaug_ray.models.codecs.spectrogram import SpectrogramVae
 
 HALVINGS = 3
-_KERNEL = 5
+_KERNEL = 3
 
 
 class SpectrogramVAE(Codec):
