@@ -27,8 +27,8 @@ class AudioData(CommonData):
 
     source: str = Field(
         min_length=1,
-        description="folder of WAV, FLAC, OGG, MP3 files, Parquet file or folder, WebDataset tar(s), local or any URI; or "
-        "tones, a thousand made by a formula",
+        description="folder of WAV, FLAC, OGG, MP3 files, Parquet file or folder, WebDataset tar(s), local or any URI; "
+        "or tones, a thousand made by a formula",
     )
     format: Literal["auto", "folder", "parquet", "webdataset", "tones"] = Field(
         "auto", description="layout of the source; auto: judged from what is there"
