@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from ldsaug_ray.errors import InputError
+from ldsaug_ray.common.molecule_tokens import BEGIN, END, MASK, PAD, Vocabulary, tokens_of
+from ldsaug_ray.config import Objective
 from ldsaug_ray.models.sequence.model import SequenceVAE
-from ldsaug_ray.models.sequence.tokens import BEGIN, END, MASK, PAD, Vocabulary, tokens_of
+from ldsaug_ray.models.sequence.settings import SequenceVae
 
 SMILES = np.array(["CCO", "c1ccccc1Br", "C[C@@H](N)C(=O)O", "ClCC#N", "C1CC%12CC1CC%12"], "S20")
 
 
 def model(notation: str = "smiles", **settings: float) -> SequenceVAE:
-    torch.manual_seed(0)
-    vocabulary = Vocabulary.of(notation, SMILES.tolist())
-    return SequenceVAE(vocabulary, 20, latent_dim=3, embedding=5, hidden=7, **settings).eval()
+    given = {"notation": notation, "tokens": Vocabulary.of(notation, SMILES.tolist()).tokens, "max_length": 20}
+    return SequenceVAE(SequenceVae(latent_dim=3, embedding=5, hidden=7, **settings), given, seed=0).eval()
 
 
 def test_tokens_of_smiles_are_atoms_bonds_and_rings():
@@ -37,7 +38,7 @@ def test_there_and_back(notation):
     ends = (numbers == END).sum(1)
     assert ends.tolist() == [1] * len(SMILES)
     assert (numbers[np.arange(len(SMILES)), (numbers != PAD).sum(1) - 1] == END).all()
-    back = Vocabulary.from_json(vocabulary.to_json()).smiles(numbers, 20)
+    back = vocabulary.smiles(numbers, 20)
 
     def form(text: bytes) -> str:
         return chem.MolToSmiles(chem.MolFromSmiles(text.decode()))
@@ -49,14 +50,14 @@ def test_there_and_back(notation):
 
 def test_unknown_tokens_are_refused_by_name():
     vocabulary = Vocabulary.of("smiles", [b"CCO"])
-    with pytest.raises(InputError, match=r"F, \[nH\]: not among the 2 tokens .* first in CF"):
+    with pytest.raises(InputError, match=r"F, \[nH\]: not among the 2 tokens .* first in CF\)"):
         vocabulary.numbers(np.array([b"CO", b"CF", b"C[nH]F"]))
 
 
 def test_a_molecule_without_selfies_is_named():
     pytest.importorskip("selfies", reason="pip install ldsaug_ray[molecules]")
-    with pytest.raises(InputError, match=r"FI\(F\)\(F\)\(F\)\(F\)\(F\)F: it has no SELFIES .* vae.notation: smiles"):
-        Vocabulary.of("selfies", [b"CC", b"FI(F)(F)(F)(F)(F)F"])
+    with pytest.raises(InputError, match=r"FI\(F\)\(F\)\(F\)F: it has no SELFIES .* data.notation: smiles"):
+        Vocabulary.of("selfies", [b"CC", b"FI(F)(F)(F)F"])
 
 
 @torch.no_grad()
@@ -73,7 +74,31 @@ def test_likelihood_is_that_of_one_token_after_the_other():
             if token == END:
                 break
         wanted.append(total)
-    assert m.log_likelihood(z, tokens).tolist() == pytest.approx(wanted, abs=1e-4)
+    assert m.log_likelihood(z, SMILES).tolist() == pytest.approx(wanted, abs=1e-4)
+    beside = np.array(["CCO", "CI", "CO"], "S20")  # no training molecule has iodine
+    assert torch.isfinite(m.log_likelihood(z[:3], beside)).tolist() == [True, False, True]
+
+
+@torch.no_grad()
+def test_the_loss_is_the_evidence_lower_bound(monkeypatch):
+    m, tokens = model(word_dropout=0.0), model().to_tensor(SMILES)
+    monkeypatch.setattr(torch, "addcmul", lambda mu, *_: mu)  # ε = 0
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2])
+    objective = Objective(beta=0.5, kl_warmup_steps=10)
+    mu, logvar = m.encode(tokens)
+    normal = torch.distributions.Normal
+    kl = torch.distributions.kl_divergence(normal(mu, (0.5 * logvar).exp()), normal(0.0, 1.0)).sum(1)
+    wanted = -(weights @ m.log_likelihood(mu, SMILES)) + 0.5 * 4 / 10 * (weights @ kl)
+    found = m.step_loss(tokens, weights, objective, 4, torch.Generator())["loss"]
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_weights_follow_from_the_seed_alone():
+    torch.manual_seed(5)
+    a = model().state_dict()
+    torch.manual_seed(6)
+    b = model().state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @torch.no_grad()
@@ -125,7 +150,7 @@ def test_word_dropout_masks_that_share_of_the_tokens_given():
     seen = []
     m.decoder.embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     tokens = torch.full((200, 50), 5)
-    m.log_likelihood(torch.zeros(200, 3), tokens, torch.Generator().manual_seed(0))
+    m.token_likelihood(torch.zeros(200, 3), tokens, torch.Generator().manual_seed(0))
     (given,) = seen
     assert (given[:, 0] == BEGIN).all()
     masked = (given[:, 1:] == MASK).float()

@@ -1,4 +1,4 @@
-"""Scaffold similarity (Scaff): cosine of how often each Bemis-Murcko scaffold of at least two rings occurs in two sets."""
+"""Scaffold similarity (Scaff): cosine of the counts of Bemis-Murcko scaffolds, of at least two rings, in two sets."""
 
 from __future__ import annotations
 

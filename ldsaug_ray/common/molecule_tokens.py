@@ -1,12 +1,11 @@
-"""SMILES to the tokens of a notation and back, and the vocabulary of a training set.
+"""SMILES to the tokens of a notation and back, and the vocabulary of a training set: of the domain and of the model.
 
 SMILES (Weininger 1988) are cut by the expression of Schwaller et al. 2018 (arXiv:1711.04810); what is decoded need not
-be a molecule. Every string of SELFIES (Krenn et al. 2020, arXiv:1905.13741) is one, but a small change may be a large one.
+be a molecule. Every string of SELFIES (Krenn et al. 2020, arXiv:1905.13741) is one.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -36,11 +35,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, notation: Notation, smiles: Iterable[bytes]) -> Vocabulary:
-        """All tokens of these molecules, in the order of the alphabet.
-
-        Raises:
-            InputError: a molecule has no form in the notation.
-        """
+        """All tokens of these molecules, in the order of the alphabet. Raises InputError as `tokens_of`."""
         return cls(notation, sorted({token for one in smiles for token in tokens_of(notation, one.decode())}))
 
     def __len__(self) -> int:
@@ -66,7 +61,7 @@ class Vocabulary:
         return out
 
     def smiles(self, numbers: NDArray[np.int64], length: int) -> Smiles:
-        """SMILES S[length] of int64[N, T], each up to its first `END`; one that is longer is cut, and hardly one then."""
+        """SMILES S[length] of int64[N, T], each up to its first `END`; longer ones are cut."""
         join = _decoder(self.notation)
         rows = []
         for row in numbers.tolist():
@@ -74,17 +69,16 @@ class Vocabulary:
             rows.append(join([self.tokens[n - FIRST] for n in row[:stop] if n >= FIRST]).encode())
         return np.array(rows, f"S{length}")
 
-    def to_json(self) -> str:
-        """What `from_json` reads."""
-        return json.dumps({"notation": self.notation, "tokens": self.tokens})
+    def knows(self, smiles: Smiles) -> NDArray[np.bool_]:
+        """Which of S[N] it can write."""
 
-    @classmethod
-    def from_json(cls, text: str) -> Vocabulary:
-        """What `to_json` wrote. Raises ValueError where it is something else."""
-        found = json.loads(text)
-        if found["notation"] not in ("smiles", "selfies") or not all(isinstance(t, str) for t in found["tokens"]):
-            raise ValueError("it holds no vocabulary")
-        return cls(found["notation"], found["tokens"])
+        def known(text: str) -> bool:
+            try:
+                return self._number.keys() >= set(tokens_of(self.notation, text))
+            except InputError:
+                return False
+
+        return np.array([known(one.decode()) for one in smiles.tolist()], bool)
 
 
 @lru_cache(maxsize=1 << 17)  # a training set's, epoch after epoch
@@ -97,7 +91,7 @@ def tokens_of(notation: Notation, smiles: str) -> tuple[str, ...]:
         return tuple(selfies.split_selfies(selfies.encoder(smiles)))
     except selfies.EncoderError as e:
         why = " ".join(str(e).split())
-        raise InputError(f"{smiles}: it has no SELFIES ({why}); leave it out, or set vae.notation: smiles") from None
+        raise InputError(f"{smiles}: it has no SELFIES ({why}); leave it out, or set data.notation: smiles") from None
 
 
 def _decoder(notation: Notation) -> Callable[[Sequence[str]], str]:
@@ -112,6 +106,6 @@ def _selfies():  # type: ignore[no-untyped-def]
         import selfies
     except ImportError:
         raise ResourceError(
-            "vae.notation: selfies needs the package selfies; pip install ldsaug_ray[molecules]"
+            "data.notation: selfies needs the package selfies; pip install ldsaug_ray[molecules]"
         ) from None
     return selfies
