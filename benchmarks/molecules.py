@@ -59,8 +59,8 @@ class Run:
         """Canonical SMILES of latents, "" of what is no molecule, and the decoder's likelihood of what it wrote."""
         import torch
 
-        from ldsaug_ray.metrics.molecules.base import canonical_forms
         from ldsaug_ray.domains.molecules.chemistry import molecule
+        from ldsaug_ray.metrics.molecules.base import canonical_forms
         from ldsaug_ray.models import decode_batch
 
         written, likelihood = decode_batch(self.vae, z, 512), []

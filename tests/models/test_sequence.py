@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ldsaug_ray.errors import InputError
 from ldsaug_ray.common.molecule_tokens import BEGIN, END, MASK, PAD, Vocabulary, tokens_of
 from ldsaug_ray.config import Objective
+from ldsaug_ray.errors import InputError
 from ldsaug_ray.models.sequence.model import SequenceVAE
 from ldsaug_ray.models.sequence.settings import SequenceVae
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Molecules(Domain):
 
     name, unit, item, column = "molecules", "molecules", "molecule", "smiles"
     prepares = "read, check and canonicalise SMILES, split into train and test"
-    files = Files("molecule", "molecules", TEXTS, "smiles_column")
+    files = Files("molecule", "molecules", TEXTS, "smiles_column", text=True)
     data = MoleculeData
     codec = "sequence"
     extractor = "fingerprints"
@@ -41,6 +42,7 @@ class Molecules(Domain):
     def open(self, data: Any) -> Source:
         """Lines of text files, or Parquet rows; errors as of `open_source`."""
         rdkit()
+        data = _found(data)
         root, found, left_out = find_files(data.source, self.files)
         texts = [f.name for f in found if ending(f.name or root.name) in TEXTS]
         if data.format == "parquet" or (data.format == "auto" and not texts):
@@ -53,6 +55,10 @@ class Molecules(Domain):
         if not texts:
             raise InputError(f"data.source = {data.source}: {len(found)} files, none of .{', .'.join(TEXTS)}")
         return TextSource(root, texts, data, {**({"other files": others} if others else {}), **left_out})
+
+    def stamp(self, data: Any) -> str:
+        """As of `Domain`."""
+        return super().stamp(_found(data))
 
     def read(self, payload: Any, data: Any) -> Any:
         """A SMILES, bytes or text, in canonical form. Raises Unusable with RDKit's reason."""
@@ -99,9 +105,20 @@ class Molecules(Domain):
         """`valid`: 1 of a molecule, 0 of what is none."""
         return {"valid": np.array([molecule(x.decode()) is not None for x in batch.tolist()], np.float64)}
 
+    def usable(self, quality: Mapping[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
+        """What is a molecule."""
+        return quality["valid"] > 0
+
     def show(self, batch: Smiles, facts: Mapping[str, Any]) -> list[str]:
         """Drawings, SVG; of what is no molecule its text."""
         return [_drawn(x.decode()) for x in batch.tolist()]
+
+
+def _found(data: Any) -> Any:
+    """Settings whose source is a file: `moses:demo` are 800 molecules of MOSES that lie in the package."""
+    if data.source != "moses:demo":
+        return data
+    return data.model_copy(update={"source": str(Path(__file__).with_name("moses.smi"))})
 
 
 def _drawn(smiles: str) -> str:

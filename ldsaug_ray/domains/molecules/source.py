@@ -94,10 +94,14 @@ class TextSource(Source):
                 yield line, None, None
                 continue
             found = self._field(file, line, columns[0])
-            yield (None, f"the row has no column {self.columns[0]}", None) if found is None else (
-                found.encode(),
-                None,
-                None,
+            yield (
+                (None, f"the row has no column {self.columns[0]}", None)
+                if found is None
+                else (
+                    found.encode(),
+                    None,
+                    None,
+                )
             )
 
     def _columns(self, file: str) -> tuple[int, int | None] | None:

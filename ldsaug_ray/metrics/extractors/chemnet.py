@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ class ChemNet(FeatureNetwork):
         """Of the file."""
         return hashlib.sha256(read_weights(Path(where))).hexdigest() if where else ""
 
-    def inputs(self, batch: NDArray[Any], side: int | None) -> Tensor:
-        """As of `FeatureNetwork`."""
+    def tensor(self, batch: NDArray[Any], facts: Mapping[str, Any]) -> Tensor:
+        """Tokens of SMILES S[N], uint8[N, T]."""
         return torch.from_numpy(chemnet_tokens(batch))
 
-    def features(self, network: nn.Module, x: Tensor) -> Tensor:
+    def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
         """As of `FeatureNetwork`."""
-        features: Tensor = network(x)
+        features: Tensor = network(pixels)
         return features
 
 

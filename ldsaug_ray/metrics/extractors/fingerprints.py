@@ -5,6 +5,7 @@ Morgan fingerprints of radius 2 (Rogers & Hahn 2010), as log(1 + count): what ne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ class Fingerprints(FeatureNetwork):
 
     domain = "molecules"
 
-    def inputs(self, batch: NDArray[Any], side: int | None) -> Tensor:
-        """Counts, float32[N, 128]."""
+    def tensor(self, batch: NDArray[Any], facts: Mapping[str, Any]) -> Tensor:
+        """Counts of SMILES S[N], float32[N, 128]."""
         from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
         counts = GetMorganGenerator(radius=2, fpSize=BINS).GetCountFingerprintAsNumPy
@@ -32,9 +33,9 @@ class Fingerprints(FeatureNetwork):
         rows = [np.zeros(BINS, np.uint32) if m is None else counts(m) for m in found]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
-    def features(self, network: nn.Module, x: Tensor) -> Tensor:
+    def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
         """As of `FeatureNetwork`."""
-        return torch.log1p(x)
+        return torch.log1p(pixels)
 
 
 EXTRACTORS.add("fingerprints", Fingerprints())
