@@ -68,7 +68,9 @@ def test_columns_of_tables(tmp_path, ending, sign):
     }
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]
+)
 def test_rows_of_parquet(tmp_path, kind):
     texts = [line.split(b" ")[0] for line in SMI.replace(b"\xff\xfe", b"??").split(b"\n")]
     column = pa.array([None, *texts], pa.binary()).cast(kind)
