@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/molecules.py RUN_DIR [RUN_DIR …] --chemnet chemnet.pt [--pairs 1000] [--n 1000]
 
-The runs, of molecules, have come to `encode`; they differ in their seeds. Printed are, as means over the runs: by decile
-of a score the share of interpolants that are molecules, copies of a parent, and new; the area under the ROC curve of each
-score for "is a molecule"; and for each sampler validity, novelty and the Fréchet ChemNet distance to the test molecules
-at n valid ones, beside that of plain noise of equal novelty.
+The runs, of molecules, have come to `encode`, and differ in their seeds. Printed are, as means over the runs: by decile
+of a score the share of interpolants that are molecules, copies of a parent, and new; the area under the ROC curve of
+each score for "is a molecule"; and for each sampler validity, novelty and the Fréchet ChemNet distance to the test
+molecules at n valid ones, beside that of plain noise of equal novelty.
 """
 
 from __future__ import annotations

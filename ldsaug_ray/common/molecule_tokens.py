@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -35,8 +36,14 @@ class Vocabulary:
 
     @classmethod
     def of(cls, notation: Notation, smiles: Iterable[bytes]) -> Vocabulary:
-        """All tokens of these molecules, in the order of the alphabet. Raises InputError as `tokens_of`."""
-        return cls(notation, sorted({token for one in smiles for token in tokens_of(notation, one.decode())}))
+        """All tokens of these molecules, in the order of the alphabet. Raises InputError as `tokens_of`.
+
+        Of SELFIES also those that any molecule is written with, so that what is decoded can be read again.
+        """
+        tokens = {token for one in smiles for token in tokens_of(notation, one.decode())}
+        if notation == "selfies":
+            tokens |= _selfies().get_semantic_robust_alphabet()
+        return cls(notation, sorted(tokens))
 
     def __len__(self) -> int:
         return FIRST + len(self.tokens)
@@ -61,12 +68,16 @@ class Vocabulary:
         return out
 
     def smiles(self, numbers: NDArray[np.int64], length: int) -> Smiles:
-        """SMILES S[length] of int64[N, T], each up to its first `END`; longer ones are cut."""
+        """SMILES S[length] of int64[N, T], each up to its first `END`; longer ones are cut before a token."""
         join = _decoder(self.notation)
         rows = []
         for row in numbers.tolist():
             stop = row.index(END) if END in row else len(row)
-            rows.append(join([self.tokens[n - FIRST] for n in row[:stop] if n >= FIRST]).encode())
+            text = join([self.tokens[n - FIRST] for n in row[:stop] if n >= FIRST])
+            if len(text) > length:
+                sizes = accumulate(map(len, whole := tokens_of("smiles", text)))
+                text = "".join(whole[: sum(size <= length for size in sizes)])
+            rows.append(text.encode())
         return np.array(rows, f"S{length}")
 
     def knows(self, smiles: Smiles) -> NDArray[np.bool_]:

@@ -48,6 +48,21 @@ def test_there_and_back(notation):
     assert [form(x) for x in back] == [form(x) for x in SMILES]
 
 
+def test_what_is_too_long_is_cut_between_tokens():
+    vocabulary = Vocabulary("smiles", ["C", "[nH]"])
+    numbers = np.array([[4, 5, 5, END], [4, 4, 4, 5]])
+    assert vocabulary.smiles(numbers, 6).tolist() == [b"C[nH]", b"CCC"]
+
+
+def test_selfies_are_written_again_whatever_was_decoded():
+    selfies = pytest.importorskip("selfies", reason="pip install ldsaug_ray[molecules]")
+    vocabulary = Vocabulary.of("selfies", SMILES.tolist())
+    assert selfies.get_semantic_robust_alphabet() <= set(vocabulary.tokens)
+    numbers = np.random.default_rng(0).integers(4, len(vocabulary), (50, 12))
+    made = vocabulary.smiles(numbers, 400)
+    assert vocabulary.knows(made).mean() > 0.9
+
+
 def test_unknown_tokens_are_refused_by_name():
     vocabulary = Vocabulary.of("smiles", [b"CCO"])
     with pytest.raises(InputError, match=r"F, \[nH\]: not among the 2 tokens .* first in CF\)"):

@@ -1,4 +1,4 @@
-"""A whole run on molecules: what is counted, what A is, what is measured and shown; and one that is killed in between."""
+"""A whole run on molecules: what is counted, what A is, what is measured and shown; one that is killed."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ What a model decodes need not be a molecule: its quality `valid` is 0 then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -26,6 +27,10 @@ from ldsaug_ray.errors import InputError
 
 TEXTS = ("smi", "smiles", *DELIMITERS)
 SIDE = 180  # px of a drawing
+# half of RDKit's drawing: names of bonds, and styles that are SVG's own defaults
+_OF_NO_USE = re.compile(
+    r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->"
+)
 
 
 class Molecules(Domain):
@@ -125,15 +130,16 @@ def _drawn(smiles: str) -> str:
     found = molecule(smiles)
     name = escape(smiles, quote=True)
     if found is None:
-        return f'<span class="invalid" title="{name}">no molecule: <code>{name}</code></span>'
+        style = "font-size:11px;word-break:break-all"
+        return f'<span title="{name}" style="{style}">no molecule: <code>{name}</code></span>'
     from rdkit.Chem.Draw.rdMolDraw2D import MolDraw2DSVG, PrepareAndDrawMolecule
 
     drawing = MolDraw2DSVG(SIDE, SIDE)
     drawing.drawOptions().clearBackground = False
     PrepareAndDrawMolecule(drawing, found)
     drawing.FinishDrawing()
-    svg = drawing.GetDrawingText()
-    return f'<span title="{name}">{svg[svg.index("<svg") :]}</span>'
+    svg = drawing.GetDrawingText().replace(f"width='{SIDE}px' height='{SIDE}px'", "width='100%'")  # as the page has room
+    return f'<span title="{name}">{_OF_NO_USE.sub("", " ".join(svg[svg.index("<svg") :].split()))}</span>'
 
 
 DOMAINS.add("molecules", Molecules())
