@@ -12,7 +12,7 @@ import pytest
 from stages_helpers import Tree, digests, manifest
 
 from ldsaug_ray.commands.run import run_command
-from ldsaug_ray.config import build_config
+from ldsaug_ray.config.load import build_config
 from ldsaug_ray.errors import DivergedError
 from ldsaug_ray.models import Trainer, decode_batch, load_vae
 

@@ -138,7 +138,7 @@ def _drawn(smiles: str) -> str:
     drawing.drawOptions().clearBackground = False
     PrepareAndDrawMolecule(drawing, found)
     drawing.FinishDrawing()
-    svg = drawing.GetDrawingText().replace(f"width='{SIDE}px' height='{SIDE}px'", "width='100%'")  # as the page has room
+    svg = drawing.GetDrawingText().replace(f"width='{SIDE}px' height='{SIDE}px'", "width='100%'")
     return f'<span title="{name}">{_OF_NO_USE.sub("", " ".join(svg[svg.index("<svg") :].split()))}</span>'
 
 
