@@ -66,8 +66,8 @@ def likelihoods(vae: Codec, z: np.ndarray, batch_size: int) -> np.ndarray:
     with _evaluating(vae) as device:
         for rows in _batches(len(z), batch_size):
             out[rows] = vae.likelihood(torch.tensor(z[rows], device=device)).cpu().numpy()
-    if not np.isfinite(out).all():
-        raise DivergedError(f"latent {np.flatnonzero(~np.isfinite(out))[0]} is decoded to what is not finite")
+    if np.isnan(out).any():
+        raise DivergedError(f"latent {np.flatnonzero(np.isnan(out))[0]} is decoded to what has no likelihood")
     return out
 
 
