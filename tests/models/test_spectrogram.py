@@ -11,7 +11,7 @@ from ldsaug_ray.config import Objective, Optimisation
 from ldsaug_ray.models import decode_batch, encode_batch, load_vae, save_vae
 from ldsaug_ray.models.codecs.spectrogram import SpectrogramVae
 from ldsaug_ray.models.spectrogram.mel import FLOOR, LogMel, mel_filters
-from ldsaug_ray.models.spectrogram.model import build_spectrogram_vae
+from ldsaug_ray.models.spectrogram.model import build_spectrogram_vae, step_flop
 from ldsaug_ray.models.training.trainer import Trainer
 
 RATE, SAMPLES = 8_000, 2_000
@@ -100,3 +100,18 @@ def test_training_lowers_the_error_of_unseen_tones() -> None:
     for step in range(40):
         trainer.train_step(train[16 * (step % 4) :][:16])
     assert trainer.model.held_out_error(held_out, objective) < 0.6 * before
+
+
+def test_the_work_of_a_step_is_that_of_its_convolutions() -> None:
+    settings = SpectrogramVae(latent_dim=4, mels=64, channels=64)
+    vae, done = build_spectrogram_vae(settings, GIVEN, 0), 0.0
+
+    def count(layer: torch.nn.Conv1d, _: object, out: torch.Tensor) -> None:
+        nonlocal done
+        done += 2 * out.numel() * layer.weight[0].numel()
+
+    for layer in vae.modules():
+        if isinstance(layer, torch.nn.Conv1d):
+            layer.register_forward_hook(count)
+    vae.decode(vae.encode(vae.to_tensor(tones(8)))[0])
+    assert step_flop(settings, GIVEN, 8) == pytest.approx(3 * done, rel=0.15)  # frames are padded to eighths

@@ -39,5 +39,11 @@ class Spectrogram(CodecKind):
 
         return build_spectrogram_vae(settings, given, seed)
 
+    def flop(self, settings: SpectrogramVae, given: Mapping[str, Any], batch: int) -> float:
+        """As of `CodecKind`."""
+        from ldsaug_ray.models.spectrogram.model import step_flop
+
+        return step_flop(settings, given, batch)
+
 
 CODECS.add("spectrogram", Spectrogram())

@@ -30,7 +30,7 @@ class LogMel(nn.Module):
 
     def __init__(self, rate: int, samples: int, mels: int) -> None:
         super().__init__()
-        self.window_length = 1 << math.ceil(math.log2(WINDOW_SECONDS * rate))
+        self.window_length = window_length(rate)
         self.transform, self.hop = 2 * self.window_length, self.window_length // 4
         self.samples, self.frames = samples, samples // self.hop + 1
         bank = mel_filters(rate, self.transform, mels)
@@ -65,6 +65,11 @@ class LogMel(nn.Module):
 
     def _clips(self, transformed: Tensor) -> Tensor:
         return torch.istft(transformed, self.transform, self.hop, self.window_length, self.window, length=self.samples)
+
+
+def window_length(rate: int) -> int:
+    """Of a frame, in samples: the power of two from `WINDOW_SECONDS` on."""
+    return 1 << math.ceil(math.log2(WINDOW_SECONDS * rate))
 
 
 def mel_filters(rate: int, transform: int, mels: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray.config import Objective
 from ldsaug_ray.models.codec import Codec
-from ldsaug_ray.models.spectrogram.mel import LogMel
+from ldsaug_ray.models.spectrogram.mel import LogMel, window_length
 from ldsaug_ray.models.training.losses import reconstruction_error
 
 if TYPE_CHECKING:
@@ -101,6 +101,15 @@ class _Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         out: Tensor = self.layers(z)[..., : self.frames]
         return out
+
+
+def step_flop(settings: SpectrogramVae, given: Mapping[str, Any], batch: int) -> float:
+    """Floating-point operations of a training step, about: its convolutions, forwards once and backwards twice."""
+    window = window_length(given["rate"])
+    frames, width, mels = 4 * given["samples"] / window, settings.channels, settings.mels
+    halves = sum(2.0**-k for k in range(HALVINGS))  # of the frames that a layer gives, beside the first
+    each = frames * (width * (mels / 2 + width * (halves - 1) / 2) + width * (width * halves + mels))
+    return 3.0 * 2 * batch * _KERNEL * each
 
 
 def build_spectrogram_vae(settings: SpectrogramVae, given: Mapping[str, Any], seed: int) -> SpectrogramVAE:
