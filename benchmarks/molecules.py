@@ -57,18 +57,13 @@ class Run:
 
     def molecules(self, z: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Canonical SMILES of latents, "" of what is no molecule, and the decoder's likelihood of what it wrote."""
-        import torch
-
         from ldsaug_ray.domains.molecules.chemistry import molecule
         from ldsaug_ray.metrics.molecules.base import canonical_forms
-        from ldsaug_ray.models import decode_batch
+        from ldsaug_ray.models import decode_batch, likelihoods
 
-        written, likelihood = decode_batch(self.vae, z, 512), []
-        for start in range(0, len(z), 512):
-            rows = slice(start, start + 512)
-            likelihood += self.vae.log_likelihood(torch.from_numpy(z[rows]), written[rows]).tolist()
-        found = [molecule(text.decode()) for text in written.tolist()]
-        return [canonical_forms([m])[0] if m is not None else "" for m in found], np.array(likelihood)
+        found = [molecule(text.decode()) for text in decode_batch(self.vae, z, 512).tolist()]
+        made = [canonical_forms([m])[0] if m is not None else "" for m in found]
+        return made, likelihoods(self.vae, z, 512)
 
 
 def interpolants(run: Run, pairs: int) -> dict[str, np.ndarray]:
@@ -105,9 +100,10 @@ def areas(found: dict[str, np.ndarray], score: str) -> tuple[float, float]:
     """Area under the ROC curve for valid ones, and its mean over those at each alpha."""
     from sklearn.metrics import roc_auc_score
 
-    finite = np.where(np.isfinite(found[score]), found[score], -1e9)
-    each = [roc_auc_score(found["valid"][rows], finite[rows]) for a in ALPHAS if (rows := found["alpha"] == a).any()]
-    return float(roc_auc_score(found["valid"], finite)), float(np.mean(each))
+    each = [
+        roc_auc_score(found["valid"][rows], found[score][rows]) for a in ALPHAS if (rows := found["alpha"] == a).any()
+    ]
+    return float(roc_auc_score(found["valid"], found[score])), float(np.mean(each))
 
 
 def samplers(run: Run, found: dict[str, np.ndarray], n: int) -> dict[str, list[str]]:
@@ -154,7 +150,7 @@ def judged(run: Run, sets: dict[str, list[str]], chemnet: str, n: int) -> dict[s
     """Validity, novelty and uniqueness of each sampler, and the FCD of its first n valid molecules."""
     from ldsaug_ray.metrics import FeatureStatistics, frechet_from_statistics, open_extractor
 
-    extract = open_extractor(f"chemnet:{chemnet}", batch_size=250)
+    extract = open_extractor(f"chemnet:{chemnet}", domain="molecules", batch_size=250)
     reference = FeatureStatistics.of(extract(np.array(run.test, "S")))
     out = {}
     rng = np.random.default_rng(1)

@@ -80,17 +80,6 @@ class Vocabulary:
             rows.append(text.encode())
         return np.array(rows, f"S{length}")
 
-    def knows(self, smiles: Smiles) -> NDArray[np.bool_]:
-        """Which of S[N] it can write."""
-
-        def known(text: str) -> bool:
-            try:
-                return self._number.keys() >= set(tokens_of(self.notation, text))
-            except InputError:
-                return False
-
-        return np.array([known(one.decode()) for one in smiles.tolist()], bool)
-
 
 @lru_cache(maxsize=1 << 17)  # a training set's, epoch after epoch
 def tokens_of(notation: Notation, smiles: str) -> tuple[str, ...]:

@@ -111,15 +111,9 @@ class SequenceVAE(Codec):
         targets = tokens.masked_fill(tokens == PAD, IGNORED)
         return -nn.functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none").sum(1)
 
-    @torch.no_grad()
-    def log_likelihood(self, z: Tensor, batch: Smiles) -> Tensor:
-        """log p(x|z) in nats, float32[B], of latents and molecules; −∞ where the vocabulary cannot write one."""
-        out = torch.full((len(z),), -torch.inf, device=z.device)
-        known = torch.from_numpy(self.vocabulary.knows(batch)).to(z.device)
-        if known.any():
-            tokens = self.to_tensor(batch[known.cpu().numpy()]).to(z.device)
-            out[known] = self.token_likelihood(z[known], tokens)
-        return out
+    def likelihood(self, z: Tensor) -> Tensor:
+        """log p(x|z) in nats, float32[B], of the tokens that are decoded of each latent."""
+        return self.token_likelihood(z, self.decode(z))
 
     def step_loss(
         self, items: Tensor, weights: Tensor, objective: Objective, step: int, generator: torch.Generator
