@@ -52,8 +52,8 @@ class Config(Section):
     ray: Ray = how(Ray())
     domain: str = added(
         "images",
-        description="kind of data: images, vectors, molecules, audio, or the dotted path of your own; sections data and "
-        "vae follow it",
+        description="kind of data: images, vectors, molecules, audio, or the dotted path of your own; sections "
+        "data and vae follow it",
     )
     data: Data
     vae: Vae = Vae()
