@@ -52,13 +52,8 @@ class Config(Section):
     ray: Ray = how(Ray())
     domain: str = added(
         "images",
-<<<<<<< HEAD
-        description="kind of data: images, vectors, molecules, audio, or the dotted path of your own; sections data "
-        "and vae follow it",
-=======
         description="kind of data: images, vectors, molecules, audio, or the dotted path of your own; sections "
         "data and vae follow it",
->>>>>>> s2-seam
     )
     data: Data
     vae: Vae = Vae()
