@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/many.py --faiss ivf [--latents 1000000] [--candidates 10000]
 
 Standard normal latents in one .npy file, which each N maps into memory in a process of its own and scores in shards:
-views, so nothing is copied. `memory` is the peak of what the process itself holds (RssAnon), without mapped pages, which
+views, so nothing is copied. `memory` is the peak of what the process holds (RssAnon), without mapped pages, which
 the system takes back when it needs them. With --faiss the same candidates are scored by an index too: its error, how
 many intervals hold the exact score, and both times.
 """
