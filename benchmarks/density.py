@@ -218,7 +218,7 @@ def sigmas_table(n: int, d: int, n_pairs: int, rounds: int) -> None:
     """
     from approximate import faces, gaussian  # beside this file
 
-    scales = (0.05, 0.07, 0.1, 0.14, 0.3, 1.0, 5.0)
+    scales = (0.05, 0.07, 0.085, 0.1, 0.14, 0.3, 1.0, 5.0)
     tasks = {f"{m:g}": [m] for m in scales}
     tasks |= {f"16 of {low:g} to 5": list(np.geomspace(low, 5, 16)) for low in (0.2, 0.05)}
     kinds = {"Gaussian": gaussian, "clusters": clusters, "faces": faces}

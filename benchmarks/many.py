@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/many.py --faiss ivf [--latents 1000000] [--candidates 10000]
 
 Standard normal latents in one .npy file, which each N maps into memory in a process of its own and scores in shards:
-views, so nothing is copied. `memory` is the peak of what the process holds (RssAnon), without mapped pages, which
-the system takes back when it needs them. With --faiss the same candidates are scored by an index too: its error, how
-many intervals hold the exact score, and both times.
+views, so nothing is copied. `gibibytes` is the peak of what the process itself holds (RssAnon), without mapped pages,
+which the system takes back when it needs them; `processor` the seconds of all threads. With --faiss the same candidates
+are scored by an index too: its error (median, largest), how many intervals hold the exact score, and the times.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 ALPHAS = [m / 10 for m in range(1, 10)]
 SHARD = 2**18  # latents
-GIBIBYTE = 2**30
 
 
 def write(file: Path, n: int, d: int) -> None:
@@ -69,16 +66,18 @@ def measure(file: Path, n: int, candidates: int, scale: float, kind: str | None)
     z = np.load(file, mmap_mode="r")[:n]
     sigma = scale * float(np.linalg.norm(z[:10_000], axis=1).mean())
     pairs = plan_pairs(n, -(-candidates // 9), 0)
-    score_pairs(z[:500], pairs[:2] % 500, ALPHAS, [sigma])  # compile
-    found: dict[str, Any] = {"processor": time.process_time()}
-    started = time.perf_counter()
+    score_pairs(z[:500], plan_pairs(500, 2, 0), ALPHAS, [sigma])  # compile
+    before, started = time.process_time(), time.perf_counter()
     with Peak() as peak:
         rows, places, _ = parents_of(pairs)
         work = Work.of(rows, z[rows], places, ALPHAS, [sigma], "linear")
         frame = Frame.over(z)
         exact = scores(work, (part(frame, work, z[s], s.start) for s in cut(n, SHARD)), n)
-    found |= {"seconds": time.perf_counter() - started, "memory": peak.bytes}
-    found["processor"] = time.process_time() - found["processor"]
+    found: dict[str, Any] = {
+        "seconds": time.perf_counter() - started,
+        "processor": time.process_time() - before,
+        "gibibytes": peak.bytes / 2**30,
+    }
     if kind is None:
         return found
     started = time.perf_counter()
@@ -88,7 +87,7 @@ def measure(file: Path, n: int, candidates: int, scale: float, kind: str | None)
     started = time.perf_counter()
     with Peak() as peak:
         near = approximate_pairs(z, pairs, ALPHAS, [sigma], approximation=settings, index=index)
-    found |= {"faiss seconds": time.perf_counter() - started, "faiss memory": peak.bytes}
+    found |= {"FAISS": time.perf_counter() - started, "FAISS gibibytes": peak.bytes / 2**30}
     for field in ("log_lds", "log_lds_excluding_parents"):
         want, got, low, high = (
             getattr(x, field + end) for x, end in ((exact, ""), (near, ""), (near, "_low"), (near, "_high"))
@@ -99,7 +98,7 @@ def measure(file: Path, n: int, candidates: int, scale: float, kind: str | None)
 
 
 def main() -> None:
-    """Print the table; `--one` is what a process of its own runs."""
+    """Print a line for each N; `--one` is what a process of its own runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=64)
@@ -114,35 +113,14 @@ def main() -> None:
         (n,) = arguments.latents
         print(json.dumps(measure(arguments.one, n, arguments.candidates, arguments.scale, arguments.faiss)))
         return
-    table = Table(
-        title=f"{arguments.candidates:,} candidates, d = {arguments.dim}, sigma {arguments.scale} x mean norm"
-    )
-    for column in ("latents", "seconds", "of processors", "memory, GiB", *(["FAISS"] if arguments.faiss else [])):
-        table.add_column(column, justify="right")
+    print(f"{arguments.candidates:,} candidates, d = {arguments.dim}, sigma {arguments.scale} x mean norm")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "z.npy"
         write(file, max(arguments.latents), arguments.dim)
-        for n in arguments.latents:
-            command = [
-                sys.executable,
-                __file__,
-                *sys.argv[1:],
-                "--latents",
-                str(n),
-                "--one",
-                str(file),
-            ]  # the last counts
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout)
-            cells = [
-                f"{found.pop('seconds'):,.1f}",
-                f"{found.pop('processor'):,.1f}",
-                f"{found.pop('memory') / GIBIBYTE:.2f}",
-            ]
-            table.add_row(
-                f"{n:,}", *cells, *(["\n".join(f"{k}: {v}" for k, v in found.items())] if arguments.faiss else [])
-            )
-    Console(width=None if Console().is_terminal else 140).print(table)
+        for n in arguments.latents:  # of options that are given twice the last counts
+            command = [sys.executable, __file__, *sys.argv[1:], "--latents", str(n), "--one", str(file)]
+            found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            print(f"{n:,} latents: {', '.join(f'{what} {value}' for what, value in found.items())}", flush=True)
 
 
 if __name__ == "__main__":

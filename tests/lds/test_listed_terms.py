@@ -48,7 +48,7 @@ def mean_norm(z: np.ndarray) -> float:
     return float(np.linalg.norm(z - z.mean(0, dtype=np.float64), axis=1).mean()) or 1.0
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=25, deadline=None)
 @given(
     kind=st.sampled_from(["normal", "clusters", "duplicates"]),
     n=st.integers(3, 60),
