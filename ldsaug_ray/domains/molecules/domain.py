@@ -42,6 +42,7 @@ class Molecules(Domain):
     data = MoleculeData
     codec = "sequence"
     extractor = "fingerprints"
+    exported = "SMILES, canonical where it is a molecule's"
     qualities = ("valid",)
 
     def open(self, data: Any) -> Source:
