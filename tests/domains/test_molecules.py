@@ -123,7 +123,7 @@ def test_a_batch_there_and_back(tmp_path):
 
 
 def test_what_users_get_is_described():
-    assert columns_of(Molecules())["smiles"] == "SMILES, canonical where it is a molecule's"
+    assert columns_of(Molecules())["smiles"] == "SMILES, as the model wrote them"
     assert columns_of(Molecules())["valid"] == "valid of the molecule"
 
 
