@@ -76,7 +76,7 @@ def test_a_is_what_the_model_decodes(finished):
     assert a["smiles"].to_pylist() == [s.decode() for s in decode_batch(vae, z, len(z)).tolist()]
     valid = [bool(s) and chem.MolFromSmiles(s) is not None for s in a["smiles"].to_pylist()]
     assert a["valid"].to_pylist() == [float(v) for v in valid]
-    assert set(vae.vocabulary.tokens) == {"1", "(", ")", "=", "C", "N", "O", "F", "Cl", "c"}
+    assert set(vae.vocabulary.tokens) == {"1", "2", "(", ")", "=", "C", "N", "O", "F", "Cl", "c"}
 
 
 def test_what_is_measured_is_what_was_drawn(finished):
