@@ -82,7 +82,7 @@ def test_a_is_what_the_model_decodes(finished):
 def test_what_is_measured_is_what_was_drawn(finished):
     root = Path(finished["run_dir"])
     told = json.loads((root / "evaluate/metrics.json").read_text())["sets"]
-    drawn = pq.read_table(root / "drawn/baseline")["smiles"].to_pylist()
+    drawn = pq.read_table(root / "drawn/train/images")["smiles"].to_pylist()
     forms = [chem.CanonSmiles(s) for s in drawn if s and chem.MolFromSmiles(s) is not None]
     known = pq.read_table(root / "images")
     train = {
