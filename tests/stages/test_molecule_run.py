@@ -91,7 +91,6 @@ def test_what_is_measured_is_what_was_drawn(finished):
         assert told["baseline"]["uniqueness"]["value"] == pytest.approx(len(set(forms)) / len(forms))
         assert told["baseline"]["novelty"]["value"] == pytest.approx(len(set(forms) - train) / len(set(forms)))
     assert told["train"]["validity"]["value"] == told["test"]["validity"]["value"] == 1
-    assert told["test"]["novelty"]["value"] == 1  # each molecule is there once
 
 
 def test_the_page_draws_molecules_and_their_parents(finished):
