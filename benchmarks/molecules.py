@@ -158,16 +158,19 @@ def judged(run: Run, sets: dict[str, list[str]], chemnet: str, n: int) -> dict[s
     for name, made in sets.items():
         valid = [m for m in made if m]
         first = valid[:n]
-        row = {"validity": len(valid) / len(made), "novelty": float(np.mean([m not in run.known for m in set(first)]))}
-        row |= {"uniqueness": len(set(first)) / len(first), "n": len(first)}
+        row = {"validity": len(valid) / len(made), "n": len(first)}
+        if first:
+            row["novelty"] = float(np.mean([m not in run.known for m in set(first)]))
+            row["uniqueness"] = len(set(first)) / len(first)
         if len(first) == n:
             row["fcd"] = frechet_from_statistics(
                 FeatureStatistics.of(extract(np.array(first, "S"))), reference
             ).distance
         out[name] = row
-    noise = sorted((out[f"noise of {s:g}"]["novelty"], out[f"noise of {s:g}"].get("fcd", np.nan)) for s in NOISE)
+    curve = [out[f"noise of {s:g}"] for s in NOISE]
+    noise = sorted((row["novelty"], row["fcd"]) for row in curve if "fcd" in row)
     for row in out.values():
-        if noise[0][0] <= row["novelty"] <= noise[-1][0]:
+        if noise and noise[0][0] <= row.get("novelty", -1) <= noise[-1][0]:
             row["noise_fcd"] = float(np.interp(row["novelty"], *zip(*noise, strict=True)))
     return out
 

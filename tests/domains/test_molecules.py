@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ldsaug_ray.commands.export import columns_of
 from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.domains.molecules import Molecules
 from ldsaug_ray.domains.molecules.settings import MoleculeData
@@ -119,6 +120,11 @@ def test_a_batch_there_and_back(tmp_path):
     assert exported.to_pylist() == ["CCO", "c1ccccc1", "C1CC"]
     assert domain.unpack(pa.table({"smiles": exported})).tolist() == batch.tolist()
     assert domain.quality(batch)["valid"].tolist() == [1, 1, 0]
+
+
+def test_what_users_get_is_described():
+    assert columns_of(Molecules())["smiles"] == "SMILES, as the model wrote them"
+    assert columns_of(Molecules())["valid"] == "valid of the molecule"
 
 
 def test_the_vocabulary_is_learned_from_all_batches(tmp_path):

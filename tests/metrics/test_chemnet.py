@@ -46,12 +46,11 @@ def test_the_distance_is_fcd_torchs(theirs, shared):
         other = theirs.FCD()
         features = other.get_predictions(texts)
         wanted = other(texts[:30], texts[30:])
+        halves = features[:30].astype(np.float64), features[30:].astype(np.float64)
+        moments = [of for half in halves for of in (half.mean(0), np.cov(half.T))]
+        same = theirs.utils.calculate_frechet_distance(*moments)
     np.testing.assert_allclose(ours, features, atol=1e-6)
     assert frechet_distance(ours[:30], ours[30:]) == pytest.approx(wanted, abs=1e-5)
-    double = features.astype(np.float64)
-    same = theirs.utils.calculate_frechet_distance(
-        *(of for half in (double[:30], double[30:]) for of in (half.mean(0), np.cov(half.T)))
-    )
     assert frechet_distance(ours[:30], ours[30:]) == pytest.approx(same, abs=1e-5)
 
 

@@ -42,6 +42,7 @@ class Molecules(Domain):
     data = MoleculeData
     codec = "sequence"
     extractor = "fingerprints"
+    exported = "SMILES, as the model wrote them"
     qualities = ("valid",)
 
     def open(self, data: Any) -> Source:
@@ -98,7 +99,7 @@ class Molecules(Domain):
         return whole[found.offset :]
 
     def export(self, batch: Smiles, names: Sequence[str], facts: Mapping[str, Any]) -> pa.Array:
-        """Strings: canonical SMILES, or, of what is no molecule, what was decoded."""
+        """Strings, as they are."""
         return pa.array([x.decode() for x in batch.tolist()], pa.string())
 
     def learn(self, batches: Iterator[Smiles], source: Source, data: Any) -> dict[str, Any]:

@@ -69,6 +69,9 @@ class SequenceVAE(Codec):
     """
 
     unit = "molecules"
+    settings: SequenceVae
+    encoder: Reader
+    decoder: Writer
 
     def __init__(self, settings: SequenceVae, given: Mapping[str, Any], seed: int) -> None:
         super().__init__()

@@ -113,7 +113,7 @@ def _measured(
             whole = copies is not None and len(usable) == len(found.features)
             nearest[name] = copies.generated if copies and whole else nearest_training(train, found.features)
     real = features["test"]
-    there = {domain.name: {"features": items["test"], "train": items["train"]}} if items else {}
+    there = {domain.name: {"features": items["test"]}} if items else {}
     alone = measure_set(Sample(test, quality=real.quality, items=there), measures)
     # of the reference the value is what counts
     readings = {measure: replace(reading, standard_error=None) for measure, reading in alone.readings.items()}
