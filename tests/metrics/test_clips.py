@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ class Power(torch.nn.Module):
 @pytest.fixture
 def power(tmp_path: Path) -> str:
     """A TorchScript file."""
-    torch.jit.script(Power()).save(str(tmp_path / "power.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit's own deprecation
+        torch.jit.script(Power()).save(str(tmp_path / "power.pt"))
     return str(tmp_path / "power.pt")
 
 
@@ -34,7 +37,6 @@ def tones(n: int = 3) -> np.ndarray:
     return np.stack([np.sin(2 * np.pi * 200 * (k + 1) * t) for k in range(n)]).astype(np.float32)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
 def test_a_network_gets_clips_at_16_khz_and_a_bare_file_at_their_own(power: str) -> None:
     at_16 = open_extractor(f"clips:{power}", domain="audio", facts={"rate": RATE})(tones())
     np.testing.assert_allclose(at_16, [[16_000, 0.5]] * 3, rtol=2e-3)  # a sine's power is a half
@@ -42,7 +44,6 @@ def test_a_network_gets_clips_at_16_khz_and_a_bare_file_at_their_own(power: str)
     np.testing.assert_allclose(bare, [[8_000, 0.5]] * 3, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_wrong_is_told(power: str) -> None:
     with pytest.raises(ConfigError, match=r"name a TorchScript file, clips:FILE\.pt"):
         open_extractor("clips", domain="audio", facts={"rate": RATE})
@@ -62,7 +63,6 @@ def test_bands_hold_the_tone_where_it_is() -> None:
     assert np.abs(x.mean(axis=2).argmax(axis=1) + 0.5 - expected).max() < 1
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_floors_of_spoken_digits(shared: Path) -> None:
     """600 clips against 600: real halves .017, reversed .152, as measured apart from this code."""
     from ldsaug_ray.domains.audio.decode import decode_clip
