@@ -39,7 +39,7 @@ def tones(n: int = 3) -> np.ndarray:
 
 def test_a_network_gets_clips_at_16_khz_and_a_bare_file_at_their_own(power: str) -> None:
     at_16 = open_extractor(f"clips:{power}", domain="audio", facts={"rate": RATE})(tones())
-    np.testing.assert_allclose(at_16, [[16_000, 0.5]] * 3, rtol=2e-3)  # a sine's power is a half
+    np.testing.assert_allclose(at_16, [[16_000, 0.5]] * 3, rtol=5e-3)  # a half is a sine's power; the ends ring
     bare = open_extractor(power, domain="audio", facts={"rate": RATE})(tones())
     np.testing.assert_allclose(bare, [[8_000, 0.5]] * 3, rtol=1e-5)
 
