@@ -113,7 +113,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
     demo = commands.add(begin, "demo", "whether A helps on scikit-learn's digits, into runs/demo: minutes, no download")
-    _takes_settings(demo, "molecules, for those in place of digits; then settings, such as run_dir=/tmp/demo")
+    _takes_settings(demo, "molecules or audio, for those in place of digits; then settings, such as run_dir=/tmp/demo")
     init = commands.add(begin, "init", "write a config in which every setting stands, commented out")
     init.add_argument("file", nargs="?", default="ldsaug.yaml", help="file to write [ldsaug.yaml]")
     settings = commands.add(begin, "settings", "list every setting, its default and meaning")

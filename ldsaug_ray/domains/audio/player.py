@@ -19,14 +19,14 @@ _WHOLE = 1 << 15  # steps of 16 bits from 0 to 1
 
 
 def player(clip: NDArray[np.float32], rate: int) -> str:
-    """HTML of float32[T]: FLAC, lossless, half the size of WAV, and played by every browser."""
+    """HTML of float32[T]: FLAC, lossless, smaller than WAV, and played by every browser."""
     with io.BytesIO() as out:
         soundfile().write(out, np.clip(clip, -1, 1), rate, format="FLAC", subtype="PCM_16")
         sound = base64.b64encode(out.getvalue()).decode()
     picture = base64.b64encode(png_bytes(spectrogram(clip), optimize=True)).decode()
     return (
         f'<img src="data:image/png;base64,{picture}" alt="spectrogram, 0 to {rate / 2000:g} kHz over '
-        f'{len(clip) / rate:g} s" width="{COLUMNS}"><audio controls preload="metadata" '
+        f'{len(clip) / rate:g} s" style="width:100%"><audio controls preload="metadata" style="width:100%" '
         f'src="data:audio/flac;base64,{sound}"></audio>'
     )
 

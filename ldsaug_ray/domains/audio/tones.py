@@ -47,7 +47,7 @@ def tone(k: int) -> tuple[np.ndarray, dict[str, int]]:
     waveform = k % 4
     step, power = ((1, 1.0), (2, 2.0), (2, 1.0), (1, 1.0))[waveform]
     orders = np.arange(1, 2 if waveform == 0 else max(2, int(3_600 / pitch) + 1), step)
-    signs = np.cos(np.pi * (orders - 1) / 2) if waveform == 1 else 1
+    signs = np.cos(np.pi * (orders - 1) / 2) if waveform == 1 else np.ones(len(orders))
     clip = (signs / orders**power * np.sin(2 * np.pi * pitch * t[:, None] * orders)).sum(axis=1)
     clip *= np.minimum(1, t / 0.01) * np.exp(-decay * t)
     return clip / np.abs(clip).max() / 2, {"waveform": waveform, "high": 1 if pitch > 311 else -1}

@@ -28,6 +28,11 @@ class LogMel(nn.Module):
         mels: bands, from 0 Hz to half the rate, evenly spaced in mel as HTK defines it, 2595 log10(1 + f / 700).
     """
 
+    window: Tensor
+    bank: Tensor
+    unbank: Tensor
+    phases: Tensor
+
     def __init__(self, rate: int, samples: int, mels: int) -> None:
         super().__init__()
         self.window_length = window_length(rate)

@@ -1,8 +1,8 @@
 """The variational autoencoder of clips (Kingma & Welling 2014, arXiv:1312.6114), over log-mel spectrograms.
 
-A spectrogram is read as a sequence of frames with the bands as channels. On spoken digits, with equal latents and equal
-time, such a VAE gave clips nearer to the real ones than one over the waveform (docs/domains.md): phases are noise
-to a latent, and the inverse finds some that fit.
+A spectrogram is read as a sequence of frames with the bands as channels. On spoken digits, with equal latents and the
+same short time, clips came nearer to the real ones than from a VAE over the waveform (docs/domains.md): phases are
+noise to a latent, and the inverse finds some that fit.
 """
 
 from __future__ import annotations
