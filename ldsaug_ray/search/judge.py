@@ -62,22 +62,22 @@ class Judge:
     def sample(self, config: Config, a: Members) -> Sample:
         """The first members of A of a trial, which must have ids, as images to be measured."""
         assert a.id is not None
-        a = a.some(slice(config.frontier.n))
+        wanted = a.id[: config.frontier.n]
         score = {name: value for name, value in counted(config.score).items() if name != "sigma"}
         folder = self.kept / fingerprint([self.of, score])[:12]  # what a candidate is does not depend on σ
-        order = np.argsort(a.id)
+        order = np.argsort(wanted)
         features, left = np.empty((len(order), self.test.shape[1]), np.float32), np.ones(len(order), bool)
         for file in folder.files(".parquet"):
             table = file.read_table()
             ids = table["candidate"].to_numpy()
-            rows = np.flatnonzero(np.isin(ids, a.id))
-            mine = order[np.searchsorted(a.id, ids[rows], sorter=order)]
+            rows = np.flatnonzero(np.isin(ids, wanted))
+            mine = order[np.searchsorted(wanted, ids[rows], sorter=order)]
             features[mine], left[mine] = matrix(table["features"].take(pa.array(rows))), False
         new = np.flatnonzero(left)
         if len(new):
             features[new] = self._features(a.some(new).z)
-            table = pa.table({"candidate": a.id[new], "features": vectors(features[new])})
-            (folder / f"{fingerprint(a.id[new].tolist())[:12]}.parquet").write_table(table)
+            table = pa.table({"candidate": wanted[new], "features": vectors(features[new])})
+            (folder / f"{fingerprint(wanted[new].tolist())[:12]}.parquet").write_table(table)
         return Sample(features, self.test, self.reconstructions, k=self.config.evaluate.k, seed=self.config.seed)
 
     def _features(self, z: np.ndarray) -> np.ndarray:

@@ -113,7 +113,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     told = {"authenticity_by": by, "extractor": str(config.evaluate.extractor), "k": config.evaluate.k, "points": rows}
     (job.run.folder("frontier") / "frontier.json").write_json(told)
     n = sum(map(len, stored.values()))
-    facts = {"sentence": sentence_of(told), "of": _read(job.run), "points": {slug(row["name"]): row for row in rows}}
+    facts = {
+        "sentence": sentence_of(told),
+        "of": _read(job.run),
+        "points": {slug(str(row["name"])): row for row in rows},
+    }
     return Outcome(Counts(n, n), fingerprint(told), facts)
 
 
