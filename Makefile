@@ -26,7 +26,7 @@ demo: setup
 # All three at once: those with Ray, which share a session, wait more than they compute. Of the others two processes, a file's
 # tests in one of them, with a thread each: more would wait for one another at every small operation
 test: setup
-	$(MAKE) --jobs 3 --output-sync=line lint test-plain test-ray
+	$(MAKE) --jobs 3 lint test-plain test-ray
 
 # tests/cluster, which both leave out, imports servers
 test-plain: setup
@@ -55,6 +55,7 @@ bench: setup
 	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/density.py --curves
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/starting.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/neighbour.py
 	$(BIN)/python benchmarks/step.py

@@ -62,7 +62,7 @@ def plan(folder: Path, arguments: argparse.Namespace) -> Search:
     """A grid over σ and the share that is kept."""
     tree = {
         "run_dir": str(folder / "run"),
-        "data": {"source": "sklearn:digits"},  # not read
+        "data": {"source": "sklearn:digits", "attributes": "labels.csv"},  # not read
         "score": {"n_candidates": arguments.candidates},
         "select": {"exclude_parents": True},
         "evaluate": {"attributes": [ATTRIBUTE]},

@@ -9,6 +9,7 @@ two are, AuthPct whether copies of the first half were kept. `ldsaug tune` searc
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ def search(z: np.ndarray, trials: int) -> tune.ResultGrid:
     z = np.random.default_rng(0).permutation(z)
     halves = {"train": z[::2], "held_out": z[1::2]}
     settings = tune.TuneConfig(metric="frechet", mode="min", num_samples=trials, max_concurrent_trials=2)
-    return tune.Tuner(tune.with_parameters(trial, **halves), param_space=SPACE, tune_config=settings).fit()
+    place = tune.RunConfig(storage_path=str(Path("runs/tune").resolve()))
+    trainable = tune.with_parameters(trial, **halves)
+    return tune.Tuner(trainable, param_space=SPACE, tune_config=settings, run_config=place).fit()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 """
 
 
-_DEMO = Path(__file__).parent / "presets/demo.yaml"
 # what of them is not printed is not done
 _ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
 _OVERRIDES: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "name=value"}
@@ -114,7 +113,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
     demo = commands.add(begin, "demo", "whether A helps on scikit-learn's digits, into runs/demo: minutes, no download")
-    _takes_settings(demo, "name=value of settings, such as run_dir=/tmp/demo")
+    _takes_settings(demo, "molecules, for those in place of digits; then settings, such as run_dir=/tmp/demo")
     init = commands.add(begin, "init", "write a config in which every setting stands, commented out")
     init.add_argument("file", nargs="?", default="ldsaug.yaml", help="file to write [ldsaug.yaml]")
     settings = commands.add(begin, "settings", "list every setting, its default and meaning")
@@ -176,6 +175,15 @@ def _add_run(commands: _Commands, group: str, name: str, text: str) -> argparse.
     return parser
 
 
+def _demo(given: list[str]) -> tuple[str, list[str]]:
+    """Preset and settings of `ldsaug demo [KIND] [name=value …]`."""
+    presets = {file.stem: str(file) for file in (Path(__file__).parent / "presets").glob("demo*.yaml")}
+    name = f"demo-{given[0]}" if given and "=" not in given[0] else "demo"
+    if name not in presets:
+        raise UsageError(f"there is no {name}; possible: {', '.join(sorted(presets))}")
+    return presets[name], ["engine=inline", *given[name != "demo" :]]  # less to compute than Ray takes to start
+
+
 def _takes_settings(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("overrides", **_OVERRIDES, help=text)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
@@ -232,8 +240,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command in ("experiment", "demo"):
         from ldsaug_ray.commands.experiment import experiment_command
 
-        if arguments.command == "demo":  # inline: there is less to compute than Ray takes to start
-            return experiment_command(str(_DEMO), ["engine=inline", *arguments.overrides], **how)
+        if arguments.command == "demo":
+            return experiment_command(*_demo(arguments.overrides), **how)
         return experiment_command(arguments.config, arguments.overrides, **how)
     if arguments.command == "tune":
         from ldsaug_ray.commands.tune import tune_command

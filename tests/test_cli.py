@@ -69,6 +69,15 @@ def test_the_demo_runs_from_anywhere(tmp_path, monkeypatch, capsys):
     assert "unknown setting no" in capsys.readouterr().err
 
 
+def test_demos_of_other_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "cheeses"]) == 2
+    assert re.search(r"there is no demo-cheeses; possible: demo, .*demo-molecules", capsys.readouterr().err)
+    pytest.importorskip("rdkit", reason="pip install ldsaug_ray[molecules]")
+    assert main(["demo", "molecules", "--dry-run", "run_dir=here", "tracking.enabled=false"]) == 0
+    assert re.search(r"lds +│ continued", capsys.readouterr().out)
+
+
 def test_init_writes_what_loads_as_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["init"]) == 0

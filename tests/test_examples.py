@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from PIL import Image
 from stages_helpers import Finished
 
-from ldsaug_ray import augment
+from ldsaug_ray import augment, load_run
 from ldsaug_ray.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -67,7 +67,7 @@ def test_ray_data(finished: Finished, pictures: Path, tmp_path: Path, monkeypatc
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AIR_LOCAL_CACHE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     z = np.random.default_rng(0).normal(size=(200, 4))
     search = runpy.run_path(str(EXAMPLES / "tune.py"))["search"]
     results = search(z, 2)
@@ -75,3 +75,22 @@ def test_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = results.get_dataframe()
     assert len(set(found["config/scale"])) == 2
     assert results.get_best_result().metrics["frechet"] == found["frechet"].min()
+
+
+def test_the_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(sys, "argv", ["own_domain.py", str(tmp_path)])
+    text = (EXAMPLES / "own_domain.py").read_text()
+    assert len(text[text.index("class Melodies") : text.index("if __name__")].splitlines()) < 80
+    runpy.run_path(str(EXAMPLES / "own_domain.py"), run_name="__main__")
+    run = load_run(tmp_path / "run")
+    stages = run.manifest["stages"]
+    assert stages["prepare"]["quarantine_reasons"] == {"not 16 notes of CDEFGAB: 'no song'": 1}
+    assert {len(text) for text in run.augmented["melody"].to_pylist()} == {16}
+    assert stages["finetune"]["rows_out"] == stages["prepare"]["train_images"] + stages["decode"]["rows_out"]
+    out = capsys.readouterr()
+    assert "300/300 melodies" in out.err + out.out
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert "training melodies" in page
+    assert "training images" not in page
+    assert "<code>" in page

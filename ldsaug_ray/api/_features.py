@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
 from ldsaug_ray.api._given import BATCH, Images, batches
-from ldsaug_ray.errors import InputError, LdsaugError
-from ldsaug_ray.metrics import Extractor, open_extractor, sharpness
+from ldsaug_ray.domains import Domain
+from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
+from ldsaug_ray.metrics import Extractor, open_extractor
 from ldsaug_ray.metrics.features import Features
 from ldsaug_ray.metrics.kept import Arrays, kept
 from ldsaug_ray.run.progress import bar
 
-DEFAULT = "inception"  # what FID is defined with
 FORM = "1"  # of what is kept: another number where images come to the extractor otherwise
 
 
@@ -41,20 +42,25 @@ class Given:
         return [f"row {row}" for row in rows] if self.images is None else self.images.names(self.rows[rows].tolist())
 
 
-def network_of(extractor: str | None, resize: int | None) -> Extractor:
-    """The extractor of that name, or inception; on a GPU where there is one. Raises as `open_extractor`."""
+def network_of(extractor: str | None, resize: int | None, domain: Domain, facts: Mapping[str, Any]) -> Extractor:
+    """The extractor of that name, or the domain's; on a GPU where there is one. Raises as `open_extractor`."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    named = extractor or domain.extractor
+    if named is None:
+        raise ConfigError(f"domain {domain.name} has no extractor that needs no file: name one")
     try:
-        return open_extractor(extractor or DEFAULT, device=device, batch_size=BATCH, resize=resize)
+        return open_extractor(named, device=device, batch_size=BATCH, resize=resize, domain=domain.name, facts=facts)
     except InputError as e:
         if extractor is None:
             raise InputError(f"{e}; or name another extractor: pixels (no network), or a TorchScript FILE.pt") from None
         raise
 
 
-def features_of(name: str, of: Images | Features, origin: str, network: Extractor | None, console: Console) -> Given:
+def features_of(
+    name: str, of: Images | Features, origin: str, network: Extractor | None, console: Console, learned: str = ""
+) -> Given:
     """Features of images, computed or kept from an earlier call; or those that were given.
 
     Raises:
@@ -64,8 +70,9 @@ def features_of(name: str, of: Images | Features, origin: str, network: Extracto
         return Given(of, {}, origin, None, np.arange(len(of)), np.empty((0, 2), np.int64))
     assert network is not None  # of images
     notes = [f"{name}: {note}" for note in of.notes]
-    with bar(console, name, len(of), "images") as shown:
-        key = hashlib.blake2b(f"{FORM} {of.digest()} {network.fingerprint}".encode(), digest_size=20).hexdigest()
+    with bar(console, name, len(of), of.domain.unit) as shown:
+        content = f"{FORM} {of.digest()} {network.fingerprint}{learned}"
+        key = hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
 
         def compute() -> Arrays:
             return _features(name, of, network, shown.advance)
@@ -75,18 +82,19 @@ def features_of(name: str, of: Images | Features, origin: str, network: Extracto
     reasons = arrays["reasons"].tolist()
     if reasons:
         (first,) = of.names(arrays["unusable"][:1].tolist())
-        told = f"{len(reasons):,} of {len(of):,} images cannot be used (the first: {first}: {reasons[0]})"
+        told = f"{len(reasons):,} of {len(of):,} {of.domain.unit} cannot be used (the first: {first}: {reasons[0]})"
         if len(reasons) > of.fraction * len(of):
             raise InputError(f"{name}: {told}; data.max_quarantined_fraction = {of.fraction:g} of them may be")
         notes.append(f"{name}: {told}, and do not count.")
-    quality = {"sharpness": arrays["sharpness"]}
+    quality = {kind: arrays[kind] for kind in of.domain.qualities}
     return Given(arrays["features"], quality, origin, of, arrays["rows"], arrays["sizes"], tuple(notes))
 
 
 def _features(name: str, images: Images, network: Extractor, advance: Callable[[int], None]) -> Arrays:
-    """Features, sharpness and size of the images that can be used, which they are, and why the others cannot."""
-    n = len(images)
-    features, sharp = np.empty((n, network.dimension), np.float32), np.empty(n)
+    """Features and qualities of the items that can be used, which they are, of images sizes; why the others cannot."""
+    n, domain = len(images), images.domain
+    found: dict[int, NDArray[np.float32]] = {}
+    quality = {quality: np.empty(n) for quality in domain.qualities}
     sizes, reasons = np.zeros((n, 2), np.int64), {}
     start = 0
     for batch in batches(images.read()):
@@ -97,18 +105,22 @@ def _features(name: str, images: Images, network: Extractor, advance: Callable[[
             else:
                 of_size.setdefault(image.shape, []).append(row)
         for shape, rows in of_size.items():
-            pixels = np.stack([batch[row - start] for row in rows])
+            items = np.stack([batch[row - start] for row in rows])
             try:
-                features[rows] = network(pixels)
+                found.update(zip(rows, network(items), strict=True))
             except LdsaugError as e:
                 raise type(e)(f"{name}: {e}") from None
-            sharp[rows], sizes[rows] = sharpness(pixels), shape[:2]
+            for kind, values in domain.quality(items).items():
+                quality[kind][rows] = values
+            if domain.name == "images":
+                sizes[rows] = shape[:2]
         start += len(batch)
         advance(len(batch))
     used = np.array([row for row in range(n) if row not in reasons], np.int64)
+    features = np.stack([found[row] for row in used.tolist()]) if len(used) else np.empty((0, 0), np.float32)
     return {
-        "features": features[used],
-        "sharpness": sharp[used],
+        "features": features,
+        **{kind: values[used] for kind, values in quality.items()},
         "sizes": sizes[used],
         "rows": used,
         "unusable": np.array(list(reasons), np.int64),

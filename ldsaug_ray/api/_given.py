@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Data
 from ldsaug_ray.config.load import build_config
-from ldsaug_ray.domains.images import IMAGES, UnusableImage
+from ldsaug_ray.domains import DOMAINS, Domain, Unusable
+from ldsaug_ray.domains.images import IMAGES
 from ldsaug_ray.domains.images.decode import decode_pixels, in_colour
 from ldsaug_ray.domains.sources.walk import counted
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
@@ -42,6 +42,7 @@ class Images(ABC):
 
     notes: tuple[str, ...] = ()
     fraction: float = 0.0
+    domain: Domain = IMAGES
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -88,8 +89,8 @@ class ArrayImages(Images):
 class SourceImages(Images):
     """Of a source that the domain opens; listed, and read as often as is needed."""
 
-    def __init__(self, data: Data) -> None:
-        self.data, self.source = data, IMAGES.open(data)
+    def __init__(self, data: Any) -> None:
+        self.data, self.source = data, self.domain.open(data)
         self.listing = self.source.list()
         self.fraction = data.max_quarantined_fraction
         passed_over = f"passed over: {counted(self.source.passed_over)}"
@@ -100,10 +101,19 @@ class SourceImages(Images):
 
     def digest(self) -> str:
         """As `Images.digest`. What a file cannot give counts by its reason."""
-        of = hashlib.blake2b(f"{self.data.max_pixels}".encode(), digest_size=20)
+        of = hashlib.blake2b(self._how().encode(), digest_size=20)
         for payload, reason, _ in self.source.read(self.listing):
-            of.update(hashlib.blake2b(str(reason).encode() if payload is None else payload, digest_size=20).digest())
+            content = str(reason).encode() if payload is None else payload
+            of.update(hashlib.blake2b(content, digest_size=20).digest())
         return of.hexdigest()
+
+    def _how(self) -> str:
+        """Settings that change what is read of the same content."""
+        return f"{self.data.max_pixels}"
+
+    def _item(self, payload: Any) -> Pixels:
+        """An image at its own size."""
+        return in_colour(decode_pixels(payload, max_pixels=self.data.max_pixels))
 
     def read(self, rows: Sequence[int] | None = None) -> Iterator[Pixels | str]:
         """As `Images.read`."""
@@ -113,8 +123,8 @@ class SourceImages(Images):
                 if payload is None:
                     yield reason or "cannot be read"
                 else:
-                    yield in_colour(decode_pixels(payload, max_pixels=self.data.max_pixels))
-            except UnusableImage as e:
+                    yield self._item(payload)
+            except Unusable as e:
                 yield str(e)
 
     def names(self, rows: Sequence[int]) -> list[str]:
@@ -123,8 +133,23 @@ class SourceImages(Images):
         return found
 
 
-def opened(name: str, given: Any, reading: Mapping[str, Any]) -> Images | Features:
-    """What was given for the argument `name`: images, listed and not read, or features float[N, d].
+class SourceItems(SourceImages):
+    """Of a source of another domain: each as the domain reads it."""
+
+    def __init__(self, data: Any, domain: Domain) -> None:
+        self.domain = domain
+        super().__init__(data)
+
+    def _how(self) -> str:
+        places = {"source", "train", "test", "part_rows", "workers", "max_quarantined_fraction"}
+        return f"{self.domain.name} {self.data.model_dump_json(exclude=places)}"
+
+    def _item(self, payload: Any) -> Any:
+        return self.domain.read(payload, self.data)
+
+
+def opened(name: str, given: Any, reading: Mapping[str, Any], domain: str = "images") -> Images | Features:
+    """What was given for the argument `name`: a domain's items, listed and not read, or features float[N, d].
 
     Raises:
         InputError, StorageError, ConfigError: it cannot be used; the message begins with the argument's name.
@@ -135,16 +160,20 @@ def opened(name: str, given: Any, reading: Mapping[str, Any]) -> Images | Featur
         place = os.fspath(given)
         if place.lower().endswith(".npy"):
             return _of_array(name, _npy(place))
+        if domain != "images":
+            return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain))
         return SourceImages(data_settings(place, reading))
     except LdsaugError as e:
         told = str(e).replace("data.source = ", "", 1)
         raise e if told.startswith(f"{name}:") else type(e)(f"{name}: {told}") from None
 
 
-def data_settings(source: str, reading: Mapping[str, Any]) -> Data:
+def data_settings(source: str, reading: Mapping[str, Any], domain: str = "images") -> Any:
     """Settings that read a source. Raises ConfigError for one that does not say how it is read."""
     if not source:
         raise InputError("an empty name; give a folder, a Parquet, tar or .npy file, or a URI")
+    if domain != "images":
+        return build_config({"run_dir": ".", "domain": domain, "data": {**reading, "source": source}}, []).data
     if others := sorted(set(reading) - set(READING)):
         raise ConfigError(f"data.{others[0]} does not count here; possible: data.{', data.'.join(READING)}")
     return build_config({"run_dir": ".", "data": {**reading, "source": source}}, []).data

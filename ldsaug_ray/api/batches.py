@@ -3,7 +3,8 @@
 Each takes a batch, a mapping of columns to NumPy arrays, and gives it back with one column more. Ray makes an object of
 the class in every actor: what is heavy is loaded there, once, at the first batch.
 
-    images.map_batches(la.Encode, fn_constructor_args=("vae.safetensors",), num_gpus=1, concurrency=2)
+    gpus = ray.data.ActorPoolStrategy(size=2)
+    images.map_batches(la.Encode, fn_constructor_args=("vae.safetensors",), batch_size=64, compute=gpus, num_gpus=1)
 
 They need no Ray: an object called with a dictionary does the same.
 """

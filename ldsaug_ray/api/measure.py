@@ -16,8 +16,10 @@ import numpy as np
 from rich.console import Console
 
 from ldsaug_ray.api._features import Given, features_of, network_of
-from ldsaug_ray.api._given import Images, opened
+from ldsaug_ray.api._given import Images, SourceItems, opened
+from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.secrets import without_password
+from ldsaug_ray.domains import DOMAINS, Domain
 from ldsaug_ray.errors import ConfigError, InputError
 from ldsaug_ray.metrics import (
     OF_SETS,
@@ -92,7 +94,7 @@ def measure(
         fake: what is measured.
         train: images that the generator was trained on; none: nothing is said on copies.
         extractor: what makes features of images: any that `open_extractor` takes; none: inception, FID's.
-        domain: of the data; "images" is the only one that has extractors. Features may be of anything.
+        domain: of the data, where sets are named; arrays are images, or features of anything.
         k: neighbours of precision, recall, density and coverage.
         measures: of your own, by their dotted paths.
         resize: side in px to which images are resized for a TorchScript extractor; none: they are given as they are.
@@ -142,8 +144,7 @@ def measured(
     console: Console,
 ) -> Measured:
     """As `measure`, of sets by name; progress goes to the console."""
-    if domain != "images":
-        raise ConfigError(f"domain = {domain!r}: only images have extractors here; of other data give features")
+    kind = DOMAINS.get(domain)
     for argument, value, least in (("k", k, 1), ("seed", seed, 0), ("resize", 1 if resize is None else resize, 1)):
         if not isinstance(value, Integral) or value < least:
             raise ConfigError(f"{argument} must be at least {least}, a whole number; found {value!r}")
@@ -153,12 +154,14 @@ def measured(
     own = own_measures([measures] if isinstance(measures, str) else measures)
     if taken := [m.name for m in own if m.name in TOLD]:
         raise ConfigError(f"a measure of your own is called {taken[0]}, as a part of the result is; rename it")
-    found = {name: opened(name, of, data or {}) for name, of in sets.items()}
+    found = {name: opened(name, of, data or {}, domain) for name, of in sets.items()}
     _check(found, extractor, k)
-    network = None
+    network, learned = None, ""
     if isinstance(found["real"], Images):
-        network = network_of(extractor, resize)
-    given = {name: features_of(name, of, _origin(sets[name]), network, console) for name, of in found.items()}
+        facts = _facts(found["real"], kind)
+        learned = fingerprint(facts) if facts else ""
+        network = network_of(extractor, resize, kind, facts)
+    given = {name: features_of(name, of, _origin(sets[name]), network, console, learned) for name, of in found.items()}
     _check_features(given, k)
     real, fake, train = given["real"], given["fake"], given.get("train")
     none = real.features[:0]
@@ -177,8 +180,16 @@ def measured(
     notes = [note for one in given.values() for note in one.notes] + [*of["fake"].notes, *_flat(limits), *_sizes(given)]
     used = None
     if network is not None:
-        used = UsedExtractor(network.name, network.dimension, network.fingerprint, resize)
+        used = UsedExtractor(network.name, real.features.shape[1], network.fingerprint, resize)
     return Measured(of, limits, given, used, k, tuple(dict.fromkeys(notes)), own)
+
+
+def _facts(real: Images, domain: Domain) -> dict[str, Any]:
+    """What a domain learns of the real items, such as the spread of columns; of images nothing."""
+    if not isinstance(real, SourceItems):
+        return {}
+    batches = (np.stack([x]) for x in real.read() if not isinstance(x, str))
+    return domain.learn(batches, real.source, real.data)
 
 
 def _origin(given: Any) -> str:

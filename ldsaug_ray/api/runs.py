@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -152,14 +152,23 @@ def perform(
     """
     require_faiss()
     try_networks(config, open_run_dir(config, overwrite=overwrite, create=False), names)
+    with opened(config, overwrite=overwrite, verbose=verbose) as job, ExitStack() as held:
+        tracked = tracked and config.tracking.enabled
+        send = held.enter_context(tracked_run(config, job.run, job.console, names)) if tracked else nothing
+        left = [s.stage for s in plan_steps(config, job.run, names) if s.state != "complete"]
+        alone = all(STAGES[name].on_driver(config) for name in left)
+        with nullcontext() if alone else job.engine:
+            return job.run, run_stages(job, names, finished=send)
+
+
+@contextmanager
+def opened(config: Config, *, overwrite: bool, verbose: bool) -> Iterator[Job]:
+    """The job, while no other driver can be at work in its run directory; its engine is still to be entered.
+
+    Raises:
+        InputError, StorageError: as `open_run_dir`, or the engine's processes would not see the run directory.
+    """
     engine, console = engine_of(config, verbose=verbose), make_console()
     engine.check_place("run_dir", config.run_dir)
     with ExitStack() as held:
-        run = open_run_dir(config, overwrite=overwrite, held=held)
-        job = Job(config, run, console, engine, alone=True)
-        tracked = tracked and config.tracking.enabled
-        send = held.enter_context(tracked_run(config, run, console, names)) if tracked else nothing
-        left = [s.stage for s in plan_steps(config, run, names) if s.state != "complete"]
-        alone = all(STAGES[name].on_driver(config) for name in left)
-        with nullcontext() if alone else engine:
-            return run, run_stages(job, names, finished=send)
+        yield Job(config, open_run_dir(config, overwrite=overwrite, held=held), console, engine, alone=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ldsaug_ray.commands.opening import opened
+from ldsaug_ray.api.runs import opened
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.experiment import Plan, plan_experiment

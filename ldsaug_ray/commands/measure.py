@@ -49,17 +49,18 @@ def measure_command(
         LdsaugError: the message says what to do.
     """
     require_faiss()
-    possible = f"data.NAME, evaluate.{', evaluate.'.join(_OWN)} and seed"
+    possible = f"domain, data.NAME, evaluate.{', evaluate.'.join(_OWN)} and seed"
     given = [override.partition("=")[0].strip() for override in overrides]
     for name in given:
-        if not name.startswith("data.") and name != "seed" and name.removeprefix("evaluate.") not in _OWN:
+        known = name.startswith("data.") or name in ("seed", "domain") or name.removeprefix("evaluate.") in _OWN
+        if not known:
             raise UsageError(f"measure: {name} does not count here; possible: {possible}")
     config = build_config({"run_dir": ".", "data": {"source": real}}, overrides)
     asked = config.evaluate
     found = measured(
         {"real": real, "fake": fake} | ({} if train is None else {"train": train}),
         extractor=extractor or asked.extractor,
-        domain="images",
+        domain=config.domain,
         k=asked.k,
         measures=asked.measures,
         resize=asked.resize,
@@ -157,6 +158,6 @@ def _gallery(title: str, beside: str, found: Measured, near: Nearest, rows: np.n
 
 def _pictures(of: Given, rows: np.ndarray) -> list[np.ndarray]:
     """Images uint8[H, W, 3] of some rows, which could be read before; none of features."""
-    if of.images is None:
+    if of.images is None or of.images.domain.name != "images":
         return []
     return [image for image in of.images.read(of.rows[rows].tolist()) if not isinstance(image, str)]

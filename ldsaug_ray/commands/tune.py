@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ldsaug_ray.commands.opening import opened
+from ldsaug_ray.api.runs import opened
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.mlflow_place import view_command

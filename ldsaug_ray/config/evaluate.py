@@ -54,7 +54,8 @@ class Evaluate(Section):
         None,
         min_length=1,
         description="features: inception (FID's; downloaded once), inception:FILE.pt, a TorchScript FILE.pt, "
-        "dinov2[:FOLDER], clip[:FOLDER], pixels (averaged to 8 x 8: no network), "
+        "dinov2[:FOLDER], clip[:FOLDER], pixels (averaged to 8 x 8: no network), of "
+        "molecules chemnet:FILE.pt or fingerprints, "
         "or the dotted path of your own; none: `run` does not evaluate",
     )
     resize: Positive | None = Field(

@@ -52,7 +52,8 @@ class Config(Section):
     ray: Ray = how(Ray())
     domain: str = added(
         "images",
-        description="kind of data: images, vectors, or the dotted path of your own; sections data and vae follow it",
+        description="kind of data: images, vectors, molecules, audio, or the dotted path of your own; sections "
+        "data and vae follow it",
     )
     data: Data
     vae: Vae = Vae()
@@ -174,13 +175,14 @@ def config_class(domain: str = "images", kind: str | None = None) -> type[Config
         ConfigError: an unknown domain or codec, or one that is not of the domain.
     """
     own = kind is None or kind in ("stylegan2", "diffusers", "torchscript")
-    return Config if domain == "images" and own else _class_of(domain, kind)
+    if domain == "images" and own:
+        return Config
+    return _class_of(domain, kind or room_of("domains").DOMAINS.get(domain).codec)
 
 
 @cache
-def _class_of(domain: str, kind: str | None) -> type[Config]:
+def _class_of(domain: str, kind: str) -> type[Config]:
     entry, codecs = room_of("domains").DOMAINS.get(domain), room_of("models").CODECS
-    kind = kind or entry.codec
     codec = codecs.get(kind)
     if codec.domain != domain:
         fitting = [name for name in codecs.names() if codecs.get(name).domain == domain]

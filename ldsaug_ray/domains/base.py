@@ -115,6 +115,10 @@ class Domain(ABC):
         """Numbers of each item by name, float64[N]: `qualities`."""
         return {}
 
+    def usable(self, quality: Mapping[str, NDArray[np.float64]]) -> NDArray[np.bool_] | slice:
+        """Rows, of items with these qualities, that features are measured of."""
+        return slice(None)
+
     def damage(self, batch: Array, kind: str, seed: int, numbers: NDArray[np.int64]) -> Array:
         """Corrupted copies; an item's depends on (seed, its number) alone. Raises ValueError for an unknown kind."""
         raise ValueError(f"{self.unit} are not damaged by {kind}; known: {', '.join(self.damages) or 'nothing'}")

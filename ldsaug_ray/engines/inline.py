@@ -131,7 +131,7 @@ class _Rank:
     def __init__(self, device: str, shown: Callable[[int, str], None]):
         self.device, self._shown = device, shown
         self.count = _uncounted
-        self.told_to_stop: Callable[[], bool] = lambda: False
+        self.told_to_stop: Callable[[], int] = lambda: 0
 
     def tell(self, step: int, note: str) -> None:
         """Shown at once."""

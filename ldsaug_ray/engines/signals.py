@@ -10,15 +10,16 @@ from types import FrameType
 
 
 @contextmanager
-def kept_back(begun: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Gives whether a signal came. It does what it would have done when the block ends, whatever the block raises.
+def kept_back(begun: Callable[[], bool]) -> Iterator[Callable[[], int]]:
+    """Gives the number of the signal that came, or 0. It does what it would have done when the block ends, whatever the
+    block raises.
 
     Args:
         begun: whether there is anything to save yet; before that a signal acts at once.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield lambda: False
+        yield lambda: 0
         return
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     kept = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}
@@ -41,7 +42,7 @@ def kept_back(begun: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
     for number in kept:
         signal.signal(number, keep)
     try:
-        yield lambda: bool(came)
+        yield lambda: came[0] if came else 0
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -37,7 +37,8 @@ class Sample:
 
     features: float32[M, C]; reference: float32[N, C], of held-out real images; train: float32[T, C], of the training
     images; both empty where there are none; quality: name -> float64[M], numbers of each image, such as `sharpness`; k:
-    neighbours; seed: of random subsets.
+    neighbours; seed: of random subsets; items: a domain's name -> {features, reference, train: the items themselves},
+    for measures of that domain alone.
     """
 
     features: Features
@@ -46,11 +47,16 @@ class Sample:
     quality: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     k: int = 5
     seed: int = 0
+    items: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def has(self, need: str) -> bool:
-        """Whether it has what a measure needs: `reference`, `train`, or a name in `quality`."""
-        return need in self.quality or (need in ("reference", "train") and len(getattr(self, need)) > 0)
+        """Whether it has what a measure needs: `reference`, `train`, or a name in `quality` or `items`."""
+        return (
+            need in self.quality
+            or need in self.items
+            or (need in ("reference", "train") and len(getattr(self, need)) > 0)
+        )
 
     def once(self, compute: Callable[[Sample], T]) -> T:
         """What `compute` gives of this sample, computed once: for measures that share a computation."""

@@ -26,7 +26,7 @@ from ldsaug_ray.stages.shared.job import Job
 
 if TYPE_CHECKING:
     from ldsaug_ray.metrics import Extractor
-    from ldsaug_ray.models import Autoencoder
+    from ldsaug_ray.models import Codec
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +81,11 @@ class Judge:
         return Sample(features, self.test, self.reconstructions, k=self.config.evaluate.k, seed=self.config.seed)
 
     def _features(self, z: np.ndarray) -> np.ndarray:
-        from ldsaug_ray.models import decode_images
+        from ldsaug_ray.models import decode_batch
 
         size = self.config.decode.batch_size
-        decoded = (decode_images(self._vae, z[k : k + size], size) for k in range(0, len(z), size))
-        return np.concatenate([self._extractor(images) for images in decoded])
+        decoded = (decode_batch(self._vae, z[k : k + size], size) for k in range(0, len(z), size))
+        return np.concatenate([self._extractor(batch) for batch in decoded])
 
     @cached_property
     def _extractor(self) -> Extractor:
@@ -93,7 +93,7 @@ class Judge:
         return opened(self.config)
 
     @cached_property
-    def _vae(self) -> Autoencoder:
+    def _vae(self) -> Codec:
         from ldsaug_ray.models import load_vae
 
         return load_vae(self.weights)

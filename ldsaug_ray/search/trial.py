@@ -24,6 +24,7 @@ from ldsaug_ray.errors import ImpossibleError, InputError, LdsaugError, StorageE
 from ldsaug_ray.lds import Candidates, Plan
 from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.run.directory import Counts, RunDir
+from ldsaug_ray.run.latents import latents_on_disk
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.progress import AS_IT_IS
 from ldsaug_ray.search.judge import Judge
@@ -33,7 +34,7 @@ from ldsaug_ray.search.proxies import Prepared
 from ldsaug_ray.search.space import Point
 from ldsaug_ray.search.trials import key_of
 from ldsaug_ray.stages import finetune
-from ldsaug_ray.stages.select import among, choose
+from ldsaug_ray.stages.select import choose
 from ldsaug_ray.stages.shared.adopt import adopt
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
@@ -41,17 +42,18 @@ from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 _COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
 KEPT_BYTES, ROW_BYTES = 160 * 2**20, 40  # of the scores that a worker keeps in memory, and of one
-PLANNED = 2**20  # candidates planned at a time
+PLANNED = 2**20  # candidates planned at a time, or kept
 
 Measures = dict[str, float | None]
 
 
 class Tables:
-    """Scores, kept in memory as far as they are few: a worker's trials look at the same ones again and again."""
+    """Scores and plans, kept as far as they are few: a worker's trials look at the same ones again and again."""
 
     def __init__(self) -> None:
         self._kept: dict[str, list[pa.Table]] = {}
         self._left = KEPT_BYTES
+        self._plans: dict[str, tuple[Plan, Candidates | None]] = {}
 
     def of(self, scored: RunDir) -> Iterable[pa.Table]:
         """The columns that trials look at, file by file."""
@@ -60,6 +62,24 @@ class Tables:
             self._kept[scored.root.path] = list(_rows(scored.folder("scores")))
             self._left -= size
         return self._kept.get(scored.root.path) or _rows(scored.folder("scores"))
+
+    def chosen(self, ids: np.ndarray, train: np.ndarray, config: Config) -> tuple[Plan, Candidates]:
+        """The plan, which no bandwidth changes, and parents and alpha of some candidates, ascending."""
+        n, key = config.score.n_candidates, f"{config.seed} {config.score.model_dump_json(exclude={'sigma'})}"
+        if key not in self._plans:
+            plan = Plan.of(train, config.score, config.seed)
+            self._plans[key] = plan, plan.candidates(0, n) if n <= PLANNED else None
+        plan, every = self._plans[key]
+        if every is not None:
+            return plan, Candidates(ids, every.i[ids], every.j[ids], every.alpha[ids])
+        parts = []
+        for start in range(0, n, PLANNED):
+            stop = min(start + PLANNED, n)
+            inside = ids[slice(*np.searchsorted(ids, [start, stop]))] - start
+            if len(inside):
+                some = plan.candidates(start, stop)
+                parts.append([some.id[inside], some.i[inside], some.j[inside], some.alpha[inside]])
+        return plan, Candidates(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _rows(folder: Location, columns: Sequence[str] = _COLUMNS) -> Iterator[pa.Table]:
@@ -153,7 +173,8 @@ def _evaluations(shared: Shared, point: Point, console: Console) -> Generator[tu
             at_hand = set(columns) <= set(_COLUMNS)
             return shared.tables.of(scored) if at_hand else _rows(scored.folder("scores"), columns)
 
-        ids = choose(config, scored, read, RunDir(shared.donors[0])).ids
+        latents = partial(latents_on_disk, RunDir(shared.donors[0]), "train")
+        ids = choose(config, scored, read, latents).ids
         yield 0, _measures_of_a(shared, scored, shared.tables.of(scored), ids, config), True
         return
     with ExitStack() as held:
@@ -219,12 +240,11 @@ def _measures_of_a(
     sigma = scored.require("score", "sigma")
     if not len(ids):
         return {"kept": 0.0, "sigma": sigma}
-    parts = []
-    for part in tables:
-        parts.append(part.filter(pa.array(among(ids, part["candidate"].to_numpy()))))
-    regime = pa.concat_tables(parts)
-    plan = Plan.of(shared.real.train, config.score, config.seed)
-    chosen, names = _planned(ids, plan, config.score.n_candidates), shared.search.measures_of_a
+    inside = np.zeros(config.score.n_candidates, bool)  # asked of each candidate, faster than a search among the ids
+    inside[ids] = True
+    regime = pa.concat_tables([part.filter(pa.array(inside[part["candidate"].to_numpy()])) for part in tables])
+    plan, chosen = shared.tables.chosen(ids, shared.real.train, config)
+    names = shared.search.measures_of_a
     images = None if shared.judge is None else partial(shared.judge.sample, config)
     return {
         **shared.real.measures_of(chosen, config.score.interpolation, names, plan.noise, images),
@@ -233,18 +253,6 @@ def _measures_of_a(
         "parent_share": float(np.mean(regime["parent_share"].to_numpy())),
         "effective_neighbours": float(np.median(regime["effective_neighbours"].to_numpy())),
     }
-
-
-def _planned(ids: np.ndarray, plan: Plan, n_candidates: int) -> Candidates:
-    """Parents and alpha of some candidates, ascending, of so many."""
-    parts = []
-    for start in range(0, n_candidates, PLANNED):
-        stop = min(start + PLANNED, n_candidates)
-        inside = ids[slice(*np.searchsorted(ids, [start, stop]))] - start
-        if len(inside):
-            some = plan.candidates(start, stop)
-            parts.append([some.id[inside], some.i[inside], some.j[inside], some.alpha[inside]])
-    return Candidates(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Said(io.StringIO):

@@ -67,6 +67,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             both kinds.
         ImpossibleError: there are too few images to measure.
     """
+    from ldsaug_ray.metrics import OF_SETS, own_measures
     from ldsaug_ray.stages.shared.evaluation import evaluated, gallery
 
     config = job.config
@@ -79,8 +80,10 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         )
     sets = [real["train"], *_made(job)]
     features = features_of(job, [real["test"], *sets], extractor.fingerprint)
+    looked_at = any(job.domain.name in m.needs for m in (*OF_SETS, *own_measures(config.evaluate.measures)))
+    items = {s.name: s.batch(job.domain) for s in (real["test"], *sets)} if looked_at else {}
     labels = {name: {s.name: label_array(s, name) for s in real.values()} for name in config.evaluate.attributes}
-    found, nearest = evaluated(config, extractor, features, labels)
+    found, nearest = evaluated(config, extractor, features, labels, items)
     known = replace(found, detection=_detection(job, real["test"]))
     if label := config.evaluate.downstream.label:
         of = {name: label_array(images, label) for name, images in real.items()}

@@ -28,6 +28,7 @@ from ldsaug_ray.stages.select import among, choose, read_columns
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
+from ldsaug_ray.stages.shared.prior import kept_prior
 from ldsaug_ray.stages.shared.ranked import ensure_ranked
 
 RECONSTRUCTIONS, OWN = "reconstructions", "A"
@@ -161,13 +162,9 @@ def _some(latents: Latents, config: Config) -> np.ndarray:
 
 def _drawn(job: Job, name: str, given: Mapping[str, Any], latents: Latents) -> np.ndarray:
     """Latents that a prior draws."""
-    from ldsaug_ray.models.priors import PRIORS, Draws
-
     settings = _merged(Sampling, job.config.sample, given, f"frontier.samplers: {name}")
-    prior = PRIORS.get(settings.prior)
-    z = latents.z if prior.reads != "nothing" else latents.z[:0]
-    seed = job.config.seed
-    draws = Draws(settings.prior, prior.fit(z, settings, seed), z if prior.reads == "drawn" else latents.z[:0])
+    folder, seed, dim = job.run.folder(f"frontier/latents/{slug(name)}"), job.config.seed, latents.z.shape[1]
+    draws, _ = kept_prior(folder, settings.prior, settings, seed, dim, lambda: (latents.z, {}), job.console)
     return draws.sample(0, job.config.frontier.n, seed)
 
 
@@ -182,7 +179,7 @@ def _of_rule(job: Job, name: str, given: Mapping[str, Any], latents: Latents) ->
         raise ConfigError(f"frontier.rules: {name}: which: {select.which} keeps nothing")
     ensure_ranked(replace(job, config=config))
     read = partial(read_columns, job.run.folder("scores").files(".parquet"))
-    ids = choose(config, job.run, read).ids
+    ids = choose(config, job.run, read, lambda: latents).ids
     ids = np.sort(ids[np.argsort(id_hash(ids), kind="stable")[: job.config.frontier.n]])
     kept = pa.concat_tables(
         table.filter(pa.array(among(ids, table["candidate"].to_numpy())))

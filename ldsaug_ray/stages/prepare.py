@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.common.digest import add_digests, table_digest
+from ldsaug_ray.common.digest import add_digests, code_digest, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains import domain_of
@@ -36,7 +36,9 @@ STAGE = declare(
         unit="images",
         writes=("images", "quarantine/prepare"),
         sections=("data", "seed"),
-        also=lambda config: {} if config.domain == "images" else {"domain": config.domain},
+        also=lambda config: (
+            {} if config.domain == "images" else {"domain": [config.domain, code_digest([config.domain])]}
+        ),
     )
 )
 

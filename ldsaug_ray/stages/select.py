@@ -8,7 +8,8 @@ What is kept is the rule's that `select.which` names.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
+from ldsaug_ray.run.latents import Latents, latents_on_disk
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
@@ -79,10 +81,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 yield table
                 shown.advance(len(table))
 
-        selection = choose(job.config, job.run, read)
+        latents = cache(partial(latents_on_disk, job.run, "train"))
+        selection = choose(job.config, job.run, read, latents)
         digests = []
         judged = rule.judged(job.config.select)
-        modes = Modes(job.config, job.run, n, RANK if judged else rule.columns(job.config.select)[0])
+        modes = Modes(job.config, latents(), n, RANK if judged else rule.columns(job.config.select)[0])
         for k, table in enumerate(with_rank(job.config, job.run, (file.read_table() for file in files))):
             keep = among(selection.ids, table["candidate"].to_numpy())
             modes.see(table, keep)
@@ -99,14 +102,14 @@ def read_columns(files: Iterable[Location], columns: Sequence[str]) -> Iterator[
         yield file.read_table([*columns])
 
 
-def choose(config: Config, scored: RunDir, read: ReadScores, encoded: RunDir | None = None) -> Selection:
+def choose(config: Config, scored: RunDir, read: ReadScores, latents: Callable[[], Latents] | None = None) -> Selection:
     """The candidates that become A, and why.
 
     Args:
         config: the settings.
         scored: has `scores/` and `held_out/`.
         read: gives tables of all of `scores/` with the columns that are asked for.
-        encoded: has `latents/`; none: `scored`.
+        latents: reads those of the train split; none: `scored` has them.
 
     Raises:
         NothingSelectedError, InputError, ConfigError: as `run`.
@@ -118,7 +121,8 @@ def choose(config: Config, scored: RunDir, read: ReadScores, encoded: RunDir | N
         return with_rank(config, scored, read([name for name in some if name != RANK]))
 
     balanced = rule.keeps and config.select.balance != "none"
-    tables = grouped(config, encoded or scored, columns, ranked) if balanced else ranked(columns)
+    latents = latents or partial(latents_on_disk, scored, "train")
+    tables = grouped(config, latents(), columns, ranked) if balanced else ranked(columns)
     return chosen(tables, scored.require("score", "rows_out"), config, held_out_scores(scored))
 
 

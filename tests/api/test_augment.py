@@ -93,7 +93,7 @@ OTHERS = [
     {"tau": 0.001},
     {"tau": "auto"},
     {"which": "typical"},
-    {"which": "typical", "top_count": 9},
+    {"which": "typical", "top_fraction": 0.9},
     {"which": "none"},
 ]
 BALANCES = ["none", "parent", "cluster", "label:even"]

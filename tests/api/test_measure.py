@@ -209,7 +209,7 @@ NAN = np.where(np.arange(30)[:, None] == 4, np.nan, GOOD)
         (pictures(9, 0).transpose(0, 3, 1, 2), {}, r"fake: found uint8\[9, 3, 8, 8\].*the channels come last"),
         (pictures(9, 0), {}, "real features, fake images: give all as images, or all as features"),
         (GOOD, {"extractor": "inception"}, "extractor = inception: features were given, and need none"),
-        (GOOD, {"domain": "audio"}, "domain = 'audio': only images have extractors here"),
+        (GOOD, {"domain": "tables"}, "unknown domain 'tables'; possible: audio, images"),
         (GOOD, {"k": 0}, "k must be at least 1, a whole number; found 0"),
         (GOOD, {"k": "five"}, "k must be at least 1, a whole number; found 'five'"),
         (GOOD, {"seed": 0.5}, "seed must be at least 0, a whole number; found 0.5"),
@@ -284,10 +284,27 @@ def test_exit_codes_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["measure", z, "/nowhere"]) == 1
     assert capsys.readouterr().err == "error: fake: /nowhere: there is no such file or folder\n"
     assert main(["measure", z, z, "score.sigma.scale=1"]) == 2
-    assert "measure: score.sigma.scale does not count here; possible: data.NAME, evaluate.extractor" in (
+    assert "measure: score.sigma.scale does not count here; possible: domain, data.NAME, evaluate.extractor" in (
         capsys.readouterr().err
     )
     assert main(["measure", z, z, "--html", str(tmp_path / "p.html")]) == 0
     text = (tmp_path / "p.html").read_text()
     assert "row 3" in text  # features have no pictures, but numbers
     assert "data:image/png" not in text
+
+
+def test_tables_are_measured_by_their_own_domain(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sets = {name: rng.normal(size=(60, 3)) * [1, 100, 0.01] + shift for name, shift in (("real", 0), ("fake", 0.3))}
+    for name, x in sets.items():
+        np.savetxt(tmp_path / f"{name}.csv", x, delimiter=",", header="a,b,c", comments="")
+    found = measure(tmp_path / "real.csv", tmp_path / "fake.csv", domain="vectors", k=3)
+    real, fake = (x.astype(np.float32) for x in sets.values())
+    z = [(x - real.mean(0)) / real.std(0) for x in (real, fake)]  # in units of the real rows' spread
+    by_hand = measure(*z, k=3)
+    assert found["frechet"] == pytest.approx(by_hand["frechet"], rel=1e-4)
+    assert found["extractor"]["name"] == "values"
+    assert "sharpness" not in found
+    (tmp_path / "bad.csv").write_text("a,b,c\n" + "1,x,2\n" * 60)
+    with pytest.raises(InputError, match=r"fake: 60 of 60 rows cannot be used \(the first: bad.csv#0: b is no number"):
+        measure(tmp_path / "real.csv", tmp_path / "bad.csv", domain="vectors", data={"columns": ["a", "b", "c"]})

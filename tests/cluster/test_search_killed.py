@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster_helpers import ended, last_step, network, results
+from cluster_helpers import ended, last_step, manifest, network, results
 from heads import Head
 from mlflow import MlflowClient
 from stages_helpers import Tree, digests, interrupt, merge, start, until
@@ -125,6 +125,32 @@ def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search,
         assert again[stage] == first[stage], stage
     told = json.loads((Path(place) / "evaluate/metrics.json").read_text())
     assert told["sets"]["finetuned"]["frechet"]["value"] == pytest.approx(best.measures["frechet"], rel=1e-6)
+
+
+def test_a_trial_saves_before_it_is_stopped(search, attached, tmp_path):
+    """SIGTERM while it trains on Ray, between checkpoints that are far apart."""
+    file = search(
+        {"space": {"select.top_fraction": [0.1]}, "search": "grid"},
+        finetune={"steps": 300, "checkpoint_every": 60},
+        evaluate={"extractor": network(tmp_path / "colours.pt"), "n": 20, "k": 3},
+    )
+
+    def step() -> int:
+        return max([last_step({"run_dir": str(p)}) for p in (tmp_path / "run/trials").glob("*")], default=0)
+
+    process = start("tune", file, cwd=tmp_path)
+    output = interrupt(process, lambda: step() >= 60, signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "Traceback" not in output
+    stopped_at = step()
+    assert 60 < stopped_at < 300
+    assert f"trial 1: finetune: saved at step {stopped_at}" in output
+    ended(start("tune", file, cwd=tmp_path))
+    (trial,) = read_trials(Location.of(tmp_path / "run"))
+    assert trial.state == "finished"
+    assert (
+        manifest({"run_dir": str(tmp_path / f"run/trials/{trial.key}")})["finetune"]["resumed_from_step"] == stopped_at
+    )
 
 
 def test_killed_while_a_trial_fine_tunes(search, undisturbed, attached, tmp_path):

@@ -27,6 +27,8 @@ LATER = {
     *("train.compile", "finetune.compile", "finetune.judge", "evaluate.measures"),
     *("data.member", "data.shard_in_key", "data.near_duplicates"),
     *("select.balance", "select.clusters", "score.neighbours", "score.noise"),
+    *("domain", "select.rank", "report.sigmas"),
+    *(f"evaluate.downstream.{name}" for name in ("batch_size", "label", "labels", "of", "seeds", "steps")),
 }
 
 

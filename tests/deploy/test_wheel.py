@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_holds_what_is_not_python(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    data = [f for f in (ROOT / "ldsaug_ray").rglob("*") if f.suffix in (".j2", ".typed")]
+    data = [f for f in (ROOT / "ldsaug_ray").rglob("*") if f.suffix in (".j2", ".js", ".typed", ".smi", ".LICENSE")]
     assert len(data) >= 4
     expected = {f.relative_to(ROOT).as_posix() for f in [*data, *(ROOT / "ldsaug_ray").rglob("*.py")]}
     configs = {f"ldsaug_ray/presets/{f.relative_to(ROOT / 'configs')}" for f in (ROOT / "configs").rglob("*.yaml")}

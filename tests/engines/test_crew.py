@@ -86,6 +86,18 @@ def test_the_next_stage_has_the_same_processes_until_they_are_dismissed(crew, wo
     assert pids(list(crew.answers(work([5]), lambda: 1))).isdisjoint(pids(first))
 
 
+def test_one_that_reserves_nothing_stays_while_others_have_the_processors(crew, work):
+    free = Crew(reserves=False)
+    try:
+        first = pids(list(free.answers(work([1, 2]), lambda: 1)))
+        everything = ray.remote(num_cpus=2)(lambda: os.getpid())
+        assert ray.get(everything.remote(), timeout=60) not in first
+        free.make_room()
+        assert pids(list(free.answers(work([5]), lambda: 1))) == first
+    finally:
+        free.dismiss()
+
+
 def test_workers_that_come_in_the_middle_are_used(crew, work):
     sizes = iter([1])
     found = list(crew.answers(work(list(range(6)), wanted=2), lambda: next(sizes, 2)))

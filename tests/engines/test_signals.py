@@ -40,7 +40,7 @@ def block(*signals: int, begun: Callable[[], bool] = always, error: Exception | 
         for number in (*signals, *[0] * 5)[:5]:
             if number:
                 signal.raise_signal(number)
-            STEPS.append(came())
+            STEPS.append(bool(came()))
         if error is not None:
             raise error
     return list(STEPS)

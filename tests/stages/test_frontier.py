@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from scipy.spatial.distance import cdist
 from stages_helpers import Tree, manifest, merge, script
 
@@ -15,6 +16,7 @@ from ldsaug_ray.commands.frontier import frontier_command
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, MissingStageError
 from ldsaug_ray.metrics import Sample, frechet_distance, prdc
+from ldsaug_ray.run.tracking import tracking_uri
 from ldsaug_ray.stages.shared.gains import FROM_IMAGES, FROM_RECONSTRUCTIONS, Point, authenticity_by, gains, point_of
 
 OWN = {"random": {"which": "random", "top_fraction": 0.1}, "least": {"top_count": 25}}
@@ -71,7 +73,7 @@ def test_a_point_is_what_the_measures_say():
     assert found.redrawn[FROM_IMAGES].std() == pytest.approx(100 * (p * (1 - p) / 60) ** 0.5, rel=0.15)
 
 
-def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
+def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys, mlflow_there: None):
     folder = Path(copied["run_dir"]) / "frontier"
     given = {
         "evaluate": {"extractor": script(tmp_path / "colours.pt"), "k": 3},
@@ -80,6 +82,7 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
             "noise": [0.5, 2],
             "rules": OWN,
         },
+        "tracking": {"enabled": True},
     }
     settings = merge(copied, given)
     assert frontier_command(Config.model_validate(settings)) == 0
@@ -99,6 +102,12 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys):
     rows = list(csv.DictReader((folder / "frontier.csv").read_text().splitlines()))
     assert [float(row["frechet"]) for row in rows] == [points[row["name"]]["frechet"] for row in rows]
     assert (folder / "frontier.svg").read_bytes().startswith(b"<?xml")
+    client = MlflowClient(tracking_uri())
+    (sent,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert sent.data.metrics["frontier/points/least/frechet"] == points["least"]["frechet"]
+    assert {"frontier/frontier.svg", "frontier/frontier.csv"} <= {
+        file.path for file in client.list_artifacts(sent.info.run_id, "frontier")
+    }
     before = {file: file.stat().st_mtime_ns for file in (folder.parent / "features").glob("*/manifest.json")}
     assert len(before) == 13
     assert frontier_command(Config.model_validate(settings)) == 0  # complete

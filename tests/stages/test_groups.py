@@ -61,24 +61,24 @@ def test_a_candidate_is_of_its_nearer_parents_label(tmp_path: Path) -> None:
     def read(columns: Sequence[str]) -> Iterator[pa.Table]:
         yield SCORES.select(columns)
 
-    run, looked_at = encoded(tmp_path, DIGITS), ["candidate", "log_lds"]
-    found = grouped(config("select.balance='label:digit'"), run, looked_at, read)
+    latents, looked_at = read_latents(encoded(tmp_path, DIGITS), "train"), ["candidate", "log_lds"]
+    found = grouped(config("select.balance='label:digit'"), latents, looked_at, read)
     assert list(found.names) == ["digit 0", "digit 2"]
     for _ in range(2):  # it can be gone through again
         (table,) = found
         assert table["group"].to_pylist() == [1, 0, 0, 0]  # nearer to a, b, b, d
     with pytest.raises(InputError, match=r"label:old: 1 of 4 training images have no such label, as 'b'"):
-        grouped(config("select.balance='label:old'"), run, looked_at, read)
+        grouped(config("select.balance='label:old'"), latents, looked_at, read)
 
 
 def test_a_missing_label_is_told(tmp_path: Path) -> None:
-    run = encoded(tmp_path, [0, None, 2, None])
+    latents = read_latents(encoded(tmp_path, [0, None, 2, None]), "train")
     with pytest.raises(InputError, match=r"label:digit: 2 of 4 training images have no such label, as 'a'"):
-        grouped(config("select.balance='label:digit'"), run, ["candidate", "log_lds"], lambda columns: iter(()))
+        grouped(config("select.balance='label:digit'"), latents, ["candidate", "log_lds"], lambda columns: iter(()))
 
 
 def test_modes_count_labels_by_the_parents_weights(tmp_path: Path) -> None:
-    modes = Modes(config("select.top_fraction=0.5"), encoded(tmp_path, DIGITS), 4, "log_lds")
+    modes = Modes(config("select.top_fraction=0.5"), read_latents(encoded(tmp_path, DIGITS), "train"), 4, "log_lds")
     assert set(modes.groups) == {"values of digit"}  # too few latents for clusters; old is not asked for
     modes.see(SCORES.slice(0, 3), np.array([True, True, False]))
     modes.see(SCORES.slice(3), np.array([False]))

@@ -14,6 +14,7 @@ import pytest
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains.images import IMAGES
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.models.priors import noise
@@ -76,7 +77,7 @@ def test_where_their_numbers_go(code: Path, tmp_path: Path, capsys: pytest.Captu
     assert (sampled["prior"], sampled["sentence"]) == ("own_code:Twice", "N(0, 4 I)")
     entry = json.loads((root / "manifest.json").read_text())["stages"]["evaluate"]
     assert entry["sets"]["baseline"]["spread"] == {"value": found.sets["baseline"].value("spread")}  # so for MLflow
-    page = read_evaluation(RunDir(Location.of(root)))
+    page = read_evaluation(RunDir(Location.of(root)), IMAGES)
     assert page is not None
     assert page.measures[-1].title == "spread of features"
 

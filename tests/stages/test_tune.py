@@ -31,7 +31,6 @@ from ldsaug_ray.domains.images.stored import images_of
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.base import Trials
 from ldsaug_ray.engines.ray.trials import _GoesOn, _Next
-from ldsaug_ray.lds import Plan
 from ldsaug_ray.metrics import frechet_distance
 from ldsaug_ray.models import decode_images, load_vae
 from ldsaug_ray.run.directory import RunDir
@@ -429,13 +428,17 @@ def test_scores_are_read_alike_from_memory_and_from_files(copied, monkeypatch):
     assert pa.concat_tables(few.of(run)).equals(first)
     assert again.equals(first)
 
-    monkeypatch.setattr(search_trial, "PLANNED", 7)
     scores = pq.read_table(Path(copied["run_dir"]) / "scores").take(pa.array([0, 6, 7, 500, 4499])).to_pydict()
     keys = sorted(
         pq.read_table(Path(copied["run_dir"]) / "latents", filters=[("split", "=", "train")])["key"].to_pylist()
     )
-    plan = Plan.of(read_latents(run, "train").z, config.score, config.seed)
-    planned = search_trial._planned(np.array(scores["candidate"]), plan, config.score.n_candidates)
-    assert [keys[i] for i in planned.i] == scores["parent_i"]
-    assert [keys[j] for j in planned.j] == scores["parent_j"]
-    assert planned.alpha.tolist() == scores["alpha"]
+    train = read_latents(run, "train").z
+    for pieces in (search_trial.PLANNED, 7):  # all are kept, or planned again
+        monkeypatch.setattr(search_trial, "PLANNED", pieces)
+        tables = search_trial.Tables()
+        for _ in range(2):
+            _, planned = tables.chosen(np.array(scores["candidate"]), train, config)
+            assert planned.id.tolist() == scores["candidate"]
+            assert [keys[i] for i in planned.i] == scores["parent_i"]
+            assert [keys[j] for j in planned.j] == scores["parent_j"]
+            assert planned.alpha.tolist() == scores["alpha"]

@@ -180,8 +180,8 @@ class ParquetSource(Source):
         columns = [batch[name].take(chosen).to_pylist() for name in self.attribute_columns]
         image = batch[self.item_column]
         data = pc.struct_field(image, "bytes") if fields else image
-        if pa.types.is_binary_view(data.type):
-            data = data.cast(pa.large_binary())  # views cannot be taken from
+        if not (fields or pa.types.is_binary(data.type) or pa.types.is_null(data.type)):
+            data = data.cast(pa.large_binary())  # views cannot be taken from, and text is read as bytes
         payloads = data.take(chosen).to_pylist()
         paths = [None] * len(rows)
         if "path" in fields:

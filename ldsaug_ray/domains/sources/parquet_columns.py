@@ -18,13 +18,14 @@ from ldsaug_ray.errors import InputError
 _NOT_ATTRIBUTES = ("partition", "split", "fold")  # say where an image belongs, not what it shows
 
 
-def is_item(kind: pa.DataType) -> bool:
-    """Whether a column of this type can hold files (encoded images): binary, or a struct with a binary field `bytes`.
+def is_item(kind: pa.DataType, text: bool = False) -> bool:
+    """Whether a column of this type can hold files (encoded images): binary, or a struct with a binary field `bytes`;
+    or text.
 
     A column of nulls alone can: a file that lacks all its images is no reason to refuse the others.
     """
     if not pa.types.is_struct(kind):
-        return _is_binary(kind) or pa.types.is_null(kind)
+        return _is_binary(kind) or pa.types.is_null(kind) or (text and _is_string(kind))
     names = [field.name for field in kind]
     return names.count("bytes") == 1 and _is_binary(kind.field("bytes").type)
 
@@ -55,14 +56,14 @@ def check_item_column(schema: pa.Schema, data: CommonData, of: Files, where: str
     """Raise InputError, with the columns that could be meant, unless the settings name one that can hold files."""
     name = of.column(data)
     _check_once(schema, name, where)
-    if name in schema.names and is_item(schema.field(name).type):
+    if name in schema.names and is_item(schema.field(name).type, of.text):
         return
-    fitting = [f.name for f in schema if is_item(f.type) and not pa.types.is_null(f.type)]
+    fitting = [f.name for f in schema if is_item(f.type, of.text) and not pa.types.is_null(f.type)]
     problem = f"is {schema.field(name).type}, not {of.an}" if name in schema.names else "is not a column of it"
     advice = (
         f"set data.{of.setting} to one that can hold {of.unit}: {', '.join(fitting)}"
         if fitting
-        else f"no column can hold {of.unit} (binary, or struct<bytes: binary, path: string>)"
+        else f"no column can hold {of.unit} ({'string or ' * of.text}binary, or struct<bytes: binary, path: string>)"
     )
     raise InputError(
         f"{where}: data.{of.setting} = {name!r} {problem}; {advice}. Its columns: {', '.join(schema.names) or 'none'}"

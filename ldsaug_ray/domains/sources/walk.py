@@ -20,13 +20,14 @@ from ldsaug_ray.errors import InputError, StorageError
 
 
 class Files(NamedTuple):
-    """What a source's files are: what one and many are called, their endings, and the setting that names the column of
-    Parquet files which holds them."""
+    """What a source's files are: what one and many are called, their endings, the setting that names the column of
+    Parquet files which holds them, and whether this may be text."""
 
     item: str
     unit: str
     extensions: tuple[str, ...]
     setting: str
+    text: bool = False
 
     @property
     def an(self) -> str:

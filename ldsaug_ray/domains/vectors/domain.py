@@ -18,7 +18,7 @@ from ldsaug_ray.domains.vectors.settings import VectorsData
 from ldsaug_ray.domains.vectors.source import ROWS, RowSource, open_rows
 
 Rows = NDArray[np.float32]
-SHOWN = 12  # columns of a row on the page
+SHOWN = 8  # columns of a row on the page
 
 
 class Vectors(Domain):
@@ -104,18 +104,16 @@ class Vectors(Domain):
         }
 
     def show(self, batch: Rows, facts: Mapping[str, Any]) -> list[str]:
-        """A small table of named values, or a line through those of a list."""
+        """Some named values, or a line through those of a list."""
         from ldsaug_ray.domains.vectors.figures import line
 
         if facts["listed"]:
             return [line(row) for row in batch]
         names = [escape(str(name)) for name in facts["columns"][:SHOWN]]
         more = len(facts["columns"]) - len(names)
-        rest = f"<tr><td>and {more} more</td></tr>" if more else ""
+        rest = f"<br>and {more} more" if more else ""
         return [
-            "<table>"
-            + "".join(f"<tr><td>{n}</td><td class=n>{v:.4g}</td></tr>" for n, v in zip(names, row, strict=False))
-            + f"{rest}</table>"
+            "<small>" + "<br>".join(f"<b>{v:.4g}</b> {n}" for n, v in zip(names, row, strict=False)) + f"{rest}</small>"
             for row in batch.tolist()
         ]
 

@@ -76,7 +76,7 @@ class RowSource(Source):
         if data.attributes == "columns" and not self.attribute_names:
             raise InputError("data.attributes = columns: name the columns with labels in data.attribute_names")
         first = next(iter(tables.values()))
-        names = first.schema.names
+        names = _names(first)
         asked = {"data.key_column": [data.key_column] if data.key_column else [], "data.columns": data.columns or ()}
         for setting, wanted in {**asked, "data.attribute_names": self.attribute_names}.items():
             for name in wanted:
@@ -145,9 +145,8 @@ class RowSource(Source):
 
     def _check(self, table: Table) -> None:
         needed = [*self.columns, *self.attribute_names, *([self.key_column] if self.key_column else [])]
-        if twice := [name for name in needed if table.schema.names.count(name) > 1]:
-            raise InputError(f"{table.uri}: several columns are called {twice[0]!r}; rename or drop all but one")
-        if missing := [name for name in needed if name not in table.schema.names]:
+        names = _names(table)
+        if missing := [name for name in needed if name not in names]:
             raise InputError(f"{table.uri} has no column {missing[0]!r}, which other files of {self.uri} have")
 
     def read(self, records: pa.Table) -> Iterator[Reading]:
@@ -219,6 +218,13 @@ class RowSource(Source):
             reason = reasons.get(cell) or _odd(flat[cell])
             wrong.setdefault(int(at[cell // self.width]), f"value {cell % self.width} of {name} {reason}")
         return out, wrong
+
+
+def _names(table: Table) -> Sequence[str]:
+    names: Sequence[str] = table.schema.names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{table.uri}: several columns are called {twice[0]!r}; rename or drop all but one")
+    return names
 
 
 def _unfit(values: np.ndarray[Any, Any]) -> Sequence[int]:

@@ -122,7 +122,8 @@ def _csv(stream: Any, ragged: list[int]) -> Iterator[pa.RecordBatch]:
     separator = max(",;\t", key=first.decode("utf-8", "replace").count)
     how = pacsv.ParseOptions(delimiter=separator, invalid_row_handler=skip)
     names = pacsv.read_csv(io.BytesIO(first + b"\n"), parse_options=how).schema.names
-    as_text = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    text = dict.fromkeys(names, pa.string())
+    as_text = pacsv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
     blocks = pacsv.ReadOptions(use_threads=False, block_size=1 << 20)
     with pacsv.open_csv(pa.PythonFile(_Joined(head, stream), mode="r"), blocks, how, as_text) as reader:
         yield from reader

@@ -31,14 +31,16 @@ class RayEngine(Engine):
     def __init__(self, config: Config, verbose: bool = False):
         super().__init__(config, verbose)
         self._session: ExitStack | None = None
+        self._own = False  # whether nobody else has work on this Ray
         self._crew: Crew | None = None  # of units; made when there are some
         self._most = 0  # actors for which there was room, and nodes were looked at
+        self._search: Any = None  # monitor of the search whose trials train
 
     def __enter__(self) -> RayEngine:
         from ldsaug_ray.engines.ray.session import ray_session
 
         with ExitStack() as session:
-            session.enter_context(ray_session(self.config, verbose=self.verbose))
+            self._own = session.enter_context(ray_session(self.config, verbose=self.verbose))
             self._session = session.pop_all()
         return self
 
@@ -49,12 +51,17 @@ class RayEngine(Engine):
             self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_crew": None}  # which are this process's
+        return {**self.__dict__, "_session": None, "_own": False, "_crew": None}  # which are this process's
 
     def _dismiss(self) -> None:
         """End the processes that are kept warm for units: something else needs what they reserve."""
         if self._crew is not None:
             self._crew.dismiss()
+
+    def _make_room(self) -> None:
+        """Let something else have what the crew reserves."""
+        if self._crew is not None:
+            self._crew.make_room()
 
     def check_place(self, name: str, uri: str) -> None:
         """Every process of Ray must see it.
@@ -136,7 +143,7 @@ class RayEngine(Engine):
         """Units by actors, which are kept for the next stage as long as this engine is entered."""
         from ldsaug_ray.engines.ray.units import Crew
 
-        self._crew = self._crew or Crew()
+        self._crew = self._crew or Crew(reserves=not self._own)
         try:
             yield from self._crew.answers(work, partial(self._size, work.pool))
         finally:
@@ -161,7 +168,7 @@ class RayEngine(Engine):
         """Tasks of one CPU each."""
         from ldsaug_ray.engines.ray.held import each
 
-        self._dismiss()
+        self._make_room()
         return each(function, shared, items)
 
     def hold(
@@ -170,22 +177,27 @@ class RayEngine(Engine):
         """An actor for each; one that dies with its node is started again on another."""
         from ldsaug_ray.engines.ray.held import held
 
-        self._dismiss()
+        self._make_room()
         return held(make, arguments, pool, threads)
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         """By Ray Train."""
         from ldsaug_ray.engines.ray.training import train
 
-        self._dismiss()
-        train(training, shown)
+        self._make_room()
+        train(training, shown, self._search)
 
     def trials(self, trials: Trials) -> None:
         """By Ray Tune."""
+        from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
         from ldsaug_ray.engines.ray.trials import run_trials
 
         self._dismiss()
-        run_trials(trials, self.verbose)
+        self._search = beside_driver(Monitor)
+        try:
+            run_trials(trials, self.verbose, self._search)
+        finally:
+            self._search = None
 
     def lines(self, console: Console) -> AbstractContextManager[Callable[[str], None]]:
         """By an actor beside the driver."""

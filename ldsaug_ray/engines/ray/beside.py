@@ -31,6 +31,12 @@ class Monitor:
         self.state: tuple[int, str] | None = None
         self.error: tuple[str, str] | None = None
         self.ends = False
+        self.at_work = 0
+
+    def count(self, more: int) -> int:
+        """So many trainings more that should save before they end; gives how many these are."""
+        self.at_work += more
+        return self.at_work
 
     def stop(self) -> None:
         """Ask the workers to save and end."""
@@ -99,5 +105,8 @@ def lines(console: Console) -> Iterator[Callable[[str], None]]:
             for line in ray.get(board.take.remote(), timeout=10):
                 console.print(line, highlight=False, soft_wrap=True, style="dim")
 
-    with repeated(POLL_SECONDS, look):
-        yield _Say(board)
+    try:
+        with repeated(POLL_SECONDS, look):
+            yield _Say(board)
+    finally:
+        look()

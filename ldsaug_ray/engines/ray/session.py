@@ -28,8 +28,9 @@ _SHARED_SECONDS = 5.0  # a new file may take to be seen elsewhere, on a shared f
 
 
 @contextmanager
-def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
-    """Attach to the cluster of RAY_ADDRESS, or start a local Ray; leave it when the block ends.
+def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
+    """Attach to the cluster of RAY_ADDRESS, or start a local Ray; leave it when the block ends. Gives whether it was
+    started here, so that nobody else has work there.
 
     Raises:
         ResourceError: the cluster does not answer, or a local Ray does not start.
@@ -48,7 +49,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
 
     if ray.is_initialized():  # a caller's session (tests, notebooks): use it, leave it alone
         quieten_data(verbose)
-        yield
+        yield False
         return
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     address = os.environ.get("RAY_ADDRESS")
@@ -91,7 +92,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[None]:
         quieten_data(verbose)
         if address:
             check_nodes(config)
-        yield
+        yield not address
     finally:
         ray.shutdown()
 

@@ -25,8 +25,12 @@ LOOK_SECONDS = 0.5
 BLOCK_BYTES = 32_000_000  # of what is read ahead at a time
 
 
-def train(training: Training, shown: Callable[[int, str], None]) -> None:
-    """As of `Engine.train`."""
+def train(training: Training, shown: Callable[[int, str], None], search: Any) -> None:
+    """As of `Engine.train`. `search`: a monitor that may ask to stop, too; none: this is no trial's training.
+
+    Raises:
+        SystemExit: it did, and the ranks have saved.
+    """
     from ray.train.torch import TorchTrainer
 
     pool, storage = training.pool, training.storage
@@ -56,8 +60,10 @@ def train(training: Training, shown: Callable[[int, str], None]) -> None:
             failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
+    if search is not None:
+        ray.get(search.count.remote(1))
     try:
-        with _watch(monitor, shown):
+        with _watch(monitor, shown, search):
             try:
                 trainer.fit()  # a signal that was kept back acts as the block is left
             except Exception:
@@ -66,8 +72,12 @@ def train(training: Training, shown: Callable[[int, str], None]) -> None:
                 raise
         if (failure := ray.get(monitor.failure.remote())) is not None:
             raise error_named(*failure)
+        if search is not None and ray.get(search.stopping.remote()):
+            raise SystemExit
     finally:
         folder.delete()
+        if search is not None:
+            search.count.remote(-1)
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -148,13 +158,13 @@ class _Rank:
 
 
 @contextmanager
-def _watch(monitor: Any, shown: Callable[[int, str], None]) -> Iterator[None]:
+def _watch(monitor: Any, shown: Callable[[int, str], None], search: Any) -> Iterator[None]:
     begun = asked = False
 
     def look() -> None:
         nonlocal begun, asked
         try:
-            if told_to_stop() and not asked:
+            if not asked and (told_to_stop() or (search is not None and ray.get(search.stopping.remote(), timeout=10))):
                 ray.get(monitor.stop.remote(), timeout=10)
                 asked = True
             state = ray.get(monitor.get.remote(), timeout=10)

@@ -7,22 +7,29 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ldsaug_ray.engines.base import Points, Steps, Trials
 from ldsaug_ray.engines.ray.session import quieten_data
+from ldsaug_ray.engines.ray.training import LOOK_SECONDS
+from ldsaug_ray.engines.signals import kept_back
 from ldsaug_ray.engines.threads import limit_threads
+from ldsaug_ray.run.progress import repeated
+
+STOP_SECONDS = 60.0  # that a trial which has saved waits for its end
 
 
-def run_trials(trials: Trials, verbose: bool) -> None:
-    """As of `Engine.trials`."""
+def run_trials(trials: Trials, verbose: bool, search: Any) -> None:
+    """As of `Engine.trials`. `search`: a monitor, which trainings of trials look at."""
     for name in ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner, however silent it shall be
@@ -38,7 +45,7 @@ def run_trials(trials: Trials, verbose: bool) -> None:
         "threads": threads,
         "verbose": verbose,
     }
-    with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder, _saved_first(search):
         tune.Tuner(
             tune.with_resources(tune.with_parameters(_Trial, **given), resources),
             tune_config=tune.TuneConfig(
@@ -58,6 +65,24 @@ def run_trials(trials: Trials, verbose: bool) -> None:
                 verbose=0,
             ),
         ).fit()
+
+
+@contextmanager
+def _saved_first(search: Any) -> Iterator[None]:
+    """A signal acts in the block once trainings of trials, which are told to stop, have saved."""
+    at_work = 0
+
+    def look() -> None:
+        nonlocal at_work
+        with suppress(ray.exceptions.RayError):
+            if came():
+                ray.get(search.stop.remote(), timeout=10)
+            at_work = ray.get(search.count.remote(0), timeout=10)
+        if came() and not at_work:
+            os.kill(os.getpid(), came())  # a second one acts at once
+
+    with kept_back(lambda: at_work > 0) as came, repeated(LOOK_SECONDS, look):
+        yield
 
 
 class _Trial(tune.Trainable):
@@ -92,7 +117,11 @@ class _Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Go on to the next evaluation."""
         assert self._steps is not None
-        found = self._steps.step()
+        try:
+            found = self._steps.step()
+        except SystemExit:  # it was told to stop, and has saved: the driver, which waits for that, ends it
+            threading.Event().wait(STOP_SECONDS)
+            raise
         return {"done": found["over"], "found": json.dumps(found)}  # in one piece: Tune would flatten it
 
     def cleanup(self) -> None:

@@ -49,6 +49,11 @@ class _UnitActor:
     def here(self) -> None:
         """Answers once the process is up."""
 
+    def prepare(self) -> None:
+        """Import what most stages compute with."""
+        import ldsaug_ray.lds.exact
+        import ldsaug_ray.models  # noqa: F401
+
     def let_go(self) -> None:
         """Forget the stage."""
         self._stage = self._worker = self._read = self._ahead = None
@@ -109,9 +114,18 @@ class _Member:
 class Crew:
     """Actors that do units, and are kept for the next stage that wants the same of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserves: bool = True) -> None:
+        """reserves: CPUs. Not on a Ray where nothing else runs while the crew works: then others need not end it."""
+        self._reserves = reserves
         self._members: list[_Member] = []
         self._each: tuple[float, float, int | None] | None = None
+
+    def make_room(self) -> None:
+        """Let others have what they reserve. Where that is nothing they stay, and import what they may need next."""
+        if self._reserves or (self._each is not None and any(self._each[1:])):
+            self.dismiss()
+        for member in self._members:
+            member.actor.prepare.remote()
 
     def dismiss(self) -> None:
         """End them: others need what they reserve."""
@@ -130,7 +144,7 @@ class Crew:
         if each != self._each:
             self.dismiss()
             self._each = each
-        task = _Task(work, self._members, _options(work.pool), size)
+        task = _Task(work, self._members, _options(work.pool, self._reserves), size)
         try:
             yield from task.answers()
         finally:
@@ -230,10 +244,10 @@ class _Task:
         ) from None
 
 
-def _options(pool: Pool) -> dict[str, Any]:
+def _options(pool: Pool, reserves: bool) -> dict[str, Any]:
     """Of an actor. Ray starts no dead one again: it would wait for its own place, and its units with it."""
     return {
-        "num_cpus": pool.cpus,
+        "num_cpus": pool.cpus if reserves else 0,
         "num_gpus": pool.gpus or None,
         "memory": pool.memory,
         "scheduling_strategy": "SPREAD",

@@ -18,7 +18,10 @@ from ldsaug_ray.errors import ConfigError, failing
 from ldsaug_ray.metrics.extractors.base import EXTRACTORS, Extractor, FeatureNetwork, checked_images, resized
 from ldsaug_ray.metrics.extractors.torchscript import FILES, TorchScript
 
-SPECS = "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER], pixels"
+SPECS = (
+    "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER], pixels; of molecules "
+    "chemnet:FILE.pt, fingerprints"
+)
 
 
 def open_extractor(
@@ -35,8 +38,9 @@ def open_extractor(
     Args:
         spec: `inception` (weights in the user's cache, downloaded there once), `inception:FILE.pt` (that file, which
             must be the same), a TorchScript `FILE.pt`, `dinov2` or `clip` (weights by their Hugging Face name),
-            `dinov2:FOLDER` or `clip:FOLDER` (a folder that `save_pretrained` wrote), `pixels` (no network), or the
-            dotted path `package.module:Name` of a `FeatureNetwork`.
+            `dinov2:FOLDER` or `clip:FOLDER` (a folder that `save_pretrained` wrote), `pixels` (no network), of
+            molecules `chemnet:FILE.pt` or `fingerprints` (no network), or the dotted path `package.module:Name` of a
+            `FeatureNetwork`.
         device: of torch.
         batch_size: images at a time.
         resize: side in px to which images are resized first, as clean-fid resizes, where the kind sets none; by custom

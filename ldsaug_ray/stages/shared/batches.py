@@ -153,13 +153,22 @@ class _ReadSteps:
 
 def _read_augmented(file: Location, parts: AugmentedParts, domain: Domain) -> Columns:
     """Columns image and z where asked for, and weight, of one part of `augmented/`."""
-    names = ["log_lds", *([domain.column] if parts.images else []), *(["z"] if parts.latents else [])]
+    names = [
+        "log_lds",
+        *domain.qualities,
+        *([domain.column] if parts.images else []),
+        *(["z"] if parts.latents else []),
+    ]
     table = file.read_table(names)
     columns: dict[str, np.ndarray] = {
         "weight": np.exp(parts.power * table["log_lds"].to_numpy() - parts.log_mean).astype(np.float32)
     }
     if parts.images:
         columns["image"] = domain.unpack(table)
+        quality = {name: table[name].to_numpy() for name in domain.qualities}
+        usable = np.zeros(len(table), np.float32)
+        usable[domain.usable(quality)] = 1
+        columns["weight"] *= usable  # such as of texts that are no molecules
     if parts.latents:
         columns["z"] = matrix(table["z"])
     return columns

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains import Domain, domain_of
@@ -38,11 +39,18 @@ SHOWN = 16  # images of each gallery
 
 
 def evaluated(
-    config: Config, extractor: Extractor, features: Mapping[str, SetFeatures], labels: Mapping[str, Mapping[str, Any]]
+    config: Config,
+    extractor: Extractor,
+    features: Mapping[str, SetFeatures],
+    labels: Mapping[str, Mapping[str, Any]],
+    items: Mapping[str, NDArray[Any]] | None = None,
 ) -> tuple[Evaluated, dict[str, Nearest]]:
-    """What goes to `metrics.json`, and nearest training images of each set."""
+    """What goes to `metrics.json`, and nearest training images of each set.
+
+    items: of each set, where a measure of the domain looks at them.
+    """
     own = own_measures(config.evaluate.measures)
-    sets, nearest = _measured(config, features, (*OF_SETS, *own))
+    sets, nearest = _measured(config, features, (*OF_SETS, *own), items or {})
     attributes = {name: _balance(name, features, of) for name, of in labels.items()}
     for name, readings in sets.items():
         more = [note for attribute in attributes.values() for note in attribute.shares[name].notes]
@@ -62,13 +70,18 @@ def evaluated(
 
 
 def _measured(
-    config: Config, features: Mapping[str, SetFeatures], measures: Sequence[Measure]
+    config: Config,
+    features: Mapping[str, SetFeatures],
+    measures: Sequence[Measure],
+    items: Mapping[str, NDArray[Any]],
 ) -> tuple[dict[str, SetReadings], dict[str, Nearest]]:
     """Readings and nearest training images of each set. Of the training images evaluate.n are drawn at random, so that
     their distances can be set beside those of as many drawn images."""
     sets: dict[str, SetReadings] = {}
     nearest: dict[str, Nearest] = {}
     test, train = features["test"].features, features["train"].features
+    domain = domain_of(config)
+    sides = {"reference": items["test"], "train": items["train"]} if items else {}
     for name, found in features.items():
         if name == "test":
             continue
@@ -77,23 +90,31 @@ def _measured(
             drawn = np.random.default_rng([config.seed, 2]).choice(len(rows), config.evaluate.n, replace=False)
             rows = np.sort(drawn)
         if name == "augmented" and len(rows) <= config.evaluate.k:  # after hours of training no error
-            few = f"{len(rows)} {domain_of(config).unit} of A: too few for evaluate.k = {config.evaluate.k} neighbours"
+            few = f"{len(rows)} {domain.unit} of A: too few for evaluate.k = {config.evaluate.k} neighbours"
             sets[name] = SetReadings(len(rows), notes=(few,))
             continue
+        quality = {name: values[rows] for name, values in found.quality.items()}
+        usable = rows[domain.usable(quality)]
+        if not len(usable):
+            sets[name] = SetReadings(len(rows), notes=(f"none of {len(rows)} {domain.unit} can be measured",))
+            continue
         sample = Sample(
-            found.features[rows],
+            found.features[usable],
             test,
             train if name != "train" else train[:0],
-            {name: values[rows] for name, values in found.quality.items()},
+            quality,
             config.evaluate.k,
             config.seed,
+            {domain.name: {"features": items[name][rows], **sides}} if items else {},
         )
         sets[name] = measure_set(sample, measures)
         if name != "train":
             copies, _ = sample.once(copies_of)
-            nearest[name] = copies.generated if copies else nearest_training(train, found.features)
+            whole = copies is not None and len(usable) == len(found.features)
+            nearest[name] = copies.generated if copies and whole else nearest_training(train, found.features)
     real = features["test"]
-    alone = measure_set(Sample(test, quality=real.quality), measures)
+    there = {domain.name: {"features": items["test"], "train": items["train"]}} if items else {}
+    alone = measure_set(Sample(test, quality=real.quality, items=there), measures)
     # of the reference the value is what counts
     readings = {measure: replace(reading, standard_error=None) for measure, reading in alone.readings.items()}
     sets["test"] = replace(alone, readings=readings)

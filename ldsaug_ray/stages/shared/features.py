@@ -48,6 +48,11 @@ class ImageSet:
     def __len__(self) -> int:
         return sum(rows for _, rows in self.parts)
 
+    def batch(self, domain: Domain) -> Array:
+        """All items."""
+        tables = ((self.root / file).read_table([domain.column]) for file, _ in self.parts)
+        return np.concatenate([domain.unpack(table) for table in tables])
+
     def items(self, rows: Sequence[int], domain: Domain) -> tuple[list[str], Array]:
         """Keys, and a batch of the items, of some rows, counted over all parts; only their parts are read."""
         ends = np.cumsum([0, *(n for _, n in self.parts)])

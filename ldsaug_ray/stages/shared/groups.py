@@ -8,20 +8,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ldsaug_ray.config import Config
-from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.run.latents import latents_on_disk
+from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection.balance import LABEL, Grouped, grouping, nearer
 
 PARENTS = ("parent_i", "parent_j", "alpha")
 ReadScores = Callable[[Sequence[str]], Iterable[pa.Table]]  # columns of `scores/` -> its tables
 
 
-def grouped(config: Config, encoded: RunDir, columns: Sequence[str], read: ReadScores) -> Grouped:
+def grouped(config: Config, latents: Latents, columns: Sequence[str], read: ReadScores) -> Grouped:
     """Scores with a column `group`, by `select.balance`.
 
     Args:
         config: the settings.
-        encoded: has `latents/`.
+        latents: of the train split.
         columns: what is looked at beside the parents.
         read: gives tables of `scores/`.
 
@@ -30,7 +29,6 @@ def grouped(config: Config, encoded: RunDir, columns: Sequence[str], read: ReadS
         ImpossibleError: fewer latents than clusters.
     """
     settings = config.select
-    latents = latents_on_disk(encoded, "train")
     of_many = settings.balance.removeprefix(LABEL) in latents.categorical
     labels = dict(zip(latents.attribute_names, latents.attributes.T - int(of_many), strict=True))
     groups = grouping(

@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.metrics.classes import effective_classes
-from ldsaug_ray.run.directory import RunDir
-from ldsaug_ray.run.latents import latents_on_disk
+from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection.balance import cells, nearer, proportional
 from ldsaug_ray.selection.best import BestOfGroups, id_hash
 
@@ -31,15 +30,14 @@ class Modes:
 
     Args:
         config: the settings.
-        run: has `latents/` and `scores/`.
+        latents: of the train split.
         n: candidates.
         ranked_by: column of the density that they are ranked by.
     """
 
-    def __init__(self, config: Config, run: RunDir, n: int, ranked_by: str) -> None:
-        self.config, self.ranked_by = config, ranked_by
+    def __init__(self, config: Config, latents: Latents, n: int, ranked_by: str) -> None:
+        self.config, self.latents, self.ranked_by = config, latents, ranked_by
         self.groups: dict[str, np.ndarray] = {}
-        self.latents = latents_on_disk(run, "train")
         k = min(config.select.clusters, len(self.latents) // LEAST)
         if k > 1:
             self.groups["clusters"] = 1 + cells(self.latents.z, k, config.seed, FITTED)

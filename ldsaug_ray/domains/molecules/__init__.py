@@ -1,0 +1,3 @@
+"""Molecules as SMILES."""
+
+from ldsaug_ray.domains.molecules.domain import Molecules

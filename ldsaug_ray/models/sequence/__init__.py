@@ -1,0 +1,1 @@
+"""A variational autoencoder of token sequences: molecules as SMILES or SELFIES."""

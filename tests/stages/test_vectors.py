@@ -1,0 +1,98 @@
+"""A whole run of rows of numbers: nothing is trained, and A is what interpolation by hand gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stages_helpers import digests, manifest
+
+from ldsaug_ray import load_run
+from ldsaug_ray.commands.run import run_command
+from ldsaug_ray.config.load import build_config
+
+CONFIG = Path(__file__).parents[2] / "configs/vectors.yaml"
+
+
+def tree(folder: Path, source: Path | str, **data: Any) -> dict[str, Any]:
+    one = {"workers": {"count": 1}}
+    return {
+        "run_dir": str(folder),
+        "engine": "inline",
+        "domain": "vectors",
+        "data": {"source": str(source), "train": 0.8, "test": 0.2, "part_rows": 32, **one, **data},
+        "score": {"n_candidates": 1800, "part_candidates": 450, **one},
+        "decode": {"part_rows": 64, **one},
+        "encode": one,
+        "evaluate": {"extractor": "values", "n": 60, "k": 3, "models": ["train"], **one},
+        "sample": one,
+        "tracking": {"enabled": False},
+    }
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """120 rows of four columns on different scales, in two clusters with a label; one row is NaN."""
+    rng = np.random.default_rng(0)
+    label = np.arange(120) % 3 == 0
+    x = (rng.normal(size=(120, 4)) + 4 * label[:, None]) * [1, 100, 0.01, 5] + [0, 50, 0, -3]
+    x = x.astype(np.float32)
+    x[17, 2] = np.nan
+    columns: dict[str, Any] = {name: x[:, k] for k, name in enumerate("abcd")}
+    file = tmp_path_factory.mktemp("table") / "x.parquet"
+    pq.write_table(pa.table({**columns, "kind": np.where(label, "rare", "often")}), file)
+    return file, x
+
+
+def test_a_run_of_a_table(table: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, x = table
+    settings = tree(tmp_path / "run", file, attributes="columns", attribute_names=["kind"])
+    assert run_command(build_config(settings, []), "run") == 0
+    run, stages = load_run(tmp_path / "run"), manifest(settings)
+    assert "finetune" not in stages
+    assert stages["prepare"]["quarantine_reasons"] == {"c is NaN": 1}
+    z = np.stack(run.latents["z"].to_numpy())
+    keys = [int(k.partition("#")[2]) for k in run.latents["key"].to_pylist()]
+    training = [k for k, split in zip(keys, run.latents["split"].to_pylist(), strict=True) if split == "train"]
+    mean, spread = x[training].astype(np.float64).mean(0), x[training].astype(np.float64).std(0)
+    np.testing.assert_allclose(z, (x[keys] - mean) / spread, atol=1e-5)
+    made = run.augmented
+    assert len(made) == stages["select"]["rows_out"] == 360
+    i, j = (np.array([int(k.partition("#")[2]) for k in made[c].to_pylist()]) for c in ("parent_i", "parent_j"))
+    alpha = made["alpha"].to_numpy()[:, None]
+    by_hand = (1 - alpha) * x[i] + alpha * x[j]  # an affine map keeps lines
+    np.testing.assert_allclose(
+        np.array([[*row.values()] for row in made["row"].to_pylist()]), by_hand, rtol=1e-4, atol=1e-4
+    )
+    assert made["row"].type.field(0).name == "a"
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert "A beside the training rows" in page
+    assert "Pairwise correlations differ by" in page
+    assert "training images" not in page
+    assert "sharpness" not in capsys.readouterr().out
+    before = digests(settings)
+    assert run_command(build_config(settings, []), "run") == 0
+    assert digests(settings) == before
+
+
+def test_lists_are_latents_as_they_are(table: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    x = np.delete(table[1], 17, axis=0)
+    np.save(tmp_path / "x.npy", x)
+    settings = tree(tmp_path / "run", tmp_path / "x.npy")
+    settings["evaluate"] = {"extractor": None}
+    assert run_command(build_config(settings, []), "run") == 0
+    run = load_run(tmp_path / "run")
+    rows = [int(k.partition("#")[2]) for k in run.latents["key"].to_pylist()]
+    np.testing.assert_array_equal(np.stack(run.latents["z"].to_numpy()), x[rows])
+    np.testing.assert_array_equal(np.stack(run.augmented["row"].to_numpy()), np.stack(run.augmented["z"].to_numpy()))
+
+
+def test_the_config_that_comes_with_it() -> None:
+    from ldsaug_ray.config import load_config
+
+    config = load_config(CONFIG)
+    assert (config.domain, config.data.source, config.vae.kind) == ("vectors", "sklearn:wine", "identity")
