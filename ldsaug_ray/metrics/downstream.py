@@ -38,7 +38,7 @@ def labels_by_parents(parents: Codes, alphas: ArrayLike, values: Codes, *, soft:
     if not soft:
         return i * j
     weight = np.clip(np.asarray(alphas, np.float64), 0, 1)[:, None]
-    known = (i.any(1) & j.any(1))[:, None]
+    known = i.any(1, keepdims=True) & j.any(1, keepdims=True)
     return np.asarray(((1 - weight) * i + weight * j) * known, np.float32)
 
 
@@ -99,7 +99,8 @@ def _scale(sets: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[n
     some = [x[:2_000].astype(np.float32) for x in sets]
     joined = np.concatenate([x.reshape(-1) if axis is None else x for x in some])
     spread = joined.std(axis=0, dtype=np.float64)
-    return np.float32(joined.mean(axis=0, dtype=np.float64)), np.float32(np.where(spread > 0, spread, 1))
+    centre = joined.mean(axis=0, dtype=np.float64)
+    return np.asarray(centre, np.float32), np.asarray(np.where(spread > 0, spread, 1), np.float32)
 
 
 def _network(shape: tuple[int, ...], classes: int) -> Any:

@@ -66,17 +66,11 @@ class Codec(nn.Module):
         """float32[B]: what decoding misses of each item, in the mean over its values."""
         raise NotImplementedError
 
-    def log_likelihood(self, z: Tensor, batch: Array) -> Tensor | None:
-        """log p(x|z) in nats, float32[B], of latents and a batch; none of codecs that do not know it."""
-        return None
-
     def likelihood(self, z: Tensor) -> Tensor:
-        """How good what it decodes of float32[B, d] is by its own score, float32[B], the best with the most: its
-        `log_likelihood`; else −‖encode(decode(z)) − z‖² / d, of items as they are stored."""
-        batch = self.to_batch(self.decode(z))
-        if (known := self.log_likelihood(z, batch)) is not None:
-            return known
-        return -(self.encode(self.to_tensor(batch).to(z.device))[0] - z).square().mean(1)
+        """How good what it decodes of float32[B, d] is by its own score, float32[B], the best with the most: log p(x|z)
+        of codecs that know it; else −‖encode(decode(z)) − z‖² / d, of items as they are stored."""
+        stored = self.to_tensor(self.to_batch(self.decode(z))).to(z.device)
+        return -(self.encode(stored)[0] - z).square().mean(1)
 
     def step_loss(
         self, items: Tensor, weights: Tensor, objective: Objective, step: int, generator: torch.Generator

@@ -40,7 +40,8 @@ def explorer_of(
     rows = np.arange(len(scores))
     if len(rows) > EXPLORED:
         rows = np.sort(np.random.default_rng([config.seed, EXPLORED]).choice(rows, EXPLORED, replace=False))
-    ids, i, j, alpha = (c[rows] for c in (scores.candidate, scores.parent_i, scores.parent_j, scores.alpha))
+    ids, i, j = (c[rows] for c in (scores.candidate, scores.parent_i, scores.parent_j))
+    alpha = scores.alpha[rows]
     near = np.where(nearer(ids, alpha, config.seed), j, i)
 
     def points(some: NDArray[np.int64] | slice) -> NDArray[np.float32]:

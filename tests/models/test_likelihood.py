@@ -21,9 +21,9 @@ class Half(Identity):
 
 
 class Normal(Identity):
-    def log_likelihood(self, z, batch):
+    def likelihood(self, z):
         """Of N(z, I), at what is decoded less the mean."""
-        x = torch.from_numpy(batch) - self.mean
+        x = self.decode(z) - self.mean
         return -0.5 * (x - z).square().sum(1) - 1.5 * float(np.log(2 * np.pi))
 
 

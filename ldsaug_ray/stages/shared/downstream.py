@@ -158,8 +158,8 @@ class ClassifierWorker:
         out: Location,
         gpu: bool,
     ) -> None:
-        train, a = tuple(data[:2]), tuple(data[2:])
-        self.sets = {"train": [train], "train + A": [train, a], "A": [a]}
+        pairs = list(zip(data[::2], data[1::2], strict=True))  # items and labels
+        self.sets = {"train": pairs[:1], "train + A": pairs, "A": pairs[1:]}
         self.test, self.classes, self.settings, self.out = test, classes, settings, out
         self.device = "cuda" if gpu else "cpu"
 
