@@ -31,16 +31,8 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 # what of them is not printed is not done
 _ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
 _OVERRIDES: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "name=value"}
-_WITH_VALUE = (
-    "--domain",
-    "--n",
-    "--out",
-    "--images",
-    "--train",
-    "--extractor",
-    "--json",
-    "--html",
-)  # all other options are flags
+# all other options are flags
+_WITH_VALUE = ("--domain", "--n", "--out", "--images", "--train", "--extractor", "--json", "--html")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,12 +268,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 
 def _settings(pattern: str, domain: str) -> int:
-    from ldsaug_ray.config import config_class, describe
-    from ldsaug_ray.domains import DOMAINS
+    from ldsaug_ray.config.load import settings_of
 
-    said = DOMAINS.get(domain).words
-    rows = [(name, default, said(text)) for name, default, text in describe(config_class(domain))]
-    found = [row for row in rows if pattern in row[0]]
+    found = [row for row in settings_of(domain) if pattern in row[0]]
     if not found:
         print(f"no setting's name contains {pattern!r}", file=sys.stderr)
         return 1

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ldsaug_ray.config import Objective
-from ldsaug_ray.models.codecs.vectors import MlpVae
 from ldsaug_ray.models.training.losses import reconstruction_error
 from ldsaug_ray.models.vectors.identity import Identity
+
+if TYPE_CHECKING:
+    from ldsaug_ray.models.codecs.vectors import MlpVae
 
 
 class Mlp(Identity):
