@@ -31,8 +31,7 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 # what of them is not printed is not done
 _ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
 _OVERRIDES: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "name=value"}
-# all other options are flags
-_WITH_VALUE = ("--domain", "--n", "--out", "--images", "--train", "--extractor", "--json", "--html")
+_WITH_VALUE = ("--domain", "--n", "--out", "--images", "--train", "--extractor", "--json", "--html")  # others are flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
