@@ -31,7 +31,7 @@ With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a lo
 # what of them is not printed is not done
 _ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
 _OVERRIDES: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "name=value"}
-_WITH_VALUE = ("--n", "--out", "--images", "--train", "--extractor", "--json", "--html")  # all other options are flags
+_WITH_VALUE = ("--domain", "--n", "--out", "--images", "--train", "--extractor", "--json", "--html")  # others are flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,6 +118,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     init.add_argument("file", nargs="?", default="ldsaug.yaml", help="file to write [ldsaug.yaml]")
     settings = commands.add(begin, "settings", "list every setting, its default and meaning")
     settings.add_argument("filter", nargs="?", default="", help="only settings whose name contains this")
+    settings.add_argument("--domain", default="images", metavar="D", help="of this kind of data [images]")
     doctor = commands.add(begin, "doctor", "check Ray, FAISS, MLflow, devices and feature weights")
     doctor.add_argument("--verbose", action="store_true", help="show tracebacks")
     commands.add(begin, "completion", 'print a completion script for bash and zsh: eval "$(ldsaug completion)"')
@@ -195,7 +196,7 @@ def _takes_settings(parser: argparse.ArgumentParser, text: str) -> None:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "settings":
-        return _settings(arguments.filter)
+        return _settings(arguments.filter, arguments.domain)
     if arguments.command == "init":
         from ldsaug_ray.commands.init import init_command
 
@@ -265,10 +266,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     return run_command(config, arguments.command, **how)
 
 
-def _settings(pattern: str) -> int:
-    from ldsaug_ray.config import describe
+def _settings(pattern: str, domain: str) -> int:
+    from ldsaug_ray.config.load import settings_of
 
-    found = [row for row in describe() if pattern in row[0]]
+    found = [row for row in settings_of(domain) if pattern in row[0]]
     if not found:
         print(f"no setting's name contains {pattern!r}", file=sys.stderr)
         return 1

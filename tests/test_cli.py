@@ -125,3 +125,12 @@ def test_bash_completes_commands_options_and_settings(tmp_path, monkeypatch, cap
     assert completed("ldsaug", "run", "x.yaml", "score.sigma.sc") == ["score.sigma.scale="]
     assert completed("ldsaug", "run", "x.yaml", "score.sigma.scale=0") == []
     assert completed("ldsaug", "run", "configs/de") == []
+
+
+def test_settings_of_another_domain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "--domain", "vectors", "vae."]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"vae.kind", "vae.standardise"}
+    assert main(["settings", "data.tr", "--domain", "vectors"]) == 0
+    assert "training rows: a count" in capsys.readouterr().out
+    assert main(["settings", "--domain", "tables"]) == 1
+    assert "unknown domain 'tables'" in capsys.readouterr().err

@@ -99,6 +99,12 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
             yield f"{prefix}{name}", _default_text(field), field.description or ""
 
 
+def settings_of(domain: str) -> Iterator[tuple[str, str, str]]:
+    """`describe` of a domain's tree, in its words. Raises ConfigError for an unknown one."""
+    for name, default, text in describe(config_class(domain)):
+        yield name, default, _worded(text, domain)
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     name = name.strip()

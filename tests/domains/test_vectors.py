@@ -191,8 +191,8 @@ def test_settings_follow_the_domain(tmp_path: Path) -> None:
     assert isinstance(again, Config)
     for override, words in (
         ("data.resolution=32", "unknown setting data.resolution"),
-        ("vae.kind=stylegan2", "vae.kind: stylegan2 is of the domain images; possible with domain: vectors: identity"),
-        ("domain=tables", "unknown domain 'tables'; possible: images"),
+        ("vae.kind=stylegan2", "stylegan2 is of the domain images; possible with domain: vectors: identity, mlp"),
+        ("domain=tables", "unknown domain 'tables'; possible: audio, images"),
         ("data.format=tar", "data.format must be 'auto', 'parquet', 'csv' or 'npy'"),
         ("data.train=0", "train: 0 leaves nothing to train on"),
         ("data.train=1.0", "is more than all rows"),

@@ -116,7 +116,11 @@ def test_jobs_are_the_commands(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("name", [p.name for p in sorted((ROOT / "configs").glob("*.yaml"))])
 def test_every_config_has_a_plan_and_writes_nothing(name, tmp_path, capsys):
-    network = {"celeba10k-gan.yaml": "mobilenet_v1_embed.pt", "taef2.yaml": "taef2_encoder.pt"}.get(name)
+    network = {
+        "celeba10k-gan.yaml": "mobilenet_v1_embed.pt",
+        "taef2.yaml": "taef2_encoder.pt",
+        "molecules-moses.yaml": "chemnet.pt",
+    }.get(name)
     assert main(["run", str(ROOT / "configs" / name), "--dry-run"]) == (
         network is not None
     )  # not there, seen from here

@@ -188,7 +188,8 @@ class RowSource(Source):
 
     def _columns(self, batch: pa.RecordBatch) -> tuple[np.ndarray[Any, Any], dict[int, str]]:
         """float32[N, width], and row -> why it cannot be used."""
-        out, wrong = np.empty((batch.num_rows, self.width), np.float32), {}
+        out = np.empty((batch.num_rows, self.width), np.float32)
+        wrong: dict[int, str] = {}
         for k, name in enumerate(self.columns):
             values, reasons = numbers(batch[name])
             reasons |= {r: _odd(values[r]) for r in _unfit(values) if r not in reasons}

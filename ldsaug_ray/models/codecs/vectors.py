@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ldsaug_ray.config import CommonVae
-from ldsaug_ray.config.base import Auto
+from ldsaug_ray.config.base import Auto, Positive
 from ldsaug_ray.models.codecs.base import CODECS, CodecKind
 
 if TYPE_CHECKING:
@@ -50,3 +50,40 @@ class Identity(CodecKind):
 
 
 CODECS.add("identity", Identity())
+
+
+class MlpVae(CommonVae):
+    """A small VAE for rows of a table, trained here."""
+
+    kind: Literal["mlp"] = Field("mlp", description="mlp: perceptrons on both sides")
+    latent_dim: Positive = Field(8, description="d, the latent's dimension")
+    width: Positive = Field(128, description="units of a hidden layer")
+    layers: Positive = Field(2, description="hidden layers of encoder and decoder")
+
+
+class Mlp(CodecKind):
+    """Rows to fewer numbers, and back."""
+
+    domain, settings = "vectors", MlpVae
+
+    def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Mean and spread of the training rows' columns."""
+        return {name: facts[name] for name in ("mean", "spread", "listed")}
+
+    def build(self, settings: MlpVae, given: Mapping[str, Any], seed: int) -> Codec:
+        """As of `CodecKind`."""
+        import torch
+
+        from ldsaug_ray.models.vectors.mlp import Mlp as Model
+
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return Model(settings, given)
+
+    def flop(self, settings: MlpVae, given: Mapping[str, Any], batch: int) -> float:
+        """As of `CodecKind`."""
+        columns, w = len(given["mean"]), settings.width
+        return 3.0 * 2 * batch * 2 * (columns * w + (settings.layers - 1) * w * w + 2 * w * settings.latent_dim)
+
+
+CODECS.add("mlp", Mlp())

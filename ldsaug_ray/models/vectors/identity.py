@@ -18,8 +18,10 @@ class Identity(Codec):
     """z = (x − mean) / spread, and back; constant columns are 0 in z."""
 
     unit = "rows"
+    columns: int
     mean: Tensor
     spread: Tensor
+    varies: Tensor
 
     def __init__(self, settings: CommonVae, given: Mapping[str, Any]) -> None:
         super().__init__()
@@ -29,11 +31,12 @@ class Identity(Codec):
         spread = torch.tensor(given["spread"], dtype=torch.float32)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", torch.where(spread > 0, spread, torch.ones_like(spread)))
-        self.latent_dim = len(mean)
+        self.register_buffer("varies", spread > 0, persistent=False)
+        self.columns = self.latent_dim = len(mean)
 
     def blank(self, n: int) -> NDArray[np.float32]:
         """As of `Codec`: float32[n, D]."""
-        return np.empty((n, self.latent_dim), np.float32)
+        return np.empty((n, self.columns), np.float32)
 
     def encode(self, items: Tensor) -> tuple[Tensor, None]:
         """Rows float32[B, D] in units of their spread."""
