@@ -98,7 +98,7 @@ def _decoder(notation: Notation) -> Callable[[Sequence[str]], str]:
     if notation == "smiles":
         return "".join
     selfies = _selfies()
-    return lambda tokens: selfies.decoder("".join(tokens))  # type: ignore[no-any-return]
+    return lambda tokens: selfies.decoder("".join(tokens))
 
 
 def _selfies():  # type: ignore[no-untyped-def]

@@ -136,7 +136,7 @@ def _drawn(smiles: str) -> str:
     from rdkit.Chem.Draw.rdMolDraw2D import MolDraw2DSVG, PrepareAndDrawMolecule
 
     drawing = MolDraw2DSVG(SIDE, SIDE)
-    drawing.drawOptions().clearBackground = False
+    drawing.drawOptions().clearBackground = False  # type: ignore[assignment]
     PrepareAndDrawMolecule(drawing, found)
     drawing.FinishDrawing()
     svg = drawing.GetDrawingText().replace(f"width='{SIDE}px' height='{SIDE}px'", "width='100%'")

@@ -125,7 +125,7 @@ class TextSource(Source):
         fields = self._split(file, line)
         return fields[column].strip() if column < len(fields) else None
 
-    def _split(self, file: str, line: bytes) -> list[str]:
+    def _split(self, file: str, line: bytes) -> Sequence[str]:
         try:
             text = line.decode("utf-8", "backslashreplace")
             return next(csv.reader([text], delimiter=DELIMITERS[self._ending(file)]), [])

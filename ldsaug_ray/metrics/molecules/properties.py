@@ -24,5 +24,6 @@ def _taken(module: str, function: str, sample: Sample) -> Reading:
     return Reading(float(wasserstein_distance(a, b)))
 
 
-for _place, (_name, _title, *_where) in enumerate(PROPERTIES, 26):
-    built_in(measure_of_molecules(_name, _title, "less", partial(_taken, *_where), ("reference",), place=_place))
+for _place, (_name, _title, _module, _function) in enumerate(PROPERTIES, 26):
+    _take = partial(_taken, _module, _function)
+    built_in(measure_of_molecules(_name, _title, "less", _take, ("reference",), place=_place))
