@@ -24,7 +24,6 @@ from ldsaug_ray.run.pipeline import STAGES, Stage, declare
 from ldsaug_ray.stages import prepare
 from ldsaug_ray.stages.encode import image_parts
 from ldsaug_ray.stages.sample import Request, counted_of, draw_samples
-from ldsaug_ray.stages.shared.downstream import downstream
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
@@ -68,6 +67,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         ImpossibleError: there are too few images to measure.
     """
     from ldsaug_ray.metrics import OF_SETS, own_measures
+    from ldsaug_ray.stages.shared.downstream import downstream
     from ldsaug_ray.stages.shared.evaluation import evaluated, gallery
 
     config = job.config

@@ -28,7 +28,7 @@ HOW = {
     "max_quarantined_fraction",
 }
 APART = {"run_dir", "engine", "ray", "sample", "frontier", "tracking", "experiment", "tune"}  # of no stage of a run
-SECTION_OF = {"data": "prepare", "vae": "train"}  # the others are named as their stage
+SECTION_OF = {"data": "prepare", "domain": "prepare", "vae": "train"}  # the others are named as their stage
 OTHER = {  # a valid value that is not the default, where one cannot be made up from the default's type
     "data.resolution": 64,
     "data.format": "folder",
@@ -77,6 +77,10 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "evaluate.measures": ["mine:Vendi"],
     "evaluate.detection.corruptions": ["blur"],
     "evaluate.detection.scales": [0.3],
+    "evaluate.downstream.labels": "same",
+    "evaluate.downstream.of": "features",
+    "report.sigmas": [0.5],
+    "select.rank": "likelihood",
     "select.balance": "parent",
     "sample.candidates.plan": "neighbours",
     "sample.candidates.alphas": [0.5],

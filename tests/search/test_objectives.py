@@ -37,7 +37,12 @@ def test_measures_of_a_run():
         readings = {"frechet": Reading(3.0), "recall": Reading(None)}
         return Evaluated(UsedExtractor("n", 2), 5, 3, {"finetuned": SetReadings(5, readings)}, attributes=shares)
 
-    assert measures_of_run(told(0.7)) == {"frechet": 3.0, "recall": None, "attribute_gap": pytest.approx(0.2)}
+    assert measures_of_run(told(0.7)) == {
+        "frechet": 3.0,
+        "recall": None,
+        "attribute_gap": pytest.approx(0.2),
+        "downstream": None,
+    }
     assert measures_of_run(told(None))["attribute_gap"] is None
 
 

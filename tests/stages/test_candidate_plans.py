@@ -81,7 +81,7 @@ def test_a_search_over_noise_and_balance_takes_what_a_run_takes(copied, tmp_path
     """Trials without training choose as stage `select` does, and measure the points that it would decode."""
     measured = {}
 
-    def spy(prepared, chosen, interpolation, names, noise):
+    def spy(prepared, chosen, interpolation, names, noise, images):
         measured[len(measured)] = (chosen, noise)
         return {}
 

@@ -30,6 +30,8 @@ PRETRAINED = ["vae.kind=torchscript", "vae.encoder=e", "vae.decoder=d", "vae.pix
 )
 def test_small_steps_take_one_thread(file: str, overrides: list[str], world: int, asked: int, threads: int) -> None:
     config = load_config(str(CONFIGS / f"{file}.yaml"), overrides)
-    side, nothing = config.data.resolution, Parts((), 1)
-    task = Task("train", Location.of("/nowhere"), config.train, config.vae, side, 0, nothing, None, (), asked)
+    given, nothing = {"resolution": config.data.resolution}, Parts((), 1)
+    task = Task(
+        "train", Location.of("/nowhere"), config.train, "images", config.vae, given, 0, nothing, None, (), asked
+    )
     assert threads_of(task, world) == threads

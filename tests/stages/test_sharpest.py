@@ -23,7 +23,7 @@ def test_exactly_the_sharpest_by_sharpness_then_candidate(tmp_path: Path, share:
     for k, rows in enumerate(np.array_split(np.arange(n), 4)):
         files.append(f"part-{k:06d}.parquet")
         (run / "decoded" / files[-1]).write_table(pa.table({"candidate": candidate[rows], "sharpness": sharp[rows]}))
-    worker = SharpestWorker(sharpest(run / "decoded", share), run / "decoded", run)
+    worker = SharpestWorker(sharpest(run / "decoded", share), run / "decoded", run, "images")
     results = [worker(k, pa.table({"file": [file]})) for k, file in enumerate(files)]
     for result in results:
         result.counts.check("a unit")

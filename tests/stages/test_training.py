@@ -35,6 +35,9 @@ def curve(settings: Tree, stage: str) -> list[dict[str, float]]:
     return json.loads((Path(settings["run_dir"]) / stage / "curve.json").read_text())
 
 
+BLANK = np.empty((0, 16, 16, 3), np.uint8)
+
+
 def parts_of(settings: Tree, per_step: int) -> Parts:
     units = RunDir(Location.of(settings["run_dir"])).finished_units("prepare").values()
     files = [(f, n) for u in units for f, n in zip(u.files, u.file_rows, strict=True) if "train-" in f]
@@ -49,9 +52,9 @@ def augmented_of(settings: Tree, per_step: int, power: float = 0.0, log_mean: fl
 
 def read(settings: Tree, real: Parts, augmented: AugmentedParts | None, first: int, last: int) -> list[StepBatch]:
     """Rows as the reading actor makes them, without Ray."""
-    reader = _ReadSteps(Location.of(settings["run_dir"]), real, augmented, None, 3, 0, 1, 2, 2)
+    reader = _ReadSteps(Location.of(settings["run_dir"]), real, augmented, None, 3, 0, 1, 2, 2, "images", BLANK.dtype)
     tables = list(reader(pa.table({"first": [first], "last": [last]})))
-    return [_unpacked(t.slice(k, 1), 16) for t in tables for k in range(len(t))]
+    return [_unpacked(t.slice(k, 1), BLANK) for t in tables for k in range(len(t))]
 
 
 def test_every_arm_sees_the_same_training_images_and_a_resumed_one_goes_on(finished):
@@ -154,9 +157,9 @@ def test_what_the_discriminator_judges_follows_from_the_step(copied, judge):
     parts, made = parts_of(copied, 8), {}
     for world in (1, 2):
         for rank in range(world):
-            reader = _ReadSteps(root, parts, None, judged, 3, rank, world, 2, 2)
+            reader = _ReadSteps(root, parts, None, judged, 3, rank, world, 2, 2, "images", BLANK.dtype)
             rows = pa.concat_tables(reader(pa.table({"first": [3], "last": [6]})))
-            made[rank, world] = [_unpacked(rows.slice(k, 1), 16).judged for k in range(3)]
+            made[rank, world] = [_unpacked(rows.slice(k, 1), BLANK).judged for k in range(3)]
     for step in range(3):
         np.testing.assert_array_equal(np.concatenate([made[0, 2][step], made[1, 2][step]]), made[0, 1][step])
     drawn = np.concatenate(made[0, 1])
