@@ -104,7 +104,7 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys, mlflo
     assert (folder / "frontier.svg").read_bytes().startswith(b"<?xml")
     client = MlflowClient(tracking_uri())
     (sent,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert sent.data.metrics["frontier/points/least/frechet"] == points["least"]["frechet"]
+    assert sent.data.metrics["frontier/points.least.frechet"] == points["least"]["frechet"]
     assert {"frontier/frontier.svg", "frontier/frontier.csv"} <= {
         file.path for file in client.list_artifacts(sent.info.run_id, "frontier")
     }
