@@ -26,14 +26,16 @@ from ldsaug_ray.engines.threads import limit_threads
 from ldsaug_ray.run.progress import repeated
 
 STOP_SECONDS = 60.0  # that a trial which has saved waits for its end
+OF_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a banner, however silent it shall be
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths are the user's
+}
 
 
 def run_trials(trials: Trials, verbose: bool, search: Any) -> None:
     """As of `Engine.trials`. `search`: a monitor, which trainings of trials look at."""
-    for name in ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a banner, however silent it shall be
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the user's
     # A trial's stages ask for their own CPUs, so that it takes none itself. But Tune wants something: a byte
     resources: dict[str, float] = {"CPU": 0, "memory": 1} if trials.stages else {"CPU": 1}
     # what a trial computes itself, while no stage of its own has the CPUs that Ray counts
@@ -45,7 +47,7 @@ def run_trials(trials: Trials, verbose: bool, search: Any) -> None:
         "threads": threads,
         "verbose": verbose,
     }
-    with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder, _saved_first(search):
+    with tempfile.TemporaryDirectory(prefix="ldsaug-tune-") as folder, _as_tune_is_told(), _saved_first(search):
         tune.Tuner(
             tune.with_resources(tune.with_parameters(_Trial, **given), resources),
             tune_config=tune.TuneConfig(
@@ -65,6 +67,18 @@ def run_trials(trials: Trials, verbose: bool, search: Any) -> None:
                 verbose=0,
             ),
         ).fit()
+
+
+@contextmanager
+def _as_tune_is_told() -> Iterator[None]:
+    """Tune's variables, where the user has not set them; not for a Tune of the user's own in this process."""
+    new = OF_TUNE.keys() - os.environ.keys()
+    os.environ.update({name: OF_TUNE[name] for name in new})
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 @contextmanager
