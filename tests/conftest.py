@@ -158,7 +158,7 @@ def save(tmp_path: Path) -> Callable[[Tree], Path]:
 
     def write(settings: Tree) -> Path:
         path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
         return path
 
     return write

@@ -68,7 +68,8 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
     found = Evaluated.read(folder.root / "evaluate/metrics.json")
     name = images or (BASELINE if run.arm == BASELINE else "finetuned")
     readings, attributes = found.sets[name], found.attributes
-    values = {measure.name: readings.value(measure.name) for measure in (*OF_SETS, *found.own)}
+    taken = [m.name for m in (*OF_SETS, *found.own) if m.name in readings.readings]  # some are of another domain
+    values = {name: readings.value(name) for name in taken}
     if images:  # real images are as new as can be
         values[AUTHENTICITY.name] = held_out_authenticity(found)
     values |= {
@@ -100,8 +101,9 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
 
 
 def measures_of(results: Sequence[Result]) -> tuple[Described, ...]:
-    """The measures that results have values of, in the order of the tables."""
-    return (*OF_SETS, *{m.name: m for result in results for m in result.own}.values())
+    """The measures that were taken, in the order of the tables."""
+    every = (*OF_SETS, *{m.name: m for result in results for m in result.own}.values())
+    return tuple(m for m in every if any(m.name in result.values for result in results))
 
 
 def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float | None]:
