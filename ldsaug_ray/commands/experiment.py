@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ldsaug_ray.api.runs import opened
 from ldsaug_ray.common.storage import Location
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.experiment import Plan, plan_experiment
 from ldsaug_ray.experiment.plan import BASELINE
@@ -38,7 +39,7 @@ def experiment_command(
         return 0
     with opened(config, overwrite=overwrite, verbose=verbose) as job:
         results, summary, failures = run_experiment(job, plan, overwrite=overwrite)
-    _print_results(summary)
+    _print_results(summary, domain_of(config).words)
     for failure in failures:
         print(f"{failure.arm} {failure.cell.name} came to no result: {failure.why}")
     folder = job.run.folder("experiment")
@@ -48,16 +49,16 @@ def experiment_command(
     return 1 if failures else 0
 
 
-def _print_results(summary: Summary) -> None:
+def _print_results(summary: Summary, said: Callable[[str], str]) -> None:
     for group in summary.groups:
         for title, (head, rows) in (
             (group.title, rows_of(summary, group)),
             ("arm minus its control: mean [95 % bootstrap interval]", comparisons_of(summary, group)),
         ):
             if rows:
-                print_table(title, head, rows, 160)
+                print_table(said(title), head, [[said(cell) for cell in row] for row in rows], 160)
         for sentence in findings(group):
-            print(sentence)
+            print(said(sentence))
 
 
 def _print_plan(plan: Plan, overwrite: bool) -> None:
@@ -76,4 +77,4 @@ def _print_plan(plan: Plan, overwrite: bool) -> None:
         except LdsaugError as e:
             done = str(e)
         cells.append((size, str(cell.seed), str(len(runs)), done))
-    print_table(f"{len(plan.runs):,} runs", ("training images", "seed", "runs", "done"), cells, 150, "r")
+    print_table(f"{len(plan.runs):,} runs", (domain_of(plan.config).words("training images"), "seed", "runs", "done"), cells, 150, "r")
