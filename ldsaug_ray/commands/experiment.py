@@ -77,4 +77,5 @@ def _print_plan(plan: Plan, overwrite: bool) -> None:
         except LdsaugError as e:
             done = str(e)
         cells.append((size, str(cell.seed), str(len(runs)), done))
-    print_table(f"{len(plan.runs):,} runs", (domain_of(plan.config).words("training images"), "seed", "runs", "done"), cells, 150, "r")
+    size = domain_of(plan.config).words("training images")
+    print_table(f"{len(plan.runs):,} runs", (size, "seed", "runs", "done"), cells, 150, "r")
