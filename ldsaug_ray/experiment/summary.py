@@ -65,8 +65,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """All groups. measures, compared: name -> title, of the tables, and of those that are compared with the control
-    (results.csv has all); caption: how it was measured; arrows: name -> to what is better, where that is agreed.
+    """All groups. measures, compared: name -> title, of the tables, and of those that are compared with the control;
+    without those that no result has, as of another domain (results.csv has all); caption: how it was measured; arrows:
+    name -> to what is better, where that is agreed.
     """
 
     measures: Mapping[str, str]
@@ -87,7 +88,8 @@ def summarise(
     named = [f"{what} of {a}" for a in plan.config.evaluate.attributes for what in ("share", "distance")]
     shares = {name: name for name in named if name.startswith("share") or any(name in r.values for r in results)}
     in_a = {m: m for m in (f"{share} in A" for share in shares) if any(m in r.values for r in results)}
-    measures = measures_of(results)
+    have = {name for r in results for name, value in r.values.items() if value is not None}
+    measures = [m for m in measures_of(results) if m.name in have] or measures_of(results)
     every = [*(m.name for m in measures if m.shown != "csv"), *shares, *in_a]
     groups = []
     for train in dict.fromkeys(cell.train for cell in plan.cells):

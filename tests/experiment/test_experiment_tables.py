@@ -220,6 +220,12 @@ def test_tables_and_csv_hold_every_result(plan):
     assert float(lds["student_high"]) == pytest.approx(2 + 12.7062, abs=1e-3)
 
 
+def test_measures_of_another_domain_are_in_no_table(plan):
+    summary = summarise(plan, results_of(plan, {"continued": [20, 30], "lds": [21, 33]}))
+    assert list(summary.compared) == ["frechet", "density", "coverage", "share of Male"]
+    assert set(summary.measures) == set(summary.compared)
+
+
 def test_what_failed_is_told(plan):
     found = results_of(plan, {"baseline": [30, 40], "continued": [20, 30], "lds": [21]})
     failed = [Failure("lds", Cell(50, 4), "nothing is left\nmore"), Failure("typical", Cell(90, 3), "other")]
