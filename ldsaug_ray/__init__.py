@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazily(__name__, __file__)
 
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # completion knows the names before they are loaded
+
+
 __all__ = [
     "Augmented",
     "Config",

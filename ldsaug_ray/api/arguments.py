@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ldsaug_ray.config import Config, Score, Select, Sigma
-from ldsaug_ray.config.load import build_config
+from ldsaug_ray.config.load import build_config, expected
 from ldsaug_ray.errors import ConfigError, InputError
 
 # the settings whose argument has another name
@@ -129,7 +129,11 @@ def sigma_settings(sigma: Any) -> Sigma:
     try:
         return Sigma.model_validate(given)
     except ValidationError as e:
-        why = "; ".join(error["msg"].removeprefix("Value error, ") for error in e.errors())
+        bounds = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+        why = "; ".join(
+            f"must be {expected(error)}" if error["type"] in bounds else error["msg"].removeprefix("Value error, ")
+            for error in e.errors()
+        )
         raise ConfigError(
             f"sigma = {sigma!r}: {why}; possible are a number, norm/5, the name of a rule, or a mapping with its fields"
         ) from None

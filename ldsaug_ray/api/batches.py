@@ -55,6 +55,10 @@ class _OfModel:
         from ldsaug_ray.models import Codec, load_vae
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as e:  # the latter where PyTorch was built without CUDA
+            raise InputError(f"device = {device!r} cannot be used: {str(e).splitlines()[0]}") from None
         return self.model.to(device) if isinstance(self.model, Codec) else load_vae(self.model, device)
 
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from ldsaug_ray.api.augment import augment
-from ldsaug_ray.errors import LdsaugError, ResourceError
+from ldsaug_ray.errors import ConfigError, LdsaugError, ResourceError
 
 try:
     from imblearn.over_sampling.base import BaseOverSampler
@@ -78,6 +78,8 @@ class LatentSampler(BaseOverSampler):
         if issparse(X):  # interpolants are not, but what came so goes so
             dense, more = self._fit_resample(X.toarray(), y)
             return type(X)(dense), more
+        if own := sorted({"n", "keep", "sigma", "balance", "seed"} & {*(self.settings or {})}):
+            raise ConfigError(f"settings: {', '.join(own)}: LatentSampler gives it itself, by its own arguments")
         given = self.random_state
         seed = given if isinstance(given, Integral) else check_random_state(given).randint(2**31)
         new, labels, parents = [X], [y], [np.empty((0, 2), np.int64)]

@@ -208,13 +208,14 @@ def _explain(names: tuple[str, ...], errors: list[ErrorDetails], of: type[Config
         where = f"{dotted}: " if names else ""  # else of the tree as a whole
         return f"{where}{error['msg'].removeprefix('Value error, ')}{shown}"
     item = f" item {place[0] + 1}" if place and isinstance(place[0], int) else ""  # else what follows is a union branch
-    words = dict.fromkeys(_expected(e) for e in (errors[:1] if item else errors))
+    words = dict.fromkeys(expected(e) for e in (errors[:1] if item else errors))
     if "a number" in words:
         words.pop("a whole number", None)
     return f"{dotted}{item} must be {' or '.join(words)} (found {'nothing' if kind == 'missing' else _shown(found)})"
 
 
-def _expected(error: ErrorDetails) -> str:
+def expected(error: ErrorDetails) -> str:
+    """What a value must be, of one of pydantic's errors."""
     limits = error.get("ctx", {})
     words = {
         "missing": "there",  # an item of a list with a fixed number of them

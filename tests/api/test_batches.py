@@ -73,6 +73,8 @@ def test_bad_input_is_told(images, tmp_path):
         Decode(tmp_path / "none")({"z": np.zeros((1, 6))})
     with pytest.raises(InputError, match="batch_size must be at least 1"):
         Encode(file, batch_size=0)
+    with pytest.raises(InputError, match="device = 'none' cannot be used"):
+        Encode(file, device="none")({"image": np.zeros((1, 16, 16, 3), np.uint8)})
     with pytest.raises(InputError, match=r"points .*6.*3|3.*6"):
         Score(np.eye(3), 1.0)({"z": np.zeros((1, 6))})
     (tmp_path / "odd.npy").write_bytes(b"no array")

@@ -119,7 +119,7 @@ def test_draws_have_the_moments_of_the_density(z):
     [
         ("norm/0", "above 0 after norm/"),
         ("nrom", "unknown sigma rule"),
-        (-1, "greater than"),
+        (-1, "sigma = -1: must be at least 1e-100;"),
         ({"rule": "fixed"}, "value is needed"),
     ],
 )

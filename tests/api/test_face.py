@@ -27,6 +27,9 @@ def test_the_import_is_light_and_the_names_are_there():
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
     assert NAMES | {"measure"} <= set(ldsaug_ray.__all__)
+    code = "import ldsaug_ray; print(*dir(ldsaug_ray))"  # before any is loaded
+    listed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert set(ldsaug_ray.__all__) <= set(listed.stdout.split())
     assert all(callable(getattr(ldsaug_ray, name)) for name in NAMES)
     assert (Path(ldsaug_ray.__file__).parent / "py.typed").exists()
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):

@@ -83,6 +83,7 @@ def test_in_a_pipeline(data):
         ({"keep": 0.0}, ValueError, "'keep' parameter"),
         ({"sigma": "nrom"}, ConfigError, "class middle .*sigma = 'nrom'"),
         ({"settings": {"colour": 1}}, ConfigError, "unknown argument 'colour'"),
+        ({"settings": {"n": 50}}, ConfigError, "settings: n: LatentSampler gives it itself"),
         ({"settings": {"tau": 0.999}}, ImpossibleError, "tau = 0.999 keeps none"),
     ],
 )
