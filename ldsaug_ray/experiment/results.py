@@ -100,8 +100,10 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
 
 
 def measures_of(results: Sequence[Result]) -> tuple[Described, ...]:
-    """The measures that results have values of, in the order of the tables."""
-    return (*OF_SETS, *{m.name: m for result in results for m in result.own}.values())
+    """The measures of results, in the order of the tables; of those of one kind of data, what has values."""
+    known = {name for result in results for name, value in result.values.items() if value is not None}
+    ours = (m for m in OF_SETS if m.name in known or {"reference", "train"}.issuperset(m.needs))
+    return (*ours, *{m.name: m for result in results for m in result.own}.values())
 
 
 def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from ldsaug_ray.config import Arm
 from ldsaug_ray.experiment.plan import BASELINE, Plan
 from ldsaug_ray.experiment.results import Result, measures_of
 from ldsaug_ray.experiment.summary import Comparison, Group, Row, Summary
-from ldsaug_ray.metrics import Difference, Mean
+from ldsaug_ray.metrics import MEASURES, Difference, Mean
 from ldsaug_ray.report.numbers import count, value
 
 Lines = tuple[list[str], list[list[str]]]  # head and rows
@@ -120,7 +120,7 @@ def signed(x: float) -> str:
 def results_csv(results: Sequence[Result]) -> str:
     """A line an arm, training-set size and seed, with every measure."""
     measures = [m.name for m in measures_of(results)]
-    shares = list(dict.fromkeys(m for r in results for m in r.values if m not in measures))
+    shares = list(dict.fromkeys(m for r in results for m in r.values if m not in {*measures, *MEASURES.names()}))
     lines: list[Sequence[object]] = [
         ["arm", "train_images", "seed", "images_of_a", "n", *measures, *shares],
         *(
