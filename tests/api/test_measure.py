@@ -214,7 +214,7 @@ NAN = np.where(np.arange(30)[:, None] == 4, np.nan, GOOD)
         (GOOD, {"k": "five"}, "k must be at least 1, a whole number; found 'five'"),
         (GOOD, {"seed": 0.5}, "seed must be at least 0, a whole number; found 0.5"),
         (pictures(9, 0), {"extractor": 5}, "extractor: the name or file of one; found int"),
-        (GOOD, {"measures": "vendi"}, "evaluate.measures: unknown measure 'vendi'"),
+        (GOOD, {"measures": "no_such"}, "evaluate.measures: unknown measure 'no_such'"),
         (GOOD, {"k": 30}, "real: 30 images; at least 31 are needed"),
         (GOOD, {"train": GOOD[:1]}, "train: 1 images; at least 2 are needed"),
         (GOOD, {"measures": ["frechet"]}, "evaluate.measures: frechet is built in"),

@@ -145,7 +145,7 @@ def test_a_wrong_value_names_setting_possible_and_found(override: str, words: st
         (["score.sigma.value=3"], "score.sigma: value belongs to rule: fixed; leave it out (or null) with rule: norm_"),
         (
             ["score.sigma.rule=leave_one_out", "score.sigma.scale=2"],
-            "score.sigma: scale belongs to rule: nearest_neighbour or norm_fraction; leave it out (or null)",
+            "score.sigma: scale belongs to rule: nearest_neighbour or norm_fraction",
         ),
         (["select.top_fraction=null"], "select: give at least one of tau, typical, top_fraction, top_count"),
         (["select.tau=0.1", "select.stratify=true"], "select: stratify goes with top_fraction or top_count"),

@@ -49,18 +49,18 @@ def test_measures_of_a_run():
 def test_ones_own_measure_can_be_sought(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     text = "from ldsaug_ray.metrics import Measure, MeasureOfA, Reading\n"
-    text += "Vendi = Measure(name='vendi', title='Vendi score', better='more', take=lambda s: Reading(1.0))\n"
+    text += "Own = Measure(name='of_mine', title='mine', better='more', take=lambda s: Reading(1.0))\n"
     text += "Size = MeasureOfA(name='size', title='size', better='less', prepare=len, take=len)\n"
     (tmp_path / "of_objectives.py").write_text(text)
-    vendi, size = "of_objectives:Vendi", "of_objectives:Size"
-    assert objective_values([{vendi: 2, "frechet": 1}], {"vendi": 4.0, "frechet": 10.0}) == [2.0]
-    assert measures_in([{vendi: 2, "frechet": 1}, {size: 1}]) == ["vendi", "frechet", "size"]
-    assert needs_training([{vendi: 1}])
+    own, size = "of_objectives:Own", "of_objectives:Size"
+    assert objective_values([{own: 2, "frechet": 1}], {"of_mine": 4.0, "frechet": 10.0}) == [2.0]
+    assert measures_in([{own: 2, "frechet": 1}, {size: 1}]) == ["of_mine", "frechet", "size"]
+    assert needs_training([{own: 1}])
     assert not needs_training([{size: 1}])
-    check_objectives([{vendi: 1}, {size: 1}], Evaluate(measures=(vendi,)))
+    check_objectives([{own: 1}, {size: 1}], Evaluate(measures=(own,)))
     for path, why in {
-        vendi: "is not measured; name it in evaluate.measures too",
-        "vendi": "unknown measure 'vendi'; possible: a_attribute_gap, ",
+        own: "is not measured; name it in evaluate.measures too",
+        "no_such": "unknown measure 'no_such'; possible: a_attribute_gap, ",
         "c_t": "c_t has no direction that is better; possible: .*coverage",
         "attribute_gap": r"needs evaluate\.attributes",
     }.items():

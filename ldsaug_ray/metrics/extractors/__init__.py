@@ -19,8 +19,8 @@ from ldsaug_ray.metrics.extractors.base import EXTRACTORS, Extractor, FeatureNet
 from ldsaug_ray.metrics.extractors.torchscript import FILES, TorchScript
 
 SPECS = (
-    "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER], pixels; of molecules "
-    "chemnet:FILE.pt, fingerprints"
+    "inception, inception:FILE.pt, a TorchScript FILE.pt, dinov2[:FOLDER], clip[:FOLDER], pixels, chemnet:FILE.pt, "
+    "fingerprints"
 )
 
 
@@ -88,7 +88,8 @@ def _kind(spec: str) -> tuple[FeatureNetwork, str, bool]:
     if spec.endswith(FILES):
         return TorchScript(), "", False
     if not colon:
-        raise ConfigError(f"unknown extractor {spec!r}; possible: {SPECS}, or your own as package.module:Name")
+        known = ", ".join([SPECS, *(other for other in EXTRACTORS.names() if other not in SPECS)])
+        raise ConfigError(f"unknown extractor {spec!r}; possible: {known}, or your own as package.module:Name")
     return EXTRACTORS.get(spec), "", True
 
 
