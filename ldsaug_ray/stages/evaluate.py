@@ -55,6 +55,10 @@ STAGE = declare(
 FEATURES = declare(
     Stage(name="features", does="features of stored images", unit="images", writes=("parts",), role="kept")
 )
+# classifiers of `evaluate.downstream`, below `downstream/`
+DOWNSTREAM = declare(
+    Stage(name="downstream", does="classifiers on A", unit="test images", writes=("parts",), role="kept")
+)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:

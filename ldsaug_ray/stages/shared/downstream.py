@@ -16,7 +16,6 @@ from ldsaug_ray.errors import ConfigError, ImpossibleError, InputError
 from ldsaug_ray.metrics.downstream import ARMS, hits, labels_by_parents, one_hot, summary
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import read_latents
-from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.shared.features import ImageSet, SetFeatures
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
@@ -25,9 +24,6 @@ from ldsaug_ray.stages.shared.units import run_units
 
 LARGEST = 64  # px: larger pictures are many values for a small network, and for memory
 
-DOWNSTREAM = declare(
-    Stage(name="downstream", does="classifiers on A", unit="test images", writes=("parts",), role="kept")
-)
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
