@@ -159,6 +159,7 @@ def test_killed_while_a_trial_fine_tunes(search, undisturbed, attached, tmp_path
         "space": {"select.top_fraction": [0.6, 0.1]},
         "search": "grid",
         "asha": {"grace_steps": 10, "reduction_factor": 4},
+        "concurrent": 1,  # at once they may end at once, and none is seen to train after the other
     }
     file = search(
         asked,
