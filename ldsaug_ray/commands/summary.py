@@ -49,10 +49,10 @@ def words_of(run: RunDir) -> Callable[[str], str]:
 
 def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
     """A row a set: what `evaluate` found. said: as `words_of`."""
-    from ldsaug_ray.metrics import OF_SETS, by_bandwidth
+    from ldsaug_ray.metrics import by_bandwidth, measures_taken
     from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 
-    measures = [m for m in (*OF_SETS, *found.own) if any(m.name in of.readings for of in found.sets.values())]
+    measures = measures_taken(found.own, [of.readings for of in found.sets.values()])
     title = (
         f"against {found.n_test:,} test images; features: {found.extractor.name}, "
         f"{found.extractor.dimension:,} dimensions; k = {found.k}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
-from ldsaug_ray.metrics import OF_SETS, Described, Evaluated, share_by_parents
+from ldsaug_ray.metrics import Described, Evaluated, measures_taken, share_by_parents
 from ldsaug_ray.metrics.copies import AUTHENTICITY, held_out_authenticity
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.latents import read_latents
@@ -68,8 +68,7 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
     found = Evaluated.read(folder.root / "evaluate/metrics.json")
     name = images or (BASELINE if run.arm == BASELINE else "finetuned")
     readings, attributes = found.sets[name], found.attributes
-    taken = [m.name for m in (*OF_SETS, *found.own) if m.name in readings.readings]  # some are of another domain
-    values = {name: readings.value(name) for name in taken}
+    values = {m.name: readings.value(m.name) for m in measures_taken(found.own, [readings.readings])}
     if images:  # real images are as new as can be
         values[AUTHENTICITY.name] = held_out_authenticity(found)
     values |= {
@@ -102,8 +101,8 @@ def read_result(run: ArmRun, images: str = "") -> Result | None:
 
 def measures_of(results: Sequence[Result]) -> tuple[Described, ...]:
     """The measures that were taken, in the order of the tables."""
-    every = (*OF_SETS, *{m.name: m for result in results for m in result.own}.values())
-    return tuple(m for m in every if any(m.name in result.values for result in results))
+    own = {m.name: m for result in results for m in result.own}
+    return measures_taken(own.values(), [result.values for result in results])
 
 
 def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float | None]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         evaluation_stamp,
         intervals_of,
         measure_set,
+        measures_taken,
         own_measures,
     )
     from ldsaug_ray.metrics.record import Attribute, Described, Evaluated, Reading, SetReadings, UsedExtractor

@@ -6,7 +6,7 @@ One of the user's own is a `Measure` that `evaluate.measures` names by its dotte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ldsaug_ray.metrics.base import MEASURES as MEASURES  # of this room: it is 
 from ldsaug_ray.metrics.base import Measure, MeasureOfA, MeasureOfRun, Sample
 from ldsaug_ray.metrics.bootstrap import redrawn_means
 from ldsaug_ray.metrics.extractors import extractor_stamp
-from ldsaug_ray.metrics.record import Reading, SetReadings
+from ldsaug_ray.metrics.record import Described, Reading, SetReadings
 
 import_all(__package__, [str(Path(__file__).parent)])
 RESAMPLES = 1000
@@ -31,6 +31,11 @@ _BUILT_IN = sorted(map(MEASURES.get, MEASURES.names()), key=lambda measure: meas
 OF_SETS = tuple(m for m in _BUILT_IN if isinstance(m, Measure))
 OF_RUNS = tuple(m for m in _BUILT_IN if isinstance(m, MeasureOfRun))
 OF_A = tuple(m for m in _BUILT_IN if isinstance(m, MeasureOfA))
+
+
+def measures_taken(own: Iterable[Described], sets: Collection[Container[str]]) -> tuple[Described, ...]:
+    """Ours of sets, then one's own, that some set has by name, in the order of tables: a few are of one domain."""
+    return tuple(m for m in (*OF_SETS, *own) if any(m.name in of for of in sets))
 
 
 def own_measures(paths: Iterable[str]) -> tuple[Measure, ...]:

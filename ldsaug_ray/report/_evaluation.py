@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ldsaug_ray.domains import Domain
-from ldsaug_ray.metrics import OF_SETS, Evaluated
+from ldsaug_ray.metrics import Evaluated, measures_taken
 from ldsaug_ray.metrics.copies import held_out_authenticity
 from ldsaug_ray.report.data import Evaluation, Gallery
 from ldsaug_ray.report.sheets import shown
@@ -27,7 +27,7 @@ def read_evaluation(run: RunDir, domain: Domain) -> Evaluation | None:
     sets = {name: found.sets[name] for name in TITLES if name in found.sets}
     return Evaluation(
         found,
-        tuple(m for m in (*OF_SETS, *found.own) if any(m.name in of.readings for of in sets.values())),
+        measures_taken(found.own, [of.readings for of in sets.values()]),
         sets,
         tuple(dict.fromkeys(note for of in sets.values() for note in of.notes)),
         held_out_authenticity(found),
