@@ -47,9 +47,14 @@ def digests(settings: Tree) -> dict[str, str]:
 def until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait for something that the process, which is not to end before, brings about."""
     tick = threading.Event()
-    while not reached():
-        assert process.poll() is None, f"it ended too early:\n{process.communicate()[0]}"
-        tick.wait(0.02)
+    try:
+        while not reached():
+            assert process.poll() is None, f"it ended too early:\n{process.communicate()[0]}"
+            tick.wait(0.02)
+    except BaseException:  # else it would go on, and a later test be blamed for what it holds
+        process.kill()
+        process.communicate()
+        raise
 
 
 def interrupt(process: subprocess.Popen[str], when: Callable[[], bool], how: signal.Signals) -> str:

@@ -132,7 +132,11 @@ class Location:
         with clear_errors("list", self.uri):
             if self._foreign is not None:  # fsspec may remember lists, but other machines write here too
                 self._foreign.invalidate_cache()
-            return self.fs.get_file_info(pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True))
+            selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
+            try:
+                return self.fs.get_file_info(selector)
+            except FileNotFoundError:  # a folder went, or came, between being seen and being read
+                return self.fs.get_file_info(selector)
 
     def read_bytes(self) -> bytes:
         """The whole file."""

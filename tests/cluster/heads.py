@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -26,9 +27,12 @@ TOKEN = "0123456789abcdef0123456789abcdef"  # Ray wants 32 hexadecimal digits
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port below those that the system, and Ray's workers, take for connections of their own."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise OSError("100 ports between 20,000 and 32,000 are taken")
 
 
 METRICS = free_port()

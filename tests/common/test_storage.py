@@ -416,6 +416,22 @@ def test_errors_without_a_number(old: Location, monkeypatch: pytest.MonkeyPatch,
         assert caught.value.__cause__ is error
 
 
+def test_a_folder_that_goes_while_it_is_listed_is_empty(tmp_path: Path) -> None:
+    real = Location.of(tmp_path / "going")
+
+    class Going:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def get_file_info(self, selector: object) -> object:
+            self.asked += 1
+            if self.asked == 1:
+                raise FileNotFoundError(2, "Cannot list directory")
+            return real.fs.get_file_info(selector)
+
+    assert Location(Going(), real.path, real.uri).names() == []
+
+
 def test_a_link_is_deleted_not_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "keep").write_text("x")
