@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):  # a developer's own cluster and server are not for tests
     os.environ.pop(_name, None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in its background has it ignored
 
 
 @pytest.fixture(scope="session")
