@@ -23,17 +23,18 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/ldsaug demo
 
-# All three at once: those with Ray, which share a session, wait more than they compute. Of the others two processes, a file's
-# tests in one of them, with a thread each: more would wait for one another at every small operation
+# All three at once: those with Ray, which share a session, wait more than they compute, so they go first (Ray's workers are nice
+# of themselves). Of the others two processes, a file's tests in one of them, with a thread each: more would wait for one another
+# at every small operation
 test: setup
 	$(MAKE) --jobs 3 lint test-plain test-ray
 
 # tests/cluster, which both leave out, imports servers
 test-plain: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 nice -n 5 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster --numprocesses 2 --dist loadfile
 
 test-ray: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not cluster" --ignore tests/cluster
+	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m "ray and not cluster" --ignore tests/cluster
 
 test-cluster: setup
 	$(BIN)/python -m pytest -m cluster
