@@ -48,7 +48,7 @@ def words_of(run: RunDir) -> Callable[[str], str]:
 
 
 def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
-    """A row a set: what `evaluate` found. said: as `words_of`."""
+    """A row a measure, a column a set: what `evaluate` found. said: as `words_of`."""
     from ldsaug_ray.metrics import by_bandwidth, measures_taken
     from ldsaug_ray.metrics.downstream import sentence as downstream_sentence
 
@@ -57,11 +57,11 @@ def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
         f"against {found.n_test:,} test images; features: {found.extractor.name}, "
         f"{found.extractor.dimension:,} dimensions; k = {found.k}"
     )
-    rows = []
-    for name, readings in found.sets.items():
-        values = [readings.value(measure.name) for measure in measures]
-        rows.append((name, f"{readings.n:,}", *("" if v is None else f"{v:.3g}" for v in values)))
-    print_table(said(title), (said("images"), "n", *(measure.title for measure in measures)), rows, 150)
+    rows = [[said("images"), *(f"{readings.n:,}" for readings in found.sets.values())]]
+    for measure in measures:
+        values = (readings.value(measure.name) for readings in found.sets.values())
+        rows.append([f"{measure.title} {measure.arrow}".strip(), *("" if v is None else f"{v:.3g}" for v in values)])
+    print_table(said(title), ("", *found.sets), rows, 150)
     if found.downstream:
         print(said(downstream_sentence(found.downstream)))
     if not found.detection:

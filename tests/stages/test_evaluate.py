@@ -46,7 +46,8 @@ def test_numbers_and_kept_features(copied, tmp_path, capsys):
     found = evaluate(copied, extractor)
     output = capsys.readouterr().out
     assert "against 16 test images" in output
-    assert "finetuned" in output
+    assert re.search(r"┃ +┃ +train ┃ +augmented ┃ +baseline ┃ +finetuned ┃ +test ┃", output)  # whole names
+    assert re.search(r"│ coverage ↑ +│ +[\d.]+ │", output)
     test = colours(images(root / "images", "test"))
     # enough whole parts of A, each of 32 images at most
     n_of_a = found["sets"]["augmented"]["n"]
