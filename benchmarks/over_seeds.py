@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/over_seeds.py OUT.csv RUN_DIR [RUN_DIR …]
 
-The runs differ in their seeds alone. Gains are against noise about training latents of equal AuthPct (docs/evaluating.md).
+The runs differ in their seeds alone. Gains are against noise about training latents of equal AuthPct.
 """
 
 from __future__ import annotations
