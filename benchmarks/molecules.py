@@ -1,6 +1,6 @@
 """Does density foretell that a decoded latent is a molecule, and which sampler of latents is best?
 
-    .venv/bin/python benchmarks/molecules.py RUN_DIR [RUN_DIR …] --chemnet chemnet.pt [--pairs 1000] [--n 1000]
+    .venv/bin/python benchmarks/molecules.py RUN_DIR [RUN_DIR …] --chemnet chemnet.pt [--pairs 1500] [--n 1000]
 
 The runs, of molecules, have come to `encode`, and differ in their seeds. Printed are, as means over the runs: by decile
 of a score the share of interpolants that are molecules, copies of a parent, and new; the area under the ROC curve of
@@ -117,7 +117,7 @@ def samplers(run: Run, found: dict[str, np.ndarray], n: int) -> dict[str, list[s
     for score, title in SCORES.items():
         best = np.argsort(-found[score][shuffled], kind="stable")[:top]
         sets[f"interpolants, the highest fifth by {title}"] = found["smiles"][shuffled][np.sort(best)]
-    draws = 3 * n
+    draws = 5 * n
     sets["N(0, I)"] = run.molecules(rng.standard_normal((draws, run.z.shape[1])).astype(np.float32))[0]
     spread = float(np.median(np.sqrt(_nearest(run.z)))) / run.z.shape[1] ** 0.5
     for share in NOISE:
@@ -126,7 +126,7 @@ def samplers(run: Run, found: dict[str, np.ndarray], n: int) -> dict[str, list[s
         sets[f"noise of {share:g}"] = run.molecules((run.z[rows] + noise).astype(np.float32))[0]
     norm = float(np.linalg.norm(run.z, axis=1).mean())
     for share in (0.75, 1.0, 1.3):
-        rows = np.repeat(rng.integers(0, len(run.z), 2 * n), OVER)
+        rows = np.repeat(rng.integers(0, len(run.z), draws), OVER)
         z = (run.z[rows] + rng.standard_normal((len(rows), run.z.shape[1])) * (share * spread)).astype(np.float32)
         score = score_points(run.z, z, [SIGMA * norm], leave_out=rows)[:, 0].reshape(-1, OVER)
         sets[f"noise of {share:g}, the densest of {OVER}"] = run.molecules(
@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--chemnet", required=True)
-    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--pairs", type=int, default=1500)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="JSON with all numbers")
     arguments = parser.parse_args()
