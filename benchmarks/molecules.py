@@ -55,33 +55,33 @@ class Run:
         """Latents of `train`."""
         return self.latents.z
 
-    def molecules(self, z: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Canonical SMILES of latents, "" of what is no molecule, and the decoder's likelihood of what it wrote."""
+    def molecules(self, z: np.ndarray) -> list[str]:
+        """Canonical SMILES of latents, "" of what is no molecule."""
         from ldsaug_ray.domains.molecules.chemistry import molecule
         from ldsaug_ray.metrics.molecules.base import canonical_forms
-        from ldsaug_ray.models import decode_batch, likelihoods
+        from ldsaug_ray.models import decode_batch
 
         found = [molecule(text.decode()) for text in decode_batch(self.vae, z, 512).tolist()]
-        made = [canonical_forms([m])[0] if m is not None else "" for m in found]
-        return made, likelihoods(self.vae, z, 512)
+        return [canonical_forms([m])[0] if m is not None else "" for m in found]
 
 
 def interpolants(run: Run, pairs: int) -> dict[str, np.ndarray]:
     """Columns of random interpolants: the scores, alpha, and whether each is valid, a copy of a parent, new."""
     from ldsaug_ray.lds import candidates, interpolate, score_pairs
+    from ldsaug_ray.models import likelihoods
 
     c = candidates(len(run.z), ALPHAS, 0, pairs * len(ALPHAS), 0)
     sigma = SIGMA * float(np.linalg.norm(run.z, axis=1).mean())
     scores = score_pairs(run.z, np.stack([c.i, c.j], 1)[:: len(ALPHAS)], ALPHAS, [sigma])
     z = interpolate(run.z, c.i, c.j, c.alpha, "linear")
-    made, likelihood = run.molecules(z)
+    made = run.molecules(z)
     parents = [{run.train[i], run.train[j]} for i, j in zip(c.i, c.j, strict=True)]
     return {
         "smiles": np.array(made, object),
         "alpha": c.alpha,
         "log_lds": scores.log_lds[:, :, 0].ravel(),
         "without_parents": scores.log_lds_excluding_parents[:, :, 0].ravel(),
-        "likelihood": likelihood,
+        "likelihood": likelihoods(run.vae, z, 512),
         "valid": np.array([m != "" for m in made]),
         "copy": np.array([m in of for m, of in zip(made, parents, strict=True)]),
         "new": np.array([m != "" and m not in run.known for m in made]),
@@ -117,13 +117,13 @@ def samplers(run: Run, found: dict[str, np.ndarray], n: int) -> dict[str, list[s
     for score, title in SCORES.items():
         best = np.argsort(-found[score][shuffled], kind="stable")[:top]
         sets[f"interpolants, the highest fifth by {title}"] = found["smiles"][shuffled][np.sort(best)]
-    draws = 5 * n
-    sets["N(0, I)"] = run.molecules(rng.standard_normal((draws, run.z.shape[1])).astype(np.float32))[0]
+    draws = 4 * n
+    sets["N(0, I)"] = run.molecules(rng.standard_normal((draws, run.z.shape[1])).astype(np.float32))
     spread = float(np.median(np.sqrt(_nearest(run.z)))) / run.z.shape[1] ** 0.5
     for share in NOISE:
         rows = rng.integers(0, len(run.z), draws)
         noise = rng.standard_normal((draws, run.z.shape[1])) * (share * spread)
-        sets[f"noise of {share:g}"] = run.molecules((run.z[rows] + noise).astype(np.float32))[0]
+        sets[f"noise of {share:g}"] = run.molecules((run.z[rows] + noise).astype(np.float32))
     norm = float(np.linalg.norm(run.z, axis=1).mean())
     for share in (0.75, 1.0, 1.3):
         rows = np.repeat(rng.integers(0, len(run.z), draws), OVER)
@@ -131,7 +131,7 @@ def samplers(run: Run, found: dict[str, np.ndarray], n: int) -> dict[str, list[s
         score = score_points(run.z, z, [SIGMA * norm], leave_out=rows)[:, 0].reshape(-1, OVER)
         sets[f"noise of {share:g}, the densest of {OVER}"] = run.molecules(
             z[np.arange(len(score)) * OVER + score.argmax(1)]
-        )[0]
+        )
     return {name: list(smiles) for name, smiles in sets.items()}
 
 
