@@ -98,15 +98,15 @@ class Location:
     @property
     def absence(self) -> str:
         """What to say of it where nothing is there; the Hugging Face Hub knows more than that."""
-        told = getattr(self._foreign, "absence", None)
+        own = getattr(self._foreign, "absence", None)
         with clear_errors("look at", self.uri):
-            return told(self.path) if told else "there is no such file or folder"
+            return own(self.path) if own else "there is no such file or folder"
 
     def hashes(self) -> dict[str, str]:
         """Path -> hash of each file below, of a store that knows these and no times: the Hugging Face Hub."""
-        told = getattr(self._foreign, "hashes", None)
+        own = getattr(self._foreign, "hashes", None)
         with clear_errors("list", self.uri):
-            return told(self.path) if told else {}
+            return own(self.path) if own else {}
 
     @property
     def _foreign(self) -> Any:

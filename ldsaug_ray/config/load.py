@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -100,9 +101,11 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
 
 
 def settings_of(domain: str) -> Iterator[tuple[str, str, str]]:
-    """`describe` of a domain's tree, in its words. Raises ConfigError for an unknown one."""
+    """`describe` of a domain's tree, in its words, with the entries of registries that a text names as `{room.NAME}`.
+    Raises ConfigError for an unknown domain."""
     for name, default, text in describe(config_class(domain)):
-        yield name, default, _worded(text, domain)
+        whole = re.sub(r"\{([a-z.]+)\.([A-Z_]+)\}", lambda m: getattr(room_of(m[1]), m[2]).help(), text)
+        yield name, default, _worded(whole, domain)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

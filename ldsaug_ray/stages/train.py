@@ -155,14 +155,14 @@ def train_on(
     size, last_step = settings.batch_size, task.pause_at or settings.steps
     with bar(job.console, stage, last_step * size, job.domain.unit) as shown:
 
-        def told(step: int, note: str) -> None:
+        def show(step: int, note: str) -> None:
             if not shown.done:
                 shown.begin_at(step * size)
             shown.set(step * size, note)
 
         training = Training(stage, partial(work, task), world, pool, settings.max_failures, checkpoints.folder)
         try:
-            job.engine.train(training, told)
+            job.engine.train(training, show)
         except (KeyboardInterrupt, SystemExit):
             last = checkpoints.last()
             job.console.print(f"{stage}: saved at step {last.step if last else 0}", highlight=False)

@@ -28,6 +28,9 @@ class Images(Domain):
     metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}  # noqa: RUF012
     exported, task = "PNG, as datasets' Image feature", "unconditional-image-generation"
     qualities = ("sharpness",)
+    reading = (  # the others make training images of them
+        *("format", "image_column", "key_column", "shard_in_key", "member", "max_pixels", "max_quarantined_fraction"),
+    )
     damages = ("blur", "noise", "occlusion", "shuffled patches")
 
     def open(self, data: Data) -> Source:
@@ -50,6 +53,16 @@ class Images(Domain):
         return decode_image(
             payload, resolution=data.resolution, crop=data.crop, upscale=data.upscale, max_pixels=data.max_pixels
         )
+
+    def read_whole(self, payload: Any, data: Data) -> NDArray[np.uint8]:
+        """uint8[H, W, 3] of a file's bytes, at its own size."""
+        from ldsaug_ray.domains.images.decode import decode_pixels, in_colour
+
+        return in_colour(decode_pixels(payload, max_pixels=data.max_pixels))
+
+    def size(self, data: Data) -> str:
+        """Their side."""
+        return f"{data.resolution} px"
 
     def empty(self, data: Data) -> NDArray[np.uint8]:
         """As of `Domain`."""
