@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.resources import Pool
@@ -34,7 +33,7 @@ STAGE = declare(
         needs=("prepare",),
         writes=("train",),
         sections=("vae", "train", "seed"),
-        also=lambda config: {"code": code} if (code := code_digest([config.vae.kind])) else {},
+        code=lambda config: (config.vae.kind,),
     )
 )
 

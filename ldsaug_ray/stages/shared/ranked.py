@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError, MissingStageError
@@ -31,7 +31,8 @@ NEEDED = ("candidate", "parent_i", "parent_j", "alpha")
 
 def _place(run: RunDir, rank: str) -> tuple[RunDir, str]:
     """Where the scores of a rank are kept, and what identifies them."""
-    identity = fingerprint([rank, *(run.require(stage, "digest") for stage in ("train", "encode", "score"))])
+    read = [run.require(stage, "digest") for stage in ("train", "encode", "score")]
+    identity = fingerprint([rank, *read, *filter(None, [code_digest([rank])])])
     return RunDir(run.folder(f"ranked/{fingerprint(rank)[:12]}")), identity
 
 
