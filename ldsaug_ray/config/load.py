@@ -101,11 +101,13 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
 
 
 def settings_of(domain: str) -> Iterator[tuple[str, str, str]]:
-    """`describe` of a domain's tree, in its words, with the entries of registries that a text names as `{room.NAME}`.
+    """`describe` of a domain's tree, in its words, with the entries of the registries that a text names in braces.
     Raises ConfigError for an unknown domain."""
+    selection, lds = room_of("selection"), room_of("lds")
+    known = {name: getattr(selection, name).help() for name in ("RULES", "RANKS", "BALANCES")}
+    known["SIGMA_RULES"] = lds.SIGMA_RULES.help()
     for name, default, text in describe(config_class(domain)):
-        whole = re.sub(r"\{([a-z.]+)\.([A-Z_]+)\}", lambda m: getattr(room_of(m[1]), m[2]).help(), text)
-        yield name, default, _worded(whole, domain)
+        yield name, default, _worded(re.sub(r"\{([A-Z_]+)\}", lambda m: known[m[1]], text), domain)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

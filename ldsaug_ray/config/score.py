@@ -18,7 +18,7 @@ class Sigma(Section):
 
     rule: str = Field(
         "norm_fraction",
-        description="how it is found. {lds.SIGMA_RULES}",
+        description="how it is found. {SIGMA_RULES}",
     )
     scale: float | None = Field(
         None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"

@@ -20,12 +20,12 @@ class Select(Section):
 
     which: str = Field(
         "lds",
-        description="what is kept. {selection.RULES}",
+        description="what is kept. {RULES}",
     )
     rank: str = added(
         "lds",
         description="what top_fraction and top_count rank by; with others than lds every candidate is decoded, once. "
-        "{selection.RANKS}",
+        "{RANKS}",
     )
     tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
         None,
@@ -57,7 +57,7 @@ class Select(Section):
         "none",
         description="apply top_fraction and top_count within groups, since the densest candidates are those of the "
         "densest mode; a share by largest remainders, a count split evenly. none: no groups; label:NAME: of its label; "
-        "{selection.BALANCES}",
+        "{BALANCES}",
     )
     clusters: Positive = added(50, description="with balance cluster: k-means cells of the training latents")
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")

@@ -32,9 +32,7 @@ class Stage:
     uses: tuple[str, ...] = ()  # read where they are complete, not needed
     sections: tuple[str, ...] = ()  # of the settings, which change the result but for fields marked otherwise
     also: Callable[[Config], Mapping[str, Any]] = lambda config: {}  # of other sections
-    code: Callable[[Config], tuple[str, ...]] = (
-        lambda config: ()
-    )  # names; the code of own ones counts
+    code: Callable[[Config], tuple[str, ...]] = lambda config: ()  # names; the code of own ones counts
     reads: Callable[[Config], tuple[str, ...]] = lambda config: ()  # stages whose content counts with these settings
     on_driver: Callable[[Config], bool] = lambda config: False  # asks the engine for nothing
     role: Literal["stage", "command", "kept"] = "stage"  # of a run; by itself; only part of another

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ldsaug_ray.common.storage import folder_is_temporary
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.engines.base import Engine, Training, Trials, UnitWork
 from ldsaug_ray.engines.resources import Node, Pool, fitting, gpus_each, least, pool_of
 from ldsaug_ray.errors import InputError, ResourceError
 from ldsaug_ray.run.directory import UnitResult
+from ldsaug_ray.run.mlflow_place import folder_is_temporary
 
 if TYPE_CHECKING:
     from ldsaug_ray.engines.ray.units import Crew
