@@ -18,7 +18,7 @@ from ldsaug_ray.config.load import settings_of
 from ldsaug_ray.errors import ConfigError, LdsaugError, StorageError, UsageError
 from ldsaug_ray.lds import SIGMA_RULES
 
-FIXED = settings(deadline=None, derandomize=True, database=None)
+FIXED = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 NEEDED = ("run_dir=/runs/a", "data.source=/faces")
 
