@@ -60,19 +60,16 @@ class ArrayImages(Images):
         return len(self.array)
 
     def digest(self) -> str:
-        """As `Images.digest`."""
         of = hashlib.blake2b(str(self.array.shape).encode(), digest_size=20)
         for image in self.array:
             of.update(np.ascontiguousarray(image).data)
         return of.hexdigest()
 
     def read(self, rows: Sequence[int] | None = None) -> Iterator[Pixels | str]:
-        """As `Images.read`."""
         for row in range(len(self)) if rows is None else rows:
             yield in_colour(self.array[row][..., 0] if self.array.shape[3] == 1 else self.array[row])
 
     def names(self, rows: Sequence[int]) -> list[str]:
-        """As `Images.names`."""
         return [f"row {row}" for row in rows]
 
 
@@ -100,7 +97,6 @@ class SourceItems(Images):
         return of.hexdigest()
 
     def read(self, rows: Sequence[int] | None = None) -> Iterator[Pixels | str]:
-        """As `Images.read`."""
         some = self.listing if rows is None else self.listing.take(pa.array(rows, pa.int64()))
         for payload, reason, _ in self.source.read(some):
             try:
@@ -112,7 +108,6 @@ class SourceItems(Images):
                 yield str(e)
 
     def names(self, rows: Sequence[int]) -> list[str]:
-        """As `Images.names`."""
         found: list[str] = self.listing["key"].take(pa.array(rows, pa.int64())).to_pylist()
         return found
 

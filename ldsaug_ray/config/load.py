@@ -103,9 +103,9 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
 def settings_of(domain: str) -> Iterator[tuple[str, str, str]]:
     """`describe` of a domain's tree, in its words, with the entries of the registries that a text names in braces.
     Raises ConfigError for an unknown domain."""
-    selection, lds = room_of("selection"), room_of("lds")
+    selection = room_of("selection")
     known = {name: getattr(selection, name).help() for name in ("RULES", "RANKS", "BALANCES")}
-    known["SIGMA_RULES"] = lds.SIGMA_RULES.help()
+    known |= {"SIGMA_RULES": room_of("lds").SIGMA_RULES.help(), "PRIORS": room_of("models.priors").PRIORS.help()}
     for name, default, text in describe(config_class(domain)):
         yield name, default, _worded(re.sub(r"\{([A-Z_]+)\}", lambda m: known[m[1]], text), domain)
 

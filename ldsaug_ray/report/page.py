@@ -109,7 +109,6 @@ class _Pages(PackageLoader):
         self._said = said
 
     def get_source(self, environment: Environment, template: str) -> Any:
-        """As of `PackageLoader`."""
         source, file, current = super().get_source(environment, template)
         if template.endswith("css.j2"):
             return source, file, current

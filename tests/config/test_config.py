@@ -17,6 +17,7 @@ from ldsaug_ray.config import Config, describe, load_config
 from ldsaug_ray.config.load import settings_of
 from ldsaug_ray.errors import ConfigError, LdsaugError, StorageError, UsageError
 from ldsaug_ray.lds import SIGMA_RULES
+from ldsaug_ray.models.priors import PRIORS
 
 FIXED = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
@@ -270,6 +271,7 @@ def test_the_help_has_the_entries_of_registries() -> None:
         "select.rank": selection.RANKS,
         "select.balance": selection.BALANCES,
         "score.sigma.rule": SIGMA_RULES,
+        "sample.prior": PRIORS,
     }.items():
         for name in registry.names():
             assert f"{name}: {registry.get(name).words}" in help_of[setting]

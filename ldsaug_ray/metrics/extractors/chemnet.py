@@ -57,7 +57,6 @@ class ChemNet(FeatureNetwork):
         return torch.from_numpy(chemnet_tokens(batch))
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As of `FeatureNetwork`."""
         features: Tensor = network(pixels)
         return features
 

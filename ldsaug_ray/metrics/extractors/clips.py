@@ -56,7 +56,6 @@ class Bands(FeatureNetwork):
         return spectrograms
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As `FeatureNetwork.features`."""
         return nn.functional.adaptive_avg_pool2d(pixels[:, None], (BANDS, PIECES)).flatten(1)
 
 

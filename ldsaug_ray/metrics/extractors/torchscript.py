@@ -31,6 +31,5 @@ class TorchScript(FeatureNetwork):
         return hashlib.sha256(read_weights(Path(spec))).hexdigest()
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As `FeatureNetwork.features`."""
         features: Tensor = network(pixels)
         return features
