@@ -31,7 +31,7 @@ test: setup
 
 # Kept by Numba from here on: each process would compile anew what others are compiling (15 s)
 compiled: setup
-	$(BIN)/python -c 'from ldsaug_ray.lds import score_pairs as s; [s([[0], [1], [3]], [[0, 1]], a, [b]) for a in ([.1, .5], [.25]) for b in (.1, 3)]'
+	$(BIN)/python -c 'import numpy as np, ldsaug_ray.lds as lds; [lds.score_pairs(np.eye(99, 8, dtype="f"), [[0, 1]], a, [s]) for a in ([.1, .5], [.25]) for s in (.1, 3)]'
 
 # tests/cluster, which both leave out, imports servers
 test-plain: compiled
