@@ -65,7 +65,6 @@ class Images(Domain):
         return f"{data.resolution} px"
 
     def empty(self, data: Data) -> NDArray[np.uint8]:
-        """As of `Domain`."""
         return np.empty((0, data.resolution, data.resolution, 3), np.uint8)
 
     def pack(self, batch: NDArray[np.uint8]) -> pa.Array:
@@ -87,14 +86,12 @@ class Images(Domain):
         return image_column(batch, names)
 
     def show(self, batch: NDArray[np.uint8], facts: Mapping[str, Any]) -> list[str]:
-        """As of `Domain`."""
         from ldsaug_ray.domains.images.stored import png_bytes
 
         coded = (base64.b64encode(png_bytes(x, optimize=True)).decode() for x in batch)
         return [f'<img src="data:image/png;base64,{text}" alt="">' for text in coded]
 
     def pixels(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """As of `Domain`."""
         return batch
 
     def words(self, text: str) -> str:
@@ -108,7 +105,6 @@ class Images(Domain):
         return {"sharpness": sharpness(batch)}
 
     def damage(self, batch: NDArray[np.uint8], kind: Any, seed: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """As of `Domain`."""
         from ldsaug_ray.domains.images.damage import corrupt
 
         return corrupt(batch, kind, seed=seed, numbers=numbers)

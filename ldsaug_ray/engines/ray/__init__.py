@@ -181,14 +181,12 @@ class RayEngine(Engine):
         return held(make, arguments, pool, threads)
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
-        """By Ray Train."""
         from ldsaug_ray.engines.ray.training import train
 
         self._make_room()
         train(training, shown, self._search)
 
     def trials(self, trials: Trials) -> None:
-        """By Ray Tune."""
         from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
         from ldsaug_ray.engines.ray.trials import run_trials
 

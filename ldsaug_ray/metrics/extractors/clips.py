@@ -35,7 +35,6 @@ class Clips(TorchScript):
         return super().load(where, "")
 
     def stamp(self, spec: str, where: str) -> str:
-        """Of the file."""
         return super().stamp(where, "")
 
     def tensor(self, batch: NDArray[Any], facts: Mapping[str, Any]) -> Tensor:

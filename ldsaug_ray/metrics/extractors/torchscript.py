@@ -27,7 +27,6 @@ class TorchScript(FeatureNetwork):
         return load_torchscript(data, spec), hashlib.sha256(data).hexdigest()
 
     def stamp(self, spec: str, where: str) -> str:
-        """Of the file."""
         return hashlib.sha256(read_weights(Path(spec))).hexdigest()
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
