@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # which of the extras gives FAISS: cpu or gpu
 FAISS ?= cpu
 
-.PHONY: setup demo test test-plain test-ray test-cluster lint format docs bench clean
+.PHONY: setup demo test compiled test-plain test-ray test-cluster lint format docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -29,11 +29,16 @@ demo: setup
 test: setup
 	$(MAKE) --jobs 3 lint test-plain test-ray
 
+# Kept by Numba from here on: each process would compile anew what others are compiling (13 s of a core)
+compiled: setup
+	$(BIN)/python -c 'import numpy as np, ldsaug_ray.lds as lds; z, pairs = np.random.default_rng(0).normal(size=(600, 32)), np.arange(80).reshape(40, 2); \
+		[lds.score_pairs(z.astype("f"), pairs, alphas, [s]) for alphas in ([.1, .5], [.25]) for s in (.3, 6)]'
+
 # tests/cluster, which both leave out, imports servers
-test-plain: setup
+test-plain: compiled
 	OMP_NUM_THREADS=1 nice -n 5 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster --numprocesses 2 --dist loadfile
 
-test-ray: setup
+test-ray: compiled
 	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m "ray and not cluster" --ignore tests/cluster
 
 test-cluster: setup

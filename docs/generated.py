@@ -13,7 +13,7 @@ from markdown.preprocessors import Preprocessor
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from ldsaug_ray.config import describe
+from ldsaug_ray.config.load import settings_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -70,7 +70,7 @@ def examples_page() -> str:
 def settings_page() -> str:
     """Markdown: a heading a section, a table of its settings below."""
     parts = [OPENING]
-    for section, rows in groupby(describe(), lambda row: row[0].rpartition(".")[0]):
+    for section, rows in groupby(settings_of("images"), lambda row: row[0].rpartition(".")[0]):
         parts.append(f"## {section or 'Of the run'}\n\n| setting | default | meaning |\n| --- | --- | --- |\n")
         parts += [
             f"| {_name(name)} | {_cell(f'`{default}`')} | {_cell(text).replace('<', '&lt;')} |\n"

@@ -10,7 +10,8 @@ import pytest
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.init import commented_config
-from ldsaug_ray.config import Config, describe, load_config
+from ldsaug_ray.config import Config, load_config
+from ldsaug_ray.config.load import settings_of
 from ldsaug_ray.run.pipeline import STAGES
 
 GIVEN = ["run_dir=runs/mine", "data.source=images"]
@@ -98,7 +99,7 @@ def test_every_setting_of_init_has_its_default(tmp_path):
     found = load_config(str(whole))
     assert found == expected
     assert found.model_fields_set == set(Config.model_fields)
-    for _, _, meaning in describe():
+    for _, _, meaning in settings_of("images"):
         assert f"  # {meaning}\n" in text
 
 

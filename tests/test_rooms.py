@@ -34,7 +34,7 @@ FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 NAMED = r"(ldsaug_ray(?:\.\w+)+)(?::\w+)?"  # a module, or something in it
 # the only looks upwards, when they are first asked: settings ask a registry what a name means, and the pipeline has the
 # stages declare themselves
-ASKED = {("config", "lds"), ("config", "selection"), ("config", "models"), ("config", "domains"), ("run", "stages")}
+ASKED = {*(("config", room) for room in ("lds", "selection", "models", "domains", "metrics")), ("run", "stages")}
 LONG = 300  # lines; a longer module says why in its opening words: "Long, since …"
 
 

@@ -77,15 +77,15 @@ def features_of(
         def compute() -> Arrays:
             return _features(name, of, network, shown.advance)
 
-        arrays = kept(key, compute, lambda told: console.print(f"{name}: {told}", highlight=False))
+        arrays = kept(key, compute, lambda note: console.print(f"{name}: {note}", highlight=False))
         shown.set(len(of))
     reasons = arrays["reasons"].tolist()
     if reasons:
         (first,) = of.names(arrays["unusable"][:1].tolist())
-        told = f"{len(reasons):,} of {len(of):,} {of.domain.unit} cannot be used (the first: {first}: {reasons[0]})"
+        unusable = f"{len(reasons):,} of {len(of):,} {of.domain.unit} cannot be used (the first: {first}: {reasons[0]})"
         if len(reasons) > of.fraction * len(of):
-            raise InputError(f"{name}: {told}; data.max_quarantined_fraction = {of.fraction:g} of them may be")
-        notes.append(f"{name}: {told}, and do not count.")
+            raise InputError(f"{name}: {unusable}; data.max_quarantined_fraction = {of.fraction:g} of them may be")
+        notes.append(f"{name}: {unusable}, and do not count.")
     quality = {kind: arrays[kind] for kind in of.domain.qualities}
     return Given(arrays["features"], quality, origin, of, arrays["rows"], arrays["sizes"], tuple(notes))
 
@@ -112,7 +112,7 @@ def _features(name: str, images: Images, network: Extractor, advance: Callable[[
                 raise type(e)(f"{name}: {e}") from None
             for kind, values in domain.quality(items).items():
                 quality[kind][rows] = values
-            if domain.name == "images":
+            if domain.pixels(items) is not None:
                 sizes[rows] = shape[:2]
         start += len(batch)
         advance(len(batch))

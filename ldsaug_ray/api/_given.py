@@ -17,7 +17,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.load import build_config
 from ldsaug_ray.domains import DOMAINS, Domain, Unusable
 from ldsaug_ray.domains.images import IMAGES
-from ldsaug_ray.domains.images.decode import decode_pixels, in_colour
+from ldsaug_ray.domains.images.decode import in_colour
 from ldsaug_ray.domains.sources.walk import counted
 from ldsaug_ray.errors import ConfigError, InputError, LdsaugError
 from ldsaug_ray.metrics.features import Features, checked_features
@@ -25,16 +25,6 @@ from ldsaug_ray.metrics.features import Features, checked_features
 Pixels = NDArray[np.uint8]
 
 BATCH, BATCH_BYTES = 64, 128 * 2**20
-
-READING = (  # settings of `data` that say how a source is read; the others make training images of it
-    "format",
-    "image_column",
-    "key_column",
-    "shard_in_key",
-    "member",
-    "max_pixels",
-    "max_quarantined_fraction",
-)
 
 
 class Images(ABC):
@@ -70,27 +60,24 @@ class ArrayImages(Images):
         return len(self.array)
 
     def digest(self) -> str:
-        """As `Images.digest`."""
         of = hashlib.blake2b(str(self.array.shape).encode(), digest_size=20)
         for image in self.array:
             of.update(np.ascontiguousarray(image).data)
         return of.hexdigest()
 
     def read(self, rows: Sequence[int] | None = None) -> Iterator[Pixels | str]:
-        """As `Images.read`."""
         for row in range(len(self)) if rows is None else rows:
             yield in_colour(self.array[row][..., 0] if self.array.shape[3] == 1 else self.array[row])
 
     def names(self, rows: Sequence[int]) -> list[str]:
-        """As `Images.names`."""
         return [f"row {row}" for row in rows]
 
 
-class SourceImages(Images):
+class SourceItems(Images):
     """Of a source that the domain opens; listed, and read as often as is needed."""
 
-    def __init__(self, data: Any) -> None:
-        self.data, self.source = data, self.domain.open(data)
+    def __init__(self, data: Any, domain: Domain) -> None:
+        self.data, self.domain, self.source = data, domain, domain.open(data)
         self.listing = self.source.list()
         self.fraction = data.max_quarantined_fraction
         passed_over = f"passed over: {counted(self.source.passed_over)}"
@@ -101,51 +88,28 @@ class SourceImages(Images):
 
     def digest(self) -> str:
         """As `Images.digest`. What a file cannot give counts by its reason."""
-        of = hashlib.blake2b(self._how().encode(), digest_size=20)
+        places = {"source", "train", "test", "part_rows", "workers", "max_quarantined_fraction"}
+        how = f"{self.domain.name} {self.data.model_dump_json(exclude=places)}"
+        of = hashlib.blake2b(how.encode(), digest_size=20)
         for payload, reason, _ in self.source.read(self.listing):
             content = str(reason).encode() if payload is None else payload
             of.update(hashlib.blake2b(content, digest_size=20).digest())
         return of.hexdigest()
 
-    def _how(self) -> str:
-        """Settings that change what is read of the same content."""
-        return f"{self.data.max_pixels}"
-
-    def _item(self, payload: Any) -> Pixels:
-        """An image at its own size."""
-        return in_colour(decode_pixels(payload, max_pixels=self.data.max_pixels))
-
     def read(self, rows: Sequence[int] | None = None) -> Iterator[Pixels | str]:
-        """As `Images.read`."""
         some = self.listing if rows is None else self.listing.take(pa.array(rows, pa.int64()))
         for payload, reason, _ in self.source.read(some):
             try:
                 if payload is None:
                     yield reason or "cannot be read"
                 else:
-                    yield self._item(payload)
+                    yield self.domain.read_whole(payload, self.data)
             except Unusable as e:
                 yield str(e)
 
     def names(self, rows: Sequence[int]) -> list[str]:
-        """As `Images.names`."""
         found: list[str] = self.listing["key"].take(pa.array(rows, pa.int64())).to_pylist()
         return found
-
-
-class SourceItems(SourceImages):
-    """Of a source of another domain: each as the domain reads it."""
-
-    def __init__(self, data: Any, domain: Domain) -> None:
-        self.domain = domain
-        super().__init__(data)
-
-    def _how(self) -> str:
-        places = {"source", "train", "test", "part_rows", "workers", "max_quarantined_fraction"}
-        return f"{self.domain.name} {self.data.model_dump_json(exclude=places)}"
-
-    def _item(self, payload: Any) -> Any:
-        return self.domain.read(payload, self.data)
 
 
 def opened(name: str, given: Any, reading: Mapping[str, Any], domain: str = "images") -> Images | Features:
@@ -160,23 +124,20 @@ def opened(name: str, given: Any, reading: Mapping[str, Any], domain: str = "ima
         place = os.fspath(given)
         if place.lower().endswith(".npy"):
             return _of_array(name, _npy(place))
-        if domain != "images":
-            return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain))
-        return SourceImages(data_settings(place, reading))
+        return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain))
     except LdsaugError as e:
-        told = str(e).replace("data.source = ", "", 1)
-        raise e if told.startswith(f"{name}:") else type(e)(f"{name}: {told}") from None
+        message = str(e).replace("data.source = ", "", 1)
+        raise e if message.startswith(f"{name}:") else type(e)(f"{name}: {message}") from None
 
 
 def data_settings(source: str, reading: Mapping[str, Any], domain: str = "images") -> Any:
     """Settings that read a source. Raises ConfigError for one that does not say how it is read."""
     if not source:
         raise InputError("an empty name; give a folder, a Parquet, tar or .npy file, or a URI")
-    if domain != "images":
-        return build_config({"run_dir": ".", "domain": domain, "data": {**reading, "source": source}}, []).data
-    if others := sorted(set(reading) - set(READING)):
-        raise ConfigError(f"data.{others[0]} does not count here; possible: data.{', data.'.join(READING)}")
-    return build_config({"run_dir": ".", "data": {**reading, "source": source}}, []).data
+    counting = DOMAINS.get(domain).reading
+    if counting and (others := sorted(set(reading) - set(counting))):
+        raise ConfigError(f"data.{others[0]} does not count here; possible: data.{', data.'.join(counting)}")
+    return build_config({"run_dir": ".", "domain": domain, "data": {**reading, "source": source}}, []).data
 
 
 def batches(read: Iterator[Pixels | str]) -> Iterator[list[Pixels | str]]:

@@ -34,7 +34,7 @@ from ldsaug_ray.metrics import (
 )
 from ldsaug_ray.metrics.features import Features
 
-TOLD = ("intervals", "n", "real", "train", "extractor", "k", "notes")  # keys of the result that are no measures
+NO_MEASURES = ("intervals", "n", "real", "train", "extractor", "k", "notes")  # keys of the result that are no measures
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ def measured(
         raise ConfigError(f"extractor: the name or file of one; found {type(extractor).__name__}")
     extractor = None if extractor is None else os.fspath(extractor)
     own = own_measures([measures] if isinstance(measures, str) else measures)
-    if taken := [m.name for m in own if m.name in TOLD]:
+    if taken := [m.name for m in own if m.name in NO_MEASURES]:
         raise ConfigError(f"a measure of your own is called {taken[0]}, as a part of the result is; rename it")
     found = {name: opened(name, of, data or {}, domain) for name, of in sets.items()}
     _check(found, extractor, k)
@@ -185,7 +185,7 @@ def measured(
 
 
 def _facts(real: Images, domain: Domain) -> dict[str, Any]:
-    """What a domain learns of the real items, such as the spread of columns; of images nothing."""
+    """What a domain learns of the real items, such as the spread of columns."""
     if not isinstance(real, SourceItems):
         return {}
     batches = (np.stack([x]) for x in real.read() if not isinstance(x, str))
@@ -206,8 +206,8 @@ def _check(found: Mapping[str, Images | Features], extractor: str | None, k: int
     """What can be known before any image is read."""
     are_images = {name: isinstance(of, Images) for name, of in found.items()}
     if len(set(are_images.values())) > 1:
-        told = ", ".join(f"{name} {'images' if is_one else 'features'}" for name, is_one in are_images.items())
-        raise InputError(f"{told}: give all as images, or all as features of one extractor")
+        kinds = ", ".join(f"{name} {'images' if is_one else 'features'}" for name, is_one in are_images.items())
+        raise InputError(f"{kinds}: give all as images, or all as features of one extractor")
     if extractor is not None and not are_images["real"]:
         raise ConfigError(f"extractor = {extractor}: features were given, and need none")
     for name, of in found.items():

@@ -129,7 +129,7 @@ def stages_of(command: str, config: Config) -> list[str]:
     from ldsaug_ray.models import CODECS
 
     if command == "run":
-        exact = config.domain != "images" and CODECS.get(config.vae.kind).exact
+        exact = CODECS.get(config.vae.kind).exact
         left_out = {"evaluate"} if config.evaluate.extractor is None else set()
         return [name for name in STAGES if name not in left_out | ({"finetune"} if exact else set())]
     return ["prepare", "train"] if command == "train" else [command]

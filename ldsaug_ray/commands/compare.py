@@ -131,8 +131,8 @@ def _find(client: MlflowClient, experiments: list[str], name: str) -> Run:
             return _sole(of_trial, name)
     manifest = Location.of(name) / "manifest.json"
     if manifest.exists():
-        told = manifest.read_json()
-        noted = told.get("mlflow") or told.get("mlflow_search")
+        tree = manifest.read_json()
+        noted = tree.get("mlflow") or tree.get("mlflow_search")
         if noted is None:
             raise InputError(f"compare: {name} was never sent to MLflow (`ldsaug run`, `experiment` and `tune` are)")
         if noted["tracking_uri"] != without_password(tracking_uri()):

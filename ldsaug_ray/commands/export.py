@@ -79,13 +79,13 @@ _TITLES = {"train": "the baseline", "finetune": "the fine-tuned VAE"}
 def columns_of(domain: Domain) -> dict[str, str]:
     """Columns of the dataset, and what is in each."""
     key, others = {"key": COLUMNS["key"]}, {name: text for name, text in COLUMNS.items() if name != "key"}
-    told = {
+    columns = {
         **key,
         domain.column: domain.exported,
         **others,
         **{name: f"{name} of the image" for name in domain.qualities},
     }
-    return {name: domain.words(text) for name, text in told.items()}
+    return {name: domain.words(text) for name, text in columns.items()}
 
 
 def _check_ours(folder: Location, overwrite: bool) -> None:
@@ -176,7 +176,7 @@ def _card(
     code: str,
 ) -> str:
     """A README.md: metadata for the Hub, facts, how to open it, what the report found, the measures, the settings."""
-    told = {
+    rows = {
         **facts,
         "digest": f"`{run.require(stage, 'digest')}`",
         "made by": f"{MARK} {__version__}, seed {config.seed}",
@@ -186,7 +186,7 @@ def _card(
     parts = [
         f"---\n{_yaml(metadata)}---\n",
         f"# {title}\n",
-        "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in told.items()),
+        "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items()),
         f"```python\n{code}\n```\n",
         "## Findings\n",
         "".join(f"- {sentence}\n" for sentence in findings) or "None are recorded: the run has no report.\n",

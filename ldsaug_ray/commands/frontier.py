@@ -55,25 +55,25 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
             engine.check_place("run_dir", config.run_dir)
             job = Job(config, run, console, held.enter_context(engine))
             ensure(replace(job, run=folder), "frontier", identity, lambda inner, done: stage.run(job, done))
-        told = (folder.root / "frontier.json").read_json()
-        (folder.root / "frontier.csv").write_bytes(_csv(told).encode())
-        (folder.root / "frontier.svg").write_bytes(figures.frontier(told))
+        result = (folder.root / "frontier.json").read_json()
+        (folder.root / "frontier.csv").write_bytes(_csv(result).encode())
+        (folder.root / "frontier.svg").write_bytes(figures.frontier(result))
         if plan_steps(config, run, ["report"])[0].state == "complete":  # the page is to show it
             run.reset("report")
             run_stages(Job(config, run, console, engine), ["report"])
-    _print(told, without_password(config.run_dir))
+    _print(result, without_password(config.run_dir))
     print(f"frontier  {folder.require('frontier')['sentence']}")
     print(f"figure    {(folder.root / 'frontier.svg').shown}")
     return 0
 
 
-def _print(told: Mapping[str, Any], run: str) -> None:
-    title = f"run {run}: baseline’s images; gain at equal AuthPct (against {told['authenticity_by']}), 95 % limits"
+def _print(result: Mapping[str, Any], run: str) -> None:
+    title = f"run {run}: baseline’s images; gain at equal AuthPct (against {result['authenticity_by']}), 95 % limits"
     measured = ("n", "Fréchet", "precision", "coverage", "AuthPct", "of recon.")
-    modes = told["points"][0]["modes"]
+    modes = result["points"][0]["modes"]
     head = ("sampler", *measured, *modes, "less Fréchet", "precision +", "coverage +")
     rows = []
-    for row in told["points"]:
+    for row in result["points"]:
         gains = [_shown(row["gains"].get(name), row["kind"]) for name in COMPARED]
         values = [f"{row['frechet']:.4g}", f"{row['precision']:.3f}", f"{row['coverage']:.3f}"]
         authentic = [f"{row[by]:.1f}" for by in (FROM_IMAGES, FROM_RECONSTRUCTIONS)]
@@ -88,14 +88,14 @@ def _shown(gain: Mapping[str, float] | None, kind: str) -> str:
     return f"{gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
 
 
-def _csv(told: Mapping[str, Any]) -> str:
+def _csv(result: Mapping[str, Any]) -> str:
     out = io.StringIO()
     names = ["name", "kind", "n", *COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS]
-    modes = list(told["points"][0]["modes"])
+    modes = list(result["points"][0]["modes"])
     limits = [f"{name} {part}" for name in COMPARED for part in ("gain", "low", "high")]
     writer = csv.writer(out)
     writer.writerow([*names, *(f"effective {mode}" for mode in modes), *limits])
-    for row in told["points"]:
+    for row in result["points"]:
         gains = [row["gains"].get(name) or {} for name in COMPARED]
         values = [*(row[name] for name in names), *(row["modes"][mode] for mode in modes)]
         writer.writerow([*values, *(g.get(p, "") for g in gains for p in ("gain", "low", "high"))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ldsaug_ray.config import describe
+from ldsaug_ray.config.load import settings_of
 from ldsaug_ray.errors import InputError
 
 _GIVEN = {"run_dir": "runs/mine", "data.source": "images"}  # the two that have no default
@@ -23,7 +23,7 @@ def commented_config() -> str:
 def _lines() -> Iterator[str]:
     sections_given = {name.rpartition(".")[0] for name in _GIVEN}
     written: set[str] = set()
-    for name, default, text in describe():
+    for name, default, text in settings_of("images"):
         parts = name.split(".")
         for depth in range(1, len(parts)):
             section = ".".join(parts[:depth])

@@ -100,8 +100,8 @@ def rows_of(found: Measured) -> list[list[str]]:
         limits = found.intervals.get(measure.name)
         interval = "" if limits is None else f"{value(limits[0])} to {value(limits[1])}"
         values = {name: of.value(measure.name) for name, of in found.sets.items()}
-        told = ["" if values[name] is None else value(values[name]) for name in others]
-        rows.append([f"{measure.title} {measure.arrow}".strip(), value(values["fake"]), interval, *told])
+        cells = ["" if values[name] is None else value(values[name]) for name in others]
+        rows.append([f"{measure.title} {measure.arrow}".strip(), value(values["fake"]), interval, *cells])
     return rows
 
 
@@ -146,18 +146,20 @@ def _gallery(title: str, beside: str, found: Measured, near: Nearest, rows: np.n
     fake, other = found.given["fake"], found.given[beside]
     names = zip(fake.names(rows), other.names(near.rows[rows]), strict=True)
     distances = [value(float(near.distances[row])) for row in rows]
-    told = [(*pair, distance) for pair, distance in zip(names, distances, strict=True)]
+    rows_shown = [(*pair, distance) for pair, distance in zip(names, distances, strict=True)]
     shown = [_pictures(fake, rows), _pictures(other, near.rows[rows])]
     if any(not of for of in shown):
-        return {"title": title, "beside": beside, "rows": told, "sheet": None, "pixels": False}
+        return {"title": title, "beside": beside, "rows": rows_shown, "sheet": None, "pixels": False}
     side = min(LARGEST, *(min(image.shape[:2]) for of in shown for image in of))
     above, below = (tiles(np.stack([fitted(image, side) for image in of])) for of in shown)
     picture = data_uri("image/png", sheet(pairs(above, below)))
-    return {"title": title, "beside": beside, "rows": told, "sheet": picture, "pixels": side < LARGEST // 2}
+    return {"title": title, "beside": beside, "rows": rows_shown, "sheet": picture, "pixels": side < LARGEST // 2}
 
 
 def _pictures(of: Given, rows: np.ndarray) -> list[np.ndarray]:
-    """Images uint8[H, W, 3] of some rows, which could be read before; none of features."""
-    if of.images is None or of.images.domain.name != "images":
+    """Pictures uint8[H, W, 3] of some rows, which could be read before; none of features, or where there are none."""
+    if of.images is None:
         return []
-    return [image for image in of.images.read(of.rows[rows].tolist()) if not isinstance(image, str)]
+    items = (item for item in of.images.read(of.rows[rows].tolist()) if not isinstance(item, str))
+    pictures = (of.images.domain.pixels(np.stack([item])) for item in items)
+    return [picture[0] for picture in pictures if picture is not None]

@@ -21,7 +21,7 @@ from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import print_table
 from ldsaug_ray.search.tables import STATES
 from ldsaug_ray.search.trials import read_trials
-from ldsaug_ray.selection import told_of
+from ldsaug_ray.selection import sentences_of
 from ldsaug_ray.stages.shared.checkpoints import RECORD, Checkpoints
 from ldsaug_ray.stages.shared.runner import Step, plan_steps
 
@@ -74,8 +74,8 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     print_table(None, head, rows, 130, "llrrrrrf")
     selected = run.entry("select")
     if selected and any(s.stage == "select" and s.state == "complete" for s in steps):
-        for told in told_of(selected):
-            print(f"select: {told}")
+        for note in sentences_of(selected):
+            print(f"select: {note}")
     quarantine = read_quarantine(run)
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")

@@ -10,7 +10,7 @@ from ldsaug_ray.lds.findings import coinciding, latents_coincide
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS
 from ldsaug_ray.run.progress import print_table
-from ldsaug_ray.selection import told_of
+from ldsaug_ray.selection import sentences_of
 from ldsaug_ray.stages.prepare import same_picture
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) ->
     print_table(f"run {run.root.shown}", head, rows, 110, "lrrrrrrl")
     selected = run.entry("select")
     if selected and "select" in names:
-        print(said("\n".join(told_of(selected))))
+        print(said("\n".join(sentences_of(selected))))
     if alike := _alike(run, names):
         print(said(alike))
     decoded = run.entry("decode")

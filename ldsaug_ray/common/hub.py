@@ -50,8 +50,8 @@ def _tell(error: Exception) -> NoReturn:
         words = f"HF_HUB_OFFLINE is set, so nothing is asked of the Hub at {hub}"
     elif isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        told = f"the Hub at {hub} answers {status}: {error.server_message or words}"
-        words = f"{told}; is HF_TOKEN one that may read it?" if status in (401, 403) else told
+        answer = f"the Hub at {hub} answers {status}: {error.server_message or words}"
+        words = f"{answer}; is HF_TOKEN one that may read it?" if status in (401, 403) else answer
     elif type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         words = f"the Hub at {hub} does not answer ({words}); check the network, and HF_ENDPOINT where that is set"
     raise OSError(words) from error

@@ -63,6 +63,11 @@ class Registry(Generic[T]):
         """Registered names, in the order of the alphabet."""
         return tuple(sorted(self._entries))
 
+    def help(self) -> str:
+        """What the entries are, by their `words`, for the description of the setting that names one."""
+        entries: list[tuple[str, Any]] = sorted(self._entries.items())
+        return "; ".join(f"{name}: {entry.words}" for name, entry in entries) + "; package.module:Name: one of your own"
+
     def _imported(self, name: str) -> T:
         module, _, attribute = name.partition(":")
         if not (attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
@@ -73,8 +78,8 @@ class Registry(Generic[T]):
         except ModuleNotFoundError as e:
             missing = e.name or module
             why = "" if module.startswith(missing) else f", which {module} imports"
-            told = f"there is no module {missing!r}{why}; install it, or add its folder to PYTHONPATH"
-            raise ConfigError(f"{self.what} {name!r}: {told}") from None
+            why_not = f"there is no module {missing!r}{why}; install it, or add its folder to PYTHONPATH"
+            raise ConfigError(f"{self.what} {name!r}: {why_not}") from None
         except Exception as e:  # whatever a user's module does when it is imported
             raise ConfigError(f"{self.what} {name!r} cannot be used: {type(e).__name__}: {e}") from e
         if found is None:

@@ -98,20 +98,18 @@ class Location:
     @property
     def absence(self) -> str:
         """What to say of it where nothing is there; the Hugging Face Hub knows more than that."""
-        told = getattr(self._foreign, "absence", None)
         with clear_errors("look at", self.uri):
-            return told(self.path) if told else "there is no such file or folder"
+            return str(self._own_words("absence") or "there is no such file or folder")
 
     def hashes(self) -> dict[str, str]:
         """Path -> hash of each file below, of a store that knows these and no times: the Hugging Face Hub."""
-        told = getattr(self._foreign, "hashes", None)
         with clear_errors("list", self.uri):
-            return told(self.path) if told else {}
+            return self._own_words("hashes") or {}
 
-    @property
-    def _foreign(self) -> Any:
-        """fsspec's own file system, where it is one of those."""
-        return self.fs.handler.fs if isinstance(self.fs, pafs.PyFileSystem) else None
+    def _own_words(self, name: str) -> Any:
+        """What a file system of fsspec's says of the path, where it has a method of that name."""
+        own = getattr(self.fs.handler.fs, name, None) if isinstance(self.fs, pafs.PyFileSystem) else None
+        return own(self.path) if own else None
 
     def exists(self) -> bool:
         """Whether a file or folder is there."""
@@ -130,8 +128,8 @@ class Location:
 
     def _listed(self, recursive: bool) -> list[pafs.FileInfo]:
         with clear_errors("list", self.uri):
-            if self._foreign is not None:  # fsspec may remember lists, but other machines write here too
-                self._foreign.invalidate_cache()
+            if isinstance(self.fs, pafs.PyFileSystem):  # fsspec may remember lists, but other machines write here too
+                self.fs.handler.fs.invalidate_cache()
             selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
             try:
                 return self.fs.get_file_info(selector)
@@ -244,15 +242,6 @@ class Location:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
-
-
-def folder_is_temporary() -> bool:
-    """Whether the working folder is a Ray job's copy of what was submitted, which goes with the job."""
-    try:
-        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    except json.JSONDecodeError:
-        return False
-    return bool((job.get("runtime_env") or {}).get("working_dir"))
 
 
 def _absolute(path: str, uri: str) -> str:

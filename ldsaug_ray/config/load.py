@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -100,9 +101,13 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tu
 
 
 def settings_of(domain: str) -> Iterator[tuple[str, str, str]]:
-    """`describe` of a domain's tree, in its words. Raises ConfigError for an unknown one."""
+    """`describe` of a domain's tree, in its words, with the entries of the registries that a text names in braces.
+    Raises ConfigError for an unknown domain."""
+    selection = room_of("selection")
+    known = {name: getattr(selection, name).help() for name in ("RULES", "RANKS", "BALANCES")}
+    known |= {"SIGMA_RULES": room_of("lds").SIGMA_RULES.help(), "PRIORS": room_of("models.priors").PRIORS.help()}
     for name, default, text in describe(config_class(domain)):
-        yield name, default, _worded(text, domain)
+        yield name, default, _worded(re.sub(r"\{([A-Z_]+)\}", lambda m: known[m[1]], text), domain)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

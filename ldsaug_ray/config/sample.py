@@ -51,9 +51,7 @@ class Sampling(Section):
     )
     prior: str = Field(
         "normal",
-        description="what latents are drawn from: normal, N(0, I); mixture, Gaussians fitted to the training images' "
-        "latents; kde, their kernel density, a latent + sigma x noise; interpolants between them; lds, the densest "
-        "candidates about each of them (section candidates has how); or the dotted path of a prior of your own",
+        description="what latents are drawn from. {PRIORS}",
     )
     components: Positive = Field(10, description="with mixture: Gaussians")
     covariance: Literal["auto", "full", "diag"] = Field(

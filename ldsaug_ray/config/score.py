@@ -18,11 +18,7 @@ class Sigma(Section):
 
     rule: str = Field(
         "norm_fraction",
-        description="norm_fraction: scale x mean L2 norm of the training latents (the paper's); fixed: value; "
-        "leave_one_out: that under which each latent is likeliest among the others (in many dimensions so small that a "
-        "candidate sees little but its parents); scott, silverman: best for a normal density; nearest_neighbour: scale "
-        "x median distance of a latent to the nearest other; parent_share: that at which the own two parents hold "
-        "`share` of a typical candidate's density; package.module:Name: a sigma rule of your own",
+        description="how it is found. {SIGMA_RULES}",
     )
     scale: float | None = Field(
         None, gt=0, description="with norm_fraction (none: the paper's 0.2) or nearest_neighbour (none: 1)"
@@ -159,18 +155,14 @@ class Score(Section):
     def _noisy(self) -> Score:
         if self.plan == "single" and not self.noise:
             raise ValueError("plan: single is noise about single latents; set noise above 0")
-        if self.plan in ("single", "neighbours") and self.sigma.rule == "parent_share":
-            raise ValueError(f"sigma.rule: parent_share looks at random pairs; with plan: {self.plan} set another rule")
-        if self.noise:
-            others = [
-                ("interpolation", "slerp"),
-                ("plan", "blocks"),
-                ("backend", "faiss"),
-                ("sigma.rule", "parent_share"),
-            ]
-            for name, value in others:
-                if (self.sigma.rule if name == "sigma.rule" else getattr(self, name)) == value:
-                    raise ValueError(f"noise does not go with {name}: {value}; set noise to 0, or another {name}")
+        rule, other = self.sigma.rule, self.plan in ("single", "neighbours")
+        pairs = (other or self.noise) and room_of("lds").SIGMA_RULES.get(rule).pairs
+        if other and pairs:
+            raise ValueError(f"sigma.rule: {rule} looks at random pairs; with plan: {self.plan} set another rule")
+        others = {"interpolation": "slerp", "plan": "blocks", "backend": "faiss"} if self.noise else {}
+        found = [(name, value) for name, value in others.items() if getattr(self, name) == value]
+        for name, value in [*found, *([("sigma.rule", rule)] if self.noise and pairs else [])]:
+            raise ValueError(f"noise does not go with {name}: {value}; set noise to 0, or another {name}")
         return self
 
     @model_validator(mode="after")

@@ -20,16 +20,12 @@ class Select(Section):
 
     which: str = Field(
         "lds",
-        description="lds: what the rules keep; random: as many as they keep, drawn from all candidates (the control of "
-        "unfiltered interpolants); lds+sharpness: of what the rules keep, the sharpest once decoded (decode.sharpest); "
-        "typical: the rules, with select.typical; none: nothing, whatever the rules (the compute-matched control: "
-        "finetune sees training images alone); package.module:Name: a selection rule of your own",
+        description="what is kept. {RULES}",
     )
     rank: str = added(
         "lds",
-        description="what top_fraction and top_count rank by: lds; likelihood: the model's own score of what it "
-        "decodes, for images the cycle error |encode(decode(z)) - z|² / d, the least first: every candidate is "
-        "decoded, once; package.module:Name: a rank of your own",
+        description="what top_fraction and top_count rank by; with others than lds every candidate is decoded, once. "
+        "{RANKS}",
     )
     tau: Annotated[float, Field(gt=0, lt=1)] | Auto | None = Field(
         None,
@@ -60,8 +56,8 @@ class Select(Section):
     balance: str = added(
         "none",
         description="apply top_fraction and top_count within groups, since the densest candidates are those of the "
-        "densest mode: parent: of each nearer parent; cluster: of its k-means cell; label:NAME: of its label; a share "
-        "by largest remainders, a count split evenly; package.module:Name: groups of your own",
+        "densest mode; a share by largest remainders, a count split evenly. none: no groups; label:NAME: of its label; "
+        "{BALANCES}",
     )
     clusters: Positive = added(50, description="with balance cluster: k-means cells of the training latents")
     exclude_parents: bool = Field(False, description="rank by the density without the candidate's own two parents")

@@ -135,6 +135,10 @@ class Config(Section):
                 raise ValueError(f"evaluate.detection.corruptions: {name!r} is unknown; possible: {possible}")
         if given.extractor is None:
             return self
+        try:
+            room_of("metrics.extractors").check_extractor(given.extractor, self.domain)
+        except ConfigError as e:  # pydantic takes ValueError
+            raise ValueError(f"evaluate.extractor: {e}") from None
         if not self.data.test:
             raise ValueError("evaluate.extractor compares with held-out images; set data.test above 0, or it to null")
         for name, asked in (("attributes", given.attributes), ("downstream.label", given.downstream.label)):

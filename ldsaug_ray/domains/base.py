@@ -44,6 +44,7 @@ class Domain(ABC):
         metadata: of Parquet files of what `export` gives, such as the note of Hugging Face's.
         exported: what `export` gives, in a few words; task: the Hub's name of making such items, or none.
         qualities: what `quality` tells of each item.
+        reading: settings of `data` that count where `measure` takes items as they come; none: all do.
         damages: kinds that `damage` knows.
         defaults: of settings in other sections than `data`, as a tree.
     """
@@ -61,6 +62,7 @@ class Domain(ABC):
     exported: ClassVar[str]
     task: ClassVar[str | None] = None
     qualities: ClassVar[tuple[str, ...]] = ()
+    reading: ClassVar[tuple[str, ...]] = ()
     damages: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
 
@@ -75,6 +77,14 @@ class Domain(ABC):
     @abstractmethod
     def read(self, payload: Any, data: Any) -> Array:
         """What the source gave of one item as a row of a batch. Raises Unusable."""
+
+    def read_whole(self, payload: Any, data: Any) -> Array:
+        """The same for `measure`, at the item's own size where features of any can be made. Raises Unusable."""
+        return self.read(payload, data)
+
+    def size(self, data: Any) -> str:
+        """What all items have, in the caption of an experiment: "64 px"; or nothing."""
+        return ""
 
     @abstractmethod
     def empty(self, data: Any) -> Array:

@@ -75,7 +75,6 @@ class InlineEngine(Engine):
     def hold(
         self, make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], pool: Pool, threads: int
     ) -> AbstractContextManager[_Held]:
-        """They are here."""
         return nullcontext(_Held([make(*given) for given in arguments]))
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
@@ -142,7 +141,6 @@ class _Rank:
         """There is nobody to wait for."""
 
     def agree(self, value: int | None) -> int | None:
-        """With itself."""
         return value
 
     def asked(self) -> Asked | None:

@@ -50,7 +50,6 @@ class Plan:
 
     @property
     def cells(self) -> list[Cell]:
-        """In order."""
         return list(dict.fromkeys(run.cell for run in self.runs))
 
     def of(self, cell: Cell) -> list[ArmRun]:

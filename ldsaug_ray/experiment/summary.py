@@ -209,9 +209,9 @@ def _caption(plan: Plan, results: Sequence[Result]) -> str:
     config, seeds = plan.config, ", ".join(map(str, plan.config.experiment.seeds))
     tuned = config.finetune
     of_a = "" if not tuned.mixing else f", and {round(tuned.mixing * tuned.batch_size)} of A where an arm trains on A"
-    px = f"{config.data.resolution} px; " if config.domain == "images" else ""
+    size = domain_of(config).size(config.data)
     parts = [
-        f"{px}baseline {config.train.steps:,} steps × {config.train.batch_size} images, arms "
+        f"{size and f'{size}; '}baseline {config.train.steps:,} steps × {config.train.batch_size} images, arms "
         f"{tuned.steps:,} further steps × {tuned.batch_size} training images{of_a}; seeds {seeds} (each draws split, "
         "weights and candidates anew, from the same images); mean ± standard error"
     ]

@@ -113,7 +113,6 @@ def student_text(found: Difference | None) -> str:
 
 
 def signed(x: float) -> str:
-    """With its sign."""
     return ("+" if x > 0 else "") + value(x)
 
 

@@ -32,18 +32,18 @@ def findings(group: Group) -> list[str]:
         sentences.append(text)
     if group.comparisons and len(group.seeds) == 1:
         apart = [(c, d.mean) for c in group.comparisons if (d := c.differences.get("frechet")) is not None]
-        told = "; ".join(
+        gaps = "; ".join(
             f"{c.arm} is {abs(x):.3g} {'below' if x < 0 else 'above'} its control {c.control}" for c, x in apart
         )
         sentences.append(
-            f"One seed: no difference can be told from chance{f'. In Fréchet distance {told}' if told else ''}."
+            f"One seed: no difference can be told from chance{f'. In Fréchet distance {gaps}' if gaps else ''}."
         )
         return sentences
     for sign, words in _VERDICTS.items():
         arms = [c for c in group.comparisons if _verdict(c) == sign]
         if arms:
-            told = ", ".join(f"{c.arm} ({_mean_and_student(c)})" for c in arms)
-            sentences.append(f"{words}: {told}.")
+            named = ", ".join(f"{c.arm} ({_mean_and_student(c)})" for c in arms)
+            sentences.append(f"{words}: {named}.")
     if len(group.comparisons) > 1:
         sentences.append(
             f"{len(group.comparisons)} comparisons at 95 % each, not corrected for their number: about one in twenty "

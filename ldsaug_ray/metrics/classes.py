@@ -137,5 +137,5 @@ def class_attribute(name: str, features: Mapping[str, Array], labels: Mapping[st
             },
         )
     recall = np.diag(confusion) / confusion.sum(axis=1)
-    told = {"penalty": penalty, "values": (values - 1).tolist(), "balanced_accuracy": {"value": float(recall.mean())}}
-    return Attribute(told, shares)
+    facts = {"penalty": penalty, "values": (values - 1).tolist(), "balanced_accuracy": {"value": float(recall.mean())}}
+    return Attribute(facts, shares)

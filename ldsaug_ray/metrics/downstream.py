@@ -122,10 +122,10 @@ def summary(right: Mapping[str, Sequence[Hits]]) -> dict[str, Any]:
     images' means added: they hold for other seeds and other test images, a little too wide.
     """
     arms = {arm: np.array(found, np.float64) for arm, found in right.items()}
-    told: dict[str, Any] = {"arms": {arm: {**_limits(found), **_each(found)} for arm, found in arms.items()}}
+    gains: dict[str, Any] = {"arms": {arm: {**_limits(found), **_each(found)} for arm, found in arms.items()}}
     if "train + A" in arms:
-        told["gain"] = _limits(arms["train + A"] - arms["train"])
-    return told
+        gains["gain"] = _limits(arms["train + A"] - arms["train"])
+    return gains
 
 
 def _each(found: NDArray[np.float64]) -> dict[str, Any]:
@@ -140,19 +140,19 @@ def _limits(found: NDArray[np.float64]) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def sentence(told: Mapping[str, Any]) -> str:
+def sentence(gains: Mapping[str, Any]) -> str:
     """What it says, with a full stop."""
 
     def words(of: Mapping[str, float], sign: str = "") -> str:
         value, low, high = (f"{100 * of[name]:{sign}.1f}" for name in ("value", "low", "high"))
         return f"{value} ({low} to {high})"
 
-    alone = f"A classifier of {told['label']} gets {words(told['arms']['train'])} % of test images right"
-    if (gain := told.get("gain")) is None:
+    alone = f"A classifier of {gains['label']} gets {words(gains['arms']['train'])} % of test images right"
+    if (gain := gains.get("gain")) is None:
         return f"{alone}; there is no A that it could learn from."
     beyond = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "no difference beyond chance"
-    with_a = f"with A {words(told['arms']['train + A'])} %, on A alone {words(told['arms']['A'])} %"
-    return f"{alone}, {with_a}. A adds {words(gain, '+')} points, by {told['seeds']} seeds: {beyond}."
+    with_a = f"with A {words(gains['arms']['train + A'])} %, on A alone {words(gains['arms']['A'])} %"
+    return f"{alone}, {with_a}. A adds {words(gain, '+')} points, by {gains['seeds']} seeds: {beyond}."
 
 
 def _gain(found: Evaluated, name: str) -> float | None:

@@ -80,7 +80,6 @@ class FeatureStatistics:
 
     @property
     def dimension(self) -> int:
-        """C."""
         return len(self.mean)
 
     @property

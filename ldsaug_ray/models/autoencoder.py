@@ -40,7 +40,6 @@ class Autoencoder(Codec):
 
     @property
     def given(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """As of `Codec`."""
         return {"resolution": self.resolution}
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

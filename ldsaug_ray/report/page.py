@@ -62,7 +62,7 @@ def report_page(data: ReportData, pictures: Mapping[str, bytes] | None = None) -
         },
         fragments={n[:-5]: Markup(x.decode()) for n, x in shown.items() if n.endswith(".html")},
         terms=loss_terms(data),
-        downstream_sentence=lambda told: said(downstream_sentence(told)),
+        downstream_sentence=lambda gains: said(downstream_sentence(gains)),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         settings=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
@@ -109,7 +109,6 @@ class _Pages(PackageLoader):
         self._said = said
 
     def get_source(self, environment: Environment, template: str) -> Any:
-        """As of `PackageLoader`."""
         source, file, current = super().get_source(environment, template)
         if template.endswith("css.j2"):
             return source, file, current

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -11,12 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldsaug_ray.common.secrets import first_line, without_password
-from ldsaug_ray.common.storage import folder_is_temporary
 from ldsaug_ray.errors import StorageError
 from ldsaug_ray.run.progress import make_console
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+def folder_is_temporary() -> bool:
+    """Whether the working folder is a Ray job's copy of what was submitted, which goes with the job."""
+    try:
+        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    except json.JSONDecodeError:
+        return False
+    return bool((job.get("runtime_env") or {}).get("working_dir"))
 
 
 def tracking_uri() -> str:

@@ -13,7 +13,7 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any, Literal
 
-from ldsaug_ray.common.digest import fingerprint
+from ldsaug_ray.common.digest import code_digest, fingerprint
 from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config import Config, counted
 
@@ -32,6 +32,7 @@ class Stage:
     uses: tuple[str, ...] = ()  # read where they are complete, not needed
     sections: tuple[str, ...] = ()  # of the settings, which change the result but for fields marked otherwise
     also: Callable[[Config], Mapping[str, Any]] = lambda config: {}  # of other sections
+    code: Callable[[Config], tuple[str, ...]] = lambda config: ()  # names; the code of own ones counts
     reads: Callable[[Config], tuple[str, ...]] = lambda config: ()  # stages whose content counts with these settings
     on_driver: Callable[[Config], bool] = lambda config: False  # asks the engine for nothing
     role: Literal["stage", "command", "kept"] = "stage"  # of a run; by itself; only part of another
@@ -49,7 +50,8 @@ class Stage:
             later: with settings that count since a later version than the first; else as it was before.
         """
         tree = counted(config, later=later)
-        settings = {**{name: tree[name] for name in self.sections}, **self.also(config)}
+        own = {"code": code} if (code := code_digest(self.code(config))) else {}
+        settings = {**{name: tree[name] for name in self.sections}, **self.also(config), **own}
         return fingerprint(
             [FORMAT, self.name, settings, {n: digests[n] for n in self.inputs(config) if n in digests}, inputs]
         )
@@ -57,7 +59,8 @@ class Stage:
 
 def identity(config: Config) -> str:
     """Identity of what a whole run gives: settings that only change how, or where it is written, do not count."""
-    return fingerprint([FORMAT, counted(config)])
+    code = code_digest(path for stage in STAGES.values() for path in stage.code(config))
+    return fingerprint([FORMAT, counted(config), *filter(None, [code])])
 
 
 class Stages(Mapping[str, Stage]):

@@ -27,19 +27,19 @@ def tracked_run(
         StorageError: the server does not answer at the start.
     """
     tracker = Tracker.start(config, run, tags)
-    told = False
+    warned = False
 
     def send() -> None:
-        nonlocal told
+        nonlocal warned
         try:
             tracker.send(config, run, names)
         except Exception as e:
-            if not told:
+            if not warned:
                 console.print(
                     f"MLflow does not take it ({first_line(e)}); the run goes on, what MLflow lacks is sent later",
                     highlight=False,
                 )
-            told = True
+            warned = True
 
     status: Status = "FAILED"
     try:

@@ -190,8 +190,8 @@ class _Kept:
             why=crashed or trial.why,
         )
         self._put(trial)
-        told = f"{trial.why.splitlines()[0]} …" if "\n" in trial.why else trial.why or self._search.result_of(trial)
-        self._say(trial, f"{trial.state}: {told}, {trial.seconds:,.0f} s")
+        outcome = f"{trial.why.splitlines()[0]} …" if "\n" in trial.why else trial.why or self._search.result_of(trial)
+        self._say(trial, f"{trial.state}: {outcome}, {trial.seconds:,.0f} s")
         self._log.send(trial)
         if time.monotonic() > self._written + WRITE_SECONDS:
             self.write()

@@ -223,8 +223,8 @@ def _at_rung(job: Job, rung: int, of: str) -> tuple[int, Measures]:
         run.begin("finetune", identity)
         checkpoint.take_weights(run.folder("finetune"))
         facts = checkpoint.record["facts"]
-        told = {name: facts[name] for name in ("steps", "resumed_from_step")}
-        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, of=of, **told)
+        taken = {name: facts[name] for name in ("steps", "resumed_from_step")}
+        run.finish("finetune", identity, Counts(), facts["digest"], 0.0, 0, of=of, **taken)
     run_stages(inner, ["evaluate"])
     return int(run.require("finetune", "steps")), _measures(run)
 

@@ -86,10 +86,10 @@ class Trial:
         Raises:
             StorageError: the file is not one that `write` wrote.
         """
-        told = file.read_json()
+        record = file.read_json()
         try:
-            curve = tuple((int(step), dict(measures)) for step, measures in told["curve"])
-            trial = cls(**{**told, "curve": curve})
+            curve = tuple((int(step), dict(measures)) for step, measures in record["curve"])
+            trial = cls(**{**record, "curve": curve})
             if trial.key != file.name.removesuffix(".json"):
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):

@@ -36,9 +36,10 @@ class Groups:
 
 @dataclass(frozen=True)
 class Balance:
-    """A way to find groups: find(z float32[N, d], keys [N], k, seed); k: cells, by select.clusters."""
+    """A way to find groups: find(z float32[N, d], keys [N], k, seed); k: cells, by select.clusters. words: of it."""
 
     find: Callable[[NDArray[np.floating], Sequence[str], int, int], Groups]
+    words: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ def _cells(z: NDArray[np.floating], keys: Sequence[str], k: int, seed: int) -> G
     return Groups(cells(z, k, seed), [f"cluster {c}" for c in range(k)])
 
 
-BALANCES.add("parent", Balance(_each))
-BALANCES.add("cluster", Balance(_cells))
+BALANCES.add("parent", Balance(_each, "of each nearer parent"))
+BALANCES.add("cluster", Balance(_cells, "of its k-means cell"))
 
 
 def cells(z: NDArray[np.floating], k: int, seed: int, fitted: int = FITTED) -> Index:

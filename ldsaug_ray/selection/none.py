@@ -16,6 +16,7 @@ from ldsaug_ray.selection.threshold import Selection
 class Nothing(Rule):
     """No A, whatever the thresholds; the scores are not looked at."""
 
+    words = "nothing, whatever the rules (the compute-matched control: finetune sees training images alone)"
     keeps = False
 
     def judged(self, settings: Select) -> bool:

@@ -19,6 +19,8 @@ from ldsaug_ray.selection.threshold import SLACK, Selection
 class Random(Rule):
     """The thresholds say how many, and chance which."""
 
+    words = "as many as they keep, drawn from all candidates (the control of unfiltered interpolants)"
+
     def judged(self, settings: Select) -> bool:
         """Never: how many does not hang on the rank."""
         return False

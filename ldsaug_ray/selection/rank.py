@@ -20,10 +20,12 @@ RANK = "rank_score"  # column of scores by a rank that decodes
 
 @dataclass(frozen=True)
 class Rank:
-    """judge(codec, z float32[M, d], batch_size) -> float64[M], the best with the most; none: LDS. words: of it."""
+    """judge(codec, z float32[M, d], batch_size) -> float64[M], the best with the most; none: LDS. words: of it.
+    loss: whether it is of what a codec loses, and says nothing of one that loses nothing."""
 
     judge: Callable[[Any, NDArray[np.float32], int], NDArray[np.float64]] | None
     words: str
+    loss: bool = False
 
 
 def _likelihood(codec: Any, z: NDArray[np.float32], batch_size: int) -> NDArray[np.float64]:
@@ -34,4 +36,4 @@ def _likelihood(codec: Any, z: NDArray[np.float32], batch_size: int) -> NDArray[
 
 RANKS = Registry("select.rank", Rank)
 RANKS.add("lds", Rank(None, "LDS"))
-RANKS.add("likelihood", Rank(_likelihood, "the model's own score of what it decodes"))
+RANKS.add("likelihood", Rank(_likelihood, "the model's own score of what it decodes", loss=True))

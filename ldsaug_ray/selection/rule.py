@@ -28,6 +28,7 @@ HeldOut = NDArray[np.float64] | None  # log LDS of real latents that the density
 class Rule:
     """The paper's: what the thresholds of `select` keep. Others are subclasses that change what is different."""
 
+    words = "what the rules keep"  # of it, in the help of select.which
     keeps = True  # whether there is an A at all
     sharpest = False  # whether decode keeps the share decode.sharpest alone, the sharpest
 
@@ -122,7 +123,7 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
     return found
 
 
-def told_of(entry: Mapping[str, Any]) -> list[str]:
+def sentences_of(entry: Mapping[str, Any]) -> list[str]:
     """What to tell of a selection: its sentence, what was short, and which modes A has."""
     return [sentence_of(entry), *filter(None, [entry.get("note", "")]), *entry.get("modes_sentences", ())]
 

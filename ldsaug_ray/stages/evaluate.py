@@ -93,21 +93,21 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         of = {name: label_array(images, label) for name, images in real.items()}
         here = real | {images.name: images for images in sets if images.name == "augmented"}
         known = replace(known, downstream=downstream(job, here, features, of, extractor.fingerprint))
-    told = known.to_json()
+    record = known.to_json()
     folder = job.run.folder("evaluate")
     for images in sets:
         if images.name in nearest:
             table = gallery(images, real, features, nearest[images.name], job.domain, facts_of(job.run.root))
             (folder / f"gallery-{images.name}.parquet").write_table(table)
-    (folder / "metrics.json").write_json(told)
+    (folder / "metrics.json").write_json(record)
     n = sum(len(f.features) for f in features.values())
     return Outcome(
         Counts(n, n),
-        fingerprint(told),
+        fingerprint(record),
         {
-            name: told[name]
+            name: record[name]
             for name in ("extractor", "k", "sets", "detection", "downstream", "measures")
-            if name in told
+            if name in record
         },
     )
 

@@ -110,15 +110,20 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 "gains": {m: gain and asdict(gain) for m, gain in found.items()},
             }
         )
-    told = {"authenticity_by": by, "extractor": str(config.evaluate.extractor), "k": config.evaluate.k, "points": rows}
-    (job.run.folder("frontier") / "frontier.json").write_json(told)
+    result = {
+        "authenticity_by": by,
+        "extractor": str(config.evaluate.extractor),
+        "k": config.evaluate.k,
+        "points": rows,
+    }
+    (job.run.folder("frontier") / "frontier.json").write_json(result)
     n = sum(map(len, stored.values()))
     facts = {
-        "sentence": sentence_of(told),
+        "sentence": sentence_of(result),
         "of": _read(job.run),
         "points": {slug(str(row["name"])): row for row in rows},
     }
-    return Outcome(Counts(n, n), fingerprint(told), facts)
+    return Outcome(Counts(n, n), fingerprint(result), facts)
 
 
 def frontier_of(run: RunDir) -> dict[str, Any] | None:
@@ -141,9 +146,9 @@ def checked(test: ImageSet, config: Config) -> ImageSet:
     return test
 
 
-def sentence_of(told: Mapping[str, Any]) -> str:
+def sentence_of(result: Mapping[str, Any]) -> str:
     """What stands out, in a sentence."""
-    gained = [(row["gains"]["frechet"], row["name"]) for row in told["points"] if row["gains"].get("frechet")]
+    gained = [(row["gains"]["frechet"], row["name"]) for row in result["points"] if row["gains"].get("frechet")]
     better = sorted(((g["gain"], g["low"], name) for g, name in gained if g["low"] > 0), reverse=True)
     if not better:
         return "nothing has a lower Fréchet distance than noise about training latents of the same authenticity"

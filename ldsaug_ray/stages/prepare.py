@@ -101,8 +101,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     learned = tuple(facts.pop("notes", ()))
     if facts:
         job.run.folder(FACTS).write_json(facts)
-    for told in (*([sentence] if sentence else []), *learned):
-        job.console.print(f"prepare   {told}", highlight=False, markup=False)
+    for note in (*([sentence] if sentence else []), *learned):
+        job.console.print(f"prepare   {note}", highlight=False, markup=False)
     notes = [*work.notes, *learned]
     return Outcome(
         counts,

@@ -38,6 +38,7 @@ STAGE = declare(
         needs=("encode",),
         writes=("scores", "held_out"),
         sections=("score", "seed"),
+        code=lambda config: (config.score.sigma.rule,),
     )
 )
 

@@ -24,6 +24,7 @@ from ldsaug_ray.run.latents import Latents, latents_on_disk
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
+from ldsaug_ray.selection.balance import LABEL
 from ldsaug_ray.selection.rank import RANK
 from ldsaug_ray.selection.rule import chosen
 from ldsaug_ray.stages.shared.groups import ReadScores, grouped
@@ -38,8 +39,13 @@ def _of_balance(config: Config) -> dict[str, Any]:
 
 
 def _reads(config: Config) -> tuple[str, ...]:
-    labels, judged = config.select.balance.startswith("label:"), config.select.rule.judged(config.select)
+    labels, judged = config.select.balance.startswith(LABEL), config.select.rule.judged(config.select)
     return ("encode",) * labels + ("train",) * judged
+
+
+def _code(config: Config) -> tuple[str, ...]:
+    select = config.select
+    return (select.which, select.rank, *([] if select.balance.startswith(LABEL) else [select.balance]))
 
 
 STAGE = declare(
@@ -51,6 +57,7 @@ STAGE = declare(
         writes=("selected",),
         sections=("select",),
         also=lambda config: {**_of_balance(config), **config.select.rule.counts(config)},
+        code=_code,
         reads=_reads,
         on_driver=lambda config: not config.select.rule.judged(config.select),
     )

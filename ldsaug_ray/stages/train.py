@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.config import Optimisation
 from ldsaug_ray.engines.base import Training
 from ldsaug_ray.engines.resources import Pool
@@ -34,7 +33,7 @@ STAGE = declare(
         needs=("prepare",),
         writes=("train",),
         sections=("vae", "train", "seed"),
-        also=lambda config: {"code": code} if (code := code_digest([config.vae.kind])) else {},
+        code=lambda config: (config.vae.kind,),
     )
 )
 
@@ -155,14 +154,14 @@ def train_on(
     size, last_step = settings.batch_size, task.pause_at or settings.steps
     with bar(job.console, stage, last_step * size, job.domain.unit) as shown:
 
-        def told(step: int, note: str) -> None:
+        def show(step: int, note: str) -> None:
             if not shown.done:
                 shown.begin_at(step * size)
             shown.set(step * size, note)
 
         training = Training(stage, partial(work, task), world, pool, settings.max_failures, checkpoints.folder)
         try:
-            job.engine.train(training, told)
+            job.engine.train(training, show)
         except (KeyboardInterrupt, SystemExit):
             last = checkpoints.last()
             job.console.print(f"{stage}: saved at step {last.step if last else 0}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ldsaug_ray import selection
 from ldsaug_ray.config import Config, describe, load_config
+from ldsaug_ray.config.load import settings_of
 from ldsaug_ray.errors import ConfigError, LdsaugError, StorageError, UsageError
+from ldsaug_ray.lds import SIGMA_RULES
+from ldsaug_ray.models.priors import PRIORS
 
-FIXED = settings(deadline=None, derandomize=True, database=None)
+FIXED = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 NEEDED = ("run_dir=/runs/a", "data.source=/faces")
 
@@ -257,6 +262,34 @@ def test_describe_covers_every_leaf_in_the_trees_order() -> None:
     defaults = {name: default for name, default, _ in rows if default != "(required)"}
     assert {n for n, _, _ in rows} - set(defaults) == {"run_dir", "data.source"}
     assert config(*(f"{name}={default}" for name, default in defaults.items())) == config()
+
+
+def test_the_help_has_the_entries_of_registries() -> None:
+    help_of = {name: text for name, _, text in settings_of("images")}
+    for setting, registry in {
+        "select.which": selection.RULES,
+        "select.rank": selection.RANKS,
+        "select.balance": selection.BALANCES,
+        "score.sigma.rule": SIGMA_RULES,
+        "sample.prior": PRIORS,
+    }.items():
+        for name in registry.names():
+            assert f"{name}: {registry.get(name).words}" in help_of[setting]
+            assert registry.get(name).words
+    assert not [name for name, text in help_of.items() if re.search(r"\{[A-Z]", text)]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("evaluate.extractor=incept", r"evaluate\.extractor: unknown extractor 'incept'; possible: inception"),
+        ("evaluate.extractor=fingerprints", "makes features of molecules, not of images; possible: .*pixels"),
+        ("evaluate.extractor=nowhere:Mine", "there is no module 'nowhere'"),
+    ],
+)
+def test_an_extractor_is_known_and_of_the_domain(given: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        config(given)
 
 
 def test_a_dumped_config_loads_as_itself(tmp_path: Path) -> None:

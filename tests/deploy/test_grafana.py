@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.dashboard.modules.metrics.grafana_dashboard_factory import generate_default_grafana_dashboard
 
-from ldsaug_ray.engines.ray.meters import _TOLD
+from ldsaug_ray.engines.ray.meters import MEANINGS
 
 OURS = json.loads((Path(__file__).parents[2] / "deploy/grafana.json").read_text())
 # of the panel kind that took the place of `graph`, which Ray's dashboards still have and Grafana 12 has no more
@@ -57,7 +57,7 @@ def test_it_is_built_as_rays_own(rays):
 
 
 def test_every_counter_has_a_panel_and_every_panel_metrics_that_exist(rays):
-    counters = {f"ray_ldsaug_{name}_total" for name in _TOLD}  # Prometheus' name of a counter of Ray's
+    counters = {f"ray_ldsaug_{name}_total" for name in MEANINGS}  # Prometheus' name of a counter of Ray's
     assert counters <= metrics(OURS)
     assert metrics(OURS) - counters <= metrics(rays)
     for expression in expressions(OURS):

@@ -95,8 +95,7 @@ def test_the_plan_of_blocks_and_every_rule_of_selection(under):
 
 
 ADVERSARIAL = {"adversarial": {"weight": 0.5, "r1_every": 2, "path_length": 0.1, "path_length_every": 2}}
-ALONE = {
-    "pixels": {},
+ALONE = {  # pixels alone: whole pipelines above
     "adversarial": {"uses": {"pixels": 0, "adversarial": 0.5}, "objective": ADVERSARIAL},
     "cycle": {"uses": {"pixels": 0, "cycle": 0.5}},
     "prior": {"uses": {"pixels": 0, "prior": True}},

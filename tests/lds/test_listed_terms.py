@@ -125,7 +125,7 @@ from ldsaug_ray.lds import score_pairs
 from ldsaug_ray.lds._terms_compiled import add_terms
 
 z = np.random.default_rng(0).standard_normal((600, 32), np.float32)
-scores = score_pairs(z, np.arange(80).reshape(40, 2), [m / 10 for m in range(1, 10)], [0.2, 0.4])
+scores = score_pairs(z, np.arange(80).reshape(40, 2), [0.25, 0.4], [0.2, 0.4])
 digest = hashlib.sha256(scores.log_lds_excluding_parents.tobytes() + scores.effective_neighbours.tobytes())
 print(sum(add_terms.stats.cache_misses.values()), sum(add_terms.stats.cache_hits.values()), digest.hexdigest())
 """

@@ -71,6 +71,7 @@ OTHER = {  # a valid value that is not the default, where one cannot be made up 
     "select.tau": 0.28,
     "select.typical": 0.9,
     "select.top_fraction": 0.1,
+    "evaluate.extractor": "pixels",
     "evaluate.resize": 64,
     "evaluate.models": ["train"],
     "evaluate.attributes": ["Male"],

@@ -187,7 +187,7 @@ def test_what_cannot_be_measured(copied, save, tmp_path, capsys):
         evaluate(copied, str(tmp_path / "bad.pt"))
     with pytest.raises(InputError, match="features of 1 of 1 images are NaN or infinite"):
         evaluate(copied, script(tmp_path / "nan.pt", float("nan")))
-    with pytest.raises(ConfigError, match="unknown extractor"):
+    with pytest.raises(ValueError, match=r"evaluate\.extractor: unknown extractor"):
         evaluate(copied, "resnet")
     with pytest.raises(ValueError, match=r"evaluate\.attributes needs labelled images"):
         evaluate(copied, good, attributes=["Male"])

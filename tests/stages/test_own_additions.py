@@ -13,13 +13,14 @@ import pytest
 
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.config import Config
+from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.domains.images import IMAGES
 from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.metrics import Evaluated
 from ldsaug_ray.models.priors import noise
 from ldsaug_ray.report._evaluation import read_evaluation
 from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.run.pipeline import STAGES, identity
 
 CODE = """
 import torch
@@ -90,6 +91,32 @@ def test_where_their_numbers_go(code: Path, tmp_path: Path, capsys: pytest.Captu
     assert again.sets["baseline"].value("spread") == pytest.approx(2 * found.sets["baseline"].value("spread"))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("setting", "stage", "code"),
+    [
+        ("score.sigma.rule", "score", "from ldsaug_ray.lds import SigmaRule\nmine = SigmaRule({}, None, None)"),
+        ("select.which", "select", "from ldsaug_ray.selection import Rule\nmine = Rule()"),
+        ("select.rank", "select", "from ldsaug_ray.selection import Rank\nmine = Rank(max, 'the most')"),
+        ("select.balance", "select", "from ldsaug_ray.selection import Balance\nmine = Balance(max)"),
+    ],
+)
+def test_a_changed_file_outdates_the_stage_and_the_run(setting: str, stage: str, code: str, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / f"its_{setting.rpartition('.')[2]}.py"
+    file.write_text(code)
+    given = [f"{setting}={file.stem}:mine", "run_dir=r", "data.source=s"]
+    found = []
+    for text in (code, code, f"{code}\n"):
+        file.write_text(text)
+        config = load_config(None, given)
+        prints = {name: STAGES[name].fingerprint(config, {}) for name in ("train", "score", "select")}
+        found.append((prints.pop(stage), identity(config), prints))
+    assert found[0] == found[1]
+    assert found[1][2] == found[2][2]
+    assert found[1][0] != found[2][0]
+    assert found[1][1] != found[2][1]
+
+
 def test_what_is_wrong_is_said_before_work_starts(code: Path, tmp_path: Path) -> None:
     def run(**evaluate: object) -> None:
         settings = {**SMALL, "run_dir": str(tmp_path / "run"), "engine": "inline"}
@@ -103,6 +130,6 @@ def test_what_is_wrong_is_said_before_work_starts(code: Path, tmp_path: Path) ->
     }.items():
         with pytest.raises(ConfigError, match=rf"evaluate\.measures: .*{why}"):
             run(measures=[path])
-    with pytest.raises(ConfigError, match="there is no module 'nowhere'"):
+    with pytest.raises(ValueError, match="there is no module 'nowhere'"):
         run(extractor="nowhere:Means")
     assert not (tmp_path / "run/images").exists()

@@ -28,6 +28,9 @@ class Images(Domain):
     metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}  # noqa: RUF012
     exported, task = "PNG, as datasets' Image feature", "unconditional-image-generation"
     qualities = ("sharpness",)
+    reading = (  # the others make training images of them
+        *("format", "image_column", "key_column", "shard_in_key", "member", "max_pixels", "max_quarantined_fraction"),
+    )
     damages = ("blur", "noise", "occlusion", "shuffled patches")
 
     def open(self, data: Data) -> Source:
@@ -51,8 +54,17 @@ class Images(Domain):
             payload, resolution=data.resolution, crop=data.crop, upscale=data.upscale, max_pixels=data.max_pixels
         )
 
+    def read_whole(self, payload: Any, data: Data) -> NDArray[np.uint8]:
+        """uint8[H, W, 3] of a file's bytes, at its own size."""
+        from ldsaug_ray.domains.images.decode import decode_pixels, in_colour
+
+        return in_colour(decode_pixels(payload, max_pixels=data.max_pixels))
+
+    def size(self, data: Data) -> str:
+        """Their side."""
+        return f"{data.resolution} px"
+
     def empty(self, data: Data) -> NDArray[np.uint8]:
-        """As of `Domain`."""
         return np.empty((0, data.resolution, data.resolution, 3), np.uint8)
 
     def pack(self, batch: NDArray[np.uint8]) -> pa.Array:
@@ -74,14 +86,12 @@ class Images(Domain):
         return image_column(batch, names)
 
     def show(self, batch: NDArray[np.uint8], facts: Mapping[str, Any]) -> list[str]:
-        """As of `Domain`."""
         from ldsaug_ray.domains.images.stored import png_bytes
 
         coded = (base64.b64encode(png_bytes(x, optimize=True)).decode() for x in batch)
         return [f'<img src="data:image/png;base64,{text}" alt="">' for text in coded]
 
     def pixels(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """As of `Domain`."""
         return batch
 
     def words(self, text: str) -> str:
@@ -95,7 +105,6 @@ class Images(Domain):
         return {"sharpness": sharpness(batch)}
 
     def damage(self, batch: NDArray[np.uint8], kind: Any, seed: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """As of `Domain`."""
         from ldsaug_ray.domains.images.damage import corrupt
 
         return corrupt(batch, kind, seed=seed, numbers=numbers)

@@ -92,8 +92,8 @@ class Vectors(Domain):
         if constant:
             notes.append(f"constant over all training rows: {_some(constant)}; they add nothing to a distance")
         if twice:
-            told = _some([f"{name} as {found}" for name, found in twice])
-            notes.append(f"columns that are the same: {told}; a distance counts them as often")
+            pairs = _some([f"{name} as {found}" for name, found in twice])
+            notes.append(f"columns that are the same: {pairs}; a distance counts them as often")
         return {
             "columns": names,
             "listed": source.listed,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ldsaug_ray.common.storage import folder_is_temporary
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.engines.base import Engine, Training, Trials, UnitWork
 from ldsaug_ray.engines.resources import Node, Pool, fitting, gpus_each, least, pool_of
 from ldsaug_ray.errors import InputError, ResourceError
 from ldsaug_ray.run.directory import UnitResult
+from ldsaug_ray.run.mlflow_place import folder_is_temporary
 
 if TYPE_CHECKING:
     from ldsaug_ray.engines.ray.units import Crew
@@ -181,14 +181,12 @@ class RayEngine(Engine):
         return held(make, arguments, pool, threads)
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
-        """By Ray Train."""
         from ldsaug_ray.engines.ray.training import train
 
         self._make_room()
         train(training, shown, self._search)
 
     def trials(self, trials: Trials) -> None:
-        """By Ray Tune."""
         from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
         from ldsaug_ray.engines.ray.trials import run_trials
 

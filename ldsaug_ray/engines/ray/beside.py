@@ -91,7 +91,6 @@ class _Say:
 
 @contextmanager
 def lines(console: Console) -> Iterator[Callable[[str], None]]:
-    """As of `Engine.lines`."""
     from contextlib import suppress
 
     import ray

@@ -45,7 +45,6 @@ class _Holder:
 
 @contextmanager
 def held(make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], pool: Pool, threads: int) -> Iterator[Held]:
-    """As of `Engine.hold`."""
     options: dict[str, Any] = {
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus or None,
@@ -64,7 +63,6 @@ def held(make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], pool: P
 
 
 def each(function: Callable[..., Any], shared: Any, items: Sequence[Any]) -> Iterator[Any]:
-    """As of `Engine.each`."""
     task = ray.remote(_limited)
     for found in [task.remote(function, shared, item) for item in items]:
         yield ray.get(found)

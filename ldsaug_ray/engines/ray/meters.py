@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-_TOLD = {
+MEANINGS = {
     "rows": "rows that a stage has dealt with; of trainings images",
     "seconds": "seconds that a stage's workers were at work; per second: how many are",
     "cpu_seconds": "CPU seconds of a stage's workers at work",
@@ -16,7 +16,7 @@ _TOLD = {
 def _counters() -> dict[str, Any]:
     from ray.util.metrics import Counter
 
-    return {name: Counter(f"ldsaug_{name}", description=text, tag_keys=("stage",)) for name, text in _TOLD.items()}
+    return {name: Counter(f"ldsaug_{name}", description=text, tag_keys=("stage",)) for name, text in MEANINGS.items()}
 
 
 class Meters:

@@ -222,9 +222,9 @@ class _Task:
         result, seconds, error = found
         if error is not None:
             raise error_named(*error)
-        told = UnitResult.from_json(result)
-        self._left.discard(told.unit)
-        yield told, seconds
+        unit_result = UnitResult.from_json(result)
+        self._left.discard(unit_result.unit)
+        yield unit_result, seconds
 
     def _dead(self, member: _Member, error: Exception) -> None:
         """Its units wait again; another takes its place."""

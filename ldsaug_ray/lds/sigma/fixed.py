@@ -4,5 +4,7 @@ from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, SigmaRule
 
 SIGMA_RULES.add(
     "fixed",
-    SigmaRule({"value": None}, lambda z, given, score, seed: (given["value"], {}), lambda _: "fixed in the settings"),
+    SigmaRule(
+        {"value": None}, lambda z, given, score, seed: (given["value"], {}), lambda _: "fixed in the settings", "value"
+    ),
 )

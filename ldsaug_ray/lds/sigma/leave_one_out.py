@@ -57,4 +57,8 @@ def _sentence(numbers: Numbers) -> str:
     )
 
 
-SIGMA_RULES.add("leave_one_out", SigmaRule({}, _find, _sentence))
+WORDS = (
+    "that under which each latent is likeliest among the others (in many dimensions so small that a candidate sees "
+    "little but its parents)"
+)
+SIGMA_RULES.add("leave_one_out", SigmaRule({}, _find, _sentence, WORDS))

@@ -31,4 +31,5 @@ def _sentence(numbers: Numbers) -> str:
     )
 
 
-SIGMA_RULES.add("nearest_neighbour", SigmaRule({"scale": 1.0}, _find, _sentence))
+WORDS = "scale x median distance of a latent to the nearest other"
+SIGMA_RULES.add("nearest_neighbour", SigmaRule({"scale": 1.0}, _find, _sentence, WORDS))

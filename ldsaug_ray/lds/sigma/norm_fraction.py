@@ -48,4 +48,5 @@ def _sentence(numbers: Numbers) -> str:
     return f"{numbers['scale']:g} × the mean norm{paper}"
 
 
-SIGMA_RULES.add("norm_fraction", SigmaRule({"scale": PAPER_SCALE}, _find, _sentence))
+WORDS = "scale x mean L2 norm of the training latents (the paper's)"
+SIGMA_RULES.add("norm_fraction", SigmaRule({"scale": PAPER_SCALE}, _find, _sentence, WORDS))

@@ -29,7 +29,7 @@ def _rule(name: str, factor: Callable[[int, int], float]) -> SigmaRule:
     def sentence(numbers: Numbers) -> str:
         return f"by {name.title()}’s rule, {numbers['factor']:.4g} × the standard deviation of a dimension"
 
-    return SigmaRule({}, find, sentence)
+    return SigmaRule({}, find, sentence, "best for a normal density")
 
 
 SIGMA_RULES.add("scott", _rule("scott", lambda n, d: n ** (-1 / (d + 4))))

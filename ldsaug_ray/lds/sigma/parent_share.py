@@ -55,4 +55,5 @@ def _sentence(numbers: Numbers) -> str:
     return f"where the own parents hold {share}% of a typical candidate's density, by {pairs}"
 
 
-SIGMA_RULES.add("parent_share", SigmaRule({"share": 0.1}, _find, _sentence))
+WORDS = "that at which the own two parents hold `share` of a typical candidate's density"
+SIGMA_RULES.add("parent_share", SigmaRule({"share": 0.1}, _find, _sentence, WORDS, pairs=True))

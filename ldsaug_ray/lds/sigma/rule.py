@@ -31,11 +31,14 @@ class SigmaRule:
         sigma, in the latents' units, and the rule's own numbers for the manifest. Raises ImpossibleError where the
         latents do not determine one.
     sentence: what this sigma is, from those numbers: it follows "sigma = 1.2, " and has no full stop.
+    words: what it is, for the help; pairs: whether it looks at random pairs without noise, which no other plan has.
     """
 
     fields: Mapping[str, float | None]
     find: Callable[[Latents, Numbers, Score, int], tuple[float, Numbers]]
     sentence: Callable[[Numbers], str]
+    words: str = ""
+    pairs: bool = False
 
 
 SIGMA_RULES = Registry("sigma rule", SigmaRule)

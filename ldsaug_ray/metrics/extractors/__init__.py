@@ -54,19 +54,24 @@ def open_extractor(
     """
     if batch_size < 1 or (resize is not None and resize < 1):
         raise ConfigError(f"batch_size and resize must be at least 1; found {batch_size} and {resize}")
+    check_extractor(spec, domain)
     kind, where, own = _kind(spec)
-    if kind.domain not in ("", domain):
-        serving = [name for name in EXTRACTORS.names() if EXTRACTORS.get(name).domain in ("", domain)]
-        raise ConfigError(
-            f"extractor {spec}: makes features of {kind.domain}, not of {domain}; possible: "
-            f"{', '.join([*serving, 'a TorchScript FILE.pt'])}, or your own as package.module:Name"
-        )
     if resize is not None and kind.side is not None:
         raise ConfigError(f"extractor {spec.partition(':')[0]}: its size is fixed; resize is for TorchScript files")
     with failing(f"extractor {spec}") if own else nullcontext():
         network, weights = kind.load(spec, where)
     weights += f" {code_digest([spec])}" if own else ""
     return Extractor(spec, kind, network, weights, kind.side or resize, device, batch_size, domain, facts)
+
+
+def check_extractor(spec: str, domain: str) -> None:
+    """Raises ConfigError for an unknown extractor, or one of another domain; nothing is loaded."""
+    if (of := _kind(spec)[0].domain) not in ("", domain):
+        serving = [name for name in EXTRACTORS.names() if EXTRACTORS.get(name).domain in ("", domain)]
+        raise ConfigError(
+            f"extractor {spec}: makes features of {of}, not of {domain}; possible: "
+            f"{', '.join([*serving, 'a TorchScript FILE.pt'])}, or your own as package.module:Name"
+        )
 
 
 def extractor_stamp(spec: str) -> str:

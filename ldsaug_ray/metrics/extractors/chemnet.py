@@ -49,7 +49,6 @@ class ChemNet(FeatureNetwork):
         return load_torchscript(data, where), hashlib.sha256(data).hexdigest()
 
     def stamp(self, spec: str, where: str) -> str:
-        """Of the file."""
         return hashlib.sha256(read_weights(Path(where))).hexdigest() if where else ""
 
     def tensor(self, batch: NDArray[Any], facts: Mapping[str, Any]) -> Tensor:
@@ -57,7 +56,6 @@ class ChemNet(FeatureNetwork):
         return torch.from_numpy(chemnet_tokens(batch))
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As of `FeatureNetwork`."""
         features: Tensor = network(pixels)
         return features
 

@@ -35,7 +35,6 @@ class Clips(TorchScript):
         return super().load(where, "")
 
     def stamp(self, spec: str, where: str) -> str:
-        """Of the file."""
         return super().stamp(where, "")
 
     def tensor(self, batch: NDArray[Any], facts: Mapping[str, Any]) -> Tensor:
@@ -56,7 +55,6 @@ class Bands(FeatureNetwork):
         return spectrograms
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As `FeatureNetwork.features`."""
         return nn.functional.adaptive_avg_pool2d(pixels[:, None], (BANDS, PIECES)).flatten(1)
 
 

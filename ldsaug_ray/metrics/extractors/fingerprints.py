@@ -34,7 +34,6 @@ class Fingerprints(FeatureNetwork):
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As of `FeatureNetwork`."""
         return torch.log1p(pixels)
 
 

@@ -30,7 +30,6 @@ class Inception(FeatureNetwork):
         return INCEPTION.sha256
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As `FeatureNetwork.features`."""
         layers: Any = network.layers
         features: Tensor = layers((pixels - 128) / 128)
         return features.reshape(len(pixels), -1)

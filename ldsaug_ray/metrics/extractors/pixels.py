@@ -16,7 +16,6 @@ class Pixels(FeatureNetwork):
     """192 features: means of red, green and blue in 8 x 8 equal parts, 0..1."""
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As of `FeatureNetwork`."""
         return torch.nn.functional.adaptive_avg_pool2d(pixels, SIDE).flatten(1) / 255
 
 

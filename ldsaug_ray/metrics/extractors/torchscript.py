@@ -27,10 +27,8 @@ class TorchScript(FeatureNetwork):
         return load_torchscript(data, spec), hashlib.sha256(data).hexdigest()
 
     def stamp(self, spec: str, where: str) -> str:
-        """Of the file."""
         return hashlib.sha256(read_weights(Path(spec))).hexdigest()
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As `FeatureNetwork.features`."""
         features: Tensor = network(pixels)
         return features

@@ -27,7 +27,6 @@ class Values(FeatureNetwork):
         return torch.from_numpy(((batch - np.asarray(facts["mean"])) / unit).astype(np.float32))
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As of `FeatureNetwork`."""
         return pixels
 
 

@@ -31,7 +31,6 @@ class Transformer(FeatureNetwork):
         return spec
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """As `FeatureNetwork.features`."""
         mean, deviation = (
             torch.tensor(x, device=pixels.device).view(3, 1, 1) * 255 for x in (self.mean, self.deviation)
         )

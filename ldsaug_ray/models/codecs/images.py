@@ -26,13 +26,11 @@ class StyleGan2(OfImages):
     """Ours."""
 
     def build(self, settings: Vae, given: Mapping[str, Any], seed: int) -> Autoencoder:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.stylegan2.model import build_vae
 
         return build_vae(settings, int(given["resolution"]), seed)
 
     def flop(self, settings: Vae, given: Mapping[str, Any], batch: int) -> float:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.stylegan2.model import step_flop
 
         return step_flop(settings, given["resolution"], batch)
@@ -44,23 +42,19 @@ class Brought(OfImages):
     keeps_files = True
 
     def build(self, settings: Vae, given: Mapping[str, Any], seed: int) -> Autoencoder:
-        """As of `CodecKind`."""
         return self.take(settings, given)
 
     def take(self, settings: Vae, given: Mapping[str, Any]) -> Autoencoder:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.adapters import open_pretrained
 
         return open_pretrained(settings, given["resolution"])
 
     def rebuild(self, settings: Vae, given: Mapping[str, Any], files: Mapping[str, bytes], name: str) -> Autoencoder:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.adapters import rebuild
 
         return rebuild(settings, int(given["resolution"]), files, name)
 
     def stamp(self, settings: Vae) -> str:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.adapters import pretrained_stamp
 
         return pretrained_stamp(settings)

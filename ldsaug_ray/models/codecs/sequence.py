@@ -22,7 +22,6 @@ class OfMolecules(CodecKind):
         return {"notation": data.notation, "tokens": facts["tokens"], "max_length": data.max_length}
 
     def build(self, settings: SequenceVae, given: Mapping[str, Any], seed: int) -> SequenceVAE:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.sequence.model import SequenceVAE
 
         return SequenceVAE(settings, given, seed)

@@ -34,13 +34,11 @@ class Spectrogram(CodecKind):
         return {"rate": data.rate, "samples": data.samples}
 
     def build(self, settings: SpectrogramVae, given: Mapping[str, Any], seed: int) -> SpectrogramVAE:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.spectrogram.model import build_spectrogram_vae
 
         return build_spectrogram_vae(settings, given, seed)
 
     def flop(self, settings: SpectrogramVae, given: Mapping[str, Any], batch: int) -> float:
-        """As of `CodecKind`."""
         from ldsaug_ray.models.spectrogram.model import step_flop
 
         return step_flop(settings, given, batch)

@@ -28,11 +28,13 @@ Fitted = Mapping[str, Any]  # arrays, and facts: numbers, text, true and false, 
 class Prior(ABC):
     """A distribution of latents that is fitted to those of the training images, or needs none.
 
-    title: it in a few words, in the report; reads: whether it looks at latents never, as it is fitted, or as it is
-    drawn from too: what is not looked at is float32[0, d]; settings: names in section `sample` that change its draws.
+    title: it in a few words, in the report; words: in the help; reads: whether it looks at latents never, as it is
+    fitted, or as it is drawn from too: what is not looked at is float32[0, d]; settings: names in section `sample` that
+    change its draws.
     """
 
     title: ClassVar[str] = ""
+    words: ClassVar[str] = ""
     reads: ClassVar[Literal["nothing", "fitted", "drawn"]] = "fitted"
     settings: ClassVar[tuple[str, ...]] = ()
 

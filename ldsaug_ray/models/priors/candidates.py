@@ -29,6 +29,7 @@ class Interpolants(Prior):
     """One candidate of a latent a draw."""
 
     title = "interpolants between the latents"
+    words = "interpolants between the training images' latents"
     reads: ClassVar = "drawn"
     settings: ClassVar = ("candidates",)
     plan, noise = "random", 0.0  # by default
@@ -53,12 +54,10 @@ class Interpolants(Prior):
         return found
 
     def draw(self, fitted: Fitted, latents: Latents, start: int, stop: int, seed: int) -> NDArray[np.float32]:
-        """As `Prior.draw`."""
         k = np.arange(start, stop)
         return made(fitted, latents, _order(len(latents), seed)[k % len(latents)], k, seed)[1]
 
     def sentence(self, facts: Mapping[str, Any], latents: str) -> str:
-        """As `Prior.sentence`."""
         return f"{_PLANS[facts['plan']]} of {latents}{_noisy(facts)}"
 
 
@@ -66,6 +65,7 @@ class Densest(Interpolants):
     """The densest candidates of a latent."""
 
     title = "the densest candidates about each latent"
+    words = "the densest candidates about each of them (section candidates has how)"
     plan, noise = "single", 0.75
 
     def fit(self, latents: Latents, settings: Sampling, seed: int, *, of_a: int = 0) -> Fitted:
@@ -77,7 +77,6 @@ class Densest(Interpolants):
         return {**found, "sigma": sigma, "of": how.of, "kept": kept, "exclude_parents": how.exclude_parents}
 
     def draw(self, fitted: Fitted, latents: Latents, start: int, stop: int, seed: int) -> NDArray[np.float32]:
-        """As `Prior.draw`."""
         n, of, kept = len(latents), int(fitted["of"]), int(fitted["kept"])
         base, turn = _order(n, seed)[np.arange(start, stop) % n], np.arange(start, stop) // n
         out = np.empty((stop - start, latents.shape[1]), np.float32)
@@ -97,7 +96,6 @@ class Densest(Interpolants):
         return out
 
     def sentence(self, facts: Mapping[str, Any], latents: str) -> str:
-        """As `Prior.sentence`."""
         without = ", own parents left out" if facts["exclude_parents"] else ""
         return (
             f"of {facts['of']} candidates about each of {latents} ({_PLANS[facts['plan']]}{_noisy(facts)}) the "

@@ -51,6 +51,7 @@ class Kernels(Prior):
     """Looks at the latents as it is drawn from, so that they need no copy of their own."""
 
     title = "the latents’ kernel density"
+    words = "the kernel density of the training images' latents: one of them + sigma x noise"
     reads: ClassVar = "drawn"
     settings: ClassVar = ("sigma",)
 
@@ -69,11 +70,9 @@ class Kernels(Prior):
             ) from e
 
     def draw(self, fitted: Fitted, latents: Latents, start: int, stop: int, seed: int) -> NDArray[np.float32]:
-        """As `Prior.draw`."""
         return KernelDensity(latents, fitted["sigma"]).sample(start, stop, seed)
 
     def sentence(self, facts: Mapping[str, Any], latents: str) -> str:
-        """As `Prior.sentence`."""
         return f"the kernel density of {latents}, sigma = {facts['sigma']:.4g}"
 
 

@@ -101,26 +101,23 @@ class Mixtures(Prior):
     """Its file holds weights, means and factors."""
 
     title = "a mixture fitted to the latents"
+    words = "Gaussians fitted to the training images' latents"
     settings: ClassVar = ("components", "covariance")
 
     def fit(self, latents: Latents, settings: Sampling, seed: int, *, of_a: int = 0) -> Fitted:
-        """As `Prior.fit`."""
         mixture = fit_mixture(latents, settings.components, settings.covariance, seed)
         arrays = {"weights": mixture.weights, "means": mixture.means, "factors": mixture.factors}
         facts = {"components": settings.components, "covariance": mixture.covariance, "converged": mixture.converged}
         return {**facts, **arrays}
 
     def draw(self, fitted: Fitted, latents: Latents, start: int, stop: int, seed: int) -> NDArray[np.float32]:
-        """As `Prior.draw`."""
         mixture = Mixture(*(fitted[name] for name in ("weights", "means", "factors", "converged")))
         return mixture.sample(start, stop, seed)
 
     def remark(self, facts: Mapping[str, Any]) -> str:
-        """As `Prior.remark`."""
         return "" if facts["converged"] else "the mixture's fit has not converged; it is used as it is"
 
     def sentence(self, facts: Mapping[str, Any], latents: str) -> str:
-        """As `Prior.sentence`."""
         fit = "" if facts["converged"] else ", not converged"
         kind = f"{facts['covariance']} covariance{fit}"
         return f"a mixture of {facts['components']} Gaussians ({kind}) fitted to {latents}"

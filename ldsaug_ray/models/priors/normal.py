@@ -28,14 +28,13 @@ class Standard(Prior):
     """Needs no latents."""
 
     title = "N(0, I)"
+    words = "N(0, I)"
     reads: ClassVar = "nothing"
 
     def draw(self, fitted: Fitted, latents: Latents, start: int, stop: int, seed: int) -> NDArray[np.float32]:
-        """As `Prior.draw`."""
         return Normal(latents.shape[1]).sample(start, stop, seed)
 
     def sentence(self, facts: Mapping[str, Any], latents: str) -> str:
-        """As `Prior.sentence`."""
         return self.title
 
 

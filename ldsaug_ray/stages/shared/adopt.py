@@ -22,7 +22,8 @@ def adopt(job: Job, names: Sequence[str], donors: Sequence[RunDir]) -> list[str]
         (step,) = plan_steps(job.config, job.run, [name])
         if step.state == "complete":
             continue
-        donor = _donor(step.fingerprint, name, donors) if step.state == "run" else None
+        wanted = [known for known in (step.fingerprint, step.before) if known and step.state == "run"]
+        donor = next((d for d in donors if any(d.is_complete(name, known) for known in wanted)), None)
         if donor is None:
             break
         job.run.adopt(name, donor)
@@ -34,9 +35,3 @@ def adopt(job: Job, names: Sequence[str], donors: Sequence[RunDir]) -> list[str]
                 ours.create()
                 ours.adopt(kind, theirs)
     return adopted
-
-
-def _donor(fingerprint: str | None, stage: str, donors: Sequence[RunDir]) -> RunDir | None:
-    if fingerprint is None:
-        return None
-    return next((d for d in donors if d.is_complete(stage, fingerprint)), None)

@@ -171,7 +171,7 @@ class _Training:
             blank=trainer.model.blank(1),
         )
         counted, cpu, images = time.monotonic(), time.process_time(), 0
-        told = -PROGRESS_SECONDS
+        last_note = -PROGRESS_SECONDS
         looked, apart, next_look = counted, 1, trainer.step + 1
         for batch in self.clock.timed(batches):
             try:
@@ -185,8 +185,8 @@ class _Training:
                 self.curve.close_point(step)
             images += len(batch.images) + (0 if batch.augmented is None else len(batch.augmented["weight"]))
             now = time.monotonic()
-            if self.rank.number == 0 and now > told + PROGRESS_SECONDS:
-                told = now
+            if self.rank.number == 0 and now > last_note + PROGRESS_SECONDS:
+                last_note = now
                 self.rank.tell(step, f"loss {terms['loss']:.4f}")
             if now > counted + PROGRESS_SECONDS or step == last:
                 spent = time.process_time()

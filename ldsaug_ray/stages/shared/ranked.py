@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from ldsaug_ray.common.digest import fingerprint, table_digest
+from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import ConfigError, InputError, MissingStageError
@@ -31,22 +31,24 @@ NEEDED = ("candidate", "parent_i", "parent_j", "alpha")
 
 def _place(run: RunDir, rank: str) -> tuple[RunDir, str]:
     """Where the scores of a rank are kept, and what identifies them."""
-    identity = fingerprint([rank, *(run.require(stage, "digest") for stage in ("train", "encode", "score"))])
+    read = [run.require(stage, "digest") for stage in ("train", "encode", "score")]
+    identity = fingerprint([rank, *read, *filter(None, [code_digest([rank])])])
     return RunDir(run.folder(f"ranked/{fingerprint(rank)[:12]}")), identity
 
 
 def ensure_ranked(job: Job) -> None:
     """Decode and judge every candidate, where `select.rank` asks for it and it is not done."""
-    if not job.config.select.rule.judged(job.config.select):
+    select = job.config.select
+    if not select.rule.judged(select):
         return
     from ldsaug_ray.models import CODECS
 
-    if job.config.select.rank == "likelihood" and CODECS.get(job.config.vae.kind).exact:
+    if select.ranking.loss and CODECS.get(job.config.vae.kind).exact:
         raise ConfigError(
-            f"select.rank: likelihood: vae.kind: {job.config.vae.kind} loses nothing, so that all candidates are "
+            f"select.rank: {select.rank}: vae.kind: {job.config.vae.kind} loses nothing, so that all candidates are "
             "alike; give lds, or a rank of your own"
         )
-    folder, identity = _place(job.run, job.config.select.rank)
+    folder, identity = _place(job.run, select.rank)
 
     def judge(inner: Job, done: Mapping[int, UnitResult]) -> Outcome:
         parts = [(f"scores/{f.name}", f.name) for f in job.run.folder("scores").files(".parquet")]

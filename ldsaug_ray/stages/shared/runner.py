@@ -33,12 +33,14 @@ class Step:
             before it has given its result).
         why: in words.
         fingerprint: none while an input is not known yet, or cannot be read.
+        before: what it was for versions for which fewer settings counted; their results are taken as they are.
     """
 
     stage: str
     state: State
     why: str
     fingerprint: str | None
+    before: str | None = None
 
 
 def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
@@ -90,7 +92,7 @@ def plan_steps(config: Config, run: RunDir, names: Sequence[str]) -> list[Step]:
             steps.append(Step(name, "continue", f"was interrupted; {done}", fingerprint))
         else:
             why = "not done yet" if entry is None else "settings or input have changed"
-            steps.append(Step(name, "run", why, fingerprint))
+            steps.append(Step(name, "run", why, fingerprint, before))
     return steps
 
 

@@ -166,7 +166,6 @@ class ScoreWorker(_ExactScorer):
 
     @property
     def latent_dim(self) -> int:
-        """d."""
         return int(self.shards[0].shape[1])
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
@@ -192,7 +191,6 @@ class ShardedScoreWorker(_ExactScorer):
 
     @property
     def latent_dim(self) -> int:
-        """d."""
         return self._latent_dim
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
