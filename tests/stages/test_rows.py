@@ -14,7 +14,7 @@ from stages_helpers import digests, manifest
 from ldsaug_ray import load_run
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config.load import build_config
-from ldsaug_ray.models import Trainer
+from ldsaug_ray.models import Trainer, load_vae
 
 CONFIG = Path(__file__).parents[2] / "configs/vectors.yaml"
 
@@ -128,3 +128,25 @@ def test_a_table_trains_a_vae_and_goes_on(table: tuple[Path, np.ndarray], tmp_pa
     assert run_command(build_config(half, []), "train") == 0
     assert manifest(half)["train"]["resumed_from_step"] == 40
     assert digests(half)["train"] == digests(whole)["train"]
+
+
+def test_categories_are_words_in_a(tmp_path: Path) -> None:
+    """The colour follows from a number: the VAE learns it, and so A's colours do; a run that goes on has them too."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2)).astype(np.float32) + np.where(np.arange(200)[:, None] % 2, 2, -2)
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": x[:, 0], "colour": np.where(x[:, 0] > 0, "red", "white"), "b": x[:, 1]}), file)
+    steps = {"batch_size": 32, "checkpoint_every": 100, "learning_rate": 0.01, "workers": {"count": 1}}
+    settings = tree(tmp_path / "run", file, categories=["colour"])
+    settings |= {"vae": {"kind": "mlp", "latent_dim": 2, "width": 32}, "train": {"steps": 200, **steps}}
+    settings |= {"finetune": {"steps": 10, **steps}}
+    settings["train"]["objective"] = {"beta": 0.01, "reconstruction": "l2"}
+    assert run_command(build_config(settings, []), "run") == 0
+    run = load_run(tmp_path / "run")
+    made = run.augmented["row"].to_pylist()
+    assert [*made[0]] == ["a", "b", "colour"]
+    sure = [row for row in made if abs(row["a"]) > 0.5]
+    assert {row["colour"] for row in sure} == {"red", "white"}
+    assert np.mean([(row["colour"] == "red") == (row["a"] > 0) for row in sure]) > 0.95
+    assert "colour = red" in (tmp_path / "run/report/index.html").read_text()
+    assert load_vae(tmp_path / "run/train/vae.safetensors").given["categories"] == {"colour": ["red", "white"]}

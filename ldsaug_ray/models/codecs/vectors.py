@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ldsaug_ray.config import CommonVae
 from ldsaug_ray.config.base import Auto, Positive
+from ldsaug_ray.errors import ConfigError
 from ldsaug_ray.models.codecs.base import CODECS, CodecKind
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ class Identity(CodecKind):
     """Rows as latents."""
 
     domain, settings, exact = "vectors", IdentityVae, True
+
+    def check(self, data: Any) -> None:
+        """As of `CodecKind`: between two categories there is nothing."""
+        if data.categories:
+            raise ConfigError(
+                f"data.categories ({', '.join(data.categories)}): vae.kind: identity interpolates between numbers, and "
+                "between two categories there is nothing; take vae.kind: mlp, or leave them out"
+            )
 
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Mean and spread of the training rows' columns."""
@@ -67,8 +76,8 @@ class Mlp(CodecKind):
     domain, settings = "vectors", MlpVae
 
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Mean and spread of the training rows' columns."""
-        return {name: facts[name] for name in ("mean", "spread", "listed")}
+        """Mean and spread of the training rows' columns, and their categories."""
+        return {name: facts[name] for name in ("mean", "spread", "listed", "categories") if name in facts}
 
     def build(self, settings: MlpVae, given: Mapping[str, Any], seed: int) -> Codec:
         """As of `CodecKind`."""
