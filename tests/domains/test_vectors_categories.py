@@ -140,7 +140,7 @@ def test_what_is_no_number_and_no_category_is_told(tmp_path: Path) -> None:
 
 def test_identity_has_no_place_for_them(tmp_path: Path) -> None:
     tree = {"run_dir": str(tmp_path), "domain": "vectors", "data": {"source": "x.csv", "categories": ["colour"]}}
-    with pytest.raises(ConfigError, match=r"\(colour\): vae.kind: identity interpolates between numbers.*kind: mlp"):
+    with pytest.raises(ConfigError, match=r"categories \(colour\): between two .* only vae.kind: mlp"):
         run({**tree, "engine": "inline"})
     config = build_config({**tree, "vae": {"kind": "mlp"}}, [])
     assert build_config(config.dump(), []) == config

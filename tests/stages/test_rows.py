@@ -9,9 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from sklearn.decomposition import PCA
 from stages_helpers import digests, manifest
 
 from ldsaug_ray import load_run
+from ldsaug_ray.api.runs import perform
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config.load import build_config
 from ldsaug_ray.models import Trainer, load_vae
@@ -150,3 +153,30 @@ def test_categories_are_words_in_a(tmp_path: Path) -> None:
     assert np.mean([(row["colour"] == "red") == (row["a"] > 0) for row in sure]) > 0.95
     assert "colour = red" in (tmp_path / "run/report/index.html").read_text()
     assert load_vae(tmp_path / "run/train/vae.safetensors").given["categories"] == {"colour": ["red", "white"]}
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit")
+def test_networks_of_the_users_as_the_codec(table: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """Principal components as TorchScript files: latents and A are scikit-learn's."""
+    x = np.delete(table[1], 17, axis=0)
+    np.save(tmp_path / "x.npy", x)
+    pca = PCA(2).fit(x)
+    back = torch.nn.Linear(2, 4)
+    back.weight.data, back.bias.data = (torch.tensor(v, dtype=torch.float32) for v in (pca.components_.T, pca.mean_))
+    there = torch.nn.Linear(4, 2)
+    there.weight.data = torch.tensor(pca.components_, dtype=torch.float32)
+    there.bias.data = torch.tensor(-pca.components_ @ pca.mean_, dtype=torch.float32)
+    files = {"encoder": there, "decoder": back}
+    for name, net in files.items():
+        torch.jit.script(net).save(str(tmp_path / f"{name}.pt"))
+    settings = tree(tmp_path / "run", tmp_path / "x.npy")
+    settings["vae"] = {"kind": "torchscript_rows", **{name: str(tmp_path / f"{name}.pt") for name in files}}
+    settings |= {"finetune": {"steps": 2, "workers": {"count": 1}}}
+    perform(build_config(settings, []), ["prepare", "train", "encode", "score", "select", "decode", "finetune"])
+    run = load_run(tmp_path / "run")
+    rows = [int(k.partition("#")[2]) for k in run.latents["key"].to_pylist()]
+    np.testing.assert_allclose(np.stack(run.latents["z"].to_numpy()), pca.transform(x[rows]), rtol=1e-4, atol=1e-3)
+    z = np.stack(run.augmented["z"].to_numpy())
+    made = np.stack(run.augmented["row"].to_numpy())
+    np.testing.assert_allclose(made, pca.inverse_transform(z), rtol=1e-4, atol=1e-3)
+    assert manifest(settings)["finetune"]["augmented_images"] == len(made)

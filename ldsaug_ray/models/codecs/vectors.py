@@ -41,8 +41,8 @@ class Identity(CodecKind):
         """As of `CodecKind`: between two categories there is nothing."""
         if data.categories:
             raise ConfigError(
-                f"data.categories ({', '.join(data.categories)}): vae.kind: identity interpolates between numbers, and "
-                "between two categories there is nothing; take vae.kind: mlp, or leave them out"
+                f"data.categories ({', '.join(data.categories)}): between two categories there is nothing, and only "
+                "vae.kind: mlp decodes to one; take it, or leave them out"
             )
 
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,3 +96,51 @@ class Mlp(CodecKind):
 
 
 CODECS.add("mlp", Mlp())
+
+
+class RowFiles(CommonVae):
+    """An encoder and a decoder of rows that the user brings."""
+
+    kind: Literal["torchscript_rows"] = Field("torchscript_rows", description="torchscript_rows: files of the user's")
+    encoder: str = Field(
+        min_length=1,
+        description=".pt (TorchScript) or .pt2 (torch.export) file, local or any URI: rows [N, D] to latents [N, d], "
+        "or to the pair of mean and log variance",
+    )
+    decoder: str = Field(min_length=1, description="such a file, latents to rows")
+
+    @classmethod
+    def taken_as_it_is(cls, kind: str | None) -> bool:
+        """Always."""
+        return True
+
+
+class TorchScriptRows(Identity):
+    """The user's."""
+
+    settings, exact, keeps_files = RowFiles, False, True
+
+    def build(self, settings: RowFiles, given: Mapping[str, Any], seed: int) -> Codec:
+        """As of `CodecKind`."""
+        return self.take(settings, given)
+
+    def take(self, settings: RowFiles, given: Mapping[str, Any]) -> Codec:
+        """As of `CodecKind`."""
+        from ldsaug_ray.models.vectors.brought import open_rows
+
+        return open_rows(settings, given)
+
+    def rebuild(self, settings: RowFiles, given: Mapping[str, Any], files: Mapping[str, bytes], name: str) -> Codec:
+        """As of `CodecKind`."""
+        from ldsaug_ray.models.vectors.brought import rebuild_rows
+
+        return rebuild_rows(settings, given, files, name)
+
+    def stamp(self, settings: RowFiles) -> str:
+        """As of `CodecKind`."""
+        from ldsaug_ray.models.adapters import pretrained_stamp
+
+        return pretrained_stamp(settings)
+
+
+CODECS.add("torchscript_rows", TorchScriptRows())
