@@ -41,12 +41,13 @@ def read_files(settings: Any) -> tuple[dict[str, str], dict[str, bytes]]:
     return own, files
 
 
-def networks(settings: Any, files: Mapping[str, bytes], names: tuple[str, str]) -> list[nn.Module]:
+def networks(settings: Any, files: Mapping[str, bytes], names: tuple[str, str]) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder of files by the names that `settings` give them."""
-    return [
-        (load_exported if file.endswith(EXPORTED) else load_torchscript)(files[file], name)
-        for file, name in zip((settings.encoder, settings.decoder), names, strict=True)
-    ]
+
+    def load(file: str, name: str) -> nn.Module:
+        return (load_exported if file.endswith(EXPORTED) else load_torchscript)(files[file], name)
+
+    return load(settings.encoder, names[0]), load(settings.decoder, names[1])
 
 
 def from_files(settings: Vae, resolution: int, files: Mapping[str, bytes], name: str) -> Pretrained:

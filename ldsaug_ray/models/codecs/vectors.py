@@ -32,22 +32,28 @@ class IdentityVae(CommonVae):
         return True
 
 
-class Identity(CodecKind):
-    """Rows as latents."""
+class OfRows(CodecKind):
+    """Made for rows of some columns. categories: whether it decodes to them."""
 
-    domain, settings, exact = "vectors", IdentityVae, True
+    domain, categories = "vectors", False
 
     def check(self, data: Any) -> None:
         """As of `CodecKind`: between two categories there is nothing."""
-        if data.categories:
+        if data.categories and not self.categories:
             raise ConfigError(
                 f"data.categories ({', '.join(data.categories)}): between two categories there is nothing, and only "
                 "vae.kind: mlp decodes to one; take it, or leave them out"
             )
 
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Mean and spread of the training rows' columns."""
-        return {name: facts[name] for name in ("mean", "spread", "listed")}
+        """Mean and spread of the training rows' columns, and their categories."""
+        return {name: facts[name] for name in ("mean", "spread", "listed", "categories") if name in facts}
+
+
+class Identity(OfRows):
+    """Rows as latents."""
+
+    settings, exact = IdentityVae, True
 
     def build(self, settings: IdentityVae, given: Mapping[str, Any], seed: int) -> Codec:
         """As of `CodecKind`."""
@@ -70,14 +76,10 @@ class MlpVae(CommonVae):
     layers: Positive = Field(2, description="hidden layers of encoder and decoder")
 
 
-class Mlp(CodecKind):
+class Mlp(OfRows):
     """Rows to fewer numbers, and back."""
 
-    domain, settings = "vectors", MlpVae
-
-    def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Mean and spread of the training rows' columns, and their categories."""
-        return {name: facts[name] for name in ("mean", "spread", "listed", "categories") if name in facts}
+    settings, categories = MlpVae, True
 
     def build(self, settings: MlpVae, given: Mapping[str, Any], seed: int) -> Codec:
         """As of `CodecKind`."""
@@ -115,10 +117,10 @@ class RowFiles(CommonVae):
         return True
 
 
-class TorchScriptRows(Identity):
+class TorchScriptRows(OfRows):
     """The user's."""
 
-    settings, exact, keeps_files = RowFiles, False, True
+    settings, keeps_files = RowFiles, True
 
     def build(self, settings: RowFiles, given: Mapping[str, Any], seed: int) -> Codec:
         """As of `CodecKind`."""

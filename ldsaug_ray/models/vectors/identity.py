@@ -39,7 +39,7 @@ class Identity(Codec):
         """As of `Codec`: float32[n, D]."""
         return np.empty((n, self.columns), np.float32)
 
-    def encode(self, items: Tensor) -> tuple[Tensor, None]:
+    def encode(self, items: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows float32[B, D] in units of their spread."""
         return (items - self.mean) / self.spread, None
 

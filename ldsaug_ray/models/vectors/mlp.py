@@ -42,7 +42,7 @@ class Mlp(Identity):
         self.encoder = _perceptron(columns, settings.width, settings.layers, 2 * d)
         self.decoder = _perceptron(d, settings.width, settings.layers, columns)
 
-    def encode(self, items: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def encode(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """(μ, log σ²), both float32[B, d]."""
         mu, logvar = self.encoder((items - self.mean) / self.spread).chunk(2, 1)
         return mu, logvar
@@ -55,8 +55,9 @@ class Mlp(Identity):
     def error(self, output: Tensor, items: Tensor, objective: Objective) -> Tensor:
         """Distance in units of the columns' spread, as objective.reconstruction has it, and the categories'
         cross-entropy, in the mean over columns."""
-        n, given = self.numbers, [x[:, : self.numbers] / self.spread[: self.numbers] for x in (output, items)]
-        total = [n * reconstruction_error(*given, objective.reconstruction)] if n else []
+        n, unit = self.numbers, self.spread[: self.numbers]
+        numbers = reconstruction_error(output[:, :n] / unit, items[:, :n] / unit, objective.reconstruction)
+        total = [n * numbers] if n else []
         total += [F.cross_entropy(output[:, a:b], items[:, a:b], reduction="none") for a, b in self.categories]
         return torch.stack(total).sum(0) / self.columns
 
