@@ -142,7 +142,7 @@ def test_categories_are_words_in_a(tmp_path: Path) -> None:
     steps = {"batch_size": 32, "checkpoint_every": 100, "learning_rate": 0.01, "workers": {"count": 1}}
     settings = tree(tmp_path / "run", file, categories=["colour"])
     settings |= {"vae": {"kind": "mlp", "latent_dim": 2, "width": 32}, "train": {"steps": 200, **steps}}
-    settings |= {"finetune": {"steps": 10, **steps}}
+    settings |= {"finetune": {"steps": 10, **steps}, "evaluate": {"extractor": None}}
     settings["train"]["objective"] = {"beta": 0.01, "reconstruction": "l2"}
     assert run_command(build_config(settings, []), "run") == 0
     run = load_run(tmp_path / "run")
