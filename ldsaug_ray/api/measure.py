@@ -160,6 +160,9 @@ def measured(
     if isinstance(found["real"], Images):
         facts = _facts(found["real"], kind)
         learned = fingerprint(facts) if facts else ""
+        if like := kind.alike(facts):
+            others = {name: of for name, of in sets.items() if name != "real"}
+            found |= {name: opened(name, of, {**(data or {}), **like}, domain) for name, of in others.items()}
         network = network_of(extractor, resize, kind, facts)
     given = {name: features_of(name, of, _origin(sets[name]), network, console, learned) for name, of in found.items()}
     _check_features(given, k)

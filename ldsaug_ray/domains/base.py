@@ -121,6 +121,10 @@ class Domain(ABC):
         """
         return {}
 
+    def alike(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of `data` with which items from elsewhere are read as those that `facts` were learned of."""
+        return {}
+
     def quality(self, batch: Array) -> dict[str, NDArray[np.float64]]:
         """Numbers of each item by name, float64[N]: `qualities`."""
         return {}

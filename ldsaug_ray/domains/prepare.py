@@ -97,6 +97,7 @@ def plan(
         )
     work = table.take(pa.array(rows))
     work = pa.table([work["key"], pa.array(chosen), *(work[n] for n in ("file", "index", "length"))], schema=UNIT)
+    source.train_on(work.filter(pa.array(chosen == "train")))
     return PreparePlan(
         # Chunks are combined so that a unit pickles as its own rows and not as the whole listing.
         units=tuple(_own(work.slice(start, data.part_rows)) for start in range(0, len(work), data.part_rows)),

@@ -157,7 +157,8 @@ def _detection(job: Job, test: ImageSet) -> tuple[Detection, ...]:
         return ()
     groups = latents_of(job, test, asked.corruptions) if asked.corruptions else {}
     if asked.others is not None:
-        inner, others = prepared(job, asked.others, upscale=True)
+        like = job.domain.alike(facts_of(job.run.root))
+        inner, others = prepared(job, asked.others, upscale=True, **like)
         ((_, groups["others"]),) = latents_of(inner, others, (AS_IS,), job.run).items()
     train, held_out = (read_latents(job.run, split).z for split in ("train", "test"))
     return tuple(detect(train, held_out, groups, scales=asked.scales, paired=asked.corruptions))

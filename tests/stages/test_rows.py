@@ -9,12 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from sklearn.decomposition import PCA
 from stages_helpers import digests, manifest
 
 from ldsaug_ray import load_run
+from ldsaug_ray.api.runs import perform
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.config.load import build_config
-from ldsaug_ray.models import Trainer
+from ldsaug_ray.models import Trainer, load_vae
 
 CONFIG = Path(__file__).parents[2] / "configs/vectors.yaml"
 
@@ -128,3 +131,52 @@ def test_a_table_trains_a_vae_and_goes_on(table: tuple[Path, np.ndarray], tmp_pa
     assert run_command(build_config(half, []), "train") == 0
     assert manifest(half)["train"]["resumed_from_step"] == 40
     assert digests(half)["train"] == digests(whole)["train"]
+
+
+def test_categories_are_words_in_a(tmp_path: Path) -> None:
+    """The colour follows from a number: the VAE learns it, and so A's colours do; a run that goes on has them too."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2)).astype(np.float32) + np.where(np.arange(200)[:, None] % 2, 2, -2)
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": x[:, 0], "colour": np.where(x[:, 0] > 0, "red", "white"), "b": x[:, 1]}), file)
+    steps = {"batch_size": 32, "checkpoint_every": 100, "learning_rate": 0.01, "workers": {"count": 1}}
+    settings = tree(tmp_path / "run", file, categories=["colour"])
+    settings |= {"vae": {"kind": "mlp", "latent_dim": 2, "width": 32}, "train": {"steps": 200, **steps}}
+    settings |= {"finetune": {"steps": 10, **steps}, "evaluate": {"extractor": None}}
+    settings["train"]["objective"] = {"beta": 0.01, "reconstruction": "l2"}
+    assert run_command(build_config(settings, []), "run") == 0
+    run = load_run(tmp_path / "run")
+    made = run.augmented["row"].to_pylist()
+    assert [*made[0]] == ["a", "b", "colour"]
+    sure = [row for row in made if abs(row["a"]) > 0.5]
+    assert {row["colour"] for row in sure} == {"red", "white"}
+    assert np.mean([(row["colour"] == "red") == (row["a"] > 0) for row in sure]) > 0.95
+    assert "colour = red" in (tmp_path / "run/report/index.html").read_text()
+    assert load_vae(tmp_path / "run/train/vae.safetensors").given["categories"] == {"colour": ["red", "white"]}
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit")
+def test_networks_of_the_users_as_the_codec(table: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """Principal components as TorchScript files: latents and A are scikit-learn's."""
+    x = np.delete(table[1], 17, axis=0)
+    np.save(tmp_path / "x.npy", x)
+    pca = PCA(2).fit(x)
+    back = torch.nn.Linear(2, 4)
+    back.weight.data, back.bias.data = (torch.tensor(v, dtype=torch.float32) for v in (pca.components_.T, pca.mean_))
+    there = torch.nn.Linear(4, 2)
+    there.weight.data = torch.tensor(pca.components_, dtype=torch.float32)
+    there.bias.data = torch.tensor(-pca.components_ @ pca.mean_, dtype=torch.float32)
+    files = {"encoder": there, "decoder": back}
+    for name, net in files.items():
+        torch.jit.script(net).save(str(tmp_path / f"{name}.pt"))
+    settings = tree(tmp_path / "run", tmp_path / "x.npy")
+    settings["vae"] = {"kind": "torchscript_rows", **{name: str(tmp_path / f"{name}.pt") for name in files}}
+    settings |= {"finetune": {"steps": 2, "workers": {"count": 1}}}
+    perform(build_config(settings, []), ["prepare", "train", "encode", "score", "select", "decode", "finetune"])
+    run = load_run(tmp_path / "run")
+    rows = [int(k.partition("#")[2]) for k in run.latents["key"].to_pylist()]
+    np.testing.assert_allclose(np.stack(run.latents["z"].to_numpy()), pca.transform(x[rows]), rtol=1e-4, atol=1e-3)
+    z = np.stack(run.augmented["z"].to_numpy())
+    made = np.stack(run.augmented["row"].to_numpy())
+    np.testing.assert_allclose(made, pca.inverse_transform(z), rtol=1e-4, atol=1e-3)
+    assert manifest(settings)["finetune"]["augmented_images"] == len(made)

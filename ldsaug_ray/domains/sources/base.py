@@ -68,6 +68,10 @@ class Source(ABC):
             InputError: a file of the source is unreadable as a whole.
         """
 
+    def train_on(self, records: pa.Table) -> None:
+        """Told once of the records to train on, before `read`: a source whose reading depends on them looks at them."""
+        return
+
     @abstractmethod
     def read(self, records: pa.Table) -> Iterator[Reading]:
         """For each record, in order: (payload, None, attributes) or (None, reason, None).

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ldsaug_ray.common.columns import matrix, vectors
 from ldsaug_ray.domains.base import DOMAINS, Domain
 from ldsaug_ray.domains.sources.base import Source
+from ldsaug_ray.domains.vectors import categories
 from ldsaug_ray.domains.vectors.settings import VectorsData
 from ldsaug_ray.domains.vectors.source import ROWS, RowSource, open_rows
 
@@ -27,7 +28,7 @@ class Vectors(Domain):
     name, unit, item, column = "vectors", "rows", "row", "row"
     prepares = "read and check the rows; split them into train and test"
     files, data, codec, extractor = ROWS, VectorsData, "identity", "values"
-    exported = "its values: a list, or a number for each column"
+    exported = "its values: a list, or a number or word for each column"
 
     def open(self, data: VectorsData) -> RowSource:
         """Parquet, CSV, .npy; see `open_rows`."""
@@ -54,15 +55,25 @@ class Vectors(Domain):
         stored = table[column or self.column]
         if not pa.types.is_struct(stored.type):
             return matrix(stored)
-        parts = stored.combine_chunks().flatten()
-        return np.stack([part.to_numpy(zero_copy_only=False) for part in parts], axis=1).astype(np.float32)
+        return np.column_stack(
+            [
+                categories.read(part, field) if pa.types.is_string(field.type) else part.to_numpy(zero_copy_only=False)
+                for part, field in zip(stored.combine_chunks().flatten(), stored.type, strict=True)
+            ]
+        ).astype(np.float32)
 
     def export(self, batch: Rows, names: Sequence[str], facts: Mapping[str, Any]) -> pa.Array:
-        """Lists, or a struct with a number for each column where these have names."""
+        """Lists, or a struct with a number for each column where these have names, and the word for a category."""
         if facts["listed"]:
             return vectors(batch)
-        columns = [pa.array(np.ascontiguousarray(batch[:, k])) for k in range(batch.shape[1])]
-        return pa.StructArray.from_arrays(columns, names=facts["columns"])
+        known = facts.get("categories", {})
+        numbers, parts = categories.split(batch, known)
+        columns = [
+            (pa.array(np.ascontiguousarray(x)), pa.field(name, pa.float32()))
+            for x, name in zip(numbers.T, facts["columns"], strict=False)
+        ]
+        columns += [categories.words(hot, name, known[name]) for name, hot in parts.items()]
+        return pa.StructArray.from_arrays([c for c, _ in columns], fields=[field for _, field in columns])
 
     def learn(self, batches: Iterator[Rows], source: Source, data: VectorsData) -> dict[str, Any]:
         """Columns, labels by their codes, and the mean and spread (standard deviation) of each column, in float64."""
@@ -83,6 +94,7 @@ class Vectors(Domain):
         mean = total / n
         spread = np.sqrt(np.maximum(square / n - mean**2, 0))
         names = [f"value {k}" for k in range(len(mean))] if source.listed else list(source.columns)
+        names += [f"{name} = {value}" for name, values in source.categories.items() for value in values]
         constant = [name for name, low, high in zip(names, least, most, strict=True) if low == high]
         spread[least == most] = 0.0
         first: dict[bytes, str] = {}
@@ -101,7 +113,12 @@ class Vectors(Domain):
             "spread": spread.tolist(),
             "labels": source.labels,
             "notes": notes,
+            **({"categories": source.categories} if source.categories else {}),
         }
+
+    def alike(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The same categories."""
+        return {"categories": facts["categories"]} if "categories" in facts else {}
 
     def show(self, batch: Rows, facts: Mapping[str, Any]) -> list[str]:
         """Some named values, or a line through those of a list."""
@@ -109,13 +126,13 @@ class Vectors(Domain):
 
         if facts["listed"]:
             return [line(row) for row in batch]
-        names = [escape(str(name)) for name in facts["columns"][:SHOWN]]
-        more = len(facts["columns"]) - len(names)
-        rest = f"<br>and {more} more" if more else ""
-        return [
-            "<small>" + "<br>".join(f"<b>{v:.4g}</b> {n}" for n, v in zip(names, row, strict=False)) + f"{rest}</small>"
-            for row in batch.tolist()
-        ]
+        out = []
+        for row in self.export(batch, (), facts).to_pylist():
+            told = [f"<b>{escape(v) if isinstance(v, str) else f'{v:.4g}'}</b> {escape(n)}" for n, v in row.items()]
+            more = len(told) - SHOWN
+            rest = f"<br>and {more} more" if more > 0 else ""
+            out.append(f"<small>{'<br>'.join(told[:SHOWN])}{rest}</small>")
+        return out
 
     def beside(self, real: Rows, made: Rows, facts: Mapping[str, Any]) -> list[str]:
         """Marginals, correlations, nearest rows."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ldsaug_ray.config import CommonData
-from ldsaug_ray.config.base import Name
+from ldsaug_ray.config.base import Name, added
 
 
 class VectorsData(CommonData):
@@ -25,6 +25,12 @@ class VectorsData(CommonData):
         None,
         description="columns with the values: numeric ones, or one with lists of one length; none: the one column of "
         "lists, else all numeric ones but key and labels",
+    )
+    categories: tuple[Name, ...] | dict[Name, tuple[str, ...]] = added(
+        (),
+        description="columns whose cells are one of a few words or numbers, such as [colour], for vae.kind: mlp; or "
+        "with their values, {colour: [red, white]}. Without these, the values of the training rows: a row with another "
+        "is quarantined",
     )
     attributes: Literal["columns"] | None = Field(
         None, description="columns: take the labels that attribute_names names; none: no labels"

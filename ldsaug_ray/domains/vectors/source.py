@@ -19,10 +19,10 @@ from ldsaug_ray.domains.sources.base import (
     did_you_mean,
     listing,
     locate,
-    text_of,
 )
 from ldsaug_ray.domains.sources.opening import find_files
 from ldsaug_ray.domains.sources.walk import Files, ending, endings
+from ldsaug_ray.domains.vectors.categories import MOST, by_size, lacks, one_hot, text
 from ldsaug_ray.domains.vectors.settings import VectorsData
 from ldsaug_ray.domains.vectors.tables import Table, is_list, is_number, numbers
 from ldsaug_ray.errors import InputError
@@ -62,8 +62,10 @@ class RowSource(Source):
     """Rows of tables of the same columns. The key is data.key_column, else `FILE#ROW`.
 
     Attributes:
-        columns: those with the values.
+        columns: those with the values, without categories.
         listed: whether that is one column of lists.
+        categories: column -> its values: a row has 1 for its own and 0 for the others, after the columns' values.
+            Once `list` has returned those of all rows; after `train_on`, of the usable training rows.
         labels: of each attribute its values in the order of their codes; whole once `list` has returned.
     """
 
@@ -73,40 +75,55 @@ class RowSource(Source):
         self.tables, self.key_column = tables, data.key_column
         self.attribute_names = tuple(data.attribute_names or ()) if data.attributes == "columns" else ()
         self.categorical = frozenset(self.attribute_names)
+        given = data.categories
+        self.learns = not isinstance(given, dict)
+        self.unknown = "in no training row" if self.learns else "none of data.categories"
+        self.categories = {name: list(given[name]) if isinstance(given, dict) else [] for name in given}
+        self.keeps_unlabelled = data.missing_attributes == "keep" or not self.attribute_names
         if data.attributes == "columns" and not self.attribute_names:
             raise InputError("data.attributes = columns: name the columns with labels in data.attribute_names")
         first = next(iter(tables.values()))
         names = _names(first)
         asked = {"data.key_column": [data.key_column] if data.key_column else [], "data.columns": data.columns or ()}
-        for setting, wanted in {**asked, "data.attribute_names": self.attribute_names}.items():
+        asked |= {"data.categories": [*self.categories], "data.attribute_names": [*self.attribute_names]}
+        for setting, wanted in asked.items():
             for name in wanted:
                 if name not in names:
                     raise InputError(f"{setting}: {first.uri} has no column {name!r}; {did_you_mean(name, names)}")
+        if both := self.categories.keys() & set(data.columns or ()):
+            raise InputError(f"data.categories: {min(both)} stands in data.columns too; leave it out of one of them")
         self.columns = tuple(data.columns or self._judged(first))
         self.listed = len(self.columns) == 1 and is_list(first.schema.field(self.columns[0]).type)
         self.width = self._width(first) if self.listed else len(self.columns)
+        if self.listed and self.categories:
+            raise InputError(
+                f"data.categories go with columns of numbers; {self.columns[0]} of {first.uri} holds lists"
+            )
         self.labels: dict[str, list[str]] = {}
 
     def _judged(self, first: Table) -> list[str]:
-        apart = {self.key_column, *self.attribute_names}
+        apart = {self.key_column, *self.attribute_names, *self.categories}
         fields = [field for field in first.schema if field.name not in apart]
         if lists := [f.name for f in fields if is_list(f.type)]:
             if len(lists) > 1:
                 raise InputError(f"{first.uri}: columns {', '.join(lists)} hold lists; name one in data.columns")
             return lists
-        text = [f.name for f in fields if pa.types.is_string(f.type)]
-        head = next(first.batches(columns=text), None) if text else None
+        words = [f.name for f in fields if pa.types.is_string(f.type)]
+        head = next(first.batches(columns=words), None) if words else None
         numeric = set()
-        for name in text if head is not None else ():
+        for name in words if head is not None else ():
             assert head is not None
             values, _ = numbers(head.slice(0, _JUDGED)[name])
             if np.isfinite(values).mean() > 0.5:
                 numeric.add(name)
         found = [f.name for f in fields if is_number(f.type) or f.name in numeric]
-        if not found:
+        if not found and not self.categories:
             raise InputError(
                 f"{first.uri}: no column of numbers, or of lists of them; its columns: {', '.join(first.schema.names)}"
             )
+        if left := [field.name for field in fields if field.name not in found]:
+            more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+            self.notes = (f"not read, since they are no numbers: {', '.join(left[:10])}{more} (see data.categories)",)
         return found
 
     def _width(self, first: Table) -> int:
@@ -118,8 +135,9 @@ class RowSource(Source):
     def list(self) -> pa.Table:
         """See `Source.list`; a row without a key of its own gets `FILE#ROW`."""
         parts = [LISTING.empty_table()]
-        kept = [n for n in (self.key_column, *self.attribute_names) if n is not None]
-        found: dict[str, set[Any]] = {name: set() for name in self.attribute_names}
+        learnt = [*self.attribute_names, *(self.categories if self.learns else ())]
+        found: dict[str, set[Any]] = {name: set() for name in learnt}
+        kept = [*dict.fromkeys([*([self.key_column] if self.key_column else []), *found])]
         for file, table in self.tables.items():
             self._check(table)
             name, start = file or table.uri.rsplit("/", 1)[-1], 0
@@ -128,23 +146,43 @@ class RowSource(Source):
                 keys = [f"{name}#{row}" for row in rows]
                 if self.key_column is not None:
                     own = batch[self.key_column].to_pylist()
-                    keys = [k if o is None else _text(o) for k, o in zip(keys, own, strict=True)]
-                for label, values in found.items():
-                    values.update(v for v in batch[label].unique().to_pylist() if v is not None and v != "")
+                    keys = [k if o is None else text(o) for k, o in zip(keys, own, strict=True)]
+                for column, values in found.items():
+                    values.update(v for v in batch[column].unique().to_pylist() if not lacks(v))
                 parts.append(listing(keys, [file] * len(keys), list(rows), [-1] * len(keys)))
                 start += batch.num_rows
             if table.ragged:  # their numbers are not known: they come before the others
                 n, cells = len(table.ragged), table.ragged
                 keys = [f"{name}#cells-{k}" for k in range(n)]
                 parts.append(listing(keys, [file] * n, range(-n, 0), cells))
-        for label, values in found.items():
-            if len(values) > LARGEST_LABEL:
-                raise InputError(f"data.attribute_names: {label!r} has {len(values):,} values; a label has up to 9,999")
-            self.labels[label] = [_text(v) for v in sorted(values, key=_order)]
+        for setting, names, most, into in (
+            ("attribute_names", self.attribute_names, LARGEST_LABEL, self.labels),
+            ("categories", self.categories if self.learns else (), MOST, self.categories),
+        ):
+            for name in names:
+                if len(values := found[name]) > most:
+                    raise InputError(
+                        f"data.{setting}: {name!r} has {len(values):,} values; up to {most:,} are possible"
+                    )
+                into[name] = [text(v) for v in sorted(values, key=by_size)]
         return pa.concat_tables(parts).sort_by([("file", "ascending"), ("index", "ascending")]).combine_chunks()
 
+    def train_on(self, records: pa.Table) -> None:
+        """See `Source.train_on`: categories are those of the usable among these rows."""
+        if not (self.learns and self.categories):
+            return
+        seen = np.zeros(len(self.columns) + sum(map(len, self.categories.values())), bool)
+        for values, _, known in self.read(records):
+            if values is not None and (self.keeps_unlabelled or known is not None):
+                seen |= values != 0
+        start = len(self.columns)
+        for name, every in self.categories.items():
+            self.categories[name] = [v for v, there in zip(every, seen[start:], strict=False) if there]
+            start += len(every)
+
     def _check(self, table: Table) -> None:
-        needed = [*self.columns, *self.attribute_names, *([self.key_column] if self.key_column else [])]
+        needed = [*self.columns, *self.categories, *self.attribute_names]
+        needed += [self.key_column] if self.key_column else []
         names = _names(table)
         if missing := [name for name in needed if name not in names]:
             raise InputError(f"{table.uri} has no column {missing[0]!r}, which other files of {self.uri} have")
@@ -166,7 +204,8 @@ class RowSource(Source):
         if not len(rows := rows[rows >= 0]):
             return
         first, taken = int(rows[0]), 0
-        for batch in table.batches(first, [*self.columns, *self.attribute_names]):
+        wanted = [*dict.fromkeys([*self.columns, *self.categories, *self.attribute_names])]
+        for batch in table.batches(first, wanted):
             last = int(np.searchsorted(rows, first + batch.num_rows))
             if last > taken:
                 yield from self._select(batch.take(pa.array(rows[taken:last] - first)))
@@ -183,12 +222,12 @@ class RowSource(Source):
             if row in wrong:
                 yield None, wrong[row], None
                 continue
-            known = {n: None if v[row] is None else codes[n].get(_text(v[row])) for n, v in labels.items()}
+            known = {n: None if v[row] is None else codes[n].get(text(v[row])) for n, v in labels.items()}
             yield values[row], None, known if any(v is not None for v in known.values()) else None
 
     def _columns(self, batch: pa.RecordBatch) -> tuple[np.ndarray[Any, Any], dict[int, str]]:
-        """float32[N, width], and row -> why it cannot be used."""
-        out = np.empty((batch.num_rows, self.width), np.float32)
+        """float32[N, columns and categories], and row -> why it cannot be used."""
+        out = np.empty((batch.num_rows, len(self.columns)), np.float32)
         wrong: dict[int, str] = {}
         for k, name in enumerate(self.columns):
             values, reasons = numbers(batch[name])
@@ -197,7 +236,13 @@ class RowSource(Source):
                 out[:, k] = values
             for row, reason in reasons.items():
                 wrong.setdefault(row, f"{name} {reason}")
-        return out, wrong
+        parts = [out]
+        for name, known in self.categories.items():
+            hot, reasons = one_hot(batch[name].to_pylist(), known, self.unknown)
+            parts.append(hot)
+            for row, reason in reasons.items():
+                wrong.setdefault(row, f"{name} {reason}")
+        return np.concatenate(parts, axis=1), wrong
 
     def _lists(self, batch: pa.RecordBatch) -> tuple[np.ndarray[Any, Any], dict[int, str]]:
         """The same of lists."""
@@ -236,15 +281,3 @@ def _unfit(values: np.ndarray[Any, Any]) -> Sequence[int]:
 
 def _odd(value: float) -> str:
     return "is NaN" if np.isnan(value) else "is infinite" if np.isinf(value) else "is beyond float32"
-
-
-def _text(value: Any) -> str:
-    return text_of(value) if isinstance(value, bytes) else str(value)
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, then text."""
-    try:
-        return False, float(value), ""
-    except (TypeError, ValueError):
-        return True, 0.0, _text(value)

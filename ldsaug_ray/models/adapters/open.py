@@ -6,7 +6,8 @@ A run keeps what the network is (the TorchScript files, or diffusers' configurat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
@@ -44,15 +45,19 @@ def rebuild(settings: Vae, resolution: int, files: Mapping[str, bytes], name: st
         InputError: a file is missing or damaged.
         ResourceError: the kind needs a package that is not installed.
     """
-    names = [n for n in (settings.path, settings.encoder, settings.decoder) if n is not None]
-    if missing := [n for n in names if n not in files]:
-        raise InputError(f"{name}: its copy of {', '.join(missing)} is missing")
+    require(files, [settings.path, settings.encoder, settings.decoder], name)
     if settings.kind == "diffusers":
         return diffusers.from_config(settings, resolution, files, name)
     return torchscript.from_files(settings, resolution, files, name)
 
 
-def pretrained_stamp(settings: Vae) -> str:
+def require(files: Mapping[str, bytes], names: Sequence[str | None], where: str) -> None:
+    """Raise InputError where a copy of a file is missing."""
+    if missing := [n for n in names if n is not None and n not in files]:
+        raise InputError(f"{where}: its copy of {', '.join(missing)} is missing")
+
+
+def pretrained_stamp(settings: Any) -> str:
     """SHA-256 over sizes and times of the files that the settings name; '' where the network is our own.
 
     Raises:
@@ -60,7 +65,7 @@ def pretrained_stamp(settings: Vae) -> str:
         StorageError: it cannot be looked at.
     """
     files = [Location.of(uri) for uri in (settings.encoder, settings.decoder) if uri is not None]
-    if settings.path is not None:
+    if getattr(settings, "path", None) is not None:
         files = diffusers.stored(Location.of(settings.path))
     if not files:
         return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,6 +25,12 @@ _LEAST_AND_MOST = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "bytes": (0.0, 
 
 def open_files(settings: Vae, resolution: int) -> Pretrained:
     """The networks in the files `settings.encoder` and `settings.decoder`; raises as `open_pretrained`."""
+    own, files = read_files(settings)
+    return _adapted(settings.model_copy(update=own), resolution, files, (str(settings.encoder), str(settings.decoder)))
+
+
+def read_files(settings: Any) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Of the two files that settings name: what a run calls them, part -> name, and name -> content."""
     files, own = {}, {}
     for part in ("encoder", "decoder"):
         location = Location.of(getattr(settings, part))
@@ -31,8 +38,16 @@ def open_files(settings: Vae, resolution: int) -> Pretrained:
             raise InputError(f"vae.{part}: there is no file {location.uri}")
         own[part] = part + (EXPORTED if PurePosixPath(location.path).suffix == EXPORTED else ".pt")
         files[own[part]] = location.read_bytes()
-    names = str(settings.encoder), str(settings.decoder)
-    return _adapted(settings.model_copy(update=own), resolution, files, names)
+    return own, files
+
+
+def networks(settings: Any, files: Mapping[str, bytes], names: tuple[str, str]) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of files by the names that `settings` give them."""
+
+    def load(file: str, name: str) -> nn.Module:
+        return (load_exported if file.endswith(EXPORTED) else load_torchscript)(files[file], name)
+
+    return load(settings.encoder, names[0]), load(settings.decoder, names[1])
 
 
 def from_files(settings: Vae, resolution: int, files: Mapping[str, bytes], name: str) -> Pretrained:
@@ -69,12 +84,7 @@ class _Decoder(nn.Module):
 
 
 def _adapted(settings: Vae, resolution: int, files: Mapping[str, bytes], names: tuple[str, str]) -> Pretrained:
-    assert settings.encoder is not None  # the settings see to it
-    assert settings.decoder is not None
-    assert settings.pixel_range is not None
-    nets = []
-    for file, name in zip((settings.encoder, settings.decoder), names, strict=True):
-        load = load_exported if file.endswith(EXPORTED) else load_torchscript
-        nets.append(load(files[file], name))
+    assert settings.pixel_range is not None  # the settings see to it
+    nets = networks(settings, files, names)
     encoder, decoder = _Encoder(nets[0], settings.pixel_range), _Decoder(nets[1], settings.pixel_range)
     return Pretrained(settings, resolution, encoder, decoder, files, names)

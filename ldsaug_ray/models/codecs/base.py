@@ -27,6 +27,10 @@ class CodecKind(ABC):
     exact: ClassVar[bool] = False
     keeps_files: ClassVar[bool] = False
 
+    def check(self, data: Any) -> None:
+        """Raises ConfigError where items by these settings, section `data`, have what it has no place for."""
+        return
+
     @abstractmethod
     def given(self, data: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
         """From section `data` and what the domain learned of the training items."""

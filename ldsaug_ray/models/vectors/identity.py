@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray.config import CommonVae, Objective
 from ldsaug_ray.models.codec import Codec
+from ldsaug_ray.models.training.losses import reconstruction_error
 
 
 class Identity(Codec):
@@ -38,7 +39,7 @@ class Identity(Codec):
         """As of `Codec`: float32[n, D]."""
         return np.empty((n, self.columns), np.float32)
 
-    def encode(self, items: Tensor) -> tuple[Tensor, None]:
+    def encode(self, items: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows float32[B, D] in units of their spread."""
         return (items - self.mean) / self.spread, None
 
@@ -47,5 +48,5 @@ class Identity(Codec):
         return z * self.spread + self.mean
 
     def error(self, output: Tensor, items: Tensor, objective: Objective) -> Tensor:
-        """Mean squared difference of the values."""
-        return (output - items).square().mean(1)
+        """Distance in units of the columns' spread, as objective.reconstruction has it, in the mean over columns."""
+        return reconstruction_error(output / self.spread, items / self.spread, objective.reconstruction)

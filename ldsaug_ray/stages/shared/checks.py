@@ -39,9 +39,11 @@ def try_networks(config: Config, run: RunDir, names: Collection[str] = ("train",
 
             own_measures(config.evaluate.measures)
             opened(config)
-        elif config.vae.is_pretrained:
+        else:
             from ldsaug_ray.models import CODECS
 
             kind = CODECS.get(config.vae.kind)
-            if config.domain == "images" or run.entry("prepare") is not None:  # others learn of their items first
+            kind.check(config.data)
+            ready = config.domain == "images" or run.entry("prepare") is not None  # others learn of their items first
+            if config.vae.is_pretrained and ready:
                 kind.take(config.vae, kind.given(config.data, facts_of(run.root)))
