@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -76,6 +76,10 @@ class Domain(ABC):
     def read(self, payload: Any, data: Any) -> Array:
         """What the source gave of one item as a row of a batch. Raises Unusable."""
 
+    def made(self, payload: Any, data: Any) -> Array:
+        """As `read`, of what a model made: what would not do as data, and counts in a measure, is a row too."""
+        return self.read(payload, data)
+
     @abstractmethod
     def empty(self, data: Any) -> Array:
         """A batch without rows."""
@@ -110,6 +114,12 @@ class Domain(ABC):
         `notes`, sentences that the user should read, are told at once.
         """
         return {}
+
+    def unseen(self, facts: Mapping[str, Any], data: Any) -> Callable[[Array], Sequence[str]] | None:
+        """What says of each item of a test batch why a model of the training items cannot take it, "" where it can, so
+        that `prepare` quarantines it; facts: of `learn`. None: it can take all.
+        """
+        return None
 
     def quality(self, batch: Array) -> dict[str, NDArray[np.float64]]:
         """Numbers of each item by name, float64[N]: `qualities`."""
