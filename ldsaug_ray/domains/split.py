@@ -71,10 +71,10 @@ def assign_splits(
     side = dict(zip(order, sides.tolist(), strict=True))
     splits = np.array([side[group] for group in groups], "<U6")
     made = "" if split_by is None else f" in {len(size)} groups by data.split_by"
-    if (splits == "train").sum() < 2:
+    if (left := (splits == "train").sum()) < 2:
         raise InputError(
-            f"data.train = {train} of {n} {unit}{made} gives {(splits == 'train').sum()} to train on; pairs need two at "
-            f"least, so raise it or add {unit}"
+            f"data.train = {train} of {n} {unit}{made} gives {left} to train on; pairs need two at least, so raise it "
+            f"or add {unit}"
         )
     if n_test and made and not (splits == "test").any():
         raise InputError(f"data.test = {test} of {n} {unit}{made}, the largest of {size.max()}, gives none; raise it")

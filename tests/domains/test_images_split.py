@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pydantic import ValidationError
 
 from ldsaug_ray.config.data import Data
@@ -75,7 +74,9 @@ def test_groups_are_on_one_side():
 def sides_of_files():
     """By the whole match, `7.wav`, by hand."""
     names = [key.rpartition("_")[2] for key in TAKES]
-    whole = dict(zip(dict.fromkeys(names), assign_splits([*dict.fromkeys(names)], seed=3, train=20, test=4), strict=True))
+    whole = dict(
+        zip(dict.fromkeys(names), assign_splits([*dict.fromkeys(names)], seed=3, train=20, test=4), strict=True)
+    )
     return [whole[name] for name in names]
 
 
@@ -86,8 +87,7 @@ def test_sides_miss_what_was_asked_by_half_a_group_at_most(sizes, train, test):
         return
     try:
         sides = assign_splits(keys, seed=0, train=train, test=test, split_by=r"^\d+")
-    except InputError as e:
-        assert "groups by data.split_by" in str(e)
+    except InputError:  # of few groups one side may get none
         return
     n_train, n_test = ((sides == side).sum() for side in ("train", "test"))
     assert abs(n_train - train) <= max(sizes) / 2
@@ -95,9 +95,11 @@ def test_sides_miss_what_was_asked_by_half_a_group_at_most(sizes, train, test):
 
 
 def test_errors_of_groups():
-    with pytest.raises(InputError, match=r"data\.split_by = 'x_' is not found in 500 of 500 keys, such as '0_a_0\.wav'"):
+    with pytest.raises(
+        InputError, match=r"data\.split_by = 'x_' is not found in 500 of 500 keys, such as '0_a_0\.wav'"
+    ):
         assign_splits(TAKES, seed=0, train=0.8, test=0.2, split_by="x_")
-    with pytest.raises(InputError, match="in 2 groups by data.split_by, the largest of 250, gives none"):
+    with pytest.raises(InputError, match=r"in 2 groups by data\.split_by, the largest of 250, gives none"):
         assign_splits(TAKES, seed=0, train=0.8, test=0.1, split_by="_([ab])_")
     with pytest.raises(ValidationError, match=r"'\(' is not a regular expression: missing \)"):
         Data(source="x", split_by="(")
