@@ -134,18 +134,18 @@ class SourceImages(Images):
 
 
 class SourceItems(SourceImages):
-    """Of a source of another domain: each as the domain reads it."""
+    """Of a source of another domain: each as the domain reads it. made: by a model, so that invalid ones count."""
 
-    def __init__(self, data: Any, domain: Domain) -> None:
-        self.domain = domain
+    def __init__(self, data: Any, domain: Domain, made: bool = False) -> None:
+        self.domain, self._made = domain, made
         super().__init__(data)
 
     def _how(self) -> str:
         places = {"source", "train", "test", "part_rows", "workers", "max_quarantined_fraction"}
-        return f"{self.domain.name} {self.data.model_dump_json(exclude=places)}"
+        return f"{self.domain.name} {self._made} {self.data.model_dump_json(exclude=places)}"
 
     def _item(self, payload: Any) -> Any:
-        return self.domain.read(payload, self.data)
+        return (self.domain.made if self._made else self.domain.read)(payload, self.data)
 
 
 def opened(name: str, given: Any, reading: Mapping[str, Any], domain: str = "images") -> Images | Features:
@@ -161,7 +161,7 @@ def opened(name: str, given: Any, reading: Mapping[str, Any], domain: str = "ima
         if place.lower().endswith(".npy"):
             return _of_array(name, _npy(place))
         if domain != "images":
-            return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain))
+            return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain), name == "fake")
         return SourceImages(data_settings(place, reading))
     except LdsaugError as e:
         told = str(e).replace("data.source = ", "", 1)

@@ -47,8 +47,8 @@ class CommonData(Section):
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
     split_by: str | None = added(
         None,
-        description="regular expression: images in whose keys it, or its groups in parentheses, match the same text are "
-        "in one split together, as all takes of a speaker or rows of a patient; none: each image for itself",
+        description="regular expression: images in whose keys it, or its groups in parentheses, match the same text "
+        "are in one split together, as all takes of a speaker or rows of a patient; none: each image for itself",
     )
     max_quarantined_fraction: float = how(0.05, ge=0, le=1, description="stop when more of the images are unusable")
     part_rows: int = Field(512, ge=16, le=65_536, description="images per stored part (and unit of resumable work)")

@@ -15,7 +15,7 @@ from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.config.load import build_config
 from ldsaug_ray.domains.split import assign_splits
-from ldsaug_ray.errors import DivergedError
+from ldsaug_ray.errors import DivergedError, InputError
 from ldsaug_ray.models import Trainer, decode_batch, load_vae
 from ldsaug_ray.stages import prepare
 
@@ -159,3 +159,10 @@ def test_tokens_that_no_training_molecule_has(settings, tmp_path, monkeypatch, d
     assert sorted(int(k) for t in tables for k in t["key"].to_pylist()) == sorted({*range(len(smiles))} - {*bad, last})
     rows = [r for f in (tmp_path / "run/quarantine/prepare").iterdir() for r in pq.read_table(f).to_pylist()]
     assert {(int(r["key"]), r["file"]) for r in rows} == {(n, "") for n in (*bad, last)}
+
+
+def test_a_column_of_nothing_is_an_error(settings, tmp_path):
+    (tmp_path / "empty.csv").write_text("smiles,id\n" + "".join(f",{n}\n" for n in range(20)))
+    data = {**settings["data"], "source": str(tmp_path / "empty.csv")}
+    with pytest.raises(InputError, match=r"empty\.csv: \d+ of 20 molecules cannot be used so far.*\(\d+ × empty\)"):
+        run_command(build_config({**settings, "run_dir": str(tmp_path / "run"), "data": data}, []), "prepare")
