@@ -72,8 +72,9 @@ def plan(
             quarantine.append((key, f"duplicate key (first seen in {where})", files[i]))
             across += files[original] != files[i]
     unique = np.fromiter(first.values(), np.int64, len(first))  # ascending: dicts keep the order
-    how = {"seed": seed, "train": data.train, "test": data.test, "split_by": data.split_by}
-    splits = assign_splits(list(first), **how, unit=domain.unit)
+    splits = assign_splits(
+        list(first), seed=seed, train=data.train, test=data.test, unit=domain.unit, split_by=data.split_by
+    )
     notes = list(source.notes)
     if data.split_by is not None:
         n_train, n_test = ((splits == split).sum() for split in ("train", "test"))

@@ -86,10 +86,10 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     stored |= {name: _stored(job, name, z) for name, z in sets.items()}
     features = features_of(job, [checked(test, config), train, *stored.values()], extractor.fingerprint)
     of = {name: features[images.name].usable(job.domain) for name, images in stored.items()}
-    for name, found in of.items():
-        if len(found) <= config.evaluate.k:
+    for name, measured in of.items():
+        if len(measured) <= config.evaluate.k:
             raise ImpossibleError(
-                f"{name}: {len(found)} of {len(stored[name])} {job.domain.unit} that the baseline decodes can be "
+                f"{name}: {len(measured)} of {len(stored[name])} {job.domain.unit} that the baseline decodes can be "
                 f"measured; evaluate.k = {config.evaluate.k} needs more: train it longer"
             )
     real, own = features["test"].features, features["train"].features

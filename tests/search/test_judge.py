@@ -34,16 +34,16 @@ def test_invalid_molecules_are_not_measured(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("ldsaug_ray.models.decode_batch", decode)
     n = np.arange(len(DECODED))
-    a = Members(n[:, None].astype(np.float32), n, n, np.full(len(n), 0.5), len(n), "linear", id=n)
+    a = Members(n[:, None].astype(np.float32), n, n, np.full(len(n), 0.5), "linear", len(n), id=n)
     for _ in range(2):  # the second from what is kept
         sample = judge.sample(config, a)
         np.testing.assert_array_equal(sample.features, extractor(VALID))
     assert calls == [4, 4, 1]
     measure = MEASURES.get("a_frechet")
     wanted = frechet_distance(extractor(VALID), real)
-    of_a = Members(a.train, n, n, a.alpha, len(n), "linear", id=n, images=sample)
+    of_a = Members(a.train, n, n, a.alpha, "linear", len(n), id=n, images=sample)
     assert measure.take(None, of_a) == pytest.approx(wanted)
     none = a.some(np.array([1, 3]))
     for name in ("a_frechet", "a_precision", "a_coverage", "a_authpct"):
-        few = Members(a.train, none.i, none.j, none.alpha, 2, "linear", id=none.id, images=judge.sample(config, none))
+        few = Members(a.train, none.i, none.j, none.alpha, "linear", 2, id=none.id, images=judge.sample(config, none))
         assert MEASURES.get(name).take(None, few) is None
