@@ -67,12 +67,14 @@ def test_a_search_of_what_is_decoded(copied: Tree, told) -> None:
     assert all(t.measures["a_frechet"] is not None for t in trials)
 
 
+@pytest.mark.cluster
 def test_a_search_with_training(copied: Tree, told) -> None:
     asked = {"space": {"select.top_fraction": [0.1, 0.5]}, "objectives": [{"frechet": 1.0}], "search": "grid"}
     assert "of 2 trials" in told("tune", merge(copied, {"select": {"top_count": None}, "tune": asked}))
     assert [t.state for t in read_trials(Location.of(copied["run_dir"]))] == ["finished"] * 2
 
 
+@pytest.mark.cluster
 def test_an_experiment(copied: Tree, told, tmp_path: Path) -> None:
     arms = {"lds": {}, "none": {"settings": {"select.which": "none", "finetune.mixing": None}}}
     asked = {"arms": arms, "control": "none", "seeds": [1]}
