@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pytest
+
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
 
@@ -97,3 +100,52 @@ def script(path: Path, scale: float = 1.0) -> str:
         warnings.simplefilter("ignore")
         torch.jit.script(Colours()).save(str(path))
     return str(path)
+
+
+DOMAINS: dict[str, tuple[str, Tree]] = {  # what must be installed, settings
+    "vectors": ("numpy", {"vae": {"kind": "mlp", "latent_dim": 3, "width": 32}, "evaluate": {"extractor": "values"}}),
+    "molecules": (
+        "selfies",
+        {
+            "data": {"source": "moses:demo", "max_length": 64, "notation": "selfies"},  # else few are valid so soon
+            "vae": {"latent_dim": 4, "hidden": 24, "embedding": 8},
+            "evaluate": {"extractor": "fingerprints"},
+        },
+    ),
+    "audio": (
+        "soundfile",
+        {
+            "data": {"source": "tones", "rate": 8_000, "seconds": 0.25},
+            "vae": {"latent_dim": 4, "mels": 16, "channels": 16},
+            "evaluate": {"extractor": "bands"},
+        },
+    ),
+}
+
+
+def of_domain(name: str, folder: Path) -> Tree:
+    """Settings of a small run of another domain than images, in that folder. Skips where a package is missing."""
+    needed, own = DOMAINS[name]
+    pytest.importorskip(needed, reason=f"{needed} is not installed: pip install 'ldsaug_ray[{name}]'")
+    one = {"workers": {"count": 1}}
+    steps = {"steps": 10, "batch_size": 8, "checkpoint_every": 10, "log_every": 10, "learning_rate": 0.003, **one}
+    common: Tree = {
+        "domain": name,
+        "run_dir": str(folder / "run"),
+        "engine": "inline",
+        "tracking": {"enabled": False},
+        "data": {"train": 160, "test": 32, "part_rows": 16, **one},
+        "train": {**steps, "steps": 40},
+        "finetune": steps,
+        "score": {"n_candidates": 900, **one},
+        "select": {"top_count": 48},
+        "decode": {"part_rows": 16, **one},
+        "evaluate": {"n": 32, "k": 3, **one},
+        "encode": one,
+        "sample": one,
+    }
+    if name == "vectors":
+        table = np.random.default_rng(0).normal(size=(384, 6)) @ np.random.default_rng(1).normal(size=(6, 6))
+        np.savetxt(folder / "rows.csv", table, delimiter=",", header="a,b,c,d,e,f", comments="")
+        common["data"]["source"] = str(folder / "rows.csv")
+    return merge(common, own)

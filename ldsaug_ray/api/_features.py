@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ FORM = "1"  # of what is kept: another number where images come to the extractor
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A set as it is measured. features: float[N, C]; quality: name -> float64[N]; origin: where it comes from, for the
-    reader; images: what pictures come from, None of features; rows: int64[N], which of the images they are; sizes:
-    int64[N, 2], their height and width; notes: what a reader must know of them.
+    """A set as it is measured. features: float[N, C]; quality: name -> float64[M] of all that were read, M > N where
+    some have no features since they are invalid; origin: where it comes from, for the reader; images: what pictures
+    come from, None of features; rows: int64[N], which of the images they are; sizes: int64[N, 2], their height and
+    width; notes: what a reader must know of them.
     """
 
     features: Features
@@ -40,6 +42,12 @@ class Given:
     def names(self, rows: NDArray[np.int64]) -> list[str]:
         """What the images of some rows are called."""
         return [f"row {row}" for row in rows] if self.images is None else self.images.names(self.rows[rows].tolist())
+
+    @cached_property
+    def items(self) -> NDArray[Any]:
+        """All that were read, of another domain than images."""
+        assert self.images is not None
+        return np.stack([x for x in self.images.read() if not isinstance(x, str)])
 
 
 def network_of(extractor: str | None, resize: int | None, domain: Domain, facts: Mapping[str, Any]) -> Extractor:
@@ -87,7 +95,10 @@ def features_of(
             raise InputError(f"{name}: {unusable}; data.max_quarantined_fraction = {of.fraction:g} of them may be")
         notes.append(f"{name}: {unusable}, and do not count.")
     quality = {kind: arrays[kind] for kind in of.domain.qualities}
-    return Given(arrays["features"], quality, origin, of, arrays["rows"], arrays["sizes"], tuple(notes))
+    features, rows, sizes = (arrays[kind][of.domain.usable(quality)] for kind in ("features", "rows", "sizes"))
+    if invalid := len(arrays["rows"]) - len(rows):
+        notes.append(f"{name}: {invalid:,} of {len(arrays['rows']):,} {of.domain.unit} are invalid: without features.")
+    return Given(features, quality, origin, of, rows, sizes, tuple(notes))
 
 
 def _features(name: str, images: Images, network: Extractor, advance: Callable[[int], None]) -> Arrays:

@@ -74,10 +74,10 @@ class ArrayImages(Images):
 
 
 class SourceItems(Images):
-    """Of a source that the domain opens; listed, and read as often as is needed."""
+    """Of a source that the domain opens; listed, and read as often as is needed. made: invalid ones count."""
 
-    def __init__(self, data: Any, domain: Domain) -> None:
-        self.data, self.domain, self.source = data, domain, domain.open(data)
+    def __init__(self, data: Any, domain: Domain, made: bool = False) -> None:
+        self.data, self.domain, self.source, self._made = data, domain, domain.open(data), made
         self.listing = self.source.list()
         self.fraction = data.max_quarantined_fraction
         passed_over = f"passed over: {counted(self.source.passed_over)}"
@@ -89,7 +89,7 @@ class SourceItems(Images):
     def digest(self) -> str:
         """As `Images.digest`. What a file cannot give counts by its reason."""
         places = {"source", "train", "test", "part_rows", "workers", "max_quarantined_fraction"}
-        how = f"{self.domain.name} {self.data.model_dump_json(exclude=places)}"
+        how = f"{self.domain.name} {self._made} {self.data.model_dump_json(exclude=places)}"
         of = hashlib.blake2b(how.encode(), digest_size=20)
         for payload, reason, _ in self.source.read(self.listing):
             content = str(reason).encode() if payload is None else payload
@@ -103,7 +103,7 @@ class SourceItems(Images):
                 if payload is None:
                     yield reason or "cannot be read"
                 else:
-                    yield self.domain.read_whole(payload, self.data)
+                    yield (self.domain.made if self._made else self.domain.read_whole)(payload, self.data)
             except Unusable as e:
                 yield str(e)
 
@@ -124,7 +124,7 @@ def opened(name: str, given: Any, reading: Mapping[str, Any], domain: str = "ima
         place = os.fspath(given)
         if place.lower().endswith(".npy"):
             return _of_array(name, _npy(place))
-        return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain))
+        return SourceItems(data_settings(place, reading, domain), DOMAINS.get(domain), name == "fake")
     except LdsaugError as e:
         message = str(e).replace("data.source = ", "", 1)
         raise e if message.startswith(f"{name}:") else type(e)(f"{name}: {message}") from None

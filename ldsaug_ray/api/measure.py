@@ -87,13 +87,15 @@ def measure(
     """How near the images `fake` come to the images `real`, and whether they are copies of the images `train`.
 
     Each set is a folder, a Parquet, tar or .npy file or a URI, by name; an array of images uint8[N, H, W, C]; or an
-    array of features float[N, d]. All are images, or all are features of one extractor.
+    array of features float[N, d]. All are images, or all are features of one extractor. Of another domain they are
+    what it reads, and its own measures are taken too; what is no molecule counts, in `fake`, as invalid.
 
     Args:
         real: held-out real images: the reference.
         fake: what is measured.
         train: images that the generator was trained on; none: nothing is said on copies.
-        extractor: what makes features of images: any that `open_extractor` takes; none: inception, FID's.
+        extractor: what makes features of images: any that `open_extractor` takes; none: inception, FID's, or the
+            domain's own.
         domain: of the data, where sets are named; arrays are images, or features of anything.
         k: neighbours of precision, recall, density and coverage.
         measures: of your own, by their dotted paths.
@@ -155,7 +157,7 @@ def measured(
     if taken := [m.name for m in own if m.name in NO_MEASURES]:
         raise ConfigError(f"a measure of your own is called {taken[0]}, as a part of the result is; rename it")
     found = {name: opened(name, of, data or {}, domain) for name, of in sets.items()}
-    _check(found, extractor, k)
+    _check(found, extractor, k, kind.unit)
     network, learned = None, ""
     if isinstance(found["real"], Images):
         facts = _facts(found["real"], kind)
@@ -165,26 +167,34 @@ def measured(
             found |= {name: opened(name, of, {**(data or {}), **like}, domain) for name, of in others.items()}
         network = network_of(extractor, resize, kind, facts)
     given = {name: features_of(name, of, _origin(sets[name]), network, console, learned) for name, of in found.items()}
-    _check_features(given, k)
+    _check_features(given, k, kind.unit)
     real, fake, train = given["real"], given["fake"], given.get("train")
-    none = real.features[:0]
-    sample = Sample(fake.features, real.features, none if train is None else train.features, fake.quality, k, seed)
     chosen = (*OF_SETS, *own)
+    held: dict[str, Any] = {}
+    if network is not None and domain != "images" and any(domain in m.needs for m in chosen):
+        held = {{"real": "reference"}.get(name, name): one.items for name, one in given.items()}
+
+    def items(of: str, rows: Any = slice(None)) -> dict[str, Any]:
+        return {domain: {**held, "features": held[of][rows]}} if held else {}
+
+    none = real.features[:0]
+    trained = none if train is None else train.features
+    sample = Sample(fake.features, real.features, trained, fake.quality, k, seed, items("fake"))
     console.print(f"{'measures':<9} starting", highlight=False)
     of = {"fake": measure_set(sample, chosen)}
     if train is not None:
         rows = np.random.default_rng([seed, 2]).permutation(len(train.features))[: len(fake.features)]
         quality = {name: values[rows] for name, values in train.quality.items()}
-        of["train"] = measure_set(Sample(train.features[rows], real.features, none, quality, k, seed), chosen)
-    of["real"] = _of_reference(
-        measure_set(Sample(real.features, quality=real.quality, k=k, seed=seed), chosen), of["fake"]
-    )
+        some = Sample(train.features[rows], real.features, none, quality, k, seed, items("train", rows))
+        of["train"] = measure_set(some, chosen)
+    alone = Sample(real.features, quality=real.quality, k=k, seed=seed, items=items("reference"))
+    of["real"] = _of_reference(measure_set(alone, chosen), of["fake"])
     limits = intervals_of(sample, of["fake"], chosen)
     notes = [note for one in given.values() for note in one.notes] + [*of["fake"].notes, *_flat(limits), *_sizes(given)]
     used = None
     if network is not None:
         used = UsedExtractor(network.name, real.features.shape[1], network.fingerprint, resize)
-    return Measured(of, limits, given, used, k, tuple(dict.fromkeys(notes)), own)
+    return Measured(of, limits, given, used, k, tuple(dict.fromkeys(map(kind.words, notes))), own)
 
 
 def _facts(real: Images, domain: Domain) -> dict[str, Any]:
@@ -205,29 +215,29 @@ def _of_reference(own: SetReadings, fake: SetReadings) -> SetReadings:
     return replace(own, readings={**own.readings, **beside})
 
 
-def _check(found: Mapping[str, Images | Features], extractor: str | None, k: int) -> None:
+def _check(found: Mapping[str, Images | Features], extractor: str | None, k: int, unit: str) -> None:
     """What can be known before any image is read."""
     are_images = {name: isinstance(of, Images) for name, of in found.items()}
     if len(set(are_images.values())) > 1:
-        kinds = ", ".join(f"{name} {'images' if is_one else 'features'}" for name, is_one in are_images.items())
-        raise InputError(f"{kinds}: give all as images, or all as features of one extractor")
+        kinds = ", ".join(f"{name} {unit if is_one else 'features'}" for name, is_one in are_images.items())
+        raise InputError(f"{kinds}: give all as {unit}, or all as features of one extractor")
     if extractor is not None and not are_images["real"]:
         raise ConfigError(f"extractor = {extractor}: features were given, and need none")
     for name, of in found.items():
-        _check_count(name, len(of), k)
+        _check_count(name, len(of), k, unit)
 
 
-def _check_count(name: str, n: int, k: int) -> None:
+def _check_count(name: str, n: int, k: int, unit: str) -> None:
     least = 2 if name == "train" else k + 1
     if n < least:
         why = "" if name == "train" else f" with k = {k} neighbours"
-        raise InputError(f"{name}: {n} images; at least {least} are needed{why}")
+        raise InputError(f"{name}: {n} {unit}; at least {least} are needed{why}")
 
 
-def _check_features(given: Mapping[str, Given], k: int) -> None:
+def _check_features(given: Mapping[str, Given], k: int, unit: str) -> None:
     real = given["real"].features
     for name, of in given.items():
-        _check_count(name, len(of.features), k)  # some may have been unusable
+        _check_count(name, len(of.features), k, unit)  # some may have been unusable
         if of.features.shape[1] != real.shape[1]:
             raise InputError(
                 f"{name}: features of {of.features.shape[1]} dimensions, real has {real.shape[1]}; take all from one "

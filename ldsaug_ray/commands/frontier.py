@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.metrics import evaluation_stamp
 from ldsaug_ray.report import figures
@@ -61,13 +62,13 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
         if plan_steps(config, run, ["report"])[0].state == "complete":  # the page is to show it
             run.reset("report")
             run_stages(Job(config, run, console, engine), ["report"])
-    _print(result, without_password(config.run_dir))
+    _print(result, without_password(config.run_dir), domain_of(config).words)
     print(f"frontier  {folder.require('frontier')['sentence']}")
     print(f"figure    {(folder.root / 'frontier.svg').shown}")
     return 0
 
 
-def _print(result: Mapping[str, Any], run: str) -> None:
+def _print(result: Mapping[str, Any], run: str, words: Callable[[str], str]) -> None:
     title = f"run {run}: baseline’s images; gain at equal AuthPct (against {result['authenticity_by']}), 95 % limits"
     measured = ("n", "Fréchet", "precision", "coverage", "AuthPct", "of recon.")
     modes = result["points"][0]["modes"]
@@ -79,7 +80,7 @@ def _print(result: Mapping[str, Any], run: str) -> None:
         authentic = [f"{row[by]:.1f}" for by in (FROM_IMAGES, FROM_RECONSTRUCTIONS)]
         effective = [f"{row['modes'][name]:.1f}" for name in modes]
         rows.append((row["name"], f"{row['n']:,}", *values, *authentic, *effective, *gains))
-    print_table(title, head, rows, 170)
+    print_table(words(title), head, rows, 170)
 
 
 def _shown(gain: Mapping[str, float] | None, kind: str) -> str:

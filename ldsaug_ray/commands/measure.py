@@ -13,6 +13,8 @@ from ldsaug_ray.api._features import Given
 from ldsaug_ray.api.measure import Measured, measured
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.load import build_config
+from ldsaug_ray.domains import Domain
+from ldsaug_ray.domains.images import IMAGES
 from ldsaug_ray.domains.images.decode import fitted
 from ldsaug_ray.errors import UsageError
 from ldsaug_ray.metrics import Nearest, nearest_training
@@ -89,7 +91,12 @@ def caption(found: Measured) -> str:
     dimension = f"{found.given['real'].features.shape[1]:,} dimensions"
     by = f"features as given, {dimension}" if e is None else f"features: {e.name}, {dimension}"
     trained = f", {n['train']} training" if "train" in n else ""
-    return f"{n['fake']} fake against {n['real']} real images{trained}; {by}; k = {found.k}"
+    return f"{n['fake']} fake against {n['real']} real {_domain(found).unit}{trained}; {by}; k = {found.k}"
+
+
+def _domain(found: Measured) -> Domain:
+    images = found.given["real"].images
+    return IMAGES if images is None else images.domain
 
 
 def rows_of(found: Measured) -> list[list[str]]:
@@ -116,17 +123,18 @@ def _print(found: Measured) -> None:
 def measure_page(found: Measured) -> str:
     """The page as HTML text: one file that needs nothing else."""
     fake, galleries = found.given["fake"], []
+    words = _domain(found).words
     to_real = nearest_training(found.given["real"].features, fake.features)
     order = np.argsort(to_real.distances, kind="stable")
-    galleries.append(_gallery("Nearest to a real image", "real", found, to_real, order[:SHOWN]))
-    galleries.append(_gallery("Farthest from any real image", "real", found, to_real, order[::-1][:SHOWN]))
+    galleries.append(_gallery(words("Nearest to a real image"), "real", found, to_real, order[:SHOWN]))
+    galleries.append(_gallery(words("Farthest from any real image"), "real", found, to_real, order[::-1][:SHOWN]))
     if "train" in found.given:
         near = nearest_training(found.given["train"].features, fake.features)
-        title = "Nearest to a training image: copies, where they are the same"
+        title = words("Nearest to a training image: copies, where they are the same")
         galleries.insert(0, _gallery(title, "train", found, near, near.closest(SHOWN)))
     e = found.extractor
     return (
-        templates()
+        templates(_domain(found).words)
         .get_template("report/measure.html.j2")
         .render(
             caption=caption(found),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -44,9 +45,23 @@ class CommonData(Section):
     )
     train: SplitSize = Field(0.8, description="training images: a count, or a fraction of the keys")
     test: SplitSize = Field(0.2, description="held-out images: a count, or a fraction of the keys")
+    split_by: str | None = added(
+        None,
+        description="regular expression: images in whose keys it, or its groups in parentheses, match the same text "
+        "are in one split together, as all takes of a speaker or rows of a patient; none: each image for itself",
+    )
     max_quarantined_fraction: float = how(0.05, ge=0, le=1, description="stop when more of the images are unusable")
     part_rows: int = Field(512, ge=16, le=65_536, description="images per stored part (and unit of resumable work)")
     workers: CpuWorkers = CpuWorkers()
+
+    @field_validator("split_by")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as e:
+            raise ValueError(f"{value!r} is not a regular expression: {e}") from None
+        return value
 
     @model_validator(mode="after")
     def _split(self) -> CommonData:

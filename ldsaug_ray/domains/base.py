@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -86,6 +86,10 @@ class Domain(ABC):
         """What all items have, in the caption of an experiment: "64 px"; or nothing."""
         return ""
 
+    def made(self, payload: Any, data: Any) -> Array:
+        """As `read_whole`, of what a model made: what would not do as data, and counts in a measure, is a row too."""
+        return self.read_whole(payload, data)
+
     @abstractmethod
     def empty(self, data: Any) -> Array:
         """A batch without rows."""
@@ -125,6 +129,12 @@ class Domain(ABC):
         """Settings of `data` with which items from elsewhere are read as those that `facts` were learned of."""
         return {}
 
+    def unseen(self, facts: Mapping[str, Any], data: Any) -> Callable[[Array], Sequence[str]] | None:
+        """What says of each item of a test batch why a model of the training items cannot take it, "" where it can, so
+        that `prepare` quarantines it; facts: of `learn`. None: it can take all.
+        """
+        return None
+
     def quality(self, batch: Array) -> dict[str, NDArray[np.float64]]:
         """Numbers of each item by name, float64[N]: `qualities`."""
         return {}
@@ -145,7 +155,7 @@ class Domain(ABC):
         """A sentence on images as one on these items."""
         of = {"images": self.unit, "image": self.item}
         of |= {word.capitalize(): new.capitalize() for word, new in of.items()}
-        return re.sub(r"(?<![\w.:/])[Ii]mages?(?![\w./])", lambda found: of[found[0]], text)
+        return re.sub(r"(?<![\w.:/])[Ii]mages?(?![\w/]|\.\w)", lambda found: of[found[0]], text)
 
 
 DOMAINS: Registry[Domain] = Registry("domain", Domain)  # type: ignore[type-abstract]

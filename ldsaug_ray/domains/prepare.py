@@ -72,8 +72,13 @@ def plan(
             quarantine.append((key, f"duplicate key (first seen in {where})", files[i]))
             across += files[original] != files[i]
     unique = np.fromiter(first.values(), np.int64, len(first))  # ascending: dicts keep the order
-    splits = assign_splits(list(first), seed=seed, train=data.train, test=data.test, unit=domain.unit)
+    splits = assign_splits(
+        list(first), seed=seed, train=data.train, test=data.test, unit=domain.unit, split_by=data.split_by
+    )
     notes = list(source.notes)
+    if data.split_by is not None:
+        n_train, n_test = ((splits == split).sum() for split in ("train", "test"))
+        notes.append(f"data.split_by: whole groups make {n_train} {domain.unit} for training and {n_test} for test")
     if across and not data.shard_in_key:
         notes.append(
             f"{across} {domain.unit} have the key of {domain.files.an} in another file ({quarantine[0][0]}, …) and are "

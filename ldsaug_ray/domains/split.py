@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +15,19 @@ SPLITS = ("train", "test", "unused")
 
 
 def assign_splits(
-    keys: Sequence[str], *, seed: int, train: int | float, test: int | float, unit: str = "images"
+    keys: Sequence[str],
+    *,
+    seed: int,
+    train: int | float,
+    test: int | float,
+    unit: str = "images",
+    split_by: str | None = None,
 ) -> np.ndarray:
     """One of `SPLITS` for every key, as a NumPy array of strings [len(keys)].
 
     Keys are ranked by a BLAKE2b hash keyed with the seed: the first are train, the next test, the rest unused. So a
-    key added or removed moves at most the keys at the two borders, and raising `test` leaves train as it is.
+    key added or removed moves at most the keys at the two borders, and raising `test` leaves train as it is. Groups of
+    `split_by` are ranked instead, and each goes whole to where its middle falls.
 
     Args:
         keys: unique.
@@ -26,9 +35,11 @@ def assign_splits(
         train: a count (int) or a fraction of all keys (float), rounded.
         test: likewise.
         unit: what they are keys of, for messages.
+        split_by: a regular expression; keys are a group where its groups, or it itself, match the same text.
 
     Raises:
-        InputError: more is asked for than there are keys, or fewer than two are left to train on.
+        InputError: more is asked for than there are keys, fewer than two are left to train on, none for a test that is
+            asked for, or `split_by` is not found in a key.
         ValueError: a key occurs twice.
     """
     n = len(keys)
@@ -44,20 +55,36 @@ def assign_splits(
             f"data.train = {train} and data.test = {test} ask for {n_train} + {n_test} = {n_train + n_test} {unit}; "
             f"{n} were found: ask for fewer, or for fractions"
         )
-    if n_train < 2:
-        raise InputError(
-            f"data.train = {train} of {n} {unit} gives {n_train} to train on; pairs need two at least, so raise it or "
-            f"add {unit}"
-        )
     keyed = hashlib.blake2b(key=hashlib.blake2b(str(seed).encode(), digest_size=32).digest(), digest_size=16)
 
-    def rank(i: int) -> tuple[bytes, str]:
+    def rank(group: str) -> tuple[bytes, str]:
         h = keyed.copy()
-        h.update(keys[i].encode("utf-8", "surrogatepass"))
-        return h.digest(), keys[i]
+        h.update(group.encode("utf-8", "surrogatepass"))
+        return h.digest(), group
 
-    order = sorted(range(n), key=rank)
-    splits = np.full(n, "unused", dtype="<U6")
-    splits[order[:n_train]] = "train"
-    splits[order[n_train : n_train + n_test]] = "test"
+    groups = keys if split_by is None else _groups(keys, split_by)
+    sizes = Counter(groups)
+    order = sorted(sizes, key=rank)
+    size = np.array([sizes[group] for group in order])
+    middle = size.cumsum() - size / 2
+    sides = np.where(middle < n_train, "train", np.where(middle < n_train + n_test, "test", "unused"))
+    side = dict(zip(order, sides.tolist(), strict=True))
+    splits = np.array([side[group] for group in groups], "<U6")
+    made = "" if split_by is None else f" in {len(size)} groups by data.split_by"
+    if (left := (splits == "train").sum()) < 2:
+        raise InputError(
+            f"data.train = {train} of {n} {unit}{made} gives {left} to train on; pairs need two at least, so raise it "
+            f"or add {unit}"
+        )
+    if n_test and made and not (splits == "test").any():
+        raise InputError(f"data.test = {test} of {n} {unit}{made}, the largest of {size.max()}, gives none; raise it")
     return splits
+
+
+def _groups(keys: Sequence[str], split_by: str) -> list[str]:
+    found = [re.search(split_by, key) for key in keys]
+    if lacking := [key for key, match in zip(keys, found, strict=True) if match is None]:
+        raise InputError(
+            f"data.split_by = {split_by!r} is not found in {len(lacking)} of {len(keys)} keys, such as {lacking[0]!r}"
+        )
+    return ["\0".join(map(str, match.groups() or (match[0],))) for match in found if match is not None]

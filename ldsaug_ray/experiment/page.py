@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 import ldsaug_ray
 from ldsaug_ray.common.secrets import without_passwords
@@ -26,8 +24,8 @@ from ldsaug_ray.experiment.tables import (
 from ldsaug_ray.experiment.words import findings
 from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
-from ldsaug_ray.report.page import templates
-from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
+from ldsaug_ray.report.page import on_page, templates
+from ldsaug_ray.report.sheets import COLUMNS, Shown
 
 _KINDS = {"csv": "text/csv", "md": "text/markdown"}
 _DRAWN = ("frechet", "coverage")  # measures whose differences are drawn
@@ -50,7 +48,7 @@ def experiment_page(
             "tables": {title: table_of(summary, group, title) for title in group.tables},
             "detection": detection_of(group) if group.detection else None,
             "charts": _charts(summary, group),
-            "samples": {n: data_uri("image/png", sheet(tiles(x))) for n, x in _samples(plan, group, results).items()},
+            "samples": {arm: on_page(items) for arm, items in _samples(plan, group, results).items()},
         }
         for group in summary.groups
     ]
@@ -88,9 +86,9 @@ def _charts(summary: Summary, group: Group) -> list[tuple[str, str, str]]:
     return charts
 
 
-def _samples(plan: Plan, group: Group, results: Sequence[Result]) -> Mapping[str, NDArray[np.uint8]]:
-    """The first images of each arm that is done, from the first seed."""
+def _samples(plan: Plan, group: Group, results: Sequence[Result]) -> Mapping[str, Shown]:
+    """The first items of each arm that is done, from the first seed."""
     cell = next(c for c in plan.cells if c.train == group.train)
     done = {r.arm for r in results if r.cell == cell}
     drawn = {run.arm: read_samples(run, COLUMNS) for run in plan.of(cell) if run.arm in done}
-    return {arm: images for arm, images in drawn.items() if images is not None}
+    return {arm: items for arm, items in drawn.items() if items is not None}

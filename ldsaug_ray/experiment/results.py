@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.experiment.plan import BASELINE, ArmRun, Cell
 from ldsaug_ray.metrics import Described, Evaluated, measures_taken, share_by_parents
 from ldsaug_ray.metrics.copies import AUTHENTICITY, held_out_authenticity
-from ldsaug_ray.run.directory import RunDir
+from ldsaug_ray.report.sheets import Shown, shown
+from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.run.latents import read_latents
 
 REAL = "training images"
@@ -121,17 +121,17 @@ def shares_by_parents(run: RunDir, attributes: Sequence[str]) -> dict[str, float
     return shares
 
 
-def read_samples(run: ArmRun, n: int) -> NDArray[np.uint8] | None:
-    """The first images drawn from the run's model, uint8[≤ n, R, R, 3]: the same latents in every arm of a cell, where
+def read_samples(run: ArmRun, n: int) -> Shown | None:
+    """The first items drawn from the run's model, as pages show them: the same latents in every arm of a cell, where
     the prior is N(0, I). None where there are none."""
     model = "train" if run.arm == BASELINE else "finetune"
-    return first_drawn(Location.of(run.config.run_dir) / f"drawn/{model}", n, run.config.domain)
+    return first_drawn(Location.of(run.config.run_dir), model, n, run.config.domain)
 
 
-def first_drawn(folder: Location, n: int, domain: str) -> NDArray[np.uint8] | None:
-    """The first images that `evaluate` drew to a folder, uint8[≤ n, R, R, 3]; None without any."""
-    drawn, kind = RunDir(folder), DOMAINS.get(domain)
+def first_drawn(run: Location, model: str, n: int, domain: str) -> Shown | None:
+    """The first n items that `evaluate` drew from a model, as pages show them; None without any."""
+    drawn, kind = RunDir(run / f"drawn/{model}"), DOMAINS.get(domain)
     if drawn.entry("sample") is None:
         return None
     file, _ = drawn.finished_parts("sample")[0]
-    return kind.pixels(kind.unpack((folder / file).read_table([kind.column]).slice(0, n)))
+    return shown(kind, kind.unpack((drawn.root / file).read_table([kind.column]).slice(0, n)), facts_of(run))

@@ -10,8 +10,15 @@ from collections.abc import Callable
 from typing import Literal
 
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.metrics.base import MEASURES, Measure, MeasureOfA, Sample, built_in
+from ldsaug_ray.metrics.base import MEASURES, Measure, MeasureOfA, Members, Sample, built_in
 from ldsaug_ray.metrics.copies import authentic
+
+
+def _taken(of: Callable[[Sample], float | None], a: Members) -> float | None:
+    try:
+        return None if a.images is None else of(a.images)
+    except InputError:  # too few members
+        return None
 
 
 def _measure(
@@ -25,7 +32,7 @@ def _measure(
             needs=("latents", "images"),
             place=place,
             prepare=lambda real: None,
-            take=lambda known, a: None if a.images is None else of(a.images),
+            take=lambda known, a: _taken(of, a),
         )
     )
 
@@ -34,10 +41,7 @@ def _of_sets(name: str) -> Callable[[Sample], float | None]:
     def take(sample: Sample) -> float | None:
         measure = MEASURES.get(name)
         assert isinstance(measure, Measure)
-        try:
-            return measure.take(sample).value
-        except InputError:  # too few members
-            return None
+        return measure.take(sample).value
 
     return take
 

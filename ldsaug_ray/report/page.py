@@ -23,6 +23,7 @@ from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.pictures import loss_terms, pictures_of
+from ldsaug_ray.report.sheets import Shown, sheet
 from ldsaug_ray.selection import PAPER_TAU
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
@@ -125,6 +126,13 @@ def templates(said: Callable[[str], str] = str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def on_page(items: Shown) -> str:
+    """Of a sheet its data URI; fragments as they are, marked so."""
+    if isinstance(items, list):
+        return Markup("".join(f"<div>{fragment}</div>" for fragment in items))
+    return data_uri("image/png", sheet(items))
 
 
 def page_digest(data: ReportData, pictures: Mapping[str, bytes]) -> str:

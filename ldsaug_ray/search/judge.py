@@ -17,6 +17,7 @@ from ldsaug_ray.common.columns import matrix, vectors
 from ldsaug_ray.common.digest import fingerprint
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, counted
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.metrics import Members, Sample
 from ldsaug_ray.run.latents import read_latents
 from ldsaug_ray.stages.evaluate import real_images
@@ -54,13 +55,14 @@ class Judge:
         """
         config, extractor = job.config, opened(job.config)
         sets = [checked(real_images(job, "test"), config), reconstructed(job, read_latents(job.run, "train"))]
-        test, blurred = (features_of(job, sets, extractor.fingerprint)[images.name].features for images in sets)
+        found = features_of(job, sets, extractor.fingerprint)
+        test, blurred = (found[images.name].usable(job.domain) for images in sets)
         of = fingerprint([extractor.fingerprint, job.run.require("encode", "digest"), config.seed])
         weights = job.run.folder("train/vae.safetensors")
         return cls(config, test, blurred, weights, job.run.folder("search/features"), of)
 
     def sample(self, config: Config, a: Members) -> Sample:
-        """The first members of A of a trial, which must have ids, as images to be measured."""
+        """The first members of A of a trial, which must have ids, as images to be measured: those that can be."""
         assert a.id is not None
         wanted = a.id[: config.frontier.n]
         score = {name: value for name, value in counted(config.score).items() if name != "sigma"}
@@ -78,14 +80,26 @@ class Judge:
             features[new] = self._features(a.some(new).z)
             table = pa.table({"candidate": wanted[new], "features": vectors(features[new])})
             (folder / f"{fingerprint(wanted[new].tolist())[:12]}.parquet").write_table(table)
-        return Sample(features, self.test, self.reconstructions, k=self.config.evaluate.k, seed=self.config.seed)
+        return Sample(
+            features[~np.isnan(features[:, 0])],
+            self.test,
+            self.reconstructions,
+            k=self.config.evaluate.k,
+            seed=self.config.seed,
+        )
 
     def _features(self, z: np.ndarray) -> np.ndarray:
+        """NaN of what cannot be measured."""
         from ldsaug_ray.models import decode_batch
 
-        size = self.config.decode.batch_size
-        decoded = (decode_batch(self._vae, z[k : k + size], size) for k in range(0, len(z), size))
-        return np.concatenate([self._extractor(batch) for batch in decoded])
+        size, domain = self.config.decode.batch_size, domain_of(self.config)
+        parts = []
+        for start in range(0, len(z), size):
+            batch = decode_batch(self._vae, z[start : start + size], size)
+            parts.append(np.full_like(found := self._extractor(batch), np.nan))
+            usable = domain.usable(domain.quality(batch))
+            parts[-1][usable] = found[usable]
+        return np.concatenate(parts)
 
     @cached_property
     def _extractor(self) -> Extractor:

@@ -20,7 +20,7 @@ from ldsaug_ray.common.storage import Location
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.experiment.results import first_drawn
 from ldsaug_ray.report._scores import selected_csv
-from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
+from ldsaug_ray.report.sheets import COLUMNS, drawn
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.tracking import Status, Tracker
@@ -162,9 +162,8 @@ class SearchLog:
         """The selected candidates and a sheet of samples."""
         with TemporaryDirectory() as folder:
             files = {"selected.csv": (selected_csv(run) or "").encode()}
-            drawn = first_drawn(run.folder("drawn/finetune"), 4 * COLUMNS, self.search.config.domain)
-            if drawn is not None:
-                files["samples.png"] = sheet(tiles(drawn))
+            items = first_drawn(run.root, "finetune", 4 * COLUMNS, self.search.config.domain)
+            files |= {} if items is None else drawn("samples", items)
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
             child.log_files([Location.of(Path(folder) / name) for name, content in files.items() if content], "")

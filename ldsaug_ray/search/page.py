@@ -19,8 +19,8 @@ from ldsaug_ray.experiment.results import first_drawn
 from ldsaug_ray.metrics import OF_A, Evaluated
 from ldsaug_ray.report import figures
 from ldsaug_ray.report._scores import data_uri
-from ldsaug_ray.report.page import templates
-from ldsaug_ray.report.sheets import COLUMNS, sheet, tiles
+from ldsaug_ray.report.page import on_page, templates
+from ldsaug_ray.report.sheets import COLUMNS
 from ldsaug_ray.search.objectives import Objectives, measures_in, measures_of_run
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.space import Dimension
@@ -200,10 +200,9 @@ def _lowest(
 
 
 def _samples(search: Search, trial: Trial) -> str | None:
-    """A sheet of what the trial's model draws, or nothing where it has none."""
+    """What the trial's model draws, or nothing where it has none."""
     if not search.trains:
         return None
-    drawn = first_drawn(
-        Location.of(search.trial_config(trial.point).run_dir) / "drawn/finetune", 2 * COLUMNS, search.config.domain
-    )
-    return None if drawn is None else data_uri("image/png", sheet(tiles(drawn)))
+    run = Location.of(search.trial_config(trial.point).run_dir)
+    items = first_drawn(run, "finetune", 2 * COLUMNS, search.config.domain)
+    return None if items is None else on_page(items)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.search.objectives import sought_in
 from ldsaug_ray.search.plan import Search
 from ldsaug_ray.search.trials import State, Trial
@@ -44,7 +45,8 @@ def rows_of(search: Search, trials: Sequence[Trial], most: int | None = None) ->
     names = [d.name for d in search.space.dimensions]
     whole = sought_in([objective for objective in objectives if len(objective) == 1])  # told by the objective itself
     shown = {m.name: m.title for m in sought_in(objectives) if m not in whole} | TITLES
-    head = ["trial", *(n.partition(".")[2] for n in names), *search.titles, *shown.values(), "seconds"]
+    titles = map(domain_of(search.config).words, shown.values())
+    head = ["trial", *(n.partition(".")[2] for n in names), *search.titles, *titles, "seconds"]
     rows = []
     for trial in found:
         values = trial.values(objectives) or []

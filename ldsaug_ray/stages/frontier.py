@@ -18,6 +18,7 @@ from ldsaug_ray.common.columns import vectors
 from ldsaug_ray.common.digest import fingerprint, table_digest
 from ldsaug_ray.config import Config, Sampling, Select, counted
 from ldsaug_ray.config.frontier import slug
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.errors import ConfigError, ImpossibleError
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
@@ -84,7 +85,13 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     stored = {RECONSTRUCTIONS: reconstructed(job, latents)}
     stored |= {name: _stored(job, name, z) for name, z in sets.items()}
     features = features_of(job, [checked(test, config), train, *stored.values()], extractor.fingerprint)
-    of = {name: features[images.name].features for name, images in stored.items()}
+    of = {name: features[images.name].usable(job.domain) for name, images in stored.items()}
+    for name, measured in of.items():
+        if len(measured) <= config.evaluate.k:
+            raise ImpossibleError(
+                f"{name}: {len(measured)} of {len(stored[name])} {job.domain.unit} that the baseline decodes can be "
+                f"measured; evaluate.k = {config.evaluate.k} needs more: train it longer"
+            )
     real, own = features["test"].features, features["train"].features
     modes = {"clusters": _clusters(config, latents, {RECONSTRUCTIONS: _some(latents, config), **sets})}
     for name in sorted(latents.categorical & {*config.evaluate.attributes}):
@@ -142,7 +149,8 @@ def _read(run: RunDir) -> dict[str, str | None]:
 def checked(test: ImageSet, config: Config) -> ImageSet:
     """The test images. Raises ImpossibleError where they are too few to be compared with."""
     if len(test) <= config.evaluate.k:
-        raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test images")
+        unit = domain_of(config).unit
+        raise ImpossibleError(f"evaluate.k = {config.evaluate.k} needs more than the {len(test)} test {unit}")
     return test
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from ldsaug_ray.domains.prepare import PreparedUnit, plan, prepare_unit
 from ldsaug_ray.domains.sources.attributes import AttributeTable, load_attributes, require_attribute
 from ldsaug_ray.domains.sources.base import Source
 from ldsaug_ray.domains.sources.walk import counted
+from ldsaug_ray.domains.tables import QUARANTINE
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.run.directory import FACTS, Counts, UnitResult, total
+from ldsaug_ray.run.directory import FACTS, Counts, UnitResult, mark, total
 from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
@@ -85,13 +87,11 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
         check=stop_early,
     )
     stop_early(results)
-    counts, digest = total(results.values())
-    counts += Counts(work.n_listed - counts.rows_in, 0, work.n_dropped_unused, len(quarantine))
     n_train = int(sum(r.extra["train"] for r in results.values()))
     if n_train < 2:
         raise InputError(
             f"data.source = {data.source}: {n_train} usable training {domain.unit} of {work.n_listed} listed "
-            f"({counts.rows_quarantined} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
+            f"({_reasons(job).total()} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
         )
     alike = {r.extra.get("alike", -1.0) for r in results.values() if r.extra["train"]}
     if identical := len(alike) == 1 and -1.0 not in alike:
@@ -101,9 +101,14 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     learned = tuple(facts.pop("notes", ()))
     if facts:
         job.run.folder(FACTS).write_json(facts)
+    if unseen := domain.unseen(facts, data):
+        results = {n: _without_unseen(job, r, work.units[n], unseen) for n, r in results.items()}
+        stop_early(results)
     for note in (*([sentence] if sentence else []), *learned):
         job.console.print(f"prepare   {note}", highlight=False, markup=False)
     notes = [*work.notes, *learned]
+    counts, digest = total(results.values())
+    counts += Counts(work.n_listed - counts.rows_in, 0, work.n_dropped_unused, len(quarantine))
     return Outcome(
         counts,
         digest,
@@ -162,6 +167,44 @@ class PrepareWorker:
         found = [domain.hashes(domain.unpack(t), self.config.data) for t in (prepared.train, prepared.test)]
         hashes = [h for h in found if h is not None]
         return {"hashes": np.concatenate(hashes).tobytes().hex()} if hashes else {}
+
+
+def _without_unseen(
+    job: Job, found: UnitResult, records: pa.Table, unseen: Callable[[Array], Sequence[str]]
+) -> UnitResult:
+    """The unit without those of its test items that a model of the training items cannot take: they are quarantined.
+
+    It goes by what is stored and writes that last, so that an attempt that died here is made up for.
+    """
+    file = job.run.root / (name := f"images/test-{found.unit:06d}.parquet")
+    if not file.exists():
+        return found
+    table = file.read_table()
+    told = pa.array(unseen(job.domain.unpack(table)), pa.string())
+    kept, bad = table.filter(pa.compute.equal(told, "")), pa.compute.not_equal(told, "")
+    if len(kept) == len(table):
+        return found
+    keys = table["key"].filter(bad).combine_chunks()
+    files = records["file"].take(pa.compute.index_in(keys, records["key"].combine_chunks()))
+    quarantine = pa.table([keys, told.filter(bad), files.combine_chunks()], schema=QUARANTINE)
+    (job.run.root / f"quarantine/prepare/{found.unit:06d}-unseen.parquet").write_table(quarantine)
+    tables = {f: (job.run.root / f).read_table() for f in found.files if f != name} | (
+        {name: kept} if len(kept) else {}
+    )
+    n, out = found.counts.rows_in, sum(map(len, tables.values()))
+    result = replace(
+        found,
+        counts=Counts(n, out, 0, n - out),
+        digest=add_digests(list(map(table_digest, tables.values()))),
+        files=tuple(tables),
+        file_rows=tuple(map(len, tables.values())),
+    )
+    mark(job.run.root, "prepare", result)
+    if len(kept):
+        file.write_table(kept, use_dictionary=False)
+    else:
+        file.delete()
+    return result
 
 
 def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[str, Any], str]:

@@ -308,3 +308,62 @@ def test_tables_are_measured_by_their_own_domain(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b,c\n" + "1,x,2\n" * 60)
     with pytest.raises(InputError, match=r"fake: 60 of 60 rows cannot be used \(the first: bad.csv#0: b is no number"):
         measure(tmp_path / "real.csv", tmp_path / "bad.csv", domain="vectors", data={"columns": ["a", "b", "c"]})
+
+
+PARTS = ("C", "CC", "N", "O", "c1ccccc1", "C1CC1", "C(=O)O", "F", "Cl", "OC", "C(C)C")
+
+
+def test_molecules_are_measured_as_evaluate_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chem = pytest.importorskip("rdkit.Chem", reason="pip install ldsaug_ray[molecules]")
+    forms = sorted({chem.CanonSmiles(f"{a}C{b}") for a in PARTS for b in PARTS})
+    real, train = forms[::2], forms[1::2]
+    fake = [*train[:9], *train[:3], "OCC(CC)CN", "C1CC", "", "[Na+].[Cl-]", *real[20:24]]
+    for name, of in (("real", real), ("train", train), ("fake", fake)):
+        (tmp_path / f"{name}.csv").write_text("smiles\n" + "".join(f'"{s}"\n' for s in of))
+    names = [str(tmp_path / f"{name}.csv") for name in ("real", "fake", "train")]
+    found = measure(names[0], names[1], train=names[2], domain="molecules", k=3)
+    # two of twenty are none, and of the eighteen three occur twice; nine distinct ones are training molecules
+    assert found["validity"] == pytest.approx(18 / 20)
+    assert found["uniqueness"] == pytest.approx(15 / 18)
+    assert found["novelty"] == pytest.approx(6 / 15)
+    assert found["train"]["validity"] == found["real"]["validity"] == found["train"]["uniqueness"] == 1
+    assert {"diversity", "snn", "scaffolds", "log_p", "qed", "weight"} <= found.keys()
+    assert found["n"] == {"real": len(real), "fake": 18, "train": len(train)}
+    assert "fake: 2 of 20 molecules are invalid: without features." in found["notes"]
+    assert found["extractor"]["name"] == "fingerprints"
+    page = tmp_path / "page.html"
+    given = ["--train", names[2], "--html", str(page), "domain=molecules", "evaluate.k=3"]
+    assert main(["measure", *names[:2], *given]) == 0
+    assert "18 fake against" in (shown := capsys.readouterr().out)
+    assert "validity" in shown
+    assert "image" not in re.sub(r"<style>.*</style>|\S*image/\S*", "", page.read_text(), flags=re.DOTALL)
+    with pytest.raises(
+        InputError, match=r"real: 3 of 20 molecules cannot be used \(the first: fake.csv#15: SMILES Parse"
+    ):
+        measure(names[1], names[0], domain="molecules", k=3)
+
+
+def test_clips_are_measured_by_their_own_domain(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: pip install 'ldsaug_ray[audio]'")
+    rng, t = np.random.default_rng(0), np.arange(4_000) / 8_000
+    clips = {"real": np.sin(2 * np.pi * rng.uniform(200, 400, (12, 1)) * t) / 2}
+    clips |= {
+        "same": np.sin(2 * np.pi * rng.uniform(200, 400, (12, 1)) * t) / 2,
+        "noise": rng.normal(0, 0.1, (12, 4_000)),
+    }
+    for name, of in clips.items():
+        (tmp_path / name).mkdir()
+        for n, clip in enumerate(of):
+            soundfile.write(tmp_path / name / f"{n:02d}.wav", clip, 8_000, subtype="FLOAT")
+    given: dict[str, Any] = {"domain": "audio", "k": 3, "data": {"rate": 8_000, "seconds": 0.5}}
+    same, noise = (measure(tmp_path / "real", tmp_path / name, **given) for name in ("same", "noise"))
+    assert noise["frechet"] > 5 * same["frechet"]
+    assert same["extractor"]["name"] == "bands"
+    from ldsaug_ray.metrics import open_extractor
+
+    bands = open_extractor("bands", domain="audio", facts={"rate": 8_000})
+    by_hand = measure(*(bands(clips[name].astype(np.float32)) for name in ("real", "noise")), k=3)
+    assert noise["frechet"] == pytest.approx(by_hand["frechet"], rel=1e-5)
+    (tmp_path / "noise/00.wav").write_text("no sound")
+    with pytest.raises(InputError, match=r"fake: 1 of 12 clips cannot be used \(the first: 00.wav: not audio"):
+        measure(tmp_path / "real", tmp_path / "noise", **given)

@@ -12,9 +12,12 @@ import pytest
 from stages_helpers import Tree, digests, manifest
 
 from ldsaug_ray.commands.run import run_command
+from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.config.load import build_config
-from ldsaug_ray.errors import DivergedError
+from ldsaug_ray.domains.split import assign_splits
+from ldsaug_ray.errors import DivergedError, InputError
 from ldsaug_ray.models import Trainer, decode_batch, load_vae
+from ldsaug_ray.stages import prepare
 
 chem = pytest.importorskip("rdkit.Chem", reason="pip install ldsaug_ray[molecules]")
 
@@ -117,3 +120,49 @@ def test_killed_in_training_it_ends_as_if_undisturbed(finished, tmp_path, monkey
     assert manifest(again)["train"]["resumed_from_step"] == 4
     assert digests(again) == digests(finished)
     shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.parametrize("dies", ["never", "before the marker", "after the marker"])
+def test_tokens_that_no_training_molecule_has(settings, tmp_path, monkeypatch, dies):
+    """All test molecules of the first unit, and one of the last."""
+    smiles = list(SMILES)
+    sides = assign_splits([str(n) for n in range(len(smiles))], seed=0, train=0.75, test=0.25)
+    *some, last = np.flatnonzero(sides == "test").tolist()
+    bad = [n for n in some if n < 16]
+    for n in bad:
+        smiles[n] = "C" * (n + 1) + "Br"
+    smiles[last] = "C[Si](C)(C)C"
+    (tmp_path / "all.csv").write_text("smiles,id\n" + "".join(f"{s},{n}\n" for n, s in enumerate(smiles)))
+    data = {**settings["data"], "source": str(tmp_path / "all.csv")}
+    tree = {**settings, "run_dir": str(tmp_path / "run"), "data": data}
+    config = build_config(tree, [])
+
+    def dying(*given):
+        if dies == "after the marker":
+            mark(*given)
+        raise KeyboardInterrupt
+
+    if dies != "never":
+        mark = prepare.mark
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare, "mark", dying)
+            with pytest.raises(KeyboardInterrupt):
+                run_command(config, "prepare")
+    assert [run_command(config, stage) for stage in ("train", "encode")] == [0, 0]
+    entry = manifest(tree)["prepare"]
+    lost = {"no training molecule has the token Br": len(bad), "no training molecule has the token [Si]": 1}
+    assert entry["quarantine_reasons"] == lost
+    assert (entry["rows_in"], entry["rows_quarantined"]) == (len(smiles), len(bad) + 1)
+    assert entry["rows_out"] == manifest(tree)["encode"]["rows_in"] == len(smiles) - len(bad) - 1
+    tables = [pq.read_table(file) for file in (tmp_path / "run/images").glob("*.parquet")]
+    assert entry["digest"] == digest_text(add_digests([table_digest(table) for table in tables]))
+    assert sorted(int(k) for t in tables for k in t["key"].to_pylist()) == sorted({*range(len(smiles))} - {*bad, last})
+    rows = [r for f in (tmp_path / "run/quarantine/prepare").iterdir() for r in pq.read_table(f).to_pylist()]
+    assert {(int(r["key"]), r["file"]) for r in rows} == {(n, "") for n in (*bad, last)}
+
+
+def test_a_column_of_nothing_is_an_error(settings, tmp_path):
+    (tmp_path / "empty.csv").write_text("smiles,id\n" + "".join(f",{n}\n" for n in range(20)))
+    data = {**settings["data"], "source": str(tmp_path / "empty.csv")}
+    with pytest.raises(InputError, match=r"empty\.csv: \d+ of 20 molecules cannot be used so far.*\(\d+ × empty\)"):
+        run_command(build_config({**settings, "run_dir": str(tmp_path / "run"), "data": data}, []), "prepare")

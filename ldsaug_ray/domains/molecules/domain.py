@@ -6,7 +6,7 @@ What a model decodes need not be a molecule: its quality `valid` is 0 then.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,8 @@ class Molecules(Domain):
 
     def read(self, payload: Any, data: Any) -> Any:
         """A SMILES, bytes or text, in canonical form. Raises Unusable with RDKit's reason."""
-        text = payload.decode("utf-8", "backslashreplace") if isinstance(payload, bytes) else str(payload)
         try:
-            smiles = canonical(text, data.max_length)
+            smiles = canonical(_text(payload), data.max_length)
             if data.notation != "smiles":
                 tokens_of(data.notation, smiles)
         except UnusableMolecule as e:
@@ -78,6 +77,12 @@ class Molecules(Domain):
         except InputError:
             raise Unusable(f"it has no {data.notation.upper()}") from None
         return np.array(smiles.encode(), f"S{data.max_length}")
+
+    def made(self, payload: Any, data: Any) -> Any:
+        """In canonical form where RDKit reads it; else its text, so that it counts as invalid."""
+        text = (_text(payload).split() or [""])[0]
+        found = molecule(text)
+        return np.array((text if found is None else rdkit().Chem.MolToSmiles(found)).encode())
 
     def empty(self, data: Any) -> Smiles:
         """As of `Domain`."""
@@ -107,6 +112,17 @@ class Molecules(Domain):
         tokens = {t for batch in batches for t in Vocabulary.of(data.notation, batch.tolist()).tokens}
         return {"tokens": sorted(tokens)}
 
+    def unseen(self, facts: Mapping[str, Any], data: Any) -> Callable[[Smiles], list[str]]:
+        """Molecules with a token that no training molecule has."""
+
+        def reasons(batch: Smiles) -> list[str]:
+            new = (
+                sorted(set(tokens_of(data.notation, x.decode())).difference(facts["tokens"])) for x in batch.tolist()
+            )
+            return [f"no training molecule has the token {tokens[0]}" if tokens else "" for tokens in new]
+
+        return reasons
+
     def quality(self, batch: Smiles) -> dict[str, NDArray[np.float64]]:
         """`valid`: 1 of a molecule, 0 of what is none."""
         return {"valid": np.array([molecule(x.decode()) is not None for x in batch.tolist()], np.float64)}
@@ -118,6 +134,10 @@ class Molecules(Domain):
     def show(self, batch: Smiles, facts: Mapping[str, Any]) -> list[str]:
         """Drawings, SVG; of what is no molecule its text."""
         return [_drawn(x.decode()) for x in batch.tolist()]
+
+
+def _text(payload: Any) -> str:
+    return payload.decode("utf-8", "backslashreplace") if isinstance(payload, bytes) else str(payload)
 
 
 def _found(data: Any) -> Any:

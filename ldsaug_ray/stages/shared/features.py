@@ -74,6 +74,11 @@ class SetFeatures:
     features: np.ndarray
     quality: Mapping[str, np.ndarray]
 
+    def usable(self, domain: Domain) -> np.ndarray:
+        """Features of the items that have some, such as the valid ones of molecules."""
+        found: np.ndarray = self.features[domain.usable(self.quality)]
+        return found
+
 
 def opened(config: Config, device: str = "cpu") -> Extractor:
     """The configured extractor.
