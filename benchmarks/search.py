@@ -1,22 +1,29 @@
 """What a search without training costs, against the scoring of one bandwidth: 64 trials over σ and τ.
 
     .venv/bin/python benchmarks/search.py [--candidates 600000] [--latents 20000] [--dim 512] [--bandwidths 4]
-        [--objective a_attribute_gap]
+        [--objective a_attribute_gap] [--engine ray]
 
 The search's own path on made-up latents: `score_at` for one σ alone, then for all of the space, then every trial of
-the grid by Ray Tune (selection, and the measures of A), with MLflow. Asked is that 64 trials cost at most 1.5 times the
-scoring of one. Starting Ray and writing the latents is not counted; starting pools and Tune is.
+the grid (selection, and the measures of A; under `ray` by Ray Tune) without MLflow, and again with it. Asked is that 64
+trials cost at most 1.5 times the scoring of one. Starting Ray, compiling, a new MLflow database and writing the latents
+are not counted; starting pools and Tune is. `processor`: seconds of this process and all that it started, which other
+work on the machine changes little.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import yaml
 from rich.console import Console
@@ -58,10 +65,33 @@ def write_latents(run: RunDir, n: int, d: int) -> None:
         run.finish(stage, "benchmark", Counts(n, n), "0" * 64, 1.0, n, train_images=n, test_images=HELD_OUT)
 
 
+def processor() -> float:
+    """Seconds of the processor of this process and its descendants, of those too that have ended."""
+    me, total = psutil.Process(), 0.0
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
+class Times:
+    """Seconds, and seconds of the processor, by what took them."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, tuple[float, float]] = {}
+
+    @contextmanager
+    def taken(self, what: str) -> Iterator[None]:
+        before, started = processor(), time.perf_counter()
+        yield
+        self.of[what] = time.perf_counter() - started, processor() - before
+
+
 def plan(folder: Path, arguments: argparse.Namespace) -> Search:
     """A grid over σ and the share that is kept."""
     tree = {
         "run_dir": str(folder / "run"),
+        "engine": arguments.engine,
         "data": {"source": "sklearn:digits", "attributes": "labels.csv"},  # not read
         "score": {"n_candidates": arguments.candidates},
         "select": {"exclude_parents": True},
@@ -92,6 +122,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--bandwidths", type=int, default=4)
     parser.add_argument("--objective", default="a_attribute_gap", choices=ALL)
+    parser.add_argument("--engine", default="ray", choices=["ray", "inline"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -102,29 +133,37 @@ def main() -> None:
         write_latents(run, arguments.latents, arguments.dim)
         job = Job(search.config, run, Console(quiet=True), engine_of(search.config))
         with engine_of(search.config):
-            times = {}
-            one = RunDir(Location.of(str(folder / "one")))
-            one.create()
-            started = time.perf_counter()
-            score_at(job, [(search.config, one)])
-            times["scoring, one σ"] = time.perf_counter() - started
-            started = time.perf_counter()
-            scorings = _scorings(job, search)
-            times[f"scoring, {len(scorings)} σ in one pass"] = time.perf_counter() - started
-            started = time.perf_counter()
-            with SearchLog(job, search) as log:
-                kept = _Kept(job, search, {"encode": "0" * 64}, log)
-                _search(job, search, kept, [run], scorings, None)
-                log.finish(kept.all())
-            times[f"{TRIALS} trials"] = time.perf_counter() - started
+            times = Times()
+            for name, n in (("warm", 9_000), ("one", arguments.candidates)):
+                score = search.config.score.model_copy(update={"n_candidates": n})
+                config = search.config.model_copy(update={"score": score})
+                one = RunDir(Location.of(str(folder / name)))
+                one.create()
+                with times.taken("scoring, one σ"):
+                    score_at(replace(job, config=config), [(config, one)])
+            with times.taken("scoring, all σ in one pass"):
+                scorings = _scorings(job, search)
+            for enabled in (False, True):
+                tracking = search.config.tracking.model_copy(update={"enabled": enabled})
+                sought = replace(search, config=search.config.model_copy(update={"tracking": tracking}))
+                log = SearchLog(job, sought)  # a new database takes seconds, once
+                shutil.rmtree(folder / "run/search", ignore_errors=True)
+                with times.taken(f"{TRIALS} trials, {'with' if enabled else 'without'} MLflow"), log:
+                    kept = _Kept(job, sought, {"encode": "0" * 64}, log)
+                    _search(job, sought, kept, [run], scorings, None)
+                    log.finish(kept.all())
         trials = read_trials(run.root)
         assert [t.state for t in trials] == TRIALS * ["finished"], trials
-    first, *rest = times.values()
+    one, all_of_them, *searches = (np.array(times.of[what]) for what in times.of)
     print(f"{arguments.candidates:,} candidates, {arguments.latents:,} latents, d = {arguments.dim}")
     print(f"a trial's own part, {arguments.objective}: {np.median([t.seconds for t in trials]):.2f} s")
-    for what, seconds in times.items():
-        print(f"{what:<28} {seconds:7.1f} s  {seconds / first:5.2f}")
-    print(f"{'the search':<28} {sum(rest):7.1f} s  {sum(rest) / first:5.2f}  (asked: at most 1.5)")
+    print(f"{'':<30} {'seconds':>9} {'':>6} {'processor':>10}")
+    rows = {
+        **times.of,
+        **{f"the search{how}": all_of_them + x for how, x in zip(("", ", with MLflow"), searches, strict=True)},
+    }
+    for what, (seconds, used) in rows.items():
+        print(f"{what:<30} {seconds:9.1f} {seconds / one[0]:6.2f} {used:10.1f} {used / one[1]:6.2f}")
 
 
 if __name__ == "__main__":

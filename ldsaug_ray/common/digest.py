@@ -10,15 +10,16 @@ import hashlib
 import json
 from collections.abc import Iterable
 from importlib import import_module
-from itertools import pairwise, repeat
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _MODULUS = 1 << 256
-_ROWS_AT_ONCE = 8192  # bounds memory, and small enough for the processor's cache
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 2**24  # bound memory, and small enough for the processor's cache
 
 
 def table_digest(table: pa.Table) -> int:
@@ -34,7 +35,8 @@ def table_digest(table: pa.Table) -> int:
     names = sorted(table.column_names)
     head = json.dumps([[n, str(table.schema.field(n).type)] for n in names]).encode()
     total = 0
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+    rows = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE * len(table) // max(1, table.nbytes)))
+    for batch in table.to_batches(max_chunksize=rows):
         if batch.num_rows:
             total += _batch_digest(head, [batch.column(n) for n in names], batch.num_rows)
     return total % _MODULUS
@@ -67,27 +69,27 @@ def code_digest(paths: Iterable[str]) -> str:
 
 def _batch_digest(head: bytes, columns: list[pa.Array], rows: int) -> int:
     """A row is hashed as: which values are there, the fixed-width values, the lengths of the others, the others."""
-    start = hashlib.blake2b(head, digest_size=32)
     columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in columns]
     present = [np.asarray(c.is_valid().to_numpy(zero_copy_only=False), np.uint8).reshape(rows, 1) for c in columns]
-    parts = list(present)
-    texts: list[list[memoryview] | list[bytes]] = []
+    parts, others = list(present), []
     for column, valid in zip(columns, present, strict=True):
         if _is_fixed(column.type):
             raw = _fixed_bytes(column)
             parts.append(raw if column.null_count == 0 else raw * valid)  # what lies under a null is arbitrary
         else:
-            texts.append(_value_bytes(column))
-            lengths = np.fromiter(map(len, texts[-1]), "<i8", rows)
+            others.append(_value_bytes(column))
+            lengths = np.asarray(pc.binary_length(others[-1]), "<i8")
             parts.append(lengths.view(np.uint8).reshape(rows, 8))
-    fixed = np.hstack(parts) if parts else np.empty((rows, 0), np.uint8)
-    width, view = fixed.shape[1], fixed.reshape(-1).data
-    digests = []
-    for k, others in enumerate(zip(*texts, strict=True) if texts else repeat((), rows)):
+    fixed = np.hstack(parts)
+    kind = pa.binary(fixed.shape[1])
+    first = pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(fixed)]).cast(pa.large_binary())
+    # rows in one piece: an object for each value of each row kept the garbage collector busy, longer than the hash
+    joined = pc.binary_join_element_wise(first, *others, pa.scalar(b"", pa.large_binary()))
+    _, offsets, data = joined.buffers()
+    start, view, digests = hashlib.blake2b(head, digest_size=32), memoryview(data), []
+    for a, b in pairwise(np.frombuffer(offsets, "<i8", rows + 1, 8 * joined.offset).tolist()):
         h = start.copy()
-        h.update(view[k * width : (k + 1) * width])
-        for value in others:
-            h.update(value)
+        h.update(view[a:b])
         digests.append(h.digest())
     words = np.frombuffer(b"".join(digests), "<u4").reshape(rows, 8).sum(axis=0, dtype=np.uint64)
     return sum(int(word) << 32 * n for n, word in enumerate(words))
@@ -114,14 +116,11 @@ def _fixed_bytes(column: pa.Array) -> np.ndarray:
     return np.frombuffer(column.buffers()[1], np.uint8, rows * width, column.offset * width).reshape(rows, width)
 
 
-def _value_bytes(column: pa.Array) -> list[memoryview] | list[bytes]:
+def _value_bytes(column: pa.Array) -> pa.Array:
+    """large_binary[rows], nothing for a null."""
     kind = column.type
-    large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
-    if not (large or pa.types.is_string(kind) or pa.types.is_binary(kind)):
-        return [repr(v).encode() for v in column.to_pylist()]
-    if column.null_count:
-        column = column.fill_null(b"" if "binary" in str(kind) else "")
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, "<i8" if large else "<i4")[column.offset : column.offset + len(column) + 1].tolist()
-    view = memoryview(data or b"")
-    return [view[a:b] for a, b in pairwise(ends)]
+    if any(is_it(kind) for is_it in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)):
+        column = column.cast(pa.large_binary())
+    elif not pa.types.is_large_binary(kind):
+        column = pa.array([repr(v).encode() for v in column.to_pylist()], pa.large_binary())
+    return column.fill_null(b"")

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARAMETERS_PER_CALL = 100
-_METRICS_PER_CALL = 1000
+_METRICS_PER_CALL = 900  # of 1,000 values of all kinds: tags go with the last
 _RUNS_PER_CALL = 500
 
 
@@ -45,6 +45,15 @@ class Tracker:
 
     def __init__(self, client: MlflowClient, run_id: str):
         self._client, self.run_id = client, run_id
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Of the run. They are the driver's, who holds the run directory: asked once."""
+        return dict(self._client.get_run(self.run_id).data.tags)
+
+    @cached_property
+    def _experiment(self) -> str:
+        return str(self._client.get_run(self.run_id).info.experiment_id)
 
     @classmethod
     def start(
@@ -77,7 +86,7 @@ class Tracker:
                 for key, value in (tags or {}).items():
                     client.set_tag(run_id, key, value)
             tracker = cls(client, run_id)
-            tracker._log_parameters(config)
+            tracker._log_parameters(config, client.get_run(run_id).data.params)
         except StorageError:
             raise
         except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
@@ -96,28 +105,26 @@ class Tracker:
             value: letters and digits.
         """
         own = {**self.child_of(), tag: value}
-        experiment = self._client.get_run(self.run_id).info.experiment_id
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in own.items())
-        found = self._client.search_runs([experiment], query, max_results=1)
+        found = self._client.search_runs([self._experiment], query, max_results=1)
         if found:
-            child = Tracker(self._client, str(found[0].info.run_id))
-            self._client.update_run(child.run_id, status="RUNNING")
+            run = found[0]
+            self._client.update_run(run.info.run_id, status="RUNNING")
         else:
             tags = {**own, "ldsaug.run_dir": without_password(config.run_dir)}
-            child = Tracker(
-                self._client, str(self._client.create_run(experiment, run_name=name, tags=tags).info.run_id)
-            )
-        child._log_parameters(config, apart_from=("run_dir",))  # a tag has it: plots by parameters shall not
+            run = self._client.create_run(self._experiment, run_name=name, tags=tags)
+        child = Tracker(self._client, str(run.info.run_id))
+        child.tags = dict(run.data.tags)
+        child._log_parameters(config, run.data.params, ("run_dir",))  # a tag has it: plots by parameters shall not
         return child
 
     def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
         """Child runs that have the tag, by its value, with all their tags."""
-        experiment = self._client.get_run(self.run_id).info.experiment_id
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
         found: dict[str, tuple[Tracker, Mapping[str, str]]] = {}
         page: str | None = None
         while page != "":
-            runs = self._client.search_runs([experiment], query, max_results=_RUNS_PER_CALL, page_token=page)
+            runs = self._client.search_runs([self._experiment], query, max_results=_RUNS_PER_CALL, page_token=page)
             for run in runs:
                 if tag in run.data.tags:
                     found[run.data.tags[tag]] = (Tracker(self._client, str(run.info.run_id)), run.data.tags)
@@ -131,11 +138,12 @@ class Tracker:
     def tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
         self._client.set_tag(self.run_id, name, value)
+        self.tags[name] = value
 
     def once(self, name: str, identity: str, send: Callable[[], None]) -> None:
         """Send something unless a tag says that this very thing was sent."""
         tag = f"ldsaug.sent.{name}"
-        if self._client.get_run(self.run_id).data.tags.get(tag) != identity:
+        if self.tags.get(tag) != identity:
             send()
             self.tag(tag, identity)
 
@@ -210,9 +218,8 @@ class Tracker:
         d, batch = codec.latent_dim, codec.blank(0)
         latents = TensorSpec(np.dtype(np.float32), (-1, d))
         items = TensorSpec(batch.dtype, (-1, *batch.shape[1:]))
-        experiment = self._client.get_run(self.run_id).info.experiment_id
         # through the client: the fluent functions would change the process's tracking URI
-        model = self._client.create_logged_model(experiment, name=name, source_run_id=self.run_id)
+        model = self._client.create_logged_model(self._experiment, name=name, source_run_id=self.run_id)
         with tempfile.TemporaryDirectory() as temporary:
             data = Path(temporary) / weights.name
             data.write_bytes(weights.read_bytes())
@@ -248,10 +255,9 @@ class Tracker:
         """Close the run as what it was."""
         self._client.set_terminated(self.run_id, status)
 
-    def _log_parameters(self, config: Config, apart_from: Sequence[str] = ()) -> None:
+    def _log_parameters(self, config: Config, known: Mapping[str, str], apart_from: Sequence[str] = ()) -> None:
         from mlflow.entities import Param
 
-        known = self._client.get_run(self.run_id).data.params
         leaves = _leaves(without_passwords(config.dump()))
         values = {allowed_name(k): str(v)[:6000] for k, v in leaves.items() if k not in apart_from}
         # parameters are immutable in MLflow: a setting that changes no result (workers) is kept as a tag beside it
@@ -262,14 +268,17 @@ class Tracker:
         for k in range(0, len(new), _PARAMETERS_PER_CALL):
             self._client.log_batch(self.run_id, params=new[k : k + _PARAMETERS_PER_CALL])
 
-    def log_metrics(self, points: Sequence[tuple[str, float, int]]) -> None:
-        """Name, value and step of each."""
-        from mlflow.entities import Metric
+    def log_metrics(self, points: Sequence[tuple[str, float, int]], tags: Mapping[str, str] | None = None) -> None:
+        """Name, value and step of each; and tags, which come last, in as few calls as MLflow allows."""
+        from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
         metrics = [Metric(name, float(value), now, step) for name, value, step in points]
-        for k in range(0, len(metrics), _METRICS_PER_CALL):
-            self._client.log_batch(self.run_id, metrics=metrics[k : k + _METRICS_PER_CALL])
+        parts = [metrics[k : k + _METRICS_PER_CALL] for k in range(0, len(metrics), _METRICS_PER_CALL)] or [[]]
+        for part in parts:
+            last = [RunTag(k, v) for k, v in (tags or {}).items()] if part is parts[-1] else []
+            self._client.log_batch(self.run_id, metrics=part, tags=last)
+        self.tags.update(tags or {})
 
 
 def allowed_name(name: str) -> str:

@@ -137,26 +137,30 @@ class SearchLog:
             self._ended.discard(trial.key)
             self._children[trial.key] = self._parent_run.child(config, f"trial {trial.number}", TRIAL, trial.key)
         child = self._children[trial.key]
+        points: list[tuple[str, float, int]] = []
+        tags: dict[str, str] = {}
         for step, measures in trial.curve:
-            points: list[tuple[str, float, int]] = []
+            sent, identity = f"ldsaug.sent.step-{step}", fingerprint([measures, self._sought])
+            if child.tags.get(sent) == identity:
+                continue
+            tags[sent] = identity
             with suppress(InputError):  # measured for other objectives
                 values = objective_values(self.search.config.tune.objectives, measures)
-                points = [(name, value, step) for name, value in zip(_OBJECTIVES, values, strict=False)]
+                points += [(name, value, step) for name, value in zip(_OBJECTIVES, values, strict=False)]
             points += [(name, value, step) for name, value in measures.items() if value is not None]
-            child.once(f"step-{step}", fingerprint([measures, self._sought]), partial(child.log_metrics, points))
         if trial.state == "running":
+            if tags:
+                child.log_metrics(points, tags)
             return
         if trial.state in ("finished", "stopped") and self.search.trains:
             run = RunDir(Location.of(config.run_dir))
             child.send(config, run, _SENT, models=False)
             last = "evaluate" if trial.state == "finished" else "select"
             child.once("files", run.require(last, "digest"), partial(self._send_files, child, run))
-        child.tag("ldsaug.why", self.search.why(trial)[:5000])
-        child.tag(SOUGHT, self._sought)
-        child.tag(IDENTITY, trial.identity)
         self._ended.add(trial.key)
         child.end("FINISHED" if trial.state in ("finished", "stopped") else "FAILED")
-        child.tag(STATE, trial.state)  # last: it says that all was sent
+        tags |= {"ldsaug.why": self.search.why(trial)[:5000], SOUGHT: self._sought, IDENTITY: trial.identity}
+        child.log_metrics(points, {**tags, STATE: trial.state})  # with the last call: it says that all was sent
 
     def _send_files(self, child: Tracker, run: RunDir) -> None:
         """The selected candidates and a sheet of samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import sys
 from collections.abc import Callable
@@ -218,6 +219,25 @@ def test_a_null_inside_a_vector_is_refused() -> None:
 def test_more_rows_than_are_hashed_at_once() -> None:
     t = pa.table({"n": np.arange(20_000)})
     assert table_digest(t) == add_digests([table_digest(t.slice(a, 5_000)) for a in range(0, 20_000, 5_000)])
+
+
+def test_many_bytes_are_cut_to_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = pa.table({"k": ["one", None, "three"], "z": pa.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], VECTOR)})
+    whole = table_digest(t)
+    monkeypatch.setattr("ldsaug_ray.common.digest._BYTES_AT_ONCE", 1)
+    assert table_digest(t) == whole
+
+
+def test_a_row_is_hashed_as_documented() -> None:
+    """By hashlib alone: digests in manifests of earlier versions stay comparable."""
+    t = pa.table({"b": ["αβ", None], "a": pa.array([7, -1], pa.int64()), "c": [[1, 2], []]})
+    head = b'[["a", "int64"], ["b", "string"], ["c", "list<item: int64>"]]'
+    rows = [
+        struct.pack("<3B", 1, 1, 1) + struct.pack("<3q", 7, 4, 6) + "αβ".encode() + b"[1, 2]",
+        struct.pack("<3B", 1, 0, 1) + struct.pack("<3q", -1, 0, 2) + b"[]",
+    ]
+    hashes = [int.from_bytes(hashlib.blake2b(head + row, digest_size=32).digest(), "little") for row in rows]
+    assert table_digest(t) == sum(hashes) % 2**256
 
 
 @FIXED
