@@ -68,11 +68,11 @@ def print_measures(found: Evaluated, said: Callable[[str], str] = str) -> None:
         return
     found_at = by_bandwidth(found.detection)
     head = ("σ / mean norm", "norm from", *(x.group for x in next(iter(found_at.values()))))
-    rows = [
+    areas = [
         (f"{scale:g}", "mean" if centred else "origin", *(f"{x.auroc.value:.3f}" for x in row))
         for (scale, centred), row in found_at.items()
     ]
-    print_table(said("AUROC of log LDS: test images against"), head, rows, 150, "r")
+    print_table(said("AUROC of log LDS: test images against"), head, areas, 150, "r")
 
 
 def _alike(run: RunDir, names: list[str]) -> str:
