@@ -1,9 +1,9 @@
 """MLflow: one run per pipeline run, owned by the driver, in an honest state whatever happens.
 
-The run's id is kept in the manifest, so that the command that goes on with a run goes on in the same MLflow run; with
-other settings it is another experiment, and a new MLflow run. A tag per stage says what has been sent, so that what a
-server missed while it was away is sent later, and nothing twice.
-Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the working folder.
+The run's id is kept in the manifest: the command that goes on with a run goes on in the same MLflow run; with other
+settings it is a new one. A tag per stage says what has been sent, so that what a server missed while it was away is
+sent later, and nothing twice. Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the
+working folder.
 """
 
 from __future__ import annotations
@@ -297,5 +297,5 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _flatten(entry: Mapping[str, Any]) -> dict[str, float]:
-    leaves = _leaves({k: v for k, v in entry.items() if k != "quarantine_reasons"})
-    return {k: v for k, v in leaves.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    leaves = _leaves({k: v for k, v in entry.items() if k != "quarantine_reasons"}).items()
+    return {k: v for k, v in leaves if isinstance(v, int | float) and not isinstance(v, bool)}
