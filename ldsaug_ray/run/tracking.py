@@ -1,9 +1,8 @@
 """MLflow: one run per pipeline run, owned by the driver, in an honest state whatever happens.
 
-The run's id is kept in the manifest: the command that goes on with a run goes on in the same MLflow run; with other
-settings it is a new one. A tag per stage says what has been sent, so that what a server missed while it was away is
-sent later, and nothing twice. Without MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the
-working folder.
+The run's id is kept in the manifest: a command that goes on with a run goes on in its MLflow run; other settings get a
+new one. A tag per stage says what has been sent: what a server missed is sent later, and nothing twice. Without
+MLFLOW_TRACKING_URI everything is in `mlflow.db` and `mlartifacts/` of the working folder.
 """
 
 from __future__ import annotations
