@@ -25,7 +25,7 @@ HOW = {
 
 LATER = {
     *("train.compile", "finetune.compile", "finetune.judge", "evaluate.measures"),
-    *("data.member", "data.shard_in_key", "data.near_duplicates"),
+    *("data.member", "data.shard_in_key", "data.near_duplicates", "data.split_by"),
     *("select.balance", "select.clusters", "score.neighbours", "score.noise"),
     *("domain", "select.rank", "report.sigmas"),
     *(f"evaluate.downstream.{name}" for name in ("batch_size", "label", "labels", "of", "seeds", "steps")),
