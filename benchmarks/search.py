@@ -154,7 +154,7 @@ def main() -> None:
                     log.finish(kept.all())
         trials = read_trials(run.root)
         assert [t.state for t in trials] == TRIALS * ["finished"], trials
-    one, all_of_them, *searches = (np.array(times.of[what]) for what in times.of)
+    single, all_of_them, *searches = (np.array(times.of[what]) for what in times.of)
     print(f"{arguments.candidates:,} candidates, {arguments.latents:,} latents, d = {arguments.dim}")
     print(f"a trial's own part, {arguments.objective}: {np.median([t.seconds for t in trials]):.2f} s")
     print(f"{'':<30} {'seconds':>9} {'':>6} {'processor':>10}")
@@ -163,7 +163,7 @@ def main() -> None:
         **{f"the search{how}": all_of_them + x for how, x in zip(("", ", with MLflow"), searches, strict=True)},
     }
     for what, (seconds, used) in rows.items():
-        print(f"{what:<30} {seconds:9.1f} {seconds / one[0]:6.2f} {used:10.1f} {used / one[1]:6.2f}")
+        print(f"{what:<30} {seconds:9.1f} {seconds / single[0]:6.2f} {used:10.1f} {used / single[1]:6.2f}")
 
 
 if __name__ == "__main__":

@@ -136,8 +136,7 @@ class Tracker:
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
-        self._client.set_tag(self.run_id, name, value)
-        self.tags[name] = value
+        self.log_metrics([], {name: value})
 
     def once(self, name: str, identity: str, send: Callable[[], None]) -> None:
         """Send something unless a tag says that this very thing was sent."""
