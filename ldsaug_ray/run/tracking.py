@@ -135,7 +135,6 @@ class Tracker:
         self._client.get_run(self.run_id)
 
     def tag(self, name: str, value: str) -> None:
-        """Set a tag of the run."""
         self._client.set_tag(self.run_id, name, value)
         self.tags[name] = value
 
