@@ -195,7 +195,7 @@ def _class_of(domain: str, kind: str) -> type[Config]:
             f"{', '.join(fitting) or 'one of your own as package.module:Name'}"
         )
     sections: dict[str, Any] = {"domain": (str, domain), "data": (entry.data, ...)}
-    needed = any(field.is_required() for field in codec.settings.model_fields.values())
+    needed = any(field.is_required() for name, field in codec.settings.model_fields.items() if name != "kind")
     sections["vae"] = (codec.settings, ... if needed else codec.settings(kind=kind))
     made: type[Config] = create_model("Config", __base__=Config, __module__=__name__, **sections)
     only_images = {"horizontal_flip": False}
