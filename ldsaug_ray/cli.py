@@ -113,7 +113,9 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
     demo = commands.add(begin, "demo", "whether A helps on scikit-learn's digits, into runs/demo: minutes, no download")
-    _takes_settings(demo, "molecules or audio, for those in place of digits; then settings, such as run_dir=/tmp/demo")
+    _takes_settings(
+        demo, "audio, molecules or vectors, for those in place of digits; then settings, such as run_dir=/tmp/demo"
+    )
     init = commands.add(begin, "init", "write a config in which every setting stands, commented out")
     init.add_argument("file", nargs="?", default="ldsaug.yaml", help="file to write [ldsaug.yaml]")
     settings = commands.add(begin, "settings", "list every setting, its default and meaning")
@@ -181,7 +183,8 @@ def _demo(given: list[str]) -> tuple[str, list[str]]:
     presets = {file.stem: str(file) for file in (Path(__file__).parent / "presets").glob("demo*.yaml")}
     name = f"demo-{given[0]}" if given and "=" not in given[0] else "demo"
     if name not in presets:
-        raise UsageError(f"there is no {name}; possible: {', '.join(sorted(presets))}")
+        kinds = ", ".join(sorted(p.removeprefix("demo-") for p in presets if p != "demo"))
+        raise UsageError(f"there is no demo {given[0]}; possible: {kinds}, and without a name digits")
     return presets[name], ["engine=inline", *given[name != "demo" :]]  # less to compute than Ray takes to start
 
 

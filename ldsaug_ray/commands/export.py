@@ -207,7 +207,7 @@ def _measures(run: RunDir, config: Config) -> list[str]:
         values = [of.value(m.name) for of in found.sets.values()]
         rows.append(f"| {m.title} | {' | '.join('—' if v is None else f'{v:.4g}' for v in values)} |\n")
     extractor = found.found.extractor.name.rpartition("/")[2]
-    against = f"Against {found.found.n_test:,} test images, by features of {extractor}.\n"
+    against = f"Against {found.found.n_test:,} test {domain_of(config).unit}, by features of {extractor}.\n"
     rule = f"| --- |{' ---: |' * len(found.sets)}\n"
     return ["## Measures\n", against, head + rule + "".join(rows)]
 

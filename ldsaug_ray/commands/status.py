@@ -75,7 +75,7 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     selected = run.entry("select")
     if selected and any(s.stage == "select" and s.state == "complete" for s in steps):
         for note in sentences_of(selected):
-            print(f"select: {note}")
+            print(f"select: {words_of(run)(note)}")
     quarantine = read_quarantine(run)
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")

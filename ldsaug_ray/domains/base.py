@@ -155,7 +155,7 @@ class Domain(ABC):
         """A sentence on images as one on these items."""
         of = {"images": self.unit, "image": self.item}
         of |= {word.capitalize(): new.capitalize() for word, new in of.items()}
-        return re.sub(r"(?<![\w.:/])[Ii]mages?(?![\w/]|\.\w)", lambda found: of[found[0]], text)
+        return re.sub(r"(?<![\w.:/=])[Ii]mages?(?![\w/]|\.\w)", lambda found: of[found[0]], text)
 
 
 DOMAINS: Registry[Domain] = Registry("domain", Domain)  # type: ignore[type-abstract]

@@ -283,7 +283,7 @@ def test_the_help_has_the_entries_of_registries() -> None:
     ("given", "why"),
     [
         ("evaluate.extractor=incept", r"evaluate\.extractor: unknown extractor 'incept'; possible: inception"),
-        ("evaluate.extractor=fingerprints", "makes features of molecules, not of images; possible: .*pixels"),
+        ("evaluate.extractor=fingerprints", "is of domain=molecules, not of domain=images; possible: .*pixels"),
         ("evaluate.extractor=nowhere:Mine", "there is no module 'nowhere'"),
     ],
 )

@@ -169,6 +169,7 @@ def test_what_users_get_can_be_read_again() -> None:
         ("x.parquet", "not Parquet", {}, "x.parquet: not a readable parquet file"),
         ("x.txt", "1,2", {}, "no Parquet, CSV or .npy file there"),
         ("x.csv", "a,a\n1,2\n3,4\n", {"columns": ["a"]}, "several columns are called 'a'"),
+        ("x.csv", "7,0.27\n6,0.3\n", {}, r"x\.csv: not a readable csv file \(its first line holds numbers"),
     ],
 )
 def test_files_that_cannot_be_used_are_errors(
@@ -177,6 +178,23 @@ def test_files_that_cannot_be_used_are_errors(
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):
         VECTORS.open(settings(tmp_path, **given)).list()
+
+
+def test_a_damaged_page_is_named_by_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    numbers = np.random.default_rng(0).normal(size=4000).round(1)  # or there is nothing to compress, and to break
+    pq.write_table(pa.table({"a": numbers, "b": numbers}), file, compression="gzip", use_dictionary=False)
+    data = bytearray(file.read_bytes())
+    data[1000:3000] = bytes(2000)
+    file.write_bytes(bytes(data))
+    source = VECTORS.open(settings(tmp_path))
+    with pytest.raises(InputError, match=r"x\.parquet: not a readable parquet file"):
+        list(source.read(source.list()))
+
+
+def test_columns_may_be_called_by_their_number(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("0,1\n5,6\n7,8\n")  # as pandas names those that have no names
+    assert len(VECTORS.open(settings(tmp_path)).list()) == 2
 
 
 def test_settings_follow_the_domain(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def test_fingerprints_count_substructures():
 
 
 def test_what_is_no_extractor_of_molecules_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="extractor pixels: makes features of images, not of molecules"):
+    with pytest.raises(ConfigError, match="extractor pixels: is of domain=images, not of domain=molecules"):
         open_extractor("pixels", domain="molecules")
-    with pytest.raises(ConfigError, match="extractor fingerprints: makes features of molecules, not of images"):
+    with pytest.raises(ConfigError, match="extractor fingerprints: is of domain=molecules, not of domain=images"):
         open_extractor("fingerprints")
     with pytest.raises(ConfigError, match=r"name its weights, chemnet:FILE\.pt"):
         open_extractor("chemnet", domain="molecules")

@@ -49,9 +49,9 @@ def test_what_is_wrong_is_told(power: str) -> None:
         open_extractor("clips", domain="audio", facts={"rate": RATE})
     with pytest.raises(InputError, match=r"nowhere\.pt: cannot be read"):
         open_extractor("clips:nowhere.pt", domain="audio", facts={"rate": RATE})
-    with pytest.raises(ConfigError, match=r"makes features of audio, not of images"):
+    with pytest.raises(ConfigError, match=r"is of domain=audio, not of domain=images"):
         open_extractor(f"clips:{power}")
-    with pytest.raises(ConfigError, match=r"makes features of images, not of audio; possible: .*bands, clips"):
+    with pytest.raises(ConfigError, match=r"is of domain=images, not of domain=audio; possible: .*bands, clips"):
         open_extractor("inception", domain="audio", facts={"rate": RATE})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -42,16 +43,25 @@ class Table:
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns and their types. Raises InputError where the file cannot be read as what it is."""
-        try:
+        with self._read():
             if self.kind == "parquet":
                 return self._parquet().schema_arrow
             first = next(self._from_start(), None)
             return pa.schema([]) if first is None else first.schema
+
+    def batches(self, start: int = 0, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Rows from number `start` on, of some columns, a few thousand at a time. Raises as `schema`."""
+        with self._read():
+            yield from self._batches(start, columns)
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        try:
+            yield
         except (pa.ArrowException, ValueError, EOFError, OSError) as e:
             raise InputError(f"{self.uri}: {not_a(f'readable {self.kind}', b'', e)}") from None
 
-    def batches(self, start: int = 0, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Rows from number `start` on, of some columns, a few thousand at a time."""
+    def _batches(self, start: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         if self.kind != "parquet":
             yield from _from(start, self._from_start(), columns)
             return
@@ -122,11 +132,21 @@ def _csv(stream: Any, ragged: list[int]) -> Iterator[pa.RecordBatch]:
     separator = max(",;\t", key=first.decode("utf-8", "replace").count)
     how = pacsv.ParseOptions(delimiter=separator, invalid_row_handler=skip)
     names = pacsv.read_csv(io.BytesIO(first + b"\n"), parse_options=how).schema.names
+    if all(map(_is_number, names)) and [float(n) for n in names] != [float(k) for k in range(len(names))]:
+        raise ValueError("its first line holds numbers, where the columns' names belong: put a line of names before it")
     text = dict.fromkeys(names, pa.string())
     as_text = pacsv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
     blocks = pacsv.ReadOptions(use_threads=False, block_size=1 << 20)
     with pacsv.open_csv(pa.PythonFile(_Joined(head, stream), mode="r"), blocks, how, as_text) as reader:
         yield from reader
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _Joined(io.RawIOBase):

@@ -69,7 +69,7 @@ def check_extractor(spec: str, domain: str) -> None:
     if (of := _kind(spec)[0].domain) not in ("", domain):
         serving = [name for name in EXTRACTORS.names() if EXTRACTORS.get(name).domain in ("", domain)]
         raise ConfigError(
-            f"extractor {spec}: makes features of {of}, not of {domain}; possible: "
+            f"extractor {spec}: is of domain={of}, not of domain={domain}; possible: "
             f"{', '.join([*serving, 'a TorchScript FILE.pt'])}, or your own as package.module:Name"
         )
 

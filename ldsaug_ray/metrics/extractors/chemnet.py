@@ -20,6 +20,7 @@ from ldsaug_ray.models.torchscript import load_torchscript
 SYMBOLS = (*"CNOHF", "Cl", "P", "B", "Br", "S", "I", "Si", *"#()+-12345678=[]@cnosX.")
 UNKNOWN, END, PADDING = SYMBOLS.index("X"), SYMBOLS.index("."), 255
 LONGEST = 349  # symbols before `END`
+WIDTH = 512  # features
 _NUMBER = {symbol: n for n, symbol in enumerate(SYMBOLS)}
 _SYMBOL = re.compile(r".[ril]|.", re.DOTALL)  # two letters where the second is one of these
 
@@ -57,6 +58,8 @@ class ChemNet(FeatureNetwork):
 
     def features(self, network: nn.Module, pixels: Tensor) -> Tensor:
         features: Tensor = network(pixels)
+        if features.shape[1] != WIDTH:
+            raise ConfigError(f"extractor chemnet: the file gives {features.shape[1]} features; ChemNet has {WIDTH}")
         return features
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ldsaug_ray.errors import InputError
 from ldsaug_ray.metrics.extractors.base import EXTRACTORS, FeatureNetwork
 
 
@@ -23,6 +24,8 @@ class Values(FeatureNetwork):
         if not facts:
             return torch.from_numpy(np.ascontiguousarray(batch))
         spread = np.asarray(facts["spread"])
+        if batch.shape[1] != len(spread):
+            raise InputError(f"rows of {batch.shape[1]} numbers cannot be compared with rows of {len(spread)}")
         unit = np.where(spread > 0, spread, 1.0)
         return torch.from_numpy(((batch - np.asarray(facts["mean"])) / unit).astype(np.float32))
 
