@@ -27,7 +27,6 @@ Settings are given as name=value after the config file: ldsaug run ldsaug.yaml s
 With RAY_ADDRESS set, commands attach to that cluster; otherwise they start a local Ray.
 """
 
-
 # what of them is not printed is not done
 _ALL_IS_OUTPUT = ("settings", "status", "compare", "doctor", "measure", "completion")
 _OVERRIDES: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "name=value"}
@@ -113,9 +112,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     commands = _Commands(parser)
     begin, runs, look, stages = "begin", "run", "look", "stages of a run, one at a time"
     demo = commands.add(begin, "demo", "whether A helps on scikit-learn's digits, into runs/demo: minutes, no download")
-    _takes_settings(
-        demo, "audio, molecules or vectors, for those in place of digits; then settings, such as run_dir=/tmp/demo"
-    )
+    _takes_settings(demo, "audio, molecules or vectors in place of digits; then settings, such as run_dir=/tmp/demo")
     init = commands.add(begin, "init", "write a config in which every setting stands, commented out")
     init.add_argument("file", nargs="?", default="ldsaug.yaml", help="file to write [ldsaug.yaml]")
     settings = commands.add(begin, "settings", "list every setting, its default and meaning")
@@ -180,11 +177,11 @@ def _add_run(commands: _Commands, group: str, name: str, text: str) -> argparse.
 
 def _demo(given: list[str]) -> tuple[str, list[str]]:
     """Preset and settings of `ldsaug demo [KIND] [name=value …]`."""
-    presets = {file.stem: str(file) for file in (Path(__file__).parent / "presets").glob("demo*.yaml")}
-    name = f"demo-{given[0]}" if given and "=" not in given[0] else "demo"
+    found = (Path(__file__).parent / "presets").glob("demo*.yaml")
+    presets = {f.stem.removeprefix("demo-"): str(f) for f in found}
+    name = given[0] if given and "=" not in given[0] else "demo"
     if name not in presets:
-        kinds = ", ".join(sorted(p.removeprefix("demo-") for p in presets if p != "demo"))
-        raise UsageError(f"there is no demo {given[0]}; possible: {kinds}, and without a name digits")
+        raise UsageError(f"there is no demo {name}; possible: {', '.join(sorted(presets))}")
     return presets[name], ["engine=inline", *given[name != "demo" :]]  # less to compute than Ray takes to start
 
 

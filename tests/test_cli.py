@@ -73,7 +73,7 @@ def test_the_demo_runs_from_anywhere(tmp_path, monkeypatch, capsys):
 def test_demos_of_other_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "cheeses"]) == 2
-    assert re.search(r"there is no demo cheeses; possible: audio, molecules, vectors, and", capsys.readouterr().err)
+    assert re.search(r"there is no demo cheeses; possible: audio, demo, molecules, vectors", capsys.readouterr().err)
     pytest.importorskip("rdkit", reason="pip install ldsaug_ray[molecules]")
     assert main(["demo", "molecules", "--dry-run", "run_dir=here", "tracking.enabled=false"]) == 0
     assert re.search(r"lds +│ continued", capsys.readouterr().out)

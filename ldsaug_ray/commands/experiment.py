@@ -55,8 +55,11 @@ def _print_results(summary: Summary, said: Callable[[str], str]) -> None:
             (group.title, rows_of(summary, group)),
             ("arm minus its control: mean [95 % bootstrap interval]", comparisons_of(summary, group)),
         ):
-            if rows:
-                print_table(said(title), head, [[said(cell) for cell in row] for row in rows], 160)
+            if rows:  # a row a measure: of those there are more than arms
+                arms, *measures = zip(head, *rows, strict=True)
+                print_table(
+                    said(title), [said(arm) for arm in arms], [[said(cell) for cell in row] for row in measures], 160
+                )
         for sentence in findings(group):
             print(said(sentence))
 

@@ -42,7 +42,7 @@ def _also(config: Config) -> Mapping[str, Any]:
 STAGE = declare(
     Stage(
         name="evaluate",
-        does="FID, density, coverage, copies, balance of generated images",
+        does="Fréchet distance, density, coverage, copies, balance of generated images",
         unit="images",
         needs=("prepare", "train"),
         uses=("encode", "decode", "finetune"),
