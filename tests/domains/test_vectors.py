@@ -169,6 +169,8 @@ def test_what_users_get_can_be_read_again() -> None:
         ("x.parquet", "not Parquet", {}, "x.parquet: not a readable parquet file"),
         ("x.txt", "1,2", {}, "no Parquet, CSV or .npy file there"),
         ("x.csv", "a,a\n1,2\n3,4\n", {"columns": ["a"]}, "several columns are called 'a'"),
+        ("x.csv", "", {}, r"x\.csv: holds no rows"),
+        ("x.csv", "a,b\n", {}, r"x\.csv: holds no rows"),
         ("x.csv", "7,0.27\n6,0.3\n", {}, r"x\.csv: not a readable csv file \(its first line holds numbers"),
     ],
 )

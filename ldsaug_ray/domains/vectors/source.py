@@ -102,6 +102,8 @@ class RowSource(Source):
         self.labels: dict[str, list[str]] = {}
 
     def _judged(self, first: Table) -> list[str]:
+        if not first.schema.names:
+            raise InputError(f"{first.uri}: holds no rows")
         apart = {self.key_column, *self.attribute_names, *self.categories}
         fields = [field for field in first.schema if field.name not in apart]
         if lists := [f.name for f in fields if is_list(f.type)]:
