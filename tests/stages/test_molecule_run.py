@@ -16,6 +16,7 @@ from ldsaug_ray.common.digest import add_digests, digest_text, table_digest
 from ldsaug_ray.config.load import build_config
 from ldsaug_ray.domains.split import assign_splits
 from ldsaug_ray.errors import DivergedError, InputError
+from ldsaug_ray.metrics import OF_SETS
 from ldsaug_ray.models import Trainer, decode_batch, load_vae
 from ldsaug_ray.stages import prepare
 
@@ -166,3 +167,18 @@ def test_a_column_of_nothing_is_an_error(settings, tmp_path):
     data = {**settings["data"], "source": str(tmp_path / "empty.csv")}
     with pytest.raises(InputError, match=r"empty\.csv: \d+ of 20 molecules cannot be used so far.*\(\d+ × empty\)"):
         run_command(build_config({**settings, "run_dir": str(tmp_path / "run"), "data": data}, []), "prepare")
+
+
+def test_a_set_without_a_molecule_has_validity_0() -> None:
+    from ldsaug_ray.stages.shared.evaluation import _measured
+    from ldsaug_ray.stages.shared.features import SetFeatures
+
+    texts = {"train": [b"CCO", b"CCN"], "test": [b"CCC", b"CCO"], "augmented": [b"C(", b"c1"]}
+    of = {n: SetFeatures(np.ones((2, 3), np.float32), {"valid": np.full(2, n != "augmented")}) for n in texts}
+    config = build_config({"run_dir": "x", "domain": "molecules", "data": {"source": "x"}, "evaluate": {"k": 1}}, [])
+    sets, _ = _measured(
+        config, of, [m for m in OF_SETS if "molecules" in m.needs], {n: np.array(t) for n, t in texts.items()}
+    )
+    assert sets["augmented"].value("validity") == 0
+    assert sets["augmented"].value("novelty") is None
+    assert sets["augmented"].notes == ("none of 2 molecules can be measured",)

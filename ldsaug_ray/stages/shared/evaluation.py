@@ -95,9 +95,6 @@ def _measured(
             continue
         quality = {name: values[rows] for name, values in found.quality.items()}
         usable = rows[domain.usable(quality)]
-        if not len(usable):
-            sets[name] = SetReadings(len(rows), notes=(f"none of {len(rows)} {domain.unit} can be measured",))
-            continue
         sample = Sample(
             found.features[usable],
             test,
@@ -107,6 +104,11 @@ def _measured(
             config.seed,
             {domain.name: {"features": items[name][rows], **sides}} if items else {},
         )
+        if not len(usable):  # the domain's own measures look at the items, and may count that
+            of_items = measure_set(sample, [m for m in measures if domain.name in m.needs])
+            none = f"none of {len(rows)} {domain.unit} can be measured"
+            sets[name] = SetReadings(len(rows), of_items.readings, (none,))
+            continue
         sets[name] = measure_set(sample, measures)
         if name != "train":
             copies, _ = sample.once(copies_of)
