@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def merge(base: Tree, changes: Tree) -> Tree:
     for key, value in changes.items():
         out[key] = merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
     return out
+
+
+def copy_of(settings: Tree, folder: Path) -> Tree:
+    """Settings of a copy of a run, `run` in the folder, to be changed at will."""
+    shutil.copytree(settings["run_dir"], folder / "run")
+    return {**settings, "run_dir": str(folder / "run")}
 
 
 def manifest(settings: Tree) -> Tree:

@@ -134,7 +134,7 @@ def measure_page(found: Measured) -> str:
         galleries.insert(0, _gallery(title, "train", found, near, near.closest(SHOWN)))
     e = found.extractor
     return (
-        templates(_domain(found).words)
+        templates(words)
         .get_template("report/measure.html.j2")
         .render(
             caption=caption(found),

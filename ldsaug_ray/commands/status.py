@@ -74,8 +74,9 @@ def _print_stages(config: Config, run: RunDir, driver: str | None) -> None:
     print_table(None, head, rows, 130, "llrrrrrf")
     selected = run.entry("select")
     if selected and any(s.stage == "select" and s.state == "complete" for s in steps):
+        said = words_of(run)
         for note in sentences_of(selected):
-            print(f"select: {words_of(run)(note)}")
+            print(f"select: {said(note)}")
     quarantine = read_quarantine(run)
     for reason in quarantine.reasons:
         print(f"quarantined: {reason.count:,} × {reason.reason} (such as {', '.join(reason.examples)})")

@@ -23,7 +23,7 @@ from ldsaug_ray.report._evaluation import TITLES
 from ldsaug_ray.report._scores import data_uri
 from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.pictures import loss_terms, pictures_of
-from ldsaug_ray.report.sheets import Shown, sheet
+from ldsaug_ray.report.sheets import Shown, blocks, sheet
 from ldsaug_ray.selection import PAPER_TAU
 
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
@@ -131,7 +131,7 @@ def templates(said: Callable[[str], str] = str) -> Environment:
 def on_page(items: Shown) -> str:
     """Of a sheet its data URI; fragments as they are, marked so."""
     if isinstance(items, list):
-        return Markup("".join(f"<div>{fragment}</div>" for fragment in items))
+        return Markup(blocks(items))
     return data_uri("image/png", sheet(items))
 
 

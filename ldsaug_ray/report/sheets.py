@@ -40,10 +40,15 @@ def in_a_row(parts: Sequence[Any]) -> Shown:
     return [str(part) for part in parts] if isinstance(parts[0], str) else np.stack(parts)
 
 
+def blocks(fragments: Sequence[str]) -> str:
+    """Fragments of HTML, each in a block."""
+    return "".join(f"<div>{fragment}</div>" for fragment in fragments)
+
+
 def drawn(name: str, items: Shown, columns: int = 8) -> dict[str, bytes]:
     """A file of the report for some items: NAME.png, a contact sheet, or NAME.html."""
     if isinstance(items, list):
-        return {f"{name}.html": "".join(f"<div>{fragment}</div>" for fragment in items).encode()}
+        return {f"{name}.html": blocks(items).encode()}
     return {f"{name}.png": sheet(items, columns)}
 
 

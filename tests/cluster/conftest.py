@@ -5,7 +5,6 @@ undisturbed run to compare with, which is made without Ray.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cluster_helpers import ended
 from heads import METRICS, RAY, Head
 from mlflow_server import Server
 from s3_server import S3
-from stages_helpers import Tree, merge, start
+from stages_helpers import Tree, copy_of, merge, start
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.run.directory import RunDir
@@ -36,8 +35,7 @@ def undisturbed(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
 @pytest.fixture
 def copied(undisturbed: Tree, tmp_path: Path) -> Tree:
     """Settings of a copy of the undisturbed run, to be changed at will, by engine: ray."""
-    shutil.copytree(undisturbed["run_dir"], tmp_path / "run")
-    return {**undisturbed, "run_dir": str(tmp_path / "run")}
+    return copy_of(undisturbed, tmp_path)
 
 
 @pytest.fixture

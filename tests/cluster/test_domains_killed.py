@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cluster_helpers import ended, last_step, manifest, markers, results
 from ray.cluster_utils import Cluster
-from stages_helpers import DOMAINS, Tree, interrupt, merge, of_domain, start
+from stages_helpers import DOMAINS, Tree, copy_of, interrupt, merge, of_domain, start
 
 from ldsaug_ray.commands.run import run_command
 from ldsaug_ray.common.storage import Location
@@ -58,7 +58,7 @@ def nodes() -> Iterator[Cluster]:
 
 def test_two_nodes(whole: Tree, nodes: Cluster, save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the trainings, which read the same again and are complete then."""
-    shutil.copytree(whole["run_dir"], tmp_path / "run")
+    copied = copy_of(whole, tmp_path)
     run = RunDir(Location.of(tmp_path / "run"))
     units = ("encode", "score", "select", "decode", "evaluate")
     for stage in units:
@@ -66,7 +66,7 @@ def test_two_nodes(whole: Tree, nodes: Cluster, save, tmp_path: Path, monkeypatc
     for folder in ("features", "drawn"):
         shutil.rmtree(tmp_path / "run" / folder)
     pools = dict.fromkeys(("encode", "score", "decode", "sample", "evaluate"), TWO)
-    settings = merge(merge(whole, pools), {"engine": "ray", "run_dir": str(tmp_path / "run")})
+    settings = merge(merge(copied, pools), {"engine": "ray"})
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     ended(start("run", save(settings), cwd=tmp_path))
     assert set(units) < set(manifest(settings))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stages_helpers import Tree, merge, of_domain
+from stages_helpers import Tree, copy_of, merge, of_domain
 
 from ldsaug_ray.cli import main
 from ldsaug_ray.commands.run import run_command
@@ -31,8 +30,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def copied(finished: Tree, tmp_path: Path) -> Tree:
-    shutil.copytree(finished["run_dir"], tmp_path / "run")
-    return {**finished, "run_dir": str(tmp_path / "run")}
+    return copy_of(finished, tmp_path)
 
 
 @pytest.fixture

@@ -132,21 +132,14 @@ def _csv(stream: Any, ragged: list[int]) -> Iterator[pa.RecordBatch]:
     separator = max(",;\t", key=first.decode("utf-8", "replace").count)
     how = pacsv.ParseOptions(delimiter=separator, invalid_row_handler=skip)
     names = pacsv.read_csv(io.BytesIO(first + b"\n"), parse_options=how).schema.names
-    if all(map(_is_number, names)) and [float(n) for n in names] != [float(k) for k in range(len(names))]:
+    found, no_numbers = numbers(pa.array(names))
+    if not no_numbers and found.tolist() != [*range(len(names))]:
         raise ValueError("its first line holds numbers, where the columns' names belong: put a line of names before it")
     text = dict.fromkeys(names, pa.string())
     as_text = pacsv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
     blocks = pacsv.ReadOptions(use_threads=False, block_size=1 << 20)
     with pacsv.open_csv(pa.PythonFile(_Joined(head, stream), mode="r"), blocks, how, as_text) as reader:
         yield from reader
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 class _Joined(io.RawIOBase):
