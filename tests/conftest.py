@@ -108,8 +108,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base(pictures: Path) -> Tree:
-    """Settings of a pipeline that runs in seconds; many small units give it a middle to be killed in. One actor each:
-    to start another costs more than the work; tests where the number matters ask for theirs."""
+    """Settings of a pipeline that runs in seconds, of a few units each. One actor each: to start another costs more than
+    the work; tests where the number matters ask for theirs."""
     one = {"workers": {"count": 1}}
     optimisation = {"batch_size": 8, "checkpoint_every": 3, "log_every": 3, **one}
     return {
@@ -119,7 +119,7 @@ def base(pictures: Path) -> Tree:
         "train": {"steps": 6, **optimisation},
         "finetune": {"steps": 30, "mixing": 1.0, **optimisation},
         "encode": {"batch_size": 8, **one},
-        "score": {"n_candidates": 4500, "part_candidates": 18, **one},
+        "score": {"n_candidates": 4500, "part_candidates": 180, **one},
         "decode": {"part_rows": 32, **one},
         "sample": one,
         "evaluate": one,

@@ -62,7 +62,7 @@ def test_the_same_as_the_command_line(copied, rule, tmp_path, monkeypatch):
     train, test = read_latents(run, "train"), read_latents(run, "test")
     kept = load_run(settings["run_dir"]).selected.sort_by("candidate")
     found = augment(
-        train.z, held_out=test.z, **{"n": settings["score"]["n_candidates"], "part_candidates": 18, **arguments}
+        train.z, held_out=test.z, **{"n": settings["score"]["n_candidates"], "part_candidates": 180, **arguments}
     )
     assert found.candidate.tolist() == kept["candidate"].to_pylist()
     assert found.log_lds.tobytes() == kept["log_lds"].to_numpy().tobytes()
@@ -134,7 +134,7 @@ def test_the_latents_are_what_is_decoded(finished):
     run = load_run(finished.settings["run_dir"])
     z = read_latents(RunDir(run.place), "train").z
     decoded = run.augmented.sort_by("candidate")
-    found = augment(z, n=4500, part_candidates=18)
+    found = augment(z, n=4500, part_candidates=180)
     assert found.z.tobytes() == np.ascontiguousarray(matrix(decoded["z"])).tobytes()
     assert len(found) == len(decoded) == 900
 

@@ -22,9 +22,11 @@ from ldsaug_ray.run.directory import RunDir
 
 @pytest.fixture(scope="session")
 def undisturbed(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Settings of a whole run that nothing happened to, by engine: inline; to be copied, not changed."""
+    """Settings of a whole run that nothing happened to, by engine: inline; to be copied, not changed. Many small units
+    give it a middle to be killed in."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    settings = {**base, "run_dir": str(folder / "run"), "tracking": {"enabled": False}}
+    changes = {"run_dir": str(folder / "run"), "tracking": {"enabled": False}, "score": {"part_candidates": 18}}
+    settings = merge(base, changes)
     del settings["engine"]  # of a copy it is ray
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False))

@@ -25,12 +25,13 @@ from ldsaug_ray.run.progress import make_console
 
 _ANSWER_SECONDS = 60.0  # a node has to answer within, Python's start included
 _SHARED_SECONDS = 5.0  # a new file may take to be seen elsewhere, on a shared file system
+_started_here = False  # whether the Ray of this process is one that the session below started
 
 
 @contextmanager
 def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
     """Attach to the cluster of RAY_ADDRESS, or start a local Ray; leave it when the block ends. Gives whether it was
-    started here, so that nobody else has work there.
+    started here, by this block or one around it, so that nobody else has work there.
 
     Raises:
         ResourceError: the cluster does not answer, or a local Ray does not start.
@@ -47,9 +48,10 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    global _started_here
     if ray.is_initialized():  # a caller's session (tests, notebooks): use it, leave it alone
         quieten_data(verbose)
-        yield False
+        yield _started_here
         return
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     address = os.environ.get("RAY_ADDRESS")
@@ -92,8 +94,10 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
         quieten_data(verbose)
         if address:
             check_nodes(config)
-        yield not address
+        _started_here = not address
+        yield _started_here
     finally:
+        _started_here = False
         ray.shutdown()
 
 
