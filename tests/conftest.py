@@ -108,8 +108,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base(pictures: Path) -> Tree:
-    """Settings of a pipeline that runs in seconds, of a few units each. One actor each: to start another costs more than
-    the work; tests where the number matters ask for theirs."""
+    """Settings of a pipeline that runs in seconds, in a few units. One actor each: to start another costs more than the
+    work; tests where the number matters ask for theirs."""
     one = {"workers": {"count": 1}}
     optimisation = {"batch_size": 8, "checkpoint_every": 3, "log_every": 3, **one}
     return {

@@ -33,12 +33,13 @@ Under = Callable[..., Tree]
 
 @pytest.fixture
 def under(copied: Tree, tmp_path: Path) -> Under:
-    """under(engine, changes, anew=stages) -> settings of a copy of the finished run without these stages."""
+    """under(engine, changes, anew=stages, of=None) -> settings of a copy of the finished run, or another, without these
+    stages."""
 
-    def make(name: str, changes: Tree, anew: tuple[str, ...] = ()) -> Tree:
+    def make(name: str, changes: Tree, anew: tuple[str, ...] = (), of: Tree | None = None) -> Tree:
         engine, count = ENGINES[name]
         folder = tmp_path / name.replace(" ", "-")
-        shutil.copytree(copied["run_dir"], folder)
+        shutil.copytree((of or copied)["run_dir"], folder)
         for stage in anew:
             RunDir(Location.of(folder)).reset(stage)
         pools = {section: {"workers": {"count": count}} for section in POOLS}
@@ -56,20 +57,6 @@ def network(tmp_path: Path) -> str:
 def run(settings: Tree, *commands: str) -> None:
     for command in commands:
         assert run_command(Config.model_validate(settings), command) == 0
-
-
-def test_whole_pipelines(under, finished, network):
-    """All stages from images to the report; the random plan, the paper's selection."""
-    changes = {"evaluate": {"extractor": network, "n": 20, "k": 3}}
-    anew = ("prepare", "train", "encode", "score", "select", "decode", "finetune")
-    found = []
-    for name, stages in zip(ENGINES, ((), anew, ("prepare", "encode", "score", "select", "decode")), strict=True):
-        settings = under(name, changes, stages)
-        run(settings, "run")
-        found.append(digests(settings))
-    assert found[0].keys() == {*anew, "evaluate", "report"}
-    assert {stage: found[0][stage] for stage in anew} == {stage: digests(finished.settings)[stage] for stage in anew}
-    assert found[0] == found[1] == found[2]
 
 
 def test_the_plan_of_blocks_and_every_rule_of_selection(under):
@@ -95,7 +82,8 @@ def test_the_plan_of_blocks_and_every_rule_of_selection(under):
 
 
 ADVERSARIAL = {"adversarial": {"weight": 0.5, "r1_every": 2, "path_length": 0.1, "path_length_every": 2}}
-ALONE = {  # pixels alone: whole pipelines above
+ALONE = {
+    "pixels": {},
     "adversarial": {"uses": {"pixels": 0, "adversarial": 0.5}, "objective": ADVERSARIAL},
     "cycle": {"uses": {"pixels": 0, "cycle": 0.5}},
     "prior": {"uses": {"pixels": 0, "prior": True}},
@@ -105,26 +93,50 @@ AT_ONCE = {
     "objective": ADVERSARIAL,
     "lds_weight": 0.5,
 }
+FEW = {"steps": 3, "mixing": 0.5}
+PRIORS = [("train", "normal"), ("finetune", "mixture"), ("finetune", "kde")]
 
 
-@pytest.mark.parametrize("use", [*(pytest.param(use, marks=pytest.mark.cluster) for use in ALONE), "all at once"])
-def test_what_a_is_used_for_and_what_is_drawn_then(under, tmp_path, use):
-    """From every density, of latents alone and with A; the other uses change the weights alone."""
-    priors = (
-        [("train", "normal"), ("finetune", "mixture"), ("finetune", "kde")] if use in ("prior", "all at once") else []
-    )
-    found: list[Tree] = []
+def drawn(settings: Tree, out: Path) -> Tree:
+    """Digests of samples from every density, of latents alone and with A."""
+    found = {}
+    for model, prior in PRIORS:
+        folder = out / f"{model}-{prior}"
+        asked = {"n": 20, "part_rows": 8, "model": model, "prior": prior, "components": 2, "out": str(folder)}
+        assert sample_command(Config.model_validate(merge(settings, {"sample": asked}))) == 0
+        found[prior] = json.loads((folder / "manifest.json").read_text())["stages"]["sample"]["digest"]
+    return found
+
+
+def test_whole_pipelines(under, finished, network, tmp_path):
+    """All stages from images to the report, and samples; the random plan, the paper's selection, all uses of A."""
+    changes = {"evaluate": {"extractor": network, "n": 20, "k": 3}, "finetune": {**FEW, **AT_ONCE}}
+    before = ("prepare", "encode", "score", "select", "decode")
+    found, inline = [], None
+    for name, stages in zip(ENGINES, ((), (*before, "train", "finetune"), before), strict=True):
+        settings = under(name, changes, stages, of=inline)
+        run(settings, "run")
+        inline = inline or settings
+        found.append(digests(settings) | drawn(settings, tmp_path / "drawn" / name))
+    assert found[0].keys() == {*before, "train", "finetune", "evaluate", "report", *(prior for _, prior in PRIORS)}
+    assert {stage: found[0][stage] for stage in (*before, "train")} == {
+        stage: digests(finished.settings)[stage] for stage in (*before, "train")
+    }
+    assert len(set(found[0].values())) == len(found[0])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("use", ALONE)
+def test_what_a_is_used_for(under, tmp_path, use):
+    """One use alone; all at once are in the whole pipelines above."""
+    found = []
     for name in ("inline", "ray with two workers"):
-        settings = under(name, {"finetune": {"steps": 3, "mixing": 0.5, **{"all at once": AT_ONCE, **ALONE}[use]}})
+        settings = under(name, {"finetune": {**FEW, **ALONE[use]}})
         run(settings, "finetune")
-        made = {"finetune": digests(settings)["finetune"]}
-        for model, prior in priors:
-            out = tmp_path / f"{name} {model} {prior}"
-            drawn = {"n": 20, "part_rows": 8, "model": model, "prior": prior, "components": 2, "out": str(out)}
-            assert sample_command(Config.model_validate(merge(settings, {"sample": drawn}))) == 0
-            made[prior] = json.loads((out / "manifest.json").read_text())["stages"]["sample"]["digest"]
-        found.append(made)
-    assert len(set(found[0].values())) == 1 + len(priors)
+        samples = drawn(settings, tmp_path / "drawn" / name) if use == "prior" else {}
+        found.append({"finetune": digests(settings)["finetune"], **samples})
+    assert len(set(found[0].values())) == len(found[0])
     assert found[0] == found[1]
 
 
