@@ -137,7 +137,11 @@ def test_drawings_are_whole_and_escaped():
     ethanol, none = Molecules().show(np.array(["CCO", "<b>&"], "S12"), {})
     svg = ElementTree.fromstring(ethanol)
     assert svg.attrib == {"title": "CCO"}
-    assert any("path" in child.tag for child in svg.iter())
+    assert sorted("".join(svg.itertext())) == ["H", "O"]
+    lines = {p.attrib["style"]: p.attrib["d"] for p in svg.iter("path")}
+    # C-C in black, and C-O half in black and half in red
+    assert [sum(d.count("L") for s, d in lines.items() if c in s) for c in ("#000000", "#FF0000")] == [4, 1]
+    assert len(ethanol) < 800
     assert "<b>" not in none
     assert "&lt;b&gt;&amp;" in none
 

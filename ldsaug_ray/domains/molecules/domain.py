@@ -27,9 +27,11 @@ from ldsaug_ray.errors import InputError
 
 TEXTS = ("smi", "smiles", *DELIMITERS)
 SIDE = 180  # px of a drawing
-# half of RDKit's drawing: names of bonds, and styles that are SVG's own defaults
+# of RDKit's drawing: what is drawn, and styles that are SVG's own defaults
+_DRAWN = re.compile(r"<(path|text)([^>]*)style='([^']*)' ?(?:/>|>([^<]*)</text>)")
 _OF_NO_USE = re.compile(
-    r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->"
+    r" class='[^']*'|(?:fill-rule:evenodd|stroke-(?:linecap:butt|linejoin:miter|miterlimit:10|opacity:1)|"
+    r"fill-opacity:1|font-(?:style|weight):normal|text-anchor:start|font-family:[\w-]+)(?:;|(?='))|\.0(?!\d)"
 )
 
 
@@ -44,6 +46,7 @@ class Molecules(Domain):
     extractor = "fingerprints"
     exported = "SMILES, as the model wrote them"
     qualities = ("valid",)
+    defaults = {"report": {"samples": 8}}  # noqa: RUF012
 
     def open(self, data: Any) -> Source:
         """Lines of text files, or Parquet rows; errors as of `open_source`."""
@@ -155,12 +158,18 @@ def _drawn(smiles: str) -> str:
         return f'<span title="{name}" style="{style}">no molecule: <code>{name}</code></span>'
     from rdkit.Chem.Draw.rdMolDraw2D import MolDraw2DSVG, PrepareAndDrawMolecule
 
-    drawing = MolDraw2DSVG(SIDE, SIDE)
+    drawing = MolDraw2DSVG(SIDE, SIDE, -1, -1, True)  # letters as text, not as outlines
     drawing.drawOptions().clearBackground = False  # type: ignore[assignment]
     PrepareAndDrawMolecule(drawing, found)
     drawing.FinishDrawing()
-    svg = drawing.GetDrawingText().replace(f"width='{SIDE}px' height='{SIDE}px'", "width='100%'")
-    return f'<span title="{name}">{_OF_NO_USE.sub("", " ".join(svg[svg.index("<svg") :].split()))}</span>'
+    paths, texts = dict[str, str](), ""  # one path a style
+    for kind, where, style, letter in _DRAWN.findall(_OF_NO_USE.sub("", drawing.GetDrawingText())):
+        if kind == "path":
+            paths[style] = paths.get(style, "") + where.split("'")[1].replace(" ", "")
+        else:
+            texts += f"<text{where}style='{style}'>{letter}</text>"
+    lines = "".join(f"<path d='{d}' style='{style}'/>" for style, d in paths.items())
+    return f'<span title="{name}"><svg viewBox="0 0 {SIDE} {SIDE}" font-family="sans-serif">{lines}{texts}</svg></span>'
 
 
 DOMAINS.add("molecules", Molecules())
