@@ -237,7 +237,7 @@ def attributes(axes: Axes, found: Sequence[AttributeShare]) -> None:
     rows = np.arange(len(found))
     before, after = 100 * np.array([a.train for a in found]), 100 * np.array([a.parents for a in found])
     axes.hlines(rows, before, after, color=ALL, lw=2.5)
-    axes.plot(before, rows, "o", color=MUTED, ms=6, label="training images")
+    axes.plot(before, rows, "o", color=MUTED, ms=6, label="train")
     axes.plot(after, rows, "o", color=KEPT, ms=6, label="parents of A")
     axes.set_yticks(rows, names)
     for text in axes.get_yticklabels():

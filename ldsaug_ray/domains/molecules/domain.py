@@ -111,9 +111,16 @@ class Molecules(Domain):
         return pa.array([x.decode() for x in batch.tolist()], pa.string())
 
     def learn(self, batches: Iterator[Smiles], source: Source, data: Any) -> dict[str, Any]:
-        """The training set's tokens."""
-        tokens = {t for batch in batches for t in Vocabulary.of(data.notation, batch.tolist()).tokens}
-        return {"tokens": sorted(tokens)}
+        """The training set's tokens; how many molecules are there again, under another key."""
+        tokens, hashes = set[str](), [np.empty(0, np.int64)]
+        for batch in batches:
+            tokens.update(Vocabulary.of(data.notation, batch.tolist()).tokens)
+            hashes.append(np.fromiter(map(hash, batch.tolist()), np.int64, len(batch)))
+        n = sum(map(len, hashes))
+        notes = []
+        if again := n - len(np.unique(np.concatenate(hashes))):
+            notes = [f"{again:,} of {n:,} training molecules repeat another under another key; they are kept"]
+        return {"tokens": sorted(tokens), "notes": notes}
 
     def unseen(self, facts: Mapping[str, Any], data: Any) -> Callable[[Smiles], list[str]]:
         """Molecules with a token that no training molecule has."""
