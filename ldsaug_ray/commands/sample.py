@@ -24,14 +24,15 @@ def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = F
         LdsaugError: the message says what to do.
     """
     require_faiss()
+    domain = domain_of(config)
     run = open_run_dir(config, create=False)
     request = Request.of(config, run)
     out = open_sample_dir(config, create=False)
     other = out.holds_other("sample", request.fingerprint)
     if other and not overwrite:
         raise InputError(
-            f"sample.out {out.root.uri}: holds images of another request (other settings or another model); choose "
-            "another folder, or pass --overwrite to discard them"
+            f"sample.out {out.root.uri}: holds {domain.unit} of another request (other settings or another model); "
+            "choose another folder, or pass --overwrite to discard them"
         )
     complete = out.is_complete("sample", request.fingerprint)
     state = "complete" if complete else "continue" if out.interrupted("sample", request.fingerprint) else "run"
@@ -45,6 +46,6 @@ def sample_command(config: Config, *, dry_run: bool = False, overwrite: bool = F
         with ExitStack() as held:
             out = open_sample_dir(config, held=held)
             draw_samples(Job(config, run, make_console(), held.enter_context(engine)), out, request)
-    print_summary(out, ["sample"], {"sample": state})
-    print(domain_of(config).words(sentence_of(out.require("sample"))))
+    print_summary(out, ["sample"], {"sample": state}, domain.words)
+    print(domain.words(sentence_of(out.require("sample"))))
     return 0

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from ldsaug_ray.metrics import Evaluated
 
 
-def print_summary(run: RunDir, names: list[str], happened: Mapping[str, str]) -> None:
-    """Rows in, kept, dropped, quarantined, seconds and rate of each stage."""
-    said = words_of(run)
+def print_summary(
+    run: RunDir, names: list[str], happened: Mapping[str, str], said: Callable[[str], str] | None = None
+) -> None:
+    """Rows in, kept, dropped, quarantined, seconds and rate of each stage. said: by custom as `words_of`."""
+    said = said or words_of(run)
     head, rows = ("stage", "in", "kept", "dropped", "quarantined", "seconds", "rate", ""), []
     words = {"complete": "already complete", "continue": "continued", "run": "", "waiting": ""}
     for name in names:

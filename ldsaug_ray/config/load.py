@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config.experiment import Arm
-from ldsaug_ray.config.tree import Config, config_class
+from ldsaug_ray.config.tree import OWN, Config, config_class
 from ldsaug_ray.errors import ConfigError, UsageError
 
 
@@ -70,24 +70,24 @@ def build_config(
         lines = []
         for names, errors in _by_setting(e.errors(), of).items():
             where = "" if path is None or ".".join(names) in overridden else f"{path}: "
-            lines.append(where + _worded(_explain(names, errors, of), whole.get("domain", "images")))
+            lines.append(where + _worded(_explain(names, errors, of), of.model_fields["domain"].default))
         raise ConfigError("\n".join(lines)) from None
 
 
 def _class_for(tree: Mapping[str, Any]) -> type[Config]:
     """The class of the tree's domain and codec; where they are no names, the tree's own, which says what is wrong."""
-    domain, vae = tree.get("domain", "images"), tree.get("vae")
+    domain, vae = tree.get("domain", OWN), tree.get("vae")
     kind = vae.get("kind") if isinstance(vae, dict) else None
     if not isinstance(domain, str) or not isinstance(kind, str | None):
         return Config
-    if domain == "images" and kind is not None and ":" not in kind:
+    if domain == OWN and kind is not None and ":" not in kind:
         return Config  # which knows its kinds
     return config_class(domain, kind)
 
 
 def _worded(text: str, domain: str) -> str:
     """A message in the domain's words."""
-    return text if domain == "images" else str(room_of("domains").DOMAINS.get(domain).words(text))
+    return str(room_of("domains").DOMAINS.get(domain).words(text))
 
 
 def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ the paper gives one. The resolved tree is saved as `config.yaml` in the run dire
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -32,13 +33,29 @@ from ldsaug_ray.config.tune import Tune
 from ldsaug_ray.config.vae import Vae
 from ldsaug_ray.errors import ConfigError
 
+OWN = "images"  # the domain whose sections the class itself has
 _DAMAGES = LdsDetection().corruptions  # of images
+_PLAIN = {  # how others than images are trained: setting -> the only value
+    **{
+        f"{section}.{name}": value
+        for section in ("train", "finetune")
+        for name, value in (
+            ("objective.adversarial.weight", 0),
+            ("objective.perceptual.network", None),
+            ("horizontal_flip", False),
+        )
+    },
+    "finetune.uses.adversarial": 0,
+    "finetune.uses.cycle": 0,
+    "finetune.judge": "normal",
+}
 
 
 class Config(Section):
     """One run, whole. Of other domains, and other codecs, than its own, `config_class` makes the class."""
 
     by_domain: ClassVar[Mapping[str, Any]] = {}  # defaults of other sections that its domain gives
+    pictures: ClassVar[bool] = True  # as its domain has it
 
     run_dir: str = how(
         min_length=1, description="where everything is written: a local path or any URI pyarrow or fsspec opens"
@@ -51,7 +68,7 @@ class Config(Section):
     )
     ray: Ray = how(Ray())
     domain: str = added(
-        "images",
+        OWN,
         description="kind of data: images, vectors, molecules, audio, or the dotted path of your own; sections "
         "data and vae follow it",
     )
@@ -74,7 +91,18 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_the_domain(cls, given: Any) -> Any:
+        for name, value in () if cls.pictures else _PLAIN.items():  # before a section asks for a discriminator
+            if (found := _at(given, name)) not in (None, value):
+                raise ValueError(
+                    f"{name} = {found}: only data of domain=images are trained so; set it to {json.dumps(value)}"
+                )
         return _with_defaults(given, cls.by_domain)
+
+    @model_validator(mode="after")
+    def _sharp(self) -> Config:
+        if self.select.rule.sharpest and not type(self).pictures:
+            raise ValueError(f"select.which: {self.select.which}: only data of domain=images have a sharpness; set lds")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -172,14 +200,14 @@ class Config(Section):
         return _blank, (self.domain, self.vae.kind), self.__getstate__()  # classes of other domains lie in no module
 
 
-def config_class(domain: str = "images", kind: str | None = None) -> type[Config]:
+def config_class(domain: str = OWN, kind: str | None = None) -> type[Config]:
     """The tree whose sections `data` and `vae` are those of the domain and of the codec, by custom the domain's own.
 
     Raises:
         ConfigError: an unknown domain or codec, or one that is not of the domain.
     """
     own = kind is None or kind in ("stylegan2", "diffusers", "torchscript")
-    if domain == "images" and own:
+    if domain == OWN and own:
         return Config
     return _class_of(domain, kind or room_of("domains").DOMAINS.get(domain).codec)
 
@@ -198,13 +226,14 @@ def _class_of(domain: str, kind: str) -> type[Config]:
     needed = any(field.is_required() for name, field in codec.settings.model_fields.items() if name != "kind")
     sections["vae"] = (codec.settings, ... if needed else codec.settings(kind=kind))
     made: type[Config] = create_model("Config", __base__=Config, __module__=__name__, **sections)
-    only_images = {"horizontal_flip": False}
+    made.pictures = entry.pictures
+    unflipped = {} if entry.pictures else {"horizontal_flip": False}
     made.by_domain = _with_defaults(
         dict(entry.defaults),
         {
             "evaluate": {"detection": {"corruptions": list(entry.damages)}},
-            "train": only_images,
-            "finetune": only_images,
+            "train": unflipped,
+            "finetune": unflipped,
         },
     )
     return made
@@ -219,6 +248,13 @@ def _with_defaults(given: Any, defaults: Mapping[str, Any]) -> Any:
         inner = isinstance(value, Mapping)
         found[name] = _with_defaults(found.get(name, {}), value) if inner else found.get(name, value)
     return found
+
+
+def _at(tree: Any, name: str) -> Any:
+    """What stands in a tree of mappings and sections under a dotted name; None: nothing."""
+    for part in name.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else getattr(tree, part, None)
+    return tree
 
 
 def _blank(domain: str, kind: str) -> Config:

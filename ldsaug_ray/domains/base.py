@@ -35,6 +35,7 @@ class Domain(ABC):
     Attributes:
         name: as the setting `domain` has it.
         unit, item: what many and one are called.
+        pictures: whether a batch is uint8[N, R, R, 3], which a discriminator and networks of images can judge.
         column: of stored items, as `prepare` writes them and as users get them.
         prepares: what stage `prepare` does, for the help.
         files: what its sources hold, where `open_source` reads them.
@@ -52,6 +53,7 @@ class Domain(ABC):
     name: ClassVar[str]
     unit: ClassVar[str]
     item: ClassVar[str]
+    pictures: ClassVar[bool] = False
     column: ClassVar[str]
     prepares: ClassVar[str]
     files: ClassVar[Files]

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ldsaug_ray.common.secrets import first_line
+from ldsaug_ray.domains import domain_of
 from ldsaug_ray.errors import ImpossibleError
 from ldsaug_ray.experiment import (
     ArmRun,
@@ -162,11 +163,11 @@ def _write(
     results = [r for r in map(read_result, done) if r is not None]
     real = [r for run in done if run.arm == BASELINE and (r := read_result(run, "train")) is not None]
     summary = summarise(plan, results, real, failures)
-    folder = root.folder("experiment")
+    folder, said = root.folder("experiment"), domain_of(plan.config).words
     files = {
-        "results.csv": results_csv([*results, *real]),
+        "results.csv": results_csv([*results, *(replace(r, arm=said(r.arm)) for r in real)]),
         "differences.csv": differences_csv(summary),
-        "tables.md": markdown(plan, summary),
+        "tables.md": said(markdown(plan, summary)),
     }
     for name, text in {**files, "index.html": experiment_page(plan, summary, results, root.root.name, files)}.items():
         (folder / name).write_bytes(text.encode())

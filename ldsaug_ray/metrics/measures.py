@@ -87,14 +87,17 @@ def intervals_of(
     sample: Sample, found: SetReadings, measures: Sequence[Measure] = OF_SETS, *, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Limits at `level` of what `measure_set` gave, for as many images drawn anew: a bootstrap over the images of both
-    sets, the same draws for all measures, from their terms. Of a measure without terms, from its standard error; none
-    where that is not known either. They tell of chance, not of the bias that few images bring.
+    sets, the same draws for all measures, from their terms. A measure's own are taken as they are; of one without
+    terms, from its standard error; none where that is not known either. They tell of chance, not of the bias that few
+    images bring.
     """
     moved = moves_of(sample, found, measures, seeds=(sample.seed, sample.seed + 1))
     tails = [(1 - level) / 2, (1 + level) / 2]
     limits = {}
     for name, reading in found.readings.items():
-        if reading.value is None or not (name in moved or reading.standard_error):
+        if reading.interval:
+            limits[name] = reading.interval
+        if reading.value is None or reading.interval or not (name in moved or reading.standard_error):
             continue
         error = reading.standard_error or 0.0
         low, high = (np.quantile(moved[name], tails) if name in moved else error * ndtri(tails)).tolist()

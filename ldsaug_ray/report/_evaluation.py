@@ -19,8 +19,8 @@ TITLES = {  # sets of images, in the order of the page's columns
 }
 
 
-def read_evaluation(run: RunDir, domain: Domain) -> Evaluation | None:
-    """The numbers and galleries; None where the stage is not complete."""
+def read_evaluation(run: RunDir, domain: Domain, samples: int = 0) -> Evaluation | None:
+    """The numbers, and galleries of up to so many items; None where the stage is not complete."""
     if run.entry("evaluate") is None:
         return None
     found = Evaluated.read(run.folder("evaluate") / "metrics.json")
@@ -31,18 +31,18 @@ def read_evaluation(run: RunDir, domain: Domain) -> Evaluation | None:
         sets,
         tuple(dict.fromkeys(note for of in sets.values() for note in of.notes)),
         held_out_authenticity(found),
-        tuple(g for name in [*sets][::-1] if name != "train" for g in _galleries(run, name, domain)),
+        tuple(g for name in [*sets][::-1] if name != "train" for g in _galleries(run, name, domain, samples)),
     )
 
 
-def _galleries(run: RunDir, name: str, domain: Domain) -> list[Gallery]:
+def _galleries(run: RunDir, name: str, domain: Domain, samples: int) -> list[Gallery]:
     file = run.folder(f"evaluate/gallery-{name}.parquet")
-    if not file.exists():  # too few images to measure
+    if not samples or not file.exists():  # too few images to measure
         return []
     table = file.read_table()
     found = []
     for kind in ("best", "worst", "copy"):
-        rows = table.filter(pa.compute.equal(table["kind"], kind))
+        rows = table.filter(pa.compute.equal(table["kind"], kind)).slice(0, samples)
         columns = (domain.column, f"nearest_{domain.column}")
         pair = [shown(domain, domain.unpack(rows, column), facts_of(run.root)) for column in columns]
         found.append(Gallery(name, kind, *pair))

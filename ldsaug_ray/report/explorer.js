@@ -3,20 +3,22 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("explorer-data").textContent);
-  const array = (type, text) => new type(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-  const alphaOf = array(Uint16Array, data.alpha);
-  const n = alphaOf.length;
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const floats = (text) => new Float32Array(bytes(text));
+  const n = floats(data.sigmas[0].log_lds).length;
+  const whole = (text, found = bytes(text)) => new { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array }[found.byteLength / n](found);
+  const alphaOf = whole(data.alpha);
   const at = data.sigmas.map((s) => ({
     sigma: s.sigma,
-    log_lds: array(Float64Array, s.log_lds),
-    log_lds_excluding_parents: array(Float64Array, s.log_lds_excluding_parents),
-    share: array(Float32Array, s.parent_share),
-    neighbours: array(Float32Array, s.effective_neighbours),
+    log_lds: floats(s.log_lds),
+    log_lds_excluding_parents: floats(s.log_lds_excluding_parents),
+    share: floats(s.parent_share),
+    neighbours: floats(s.effective_neighbours),
     orders: {},
   }));
   const groups = { none: new Uint32Array(n) };
-  for (const name in data.groups) groups[name] = array(Uint32Array, data.groups[name]);
-  const labels = data.labels.map((label) => ({ ...label, of: array(Uint16Array, label.of) }));
+  for (const name in data.groups) groups[name] = whole(data.groups[name]);
+  const labels = data.labels.map((label) => ({ ...label, of: whole(label.of) }));
   const ascending = data.alphas.map((_, k) => k).sort((a, b) => data.alphas[a] - data.alphas[b]);
   const steps = 1000; // of the sliders of share and tau
 

@@ -27,8 +27,8 @@ from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection.balance import cells, nearer
 
-EXPLORED = 50_000
-SHELLS, EACH = 8, 12  # decoded: of each halving of the ranking, so that few kept ones have pictures too
+EXPLORED = 20_000  # half a megabyte on the page
+SHELLS, EACH = 8, 12  # decoded: up to EACH of each halving of the ranking, so that few kept ones have pictures too
 SIDE = 64  # px, at most
 FIELDS = ("which", "rank", "tau", "typical", "top_fraction", "top_count", "stratify", "balance", "exclude_parents")
 
@@ -55,7 +55,7 @@ def explorer_of(
         found = score_candidates(latents.z, np.stack([i, j], axis=1), points(slice(None)), others)
         at += [{"sigma": s, **{name: getattr(found, name)[:, k] for name in columns}} for k, s in enumerate(others)]
     at.sort(key=lambda bandwidth: bandwidth["sigma"])
-    chosen = _shown(at[[b["sigma"] for b in at].index(sigma)]["log_lds"], config.seed)
+    chosen = _shown(at[[b["sigma"] for b in at].index(sigma)]["log_lds"], min(EACH, config.report.samples), config.seed)
     alphas = config.score.plan_alphas
     own, default = ({f: getattr(s, f) for f in FIELDS} for s in (config.select, type(config.select)()))
     payload = {
@@ -67,12 +67,12 @@ def explorer_of(
         "sigma": config.score.sigma.model_dump(mode="json"),
         "own": [b["sigma"] for b in at].index(sigma),
         "alphas": alphas,
-        "alpha": _packed(ids % len(alphas), "<u2"),
+        "alpha": _whole(ids % len(alphas)),
         "sigmas": [
-            {"sigma": b["sigma"], **{c: _packed(b[c], "<f8" if c.startswith("log") else "<f4") for c in columns}}
+            {"sigma": b["sigma"], **{c: _packed(b[c], "<f4") for c in columns}}  # scores are no more exact
             for b in at
         ],
-        "groups": {n: _packed(of[near], "<u4") for n, of in _groups(config, latents).items()},
+        "groups": {n: _whole(of[near]) for n, of in _groups(config, latents).items()},
         "labels": [_label(latents, name, near) for name in _asked(config, latents)],
         "shown": chosen.tolist(),
     }
@@ -95,12 +95,17 @@ def _packed(values: ArrayLike, kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, np.dtype(kind)).tobytes()).decode()
 
 
-def _shown(score: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    """Rows to decode, ascending: up to EACH of each halving of the ranking, the last SHELLS times halved."""
+def _whole(values: NDArray[np.int64]) -> str:
+    """Whole numbers from 0 on, in as few bytes each as the largest needs: 1, 2 or 4."""
+    return _packed(values, np.min_scalar_type(values.max()).newbyteorder("<").str)
+
+
+def _shown(score: NDArray[np.float64], each: int, seed: int) -> NDArray[np.int64]:
+    """Rows to decode, ascending: up to `each` of each halving of the ranking, the last SHELLS times halved."""
     order, rng = np.lexsort((np.arange(len(score)), -score)), np.random.default_rng([seed, SHELLS])
     edges = [0, *(len(order) >> k for k in range(SHELLS - 1, -1, -1))]
     shells = [order[a:b] for a, b in pairwise(edges)]
-    return np.sort(np.concatenate([rng.choice(s, min(EACH, len(s)), replace=False) for s in shells]))
+    return np.sort(np.concatenate([rng.choice(s, min(each, len(s)), replace=False) for s in shells]))
 
 
 def _asked(config: Config, latents: Latents) -> list[str]:
@@ -128,4 +133,4 @@ def _label(latents: Latents, name: str, near: NDArray[np.int64]) -> dict[str, An
     number = np.where(of == 0, 0, np.searchsorted(values, of) + 1)
     many = name in latents.categorical
     names = [str(v - 1) if many else "yes" if v > 0 else "no" for v in values.tolist()]
-    return {"name": name, "values": names, "train": shares_of(of, values).tolist(), "of": _packed(number[near], "<u2")}
+    return {"name": name, "values": names, "train": shares_of(of, values).tolist(), "of": _whole(number[near])}

@@ -106,7 +106,7 @@ def gather(run: RunDir, config: Config) -> ReportData:
         prior_samples=None if exact else _prior_samples(config, run, latents, vae, tuned),
         sharpness=read_sharpness(run, config) if "sharpness" in domain.qualities else None,
         curves=tuple(_curve(run, name) for name in ("train", "finetune") if run.entry(name) is not None),
-        evaluation=read_evaluation(run, domain),
+        evaluation=read_evaluation(run, domain, n_shown),
         modes=tuple(select.get("modes_sentences", ())),
         selected_csv=selected_csv(run),
         explorer=explorer_of(config, latents, scores, run, vae, noise, score["sigma"]),

@@ -9,8 +9,8 @@ from ldsaug_ray.report.data import ReportData
 from ldsaug_ray.report.sheets import beside, drawn
 
 _TERMS = {  # in the order of the page; a term that is not here comes after them, under its own name
-    "loss": "Loss per value",
-    "reconstruction": "Reconstruction error per value",
+    "loss": "Loss",
+    "reconstruction": "Reconstruction error",
     "held_out_reconstruction": "The same, of test images",
     "kl": "KL divergence, nats per image",
     "beta": "Weight β of the KL term",

@@ -59,7 +59,6 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
     """Whether these images, this cluster and the perceptual network allow the training.
 
     Raises:
-        ConfigError: uses of A or an objective that only images have.
         ImpossibleError: fewer images than one batch, or a batch that the workers cannot share equally.
         InputError: a perceptual network that cannot be used.
         ResourceError: the cluster lacks what stage.workers asks for.
@@ -69,10 +68,6 @@ def feasible(job: Job, stage: str, settings: Optimisation) -> None:
         raise ImpossibleError(
             f"{stage}.batch_size = {settings.batch_size} is more than the {rows} {job.domain.unit} to train on"
         )
-    if job.domain.name != "images":
-        from ldsaug_ray.models.training.items import check as check_items
-
-        check_items(settings.objective, getattr(settings, "uses", None))
     _workers(job, settings, stage)
     if settings.objective.perceptual.network is not None:
         from ldsaug_ray.models.training.perceptual import load_perceptual

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ldsaug_ray import selection
 from ldsaug_ray.config import Config, describe, load_config
-from ldsaug_ray.config.load import settings_of
+from ldsaug_ray.config.load import build_config, settings_of
 from ldsaug_ray.errors import ConfigError, LdsaugError, StorageError, UsageError
 from ldsaug_ray.lds import SIGMA_RULES
 from ldsaug_ray.models.priors import PRIORS
@@ -162,6 +162,30 @@ def test_a_wrong_value_names_setting_possible_and_found(override: str, words: st
 )
 def test_contradictions(overrides: list[str], words: str) -> None:
     assert words in refusal(*overrides)
+
+
+@pytest.mark.parametrize("domain", ["vectors", "molecules", "audio"])
+@pytest.mark.parametrize(
+    ("given", "only"),
+    [
+        ("finetune.uses.adversarial=0.5", "0"),
+        ("finetune.uses.cycle=1", "0"),
+        ("train.objective.adversarial.weight=0.1", "0"),
+        ("finetune.objective.perceptual.network=lpips", "null"),
+        ("finetune.judge=kde", '"normal"'),
+        ("train.horizontal_flip=true", "false"),
+    ],
+)
+def test_others_are_not_trained_as_images_are(domain: str, given: str, only: str) -> None:
+    tree = {"run_dir": "r", "domain": domain, "data": {"source": "s"}}
+    build_config(tree, [f"{given.partition('=')[0]}={only}"])
+    name, _, value = given.partition("=")
+    value = "True" if value == "true" else value
+    with pytest.raises(ConfigError) as told:
+        build_config(tree, [given])
+    assert str(told.value) == f"{name} = {value}: only data of domain=images are trained so; set it to {only}"
+    with pytest.raises(ConfigError, match=r"lds\+sharpness: only data of domain=images have a sharpness; set lds"):
+        build_config(tree, ["select.which=lds+sharpness"])
 
 
 def test_rules_may_be_combined() -> None:

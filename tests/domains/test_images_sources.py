@@ -87,9 +87,9 @@ def test_errors_before_any_work(make_data, tmp_path, image_folder):
         IMAGES.open(make_data(empty))
     for name in ("a.txt", "b.txt", "c"):
         (empty / name).write_text("x")
-    with pytest.raises(InputError, match=r"3 files, none with an image extension \(\.txt ×2, no extension ×1\)"):
+    with pytest.raises(InputError, match=r"3 files \(\.txt ×2, no extension ×1\), none of \.jpg, \.jpeg,"):
         IMAGES.open(make_data(empty))
-    with pytest.raises(InputError, match=r"none with the extension \.tar"):
+    with pytest.raises(InputError, match=r"none of \.tar;"):
         IMAGES.open(make_data(image_folder, format="webdataset"))
     (image_folder / "part.parquet").write_bytes(b"x")
     with pytest.raises(InputError, match=r"10 image files, 1 Parquet file: set data\.format to folder or parquet"):

@@ -130,14 +130,24 @@ def test_what_users_get_is_described():
 def test_the_vocabulary_is_learned_from_all_batches(tmp_path):
     batches = iter([np.array(["CCO"], "S12"), np.array(["c1ccccc1Br", "C[nH]"], "S12")])
     data = settings(tmp_path)
-    assert Molecules().learn(batches, None, data) == {"tokens": ["1", "Br", "C", "O", "[nH]", "c"]}
+    assert Molecules().learn(batches, None, data) == {"tokens": ["1", "Br", "C", "O", "[nH]", "c"], "notes": []}
+
+
+def test_repeated_molecules_are_told(tmp_path):
+    batches = iter([np.array(["CCO", "C", "CCO"], "S12"), np.array(["CCO", "CC"], "S12")])
+    (note,) = Molecules().learn(batches, None, settings(tmp_path))["notes"]
+    assert note == "2 of 5 training molecules repeat another under another key; they are kept"
 
 
 def test_drawings_are_whole_and_escaped():
     ethanol, none = Molecules().show(np.array(["CCO", "<b>&"], "S12"), {})
     svg = ElementTree.fromstring(ethanol)
     assert svg.attrib == {"title": "CCO"}
-    assert any("path" in child.tag for child in svg.iter())
+    assert sorted("".join(svg.itertext())) == ["H", "O"]
+    lines = {p.attrib["style"]: p.attrib["d"] for p in svg.iter("path")}
+    # C-C in black, and C-O half in black and half in red
+    assert [sum(d.count("L") for s, d in lines.items() if c in s) for c in ("#000000", "#FF0000")] == [4, 1]
+    assert len(ethanol) < 800
     assert "<b>" not in none
     assert "&lt;b&gt;&amp;" in none
 

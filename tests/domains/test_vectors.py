@@ -182,6 +182,28 @@ def test_files_that_cannot_be_used_are_errors(
         VECTORS.open(settings(tmp_path, **given)).list()
 
 
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.array([{}, []], object), "not a readable npy file .*Python objects"),
+        (np.zeros(9), r"float64\[9\]; numbers \[rows, values\] are needed"),
+        (np.array([["1", "2"]]), r"<U1\[1, 2\]; numbers"),
+        (np.zeros((3, 2), complex), r"complex128\[3, 2\]; numbers"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_errors(tmp_path: Path, array: np.ndarray, words: str) -> None:
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(InputError, match=r"x\.npy: " + words):
+        VECTORS.open(settings(tmp_path)).list()
+
+
+def test_arrays_of_another_width_are_set_aside(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", rows())
+    np.save(tmp_path / "b.npy", rows(5)[:, :2])
+    kept, reasons, _, _ = prepared(settings(tmp_path))
+    assert (len(kept), set(reasons.values())) == (40, {"vector has 2 values, others 3"})
+
+
 def test_a_damaged_page_is_named_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     numbers = np.random.default_rng(0).normal(size=4000).round(1)  # or there is nothing to compress, and to break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ldsaug_ray.metrics import OF_SETS, Sample, measure_set
+from ldsaug_ray.metrics import OF_SETS, Sample, intervals_of, measure_set
 
 pytest.importorskip("rdkit", reason="pip install ldsaug_ray[molecules]")
 
@@ -31,6 +31,17 @@ def test_shares_by_hand(found):
     assert found["validity"] == pytest.approx(4 / 5)
     assert found["uniqueness"] == pytest.approx(3 / 4)  # ethanol twice
     assert found["novelty"] == pytest.approx(2 / 3)  # ethanol is a training molecule
+
+
+def test_limits_of_shares_are_wilsons():
+    """By his formula; beyond 0 and 1 a share cannot be."""
+    z = 1.959964
+    for n, k in ((20, 18), (50, 50), (50, 0)):
+        made = np.array(["CCO"] * k + ["C1CC"] * (n - k))
+        limits = intervals_of(sample(made), measure_set(sample(made), MEASURES[:1]), MEASURES[:1])["validity"]
+        middle, half = k / n + z * z / (2 * n), z * np.sqrt(k * (n - k) / n**3 + z * z / (4 * n * n))
+        expected = np.clip([(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)], 0, 1)
+        assert limits == pytest.approx(expected, abs=1e-6)
 
 
 def tanimoto(a: np.ndarray, b: np.ndarray) -> np.ndarray:

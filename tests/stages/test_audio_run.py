@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from stages_helpers import Tree, digests, manifest
+from chromium import browser
+from stages_helpers import Tree, copy_of, digests, manifest
 
 from ldsaug_ray.commands.run import run_command
-from ldsaug_ray.config import load_config
+from ldsaug_ray.config.load import build_config
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: pip install 'ldsaug_ray[audio]'")
 
@@ -46,25 +48,48 @@ SETTINGS: Tree = {
 }
 
 
-def test_a_run_gives_clips_to_users_and_to_the_page_and_goes_on_where_it_stopped(tmp_path: Path, save) -> None:
-    settings = {**SETTINGS, "run_dir": str(tmp_path / "run")}
-    config = load_config(str(save(settings)), [])
-    assert run_command(config, "run") == 0
-    before, entries = digests(settings), manifest(settings)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    settings = {**SETTINGS, "run_dir": str(tmp_path_factory.mktemp("audio") / "run")}
+    assert run_command(build_config(settings, []), "run") == 0
+    return settings
+
+
+def test_users_get_clips(finished: Tree) -> None:
+    entries = manifest(finished)
     assert (entries["prepare"]["rows_out"], entries["decode"]["rows_out"]) == (56, 12)
-    (part,) = sorted((tmp_path / "run/augmented").glob("*.parquet"))
+    (part,) = Path(finished["run_dir"], "augmented").glob("*.parquet")
     table = pq.read_table(part)
     assert b'"_type": "Audio"' in table.schema.metadata[b"huggingface"]
     for stored in table["audio"].to_pylist():
         sound, rate = soundfile.read(io.BytesIO(stored["bytes"]))
         assert (rate, len(sound)) == (8_000, 2_000)
-    page = (tmp_path / "run/report/index.html").read_text()
-    players = re.findall(r'<audio[^>]*src="data:audio/flac;base64,([^"]+)"', page)
+
+
+def test_the_page_is_small(finished: Tree) -> None:
+    page = Path(finished["run_dir"], "report/index.html").read_text()
+    players = re.findall(r'<audio[^>]*src="data:audio/mpeg;base64,([^"]+)"', page)
     assert len(players) >= 2 * 3  # candidates with both parents
     assert {len(soundfile.read(io.BytesIO(base64.b64decode(x)))[0]) for x in players} == {2_000}
+    assert len(page) < 550_000 + 3_000 * len(players)
     assert "clips" in page
 
+
+def test_its_players_play(finished: Tree, tmp_path: Path) -> None:
+    async def played() -> None:
+        async with browser(Path(finished["run_dir"], "report/index.html"), tmp_path) as chromium:
+            await chromium.js("globalThis.all = [...document.querySelectorAll('audio')]")
+            ready = "new Promise((r, no) => { x.onended = () => r([x.duration, x.currentTime]); x.play().catch(no); })"
+            assert await chromium.js(f"((x) => {ready})(all[0])") == pytest.approx([0.25, 0.25], abs=0.05)
+            assert await chromium.js("all.filter((x) => x.error).length") == 0
+            assert chromium.complaints == []
+
+    asyncio.run(played())
+
+
+def test_it_goes_on_where_it_stopped(finished: Tree, tmp_path: Path) -> None:
+    again = copy_of(finished, tmp_path)
     for name in ("augmented", "finetune", "evaluate", "features", "drawn", "report", "_progress/decode"):
-        shutil.rmtree(tmp_path / "run" / name)
-    assert run_command(config, "run") == 0
-    assert digests(settings) == before
+        shutil.rmtree(Path(again["run_dir"], name))
+    assert run_command(build_config(again, []), "run") == 0
+    assert digests(again) == digests(finished)

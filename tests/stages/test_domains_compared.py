@@ -65,6 +65,11 @@ def test_a_search_of_what_is_decoded(copied: Tree, told) -> None:
     assert all(t.measures["a_frechet"] is not None for t in trials)
 
 
+def test_a_sample(copied: Tree, told, tmp_path: Path) -> None:
+    output = told("sample", merge(copied, {"sample": {"n": 20, "prior": "normal", "out": str(tmp_path / "out")}}))
+    assert f"{KINDS.get(copied['domain']).unit}/s" in output
+
+
 @pytest.mark.cluster
 def test_a_search_with_training(copied: Tree, told) -> None:
     asked = {"space": {"select.top_fraction": [0.1, 0.5]}, "objectives": [{"frechet": 1.0}], "search": "grid"}
@@ -79,6 +84,7 @@ def test_an_experiment(copied: Tree, told, tmp_path: Path) -> None:
     told("experiment", merge({**copied, "run_dir": str(tmp_path / "arms")}, {"experiment": asked}))
     rows = list(csv.DictReader((tmp_path / "arms/experiment/results.csv").read_text().splitlines()))
     kind = KINDS.get(copied["domain"])
+    assert f"training {kind.unit}" in {row["arm"] for row in rows}
     assert [row["arm"] for row in rows][:3] == ["baseline", "lds", "none"]
     page = (tmp_path / "arms/experiment/index.html").read_text()
     assert SHOWN[copied["domain"]] in page

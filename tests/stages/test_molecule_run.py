@@ -100,6 +100,7 @@ def test_what_is_measured_is_what_was_drawn(finished):
 def test_the_page_draws_molecules_and_their_parents(finished):
     page = (Path(finished["run_dir"]) / "report/index.html").read_text()
     assert page.count("<svg") > 2
+    assert len(page) < 550_000 + 2_000 * page.count("<svg")
     assert "sharpness" not in page
 
 

@@ -69,6 +69,7 @@ class Audio(Domain):
     exported, task = "WAV of 16 bits, as datasets' Audio feature", "text-to-audio"
     qualities = ("loudness",)
     damages = ("noise", "low-pass", "reversed", "shuffled pieces")
+    defaults = {"report": {"samples": 6}}  # noqa: RUF012
 
     def open(self, data: AudioData) -> Source:
         """As of `Domain`; `tones` too. Raises ResourceError without soundfile, before anything is listed."""

@@ -9,25 +9,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ldsaug_ray.domains.audio.decode import soundfile
-from ldsaug_ray.domains.images.stored import png_bytes
+from ldsaug_ray.domains.audio.decode import resampled, soundfile
 
 ROWS, COLUMNS = 64, 160  # of the picture at most, px
 RANGE_DB = 60.0  # from the loudest, black, to white
+RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # that MP3 knows, Hz
 _WHOLE = 1 << 15  # steps of 16 bits from 0 to 1
 
 
 def player(clip: NDArray[np.float32], rate: int) -> str:
-    """HTML of float32[T]: FLAC, lossless, smaller than WAV, and played by every browser."""
-    with io.BytesIO() as out:
-        soundfile().write(out, np.clip(clip, -1, 1), rate, format="FLAC", subtype="PCM_16")
-        sound = base64.b64encode(out.getvalue()).decode()
-    picture = base64.b64encode(png_bytes(spectrogram(clip), optimize=True)).decode()
+    """HTML of float32[T]. For the ear and eye alone: MP3, a third of FLAC and played by every browser, and WebP."""
+    played = min(r for r in RATES if r >= rate)
+    sound, picture = io.BytesIO(), io.BytesIO()
+    x = np.clip(resampled(clip, rate, played), -1, 1)
+    soundfile().write(sound, x, played, format="MP3", bitrate_mode="VARIABLE", compression_level=0.8)
+    Image.fromarray(spectrogram(clip)).save(picture, "WEBP", quality=50)
+    heard, seen = (base64.b64encode(file.getvalue()).decode() for file in (sound, picture))
     return (
-        f'<img src="data:image/png;base64,{picture}" alt="spectrogram, 0 to {rate / 2000:g} kHz over '
+        f'<img src="data:image/webp;base64,{seen}" alt="spectrogram, 0 to {rate / 2000:g} kHz over '
         f'{len(clip) / rate:g} s" style="width:100%"><audio controls preload="metadata" style="width:100%" '
-        f'src="data:audio/flac;base64,{sound}"></audio>'
+        f'src="data:audio/mpeg;base64,{heard}"></audio>'
     )
 
 

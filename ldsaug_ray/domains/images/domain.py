@@ -22,6 +22,7 @@ class Images(Domain):
     """Photographs, drawings, digits: what Pillow reads."""
 
     name, unit, item, column = "images", "images", "image", "image"
+    pictures = True
     prepares = "read, check, crop and resize the images; split them into train and test"
     files, data, codec, extractor = FILES, Data, "stylegan2", "inception"
     # `datasets` decodes the column because of this note

@@ -27,9 +27,11 @@ from ldsaug_ray.errors import InputError
 
 TEXTS = ("smi", "smiles", *DELIMITERS)
 SIDE = 180  # px of a drawing
-# half of RDKit's drawing: names of bonds, and styles that are SVG's own defaults
+# of RDKit's drawing: what is drawn, and styles that are SVG's own defaults
+_DRAWN = re.compile(r"<(path|text)([^>]*)style='([^']*)' ?(?:/>|>([^<]*)</text>)")
 _OF_NO_USE = re.compile(
-    r" class='[^']*'|fill-rule:evenodd;|;stroke-linecap:butt;stroke-linejoin:miter;stroke-opacity:1|<!--.*?-->"
+    r" class='[^']*'|(?:fill-rule:evenodd|stroke-(?:linecap:butt|linejoin:miter|miterlimit:10|opacity:1)|"
+    r"fill-opacity:1|font-(?:style|weight):normal|text-anchor:start|font-family:[\w-]+)(?:;|(?='))|\.0(?!\d)"
 )
 
 
@@ -44,6 +46,7 @@ class Molecules(Domain):
     extractor = "fingerprints"
     exported = "SMILES, as the model wrote them"
     qualities = ("valid",)
+    defaults = {"report": {"samples": 8}}  # noqa: RUF012
 
     def open(self, data: Any) -> Source:
         """Lines of text files, or Parquet rows; errors as of `open_source`."""
@@ -108,9 +111,16 @@ class Molecules(Domain):
         return pa.array([x.decode() for x in batch.tolist()], pa.string())
 
     def learn(self, batches: Iterator[Smiles], source: Source, data: Any) -> dict[str, Any]:
-        """The training set's tokens."""
-        tokens = {t for batch in batches for t in Vocabulary.of(data.notation, batch.tolist()).tokens}
-        return {"tokens": sorted(tokens)}
+        """The training set's tokens; how many molecules are there again, under another key."""
+        tokens, hashes = set[str](), [np.empty(0, np.int64)]
+        for batch in batches:
+            tokens.update(Vocabulary.of(data.notation, batch.tolist()).tokens)
+            hashes.append(np.fromiter(map(hash, batch.tolist()), np.int64, len(batch)))
+        n = sum(map(len, hashes))
+        notes = []
+        if again := n - len(np.unique(np.concatenate(hashes))):
+            notes = [f"{again:,} of {n:,} training molecules repeat another under another key; they are kept"]
+        return {"tokens": sorted(tokens), "notes": notes}
 
     def unseen(self, facts: Mapping[str, Any], data: Any) -> Callable[[Smiles], list[str]]:
         """Molecules with a token that no training molecule has."""
@@ -155,12 +165,18 @@ def _drawn(smiles: str) -> str:
         return f'<span title="{name}" style="{style}">no molecule: <code>{name}</code></span>'
     from rdkit.Chem.Draw.rdMolDraw2D import MolDraw2DSVG, PrepareAndDrawMolecule
 
-    drawing = MolDraw2DSVG(SIDE, SIDE)
+    drawing = MolDraw2DSVG(SIDE, SIDE, -1, -1, True)  # letters as text, not as outlines
     drawing.drawOptions().clearBackground = False  # type: ignore[assignment]
     PrepareAndDrawMolecule(drawing, found)
     drawing.FinishDrawing()
-    svg = drawing.GetDrawingText().replace(f"width='{SIDE}px' height='{SIDE}px'", "width='100%'")
-    return f'<span title="{name}">{_OF_NO_USE.sub("", " ".join(svg[svg.index("<svg") :].split()))}</span>'
+    paths, texts = dict[str, str](), ""  # one path a style
+    for kind, where, style, letter in _DRAWN.findall(_OF_NO_USE.sub("", drawing.GetDrawingText())):
+        if kind == "path":
+            paths[style] = paths.get(style, "") + where.split("'")[1].replace(" ", "")
+        else:
+            texts += f"<text{where}style='{style}'>{letter}</text>"
+    lines = "".join(f"<path d='{d}' style='{style}'/>" for style, d in paths.items())
+    return f'<span title="{name}"><svg viewBox="0 0 {SIDE} {SIDE}" font-family="sans-serif">{lines}{texts}</svg></span>'
 
 
 DOMAINS.add("molecules", Molecules())

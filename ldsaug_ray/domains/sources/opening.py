@@ -121,10 +121,9 @@ def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int], of:
                 f"data.source = {source}: .{ending(source)} is not read; unpack it, or write a tar, plain or "
                 "compressed by gzip, bzip2, xz or zstd"
             )
-        raise InputError(
-            f"data.source = {source} is one file and neither .parquet nor .tar; give a folder of {of.unit}, or set "
-            "data.format"
-        )
+        known = f"none of .{', .'.join(of.extensions)}, .parquet" if of.text else "neither .parquet nor .tar"
+        folder = "" if of.text else f"give a folder of {of.unit}, or "
+        raise InputError(f"data.source = {source} is one file and {known}; {folder}set data.format")
     named = Counter(ending(f.name) for f in files if kind_of(f.name, of))
     # Archives beside images are mostly where the images came from: they decide only where nothing else does.
     sure = {*of.extensions, "parquet", "tar"}
@@ -141,11 +140,11 @@ def _judge(source: str, files: Sequence[Entry], left_out: Mapping[str, int], of:
 
 
 def _summary(files: Sequence[Entry], left_out: Mapping[str, int], kind: str, of: Files) -> str:
-    """ "3 files, none with an image extension (.txt ×2, .csv ×1)"."""
+    """ "3 files (.txt ×2, .csv ×1), none of .jpg, .png"."""
     apart = f"; left out: {counted(left_out)}" if left_out else ""
     if not files:
         return f"the folder is empty{apart}"
     found = endings(f.name for f in files)
     listed = ", ".join(f"{e} ×{n}" for e, n in found.most_common(8)) + (", …" if len(found) > 8 else "")
-    what = {"folder": f"{of.an} extension", "parquet": "the extension .parquet", "webdataset": "the extension .tar"}
-    return f"{len(files)} file{'s' * (len(files) > 1)}, none with {what[kind]} ({listed}){apart}"
+    what = {"parquet": ["parquet"], "webdataset": ["tar"]}.get(kind, of.extensions)
+    return f"{len(files)} file{'s' * (len(files) > 1)} ({listed}), none of .{', .'.join(what)}{apart}"

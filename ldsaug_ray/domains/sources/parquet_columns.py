@@ -138,7 +138,7 @@ def attribute_columns(
         if name not in types:
             raise InputError(f"data.attribute_names: {uri} has no column {name!r}; {did_you_mean(name, typed)}")
         if name not in typed and (kind := next((t for t in types[name].values() if not pa.types.is_null(t)), None)):
-            raise InputError(f"data.attribute_names: {name!r} is {kind}, not bool or integer")
+            raise InputError(f"data.attribute_names: {name!r} is {kind}, not bool or integer: give its values numbers")
     free = [n for n in typed if n not in _NOT_ATTRIBUTES and n not in keys]
     spans = {name: span(footers, name) for name in asked or free}
     if not asked and not any(between and -1 <= between[0] <= between[1] <= 1 for between in spans.values()):

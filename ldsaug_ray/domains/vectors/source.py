@@ -50,7 +50,7 @@ def open_rows(data: VectorsData) -> RowSource:
         raise InputError(f"data.source = {data.source} holds {', '.join(kinds)} files: set data.format to one of them")
     files = [name for name, kind in names.items() if kind == wanted or one_file]
     if wanted is None or not files:
-        listed = ", ".join(f"{e} ×{n}" for e, n in endings(f.name for f in found).most_common(8))
+        listed = ", ".join(f"{e} ×{n}" for e, n in endings(f.name or root.path for f in found).most_common(8))
         raise InputError(f"data.source = {data.source}: no Parquet, CSV or .npy file there ({listed or 'it is empty'})")
     others = endings(name for name, kind in names.items() if kind != wanted and not one_file)
     source = RowSource(root, {name: Table(locate(root, name), wanted) for name in files}, data)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ldsaug_ray.common.digest import code_digest
 from ldsaug_ray.common.registry import Registry
+from ldsaug_ray.domains import DOMAINS
 from ldsaug_ray.domains.images.quality import Images, checked_images
 from ldsaug_ray.errors import InputError, LdsaugError
 
@@ -74,12 +75,12 @@ class Extractor:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self._kind, self._side, self._batch = name, kind, side, batch
-        self._device, self._domain, self._facts = torch.device(device), domain, facts or {}
+        self._device, self._domain, self._facts = torch.device(device), DOMAINS.get(domain), facts or {}
         self._network = network.to(self._device).eval()
         how = f"{type(kind).__name__} {weights} {f'bicubic {side}' if side else 'as is'}"
         self.fingerprint = hashlib.blake2b(how.encode(), digest_size=16).hexdigest()
         self.dimension = 0
-        if domain == "images":
+        if self._domain.pictures:
             self.dimension = self._run(np.zeros((1, side or PROBE_SIDE, side or PROBE_SIDE, 3), np.uint8)).shape[1]
 
     def __call__(self, images: Images | Sequence[Images]) -> NDArray[np.float32]:
@@ -89,12 +90,13 @@ class Extractor:
             InputError: images of another type or shape or of different sizes, or a network that gives values that are
                 not finite, or another shape.
         """
-        x = checked_images(images) if self._domain == "images" else np.asarray(images)
+        x = checked_images(images) if self._domain.pictures else np.asarray(images)
         parts = [self._run(x[start : start + self._batch], start) for start in range(0, len(x), self._batch)]
         return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
 
     def _run(self, images: NDArray[Any], first: int = 0) -> NDArray[np.float32]:
-        if self._domain == "images":
+        unit = self._domain.unit
+        if self._domain.pictures:
             pixels = images.astype(np.float32) if self._side is None else resized(images, self._side)
             x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(self._device)
         else:
@@ -106,8 +108,8 @@ class Extractor:
         except (torch.OutOfMemoryError, LdsaugError):
             raise
         except Exception as e:  # of TorchScript, transformers, or a user's code
-            if self._domain != "images":
-                raise InputError(f"extractor {self.name}: cannot take {self._domain}: {reason(e)}") from None
+            if not self._domain.pictures:
+                raise InputError(f"extractor {self.name}: cannot take {unit}: {reason(e)}") from None
             raise InputError(
                 f"extractor {self.name}: cannot take images of {x.shape[3]} x {x.shape[2]} px: {reason(e)}; "
                 "a network for one size needs `resize`"
@@ -115,20 +117,20 @@ class Extractor:
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise InputError(
-                f"extractor {self.name}: gives {found} for {len(images)} {self._domain}; needed is [{len(images)}, C]"
+                f"extractor {self.name}: gives {found} for {len(images)} {unit}; needed is [{len(images)}, C]"
             )
         out: NDArray[np.float32] = features.float().cpu().numpy()
         self.dimension = self.dimension or out.shape[1]
         if out.shape[1] != self.dimension:
             raise InputError(
-                f"extractor {self.name}: {out.shape[1]} dimensions, after {self.dimension} for other {self._domain}"
+                f"extractor {self.name}: {out.shape[1]} dimensions, after {self.dimension} for other {unit}"
             )
         bad = ~np.isfinite(out).all(axis=1)
         if bad.any():
             raise InputError(
-                f"extractor {self.name}: features of {int(bad.sum())} of {len(out)} {self._domain} are NaN or infinite "
-                f"(first: {self._domain.removesuffix('s')} {first + int(bad.argmax())}); its weights are damaged, or "
-                f"it does not take {'pixels in 0..255' if self._domain == 'images' else 'such values'}"
+                f"extractor {self.name}: features of {int(bad.sum())} of {len(out)} {unit} are NaN or infinite "
+                f"(first: {self._domain.item} {first + int(bad.argmax())}); its weights are damaged, or "
+                f"it does not take {'pixels in 0..255' if self._domain.pictures else 'such values'}"
             )
         return out
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from ldsaug_ray.domains.molecules.chemistry import molecule, rdkit
 from ldsaug_ray.errors import InputError
@@ -82,6 +83,6 @@ def measure_of_molecules(
 
 
 def share(found: int, of: int) -> Reading:
-    """A share with its binomial standard error."""
-    p = found / of
-    return Reading(p, (p * (1 - p) / of) ** 0.5)
+    """A share with its binomial standard error, and Wilson's 95 % limits, which stay within 0 and 1."""
+    p, limits = found / of, binomtest(found, of).proportion_ci(method="wilson")
+    return Reading(p, (p * (1 - p) / of) ** 0.5, {"low": float(limits.low), "high": float(limits.high)})

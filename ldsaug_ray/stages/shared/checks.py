@@ -6,6 +6,7 @@ from collections.abc import Collection
 from importlib.util import find_spec
 
 from ldsaug_ray.config import Config
+from ldsaug_ray.domains import Domain, domain_of
 from ldsaug_ray.errors import ResourceError
 from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.stages.shared.runner import plan_steps
@@ -44,6 +45,6 @@ def try_networks(config: Config, run: RunDir, names: Collection[str] = ("train",
 
             kind = CODECS.get(config.vae.kind)
             kind.check(config.data)
-            ready = config.domain == "images" or run.entry("prepare") is not None  # others learn of their items first
-            if config.vae.is_pretrained and ready:
+            learns = type(domain_of(config)).learn is not Domain.learn  # of its items, once they are prepared
+            if config.vae.is_pretrained and not (learns and run.entry("prepare") is None):
                 kind.take(config.vae, kind.given(config.data, facts_of(run.root)))

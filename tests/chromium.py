@@ -36,7 +36,8 @@ class Browser:
         """The value of an expression once two frames have been drawn."""
         drawn = "new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))"
         text = f"{drawn}.then(() => ({expression}))"
-        found = await self.ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
+        how = {"awaitPromise": True, "returnByValue": True, "userGesture": True}  # a page may play sounds only then
+        found = await self.ask("Runtime.evaluate", expression=text, **how)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
