@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -85,9 +86,22 @@ def control(control_job: Job) -> ReportData:
     return gather(control_job.run, control_job.config)
 
 
+@pytest.fixture(scope="module")
+def html() -> Callable[[ReportData], str]:
+    """html(data) -> the page of a run as it is, which is made once."""
+    made: dict[int, str] = {}
+
+    def of(data: ReportData) -> str:
+        if id(data) not in made:
+            made[id(data)] = report_page(data)
+        return made[id(data)]
+
+    return of
+
+
 @pytest.fixture(scope="module", params=["digits", "folder", "rules"])
-def page(request: pytest.FixtureRequest) -> Page:
-    return Page(report_page(request.getfixturevalue(request.param)))
+def page(request: pytest.FixtureRequest, html) -> Page:
+    return Page(html(request.getfixturevalue(request.param)))
 
 
 def test_sections_are_there_with_headings(page: Page) -> None:
@@ -126,15 +140,15 @@ def test_page_needs_nothing_else(page: Page) -> None:
     assert str(policy).startswith("default-src 'none'")
 
 
-def test_css_loads_nothing(digits: ReportData) -> None:
-    css = report_page(digits).partition("<style>")[2].partition("</style>")[0]
+def test_css_loads_nothing(digits: ReportData, html) -> None:
+    css = html(digits).partition("<style>")[2].partition("</style>")[0]
     assert "prefers-color-scheme: dark" in css
     assert "url(" not in css
     assert "@import" not in css
 
 
-def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) -> None:
-    text = Page(report_page(digits)).text
+def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData, html) -> None:
+    text = Page(html(digits)).text
     for name, entry in digits_job.run.manifest["stages"].items():
         if name == "report":
             continue
@@ -149,8 +163,8 @@ def test_numbers_are_those_of_the_manifest(digits_job: Job, digits: ReportData) 
     assert all(typeset(s) in text for s in sentences(digits.regime))
 
 
-def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
-    text = Page(report_page(rules)).text
+def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData, html) -> None:
+    text = Page(html(rules)).text
     score, select = rules_job.run.require("score"), rules_job.run.require("select")
     reached = score["sigma_numbers"]["share"]
     assert reached == pytest.approx(0.2, abs=0.01)
@@ -165,7 +179,7 @@ def test_every_rule_shows_its_number(rules_job: Job, rules: ReportData) -> None:
         assert f"{rule} = " in text
     assert f"Together they keep {count(select['rows_out'])}." in text
     assert "tau = auto, typical = 0.5, top_fraction = 0.9 within each α; own parents counted" in text
-    assert f"Central 95% of held-out real latents: {log_text(held_out['low'])}" in report_page(rules)
+    assert f"Central 95% of held-out real latents: {log_text(held_out['low'])}" in html(rules)
     kept = np.concatenate([f.read_table()["log_lds"] for f in rules_job.run.folder("selected").files(".parquet")])
     assert band["least"] <= kept.min() <= kept.max() <= band["most"]
 
@@ -194,19 +208,19 @@ def test_the_rule_of_the_bandwidth(digits: ReportData, rule: str, numbers: dict[
     assert words in bandwidth_sentence(changed)
 
 
-def test_paper_threshold_is_counted_over_all_candidates(digits_job: Job, digits: ReportData) -> None:
+def test_paper_threshold_is_counted_over_all_candidates(digits_job: Job, digits: ReportData, html) -> None:
     scores = np.concatenate(
         [f.read_table(["log_lds"])["log_lds"].to_numpy() for f in digits_job.run.folder("scores").files(".parquet")]
     )
     above = int((np.exp(scores) > PAPER_TAU).sum())
     assert digits.scores.n_above_paper == above
-    text = Page(report_page(digits)).text
+    text = Page(html(digits)).text
     kept = f"would have kept {count(above)} of" if above else "would have kept none of"
     assert f"With τ = 0.28 this run {kept} 1,500 candidates" in text
 
 
-def test_selected_list_can_be_downloaded(digits_job: Job, digits: ReportData) -> None:
-    link = next(a for a in Page(report_page(digits)).all("a") if "download" in a)
+def test_selected_list_can_be_downloaded(digits_job: Job, digits: ReportData, html) -> None:
+    link = next(a for a in Page(html(digits)).all("a") if "download" in a)
     assert link["download"] == "selected.csv"
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(str(link["href"]).split(",")[1]).decode())))
     stored = [r for f in digits_job.run.folder("selected").files(".parquet") for r in f.read_table().to_pylist()]
@@ -223,19 +237,19 @@ def test_long_list_is_not_embedded(digits: ReportData) -> None:
     assert "too long to embed" in found.text
 
 
-def test_hostile_names_are_text(folder: ReportData) -> None:
-    html = report_page(folder)
-    assert html.count("<script") == 2  # the explorer's
-    assert "<img src=x" not in html
-    assert "<b>bold" not in html
-    page = Page(html)
+def test_hostile_names_are_text(folder: ReportData, html) -> None:
+    text = html(folder)
+    assert text.count("<script") == 2  # the explorer's
+    assert "<img src=x" not in text
+    assert "<b>bold" not in text
+    page = Page(text)
     assert "<b>bold" in page.text
     assert "<img src=x onerror=alert(2)>.png" in page.text  # quarantined
     assert "<script>alert(1)</script>.png" in page.text  # a parent of some candidate shown
 
 
-def test_what_is_missing_is_said(folder: ReportData) -> None:
-    text = Page(report_page(folder)).text
+def test_what_is_missing_is_said(folder: ReportData, html) -> None:
+    text = Page(html(folder)).text
     assert "finetune not run" in text
     assert "there is no fine-tuned model" in text
     assert "have no attributes" in text
@@ -245,8 +259,8 @@ def test_what_is_missing_is_said(folder: ReportData) -> None:
     assert "own two parents left out" in text
 
 
-def test_a_sample_is_announced(digits: ReportData) -> None:
-    assert "drawn without regard to their score" not in report_page(digits)
+def test_a_sample_is_announced(digits: ReportData, html) -> None:
+    assert "drawn without regard to their score" not in html(digits)
     sampled = replace(digits, scores=replace(digits.scores, n_total=3_000_000))
     assert "1,500 of the 3,000,000 candidates, drawn without regard to their score" in report_page(sampled)
 
@@ -304,7 +318,7 @@ def test_controls_say_what_they_are_and_claim_no_threshold(control: ReportData) 
         assert "evenly spread from the densest to the least dense" in page.text
 
 
-def test_sharpness_is_that_of_the_images_themselves(digits_job: Job, digits: ReportData) -> None:
+def test_sharpness_is_that_of_the_images_themselves(digits_job: Job, digits: ReportData, html) -> None:
     run = digits_job.run
     made = np.concatenate([f.read_table()["sharpness"].to_numpy() for f in run.folder("augmented").files(".parquet")])
     real = [
@@ -320,7 +334,7 @@ def test_sharpness_is_that_of_the_images_themselves(digits_job: Job, digits: Rep
     np.testing.assert_allclose(found.real, np.quantile(real, [0.25, 0.5, 0.75]))
     ratio = found.augmented[1] / found.real[1]
     assert ratio < 0.95
-    text = Page(report_page(digits)).text
+    text = Page(html(digits)).text
     assert f"Decoded images are blurrier: their median is {percent(ratio)} of that of real ones." in text
     assert "were dropped as less sharp" not in text
     filtered = replace(found, n_decoded=500, least=1.5)
@@ -329,12 +343,12 @@ def test_sharpness_is_that_of_the_images_themselves(digits_job: Job, digits: Rep
     )
 
 
-def test_samples_are_the_same_latents_before_and_after(digits_job: Job, digits: ReportData) -> None:
+def test_samples_are_the_same_latents_before_and_after(digits_job: Job, digits: ReportData, html) -> None:
     z = Normal(16).sample(0, 6, 0)
     for stage, shown in (("train", digits.prior_samples.before), ("finetune", digits.prior_samples.after)):
         vae = load_vae(digits_job.run.folder(f"{stage}/vae.safetensors"))
         np.testing.assert_array_equal(shown, tiles(decode_images(vae, z, 16)))
-    pictures = {a["alt"] for a in Page(report_page(digits)).all("img")}
+    pictures = {a["alt"] for a in Page(html(digits)).all("img")}
     assert "The images that the fine-tuned VAE decodes from the same 6 random latents, in the same places." in pictures
 
 

@@ -47,7 +47,7 @@ def told(save: Callable[[Tree], Path], capsys: pytest.CaptureFixture[str]) -> Ca
 
 
 def test_the_frontier(copied: Tree, told) -> None:
-    assert "interpolants" in told("frontier", merge(copied, {"frontier": {"n": 40, "noise": [0.5, 2]}}))
+    assert "interpolants" in told("frontier", merge(copied, {"frontier": {"n": 20, "noise": [0.5, 2]}}))
     rows = list(csv.DictReader((Path(copied["run_dir"]) / "frontier/frontier.csv").read_text().splitlines()))
     assert {"noise 2", "N(0, I)", "A", "balanced"} <= {row["name"] for row in rows}
 
