@@ -39,7 +39,8 @@ test-plain: compiled
 	OMP_NUM_THREADS=1 nice -n 5 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster --numprocesses 2 --dist loadfile
 
 test-ray: compiled
-	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m "ray and not cluster" --ignore tests/cluster
+	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m "ray and not cluster" \
+		$$(grep -rlE "mark\.ray|ray_local" --include "test_*.py" --exclude-dir cluster tests)
 
 test-cluster: setup
 	$(BIN)/python -m pytest -m cluster

@@ -22,5 +22,5 @@ class Report(Section):
     sigmas: tuple[Annotated[float, Field(gt=0)], ...] = added(
         (),
         description="further bandwidths of the explorer, as multiples of the run's sigma, such as [0.5, 2]: its at "
-        "most 20,000 candidates are scored again at each",
+        "most 50,000 candidates are scored again at each",
     )

@@ -26,7 +26,7 @@ from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection import PAPER_TAU
 
 LIMIT = 200_000
-CSV_LIMIT = 5_000  # 450 KB of the page
+CSV_LIMIT = 20_000
 ATTRIBUTES_SHOWN = 10
 _COLUMNS = (
     "candidate",

@@ -27,7 +27,7 @@ from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection.balance import cells, nearer
 
-EXPLORED = 20_000  # half a megabyte on the page
+EXPLORED = 50_000  # a megabyte of the page
 SHELLS, EACH = 8, 12  # decoded: up to EACH of each halving of the ranking, so that few kept ones have pictures too
 SIDE = 64  # px, at most
 FIELDS = ("which", "rank", "tau", "typical", "top_fraction", "top_count", "stratify", "balance", "exclude_parents")
