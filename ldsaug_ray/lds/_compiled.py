@@ -87,17 +87,21 @@ _float64_as_bits = _bitcast(types.int64(types.float64), ir.IntType(64))
 _bits_as_float64 = _bitcast(types.float64(types.int64), ir.DoubleType())
 
 
-@intrinsic
-def _wide_vectors(typing_context: Any) -> Any:
-    """Use 512-bit registers where there are any; the compiler's own choice is 256, a third slower here."""
-
+def _attributes(*wanted: str) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         attributes = builder.function.attributes
         if isinstance(attributes, set):  # llvmlite's own `add` knows only attributes without a value
-            set.add(attributes, '"prefer-vector-width"="512"')
+            for attribute in wanted:
+                set.add(attributes, attribute)
         return context.get_dummy_value()
 
-    return types.none(), code
+    return intrinsic(lambda typing_context: (types.none(), code))
+
+
+# Use 512-bit registers where there are any; the compiler's own choice is 256, a third slower here
+_wide_vectors = _attributes('"prefer-vector-width"="512"')
+# Without it a least number is sought one by one, 24 times slower: Numba's own flags do not reach what chooses
+_no_nans = _attributes('"no-nans-fp-math"="true"', '"no-signed-zeros-fp-math"="true"')
 
 
 def _exp2(t: Any) -> Any:

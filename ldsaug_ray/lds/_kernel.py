@@ -504,20 +504,22 @@ class _Terms:
     def __init__(self, tile: _Tile, factors: Array, margin: float, rounding: Rounding) -> None:
         rows, frame, (u, v, w) = tile.rows, tile.frame, (tile.mix.u, tile.mix.v, tile.mix.w)
         from_i, from_j = ((rows.norms + frame.origin_norm - 2 * rows.along)[side, None] for side in (tile.i, tile.j))
-        self.within = u * v * tile.gaps[:, None] + w * (u * from_i + v * from_j)
-        self.size = np.sqrt(np.maximum(rows.norms[tile.i], rows.norms[tile.j]))
+        within = u * v * tile.gaps[:, None] + w * (u * from_i + v * from_j)
+        n_i, n_j = (rows.norms[side, None] for side in (tile.i, tile.j))
+        self.norms = u * n_i + v * n_j + w * frame.origin_norm - within  # of the candidates
+        self.size = np.sqrt(np.maximum(n_i, n_j)[:, 0])
         if w.any():
             self.size = np.maximum(self.size, math.sqrt(frame.origin_norm))
-        self.rounding = ROUNDINGS * (rounding.most + EPSILON) * (np.abs(u) + np.abs(v) + np.abs(w)).max(1, initial=0.0)
-        self.factors, self.margin = factors, margin
-        self.ceiling, self.nearest = np.full(u.shape, FAR, np.float32), np.full(u.shape, np.inf)
-        self.total, self.squares = np.zeros((2, *u.shape, len(factors)))
+        self.shares = (np.abs(u) + np.abs(v) + np.abs(w)).max(1, initial=0.0)
+        self.factors, self.margin, self.rounding, self.mean_norm = factors, margin, rounding, frame.mean_norm
+        self.least, shape = np.full(u.shape, FAR, np.float32), (*u.shape, len(factors))
+        self.base, self.total, self.squares, self.left = np.full(shape, np.inf), *np.zeros((3, *shape))
 
     def add(
         self, tile: _Tile, cross: NDArray[np.float32], latents: Rows, own: Index, given: NDArray[np.floating]
     ) -> None:
         """Take in one tile's inner products [R, K] with latents that are `given` as float[K, d]."""
-        off = self.rounding * (self.size + tile.farthest) ** 2
+        rounding, size = self.rounding, self.shares * (self.size + tile.farthest) ** 2
         in_threads(
             _terms_compiled.add_terms,
             len(tile.i),
@@ -528,22 +530,27 @@ class _Terms:
             tile.i,
             tile.j,
             *(np.ascontiguousarray(share) for share in (tile.mix.u, tile.mix.v, tile.mix.w)),
-            self.within,
-            off.astype(np.float32),
+            (ROUNDINGS * (rounding.most + EPSILON) * size).astype(np.float32),
+            min(TOLERANCE / rounding.usual, LIMIT / rounding.most) / np.maximum(size, np.finfo(np.float64).tiny),
             self.factors,
             self.margin,
             tile.parents,
+            tile.rows.norms,
             np.ascontiguousarray(given),
+            tile.frame.origin_norm,
+            tile.frame.mean_norm,
             tile.frame.scale,
-            self.ceiling,
-            self.nearest,
+            self.least,
+            self.base,
             self.total,
             self.squares,
+            self.left,
         )
 
     def sums(self) -> Sums:
         """What was added up, pairs in the tile's order."""
-        return Sums(self.nearest[..., None] * self.factors, self.total, self.squares)
+        exponents = (self.base + (self.norms + self.mean_norm)[..., None]) * self.factors
+        return Sums(exponents, self.total, self.squares)
 
 
 def _multiply(rows: torch.Tensor, latents: torch.Tensor, out: torch.Tensor) -> None:

@@ -1,34 +1,33 @@
-"""The inner loop at small sigma: of each candidate the few latents that can matter, at exact distances. Private.
+"""The inner loop at small sigma: of each candidate only the latents that matter, the heaviest at exact distances. Private.
 
 Let g_k be the squared distance of candidate z and latent k as float32 products give it, less what is the same for all
 k, and e a bound on how far any is off: r sum_i |s_i| (||a_i|| + max_k ||z_k||)^2 for z = sum_i s_i a_i, with r twice
 the largest rounding of a squared distance that was found (`_frame.Rounding`; the proof takes r as given). With
-f = 1 / 2 sigma^2 the largest weight W is at least exp(-f G), G = min_k g_k + e, and
+f = 1 / 2 sigma^2 the largest weight W is at least exp(-f (G + e)), G = min_k g_k, and
 
-    latent k is listed where  g_k - e <= G + m / f,     m = log(K / TOLERANCE).
+    latent k is listed where  g_k - e <= G + e + m / f,     m = log(K / TOLERANCE).
 
 A weight that is not listed is below exp(-m) W, and there are at most K: together they are below TOLERANCE of the sum,
 and so is log LDS; of the sum of squares even less is missing. G only falls from tile to tile, so that early tiles list
-more, never less. What one sigma lists depends on no other sigma, and is added in the order of the latents.
+more, never less.
+
+Were every weight off by a share h, as f times the rounding of its distance, the sum would be off by h: so weights that
+make up a share t of it may stay as float32 gives them where t h is within what float32 sums may be off. A limit between
+G and the list's end, found by bisection, parts them from the heavier ones, whose distances are taken again by
+differences in float64: few where sigma is small, since then a few weights are nearly the whole sum. Where e is beyond
+ROUGH, float32 does not tell which are heavy, and all that are listed are taken again.
+
+What one sigma lists and takes again depends on no other sigma, and is added in the order of the latents.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ldsaug_ray.lds._compiled import _EXACT, _SUMS, FAR, LOG2_E, _exp2, _wide_vectors, compiled
+from ldsaug_ray.lds._compiled import _SUMS, FAR, LOG2_E, _exp2, _no_nans, _wide_vectors, compiled
 
-RUN, LANES = 512, 8  # latents at a time, which stay in the second-level cache, and in a vector
-NOWHERE = 1e300  # a squared distance whose weight is nothing
-_LEAST = {**_EXACT, "fastmath": {"nnan", "nsz"}}  # without which it would not be taken by vectors
-
-
-@compiled(**_LEAST, forceinline=True)
-def _least(x, size, least):  # type: ignore[no-untyped-def]
-    """The least of `least` and x[:size]."""
-    for k in range(size):
-        least = x[k] if x[k] < least else least
-    return least
+ROUGH = 0.5  # of an exponent: up to which float32 tells which weights are heavy
+BISECTIONS = 7  # of the list's depth: to a sixth of a nat
 
 
 @compiled(**_SUMS, forceinline=True)
@@ -42,100 +41,153 @@ def _squares(latent, x, y):  # type: ignore[no-untyped-def]
     return to_x, to_y
 
 
-@compiled(**_SUMS, forceinline=True)
-def _weights(squared, size, low, factor):  # type: ignore[no-untyped-def]
-    """Sums of the first `size` weights and of their squares, relative to the weight at `low`."""
-    total = squares = 0.0
-    for h in range(size):
-        weight = _exp2(factor * (low - squared[h]))
-        total += weight
-        squares += weight * weight
-    return total, squares
-
-
-@compiled(**_EXACT)
+@compiled(**_SUMS)
 def add_terms(  # type: ignore[no-untyped-def]
-    cross, norms, common, own, i, j, u, v, w, within, off, factors, margin, parents, latents, scale,
-    ceiling, nearest, total, squares, first, last
+    cross, norms, common, own, i, j, u, v, w, off, share, factors, margin, parents, parent_norms, latents, origin_norm,
+    mean_norm, scale, least, base, total, squares, left, first, last
 ):  # fmt: skip
-    """Add one tile's weights of pairs `first` to `last` to total and squares, float64[P, A, S], relative to `nearest`.
+    """Add one tile's weights of pairs `first` to `last` to total and squares, float64[P, A, S], relative to `base`.
 
-    cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`, float32; within: float64[P, A], mean
-    squared distance from z of what z is made of; off: float32[P], e; margin: m; parents: float[R, d] and latents:
-    float[K, d] in their own coordinates; scale: the frame's. ceiling: float32[P, A], G so far; nearest: float64[P, A],
-    the least squared distance so far.
+    cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`, float32, norms less mean_norm; off:
+    float32[P], e; share: float64[P], f times the share of a sum that may stay in float32; margin: m; parents: float[R,
+    d] and latents: float[K, d] in their own coordinates; parent_norms: float64[R]; origin_norm, scale: the frame's.
+    Go on from tile to tile: least, float32[P, A], G; base, float64[P, A, S], a squared distance near the least, less
+    the candidate's and the mean squared norm; left, float64[P, A, S], the part of total that stays in float32.
     """
     _wide_vectors()
+    _no_nans()
     two, far, d, per_square = np.float32(2), np.float32(FAR), latents.shape[1], 1 / (scale * scale)
     arc, widest = bool((w != 0).any()), np.float32(margin / factors.min())
-    origin, x_row, y_row = np.zeros(d), np.empty(d), np.empty(d)
-    n, beyond, gaps = np.empty(RUN, np.float32), np.empty(RUN, np.float32), np.empty((u.shape[1], RUN), np.float32)
-    hits, hit_gaps = np.empty(RUN + 1, np.int64), np.empty((u.shape[1], RUN), np.float32)
-    to_i, to_j, to_origin, squared, listed = np.empty((5, RUN + LANES))
-    for start in range(0, cross.shape[1], RUN):
-        run = min(RUN, cross.shape[1] - start)
-        m = common[start : start + run]
-        for p in range(first, last):
-            x, y = cross[i[p], start : start + run], cross[j[p], start : start + run]
-            for k in range(run):
-                n[k], beyond[k] = norms[start + k], far
-            for side in (own[i[p]] - start, own[j[p]] - start):
-                if 0 <= side < run:
-                    n[side] = far
-            some = False
-            for a in range(u.shape[1]):
-                gap = gaps[a]
-                u_, v_, w_ = two * np.float32(u[p, a]), two * np.float32(v[p, a]), two * np.float32(w[p, a])
-                if arc:
-                    for k in range(run):
-                        gap[k] = n[k] - (u_ * x[k] + v_ * y[k] + w_ * m[k])
-                else:
-                    for k in range(run):
-                        gap[k] = n[k] - (u_ * x[k] + v_ * y[k])
-                least = _least(gap, run, far)
-                ceiling[p, a] = min(ceiling[p, a], least + off[p])
-                limit = ceiling[p, a] + (off[p] + widest)
-                if least <= limit < far:
-                    some = True
-                    for k in range(run):
-                        beyond[k] = min(beyond[k], gap[k] - limit)
-            if not some:
+    x, y, z, beyond, listed_x, listed_y, listed_z, weights = np.empty((8, cross.shape[1]), np.float32)
+    gaps, ends = np.empty((u.shape[1], cross.shape[1]), np.float32), np.empty((2, u.shape[1], len(factors)), np.float32)
+    hits, origin, x_row, y_row = np.empty(cross.shape[1] + 1, np.int64), np.zeros(d), np.empty(d), np.empty(d)
+    to_i, to_j, to_origin, exact = np.empty((4, cross.shape[1]))
+    for p in range(first, last):
+        row_i, row_j = cross[i[p]], cross[j[p]]
+        for k in range(len(x)):
+            x[k], y[k], z[k] = norms[k] - two * row_i[k], norms[k] - two * row_j[k], norms[k] - two * common[k]
+            beyond[k] = far
+        for side in (own[i[p]], own[j[p]]):
+            if 0 <= side < len(x):
+                x[side] = y[side] = z[side] = far
+        for a in range(u.shape[1]):
+            u_, v_, w_ = np.float32(u[p, a]), np.float32(v[p, a]), np.float32(w[p, a])
+            low = far
+            if arc:
+                for k in range(len(x)):
+                    gap = u_ * x[k] + v_ * y[k] + w_ * z[k]
+                    low = gap if gap < low else low
+            else:
+                for k in range(len(x)):
+                    gap = u_ * x[k] + v_ * y[k]
+                    low = gap if gap < low else low
+            if low >= far / two:  # nothing but the parents
                 continue
-            count = 0
-            for k in range(run):
-                hits[count] = k
-                count += beyond[k] <= 0
-            for t in range(d):
-                x_row[t], y_row[t] = parents[i[p], t], parents[j[p], t]
+            least[p, a] = min(least[p, a], low)
+            limit = least[p, a] + (np.float32(3) * off[p] + widest)  # once more than needed: it is rounded
+            if low > limit:
+                continue
+            for k in range(len(x)):
+                gap = u_ * x[k] + v_ * y[k]
+                if arc:
+                    gap += w_ * z[k]
+                beyond[k] = min(beyond[k], gap - limit)
+        count = 0
+        for k in range(len(x)):
+            hits[count] = k
+            count += beyond[k] <= 0
+        if count == 0:
+            continue
+        for h in range(count):
+            listed_x[h], listed_y[h], listed_z[h] = x[hits[h]], y[hits[h]], z[hits[h]]
+            beyond[h] = far
+        for a in range(u.shape[1]):
+            u_, v_, w_, gap = np.float32(u[p, a]), np.float32(v[p, a]), np.float32(w[p, a]), gaps[a]
             for h in range(count):
-                latent = latents[start + hits[h]]
-                near = _squares(latent, x_row, y_row)
-                to_i[h], to_j[h] = near[0] * per_square, near[1] * per_square
-                if arc:
-                    to_origin[h] = _squares(latent, origin, origin)[0] * per_square
-                for a in range(u.shape[1]):
-                    hit_gaps[a, h] = gaps[a, hits[h]]
-            for a in range(u.shape[1]):
+                gap[h] = u_ * listed_x[h] + v_ * listed_y[h]
+            if arc:
                 for h in range(count):
-                    squared[h] = u[p, a] * to_i[h] + v[p, a] * to_j[h] - within[p, a]
-                if arc:
+                    gap[h] += w_ * listed_z[h]
+            for s in range(len(factors)):
+                end = least[p, a] + (two * off[p] + np.float32(margin / factors[s]))
+                limit = end
+                if factors[s] * off[p] <= ROUGH and factors[s] < FAR:
+                    c, low = np.float32(factors[s] * LOG2_E), least[p, a]
+                    sum_ = sum_of_squares = np.float32(0)
                     for h in range(count):
-                        squared[h] += w[p, a] * to_origin[h]
-                low = _least(squared, count, nearest[p, a])
-                for s in range(len(factors)):
-                    limit = ceiling[p, a] + (off[p] + np.float32(margin / factors[s]))
-                    size = 0
-                    for h in range(count):
-                        listed[size] = squared[h]
-                        size += hit_gaps[a, h] <= limit
-                    if size == 0:
-                        continue  # then the nearest is no other either
-                    while size % LANES:
-                        listed[size] = NOWHERE
-                        size += 1
-                    c = factors[s] * LOG2_E
-                    shrink = _exp2(c * (low - nearest[p, a])) if low < nearest[p, a] else 1.0
-                    found = _weights(listed, size, low, c)
-                    total[p, a, s] = total[p, a, s] * shrink + found[0]
-                    squares[p, a, s] = squares[p, a, s] * shrink * shrink + found[1]
-                nearest[p, a] = low
+                        weight = _exp2(c * (low - gap[h])) if gap[h] <= end else np.float32(0)
+                        weights[h] = weight
+                        sum_ += weight
+                        sum_of_squares += weight * weight
+                    shrink = _exp2(factors[s] * LOG2_E * (low - base[p, a, s])) if low < base[p, a, s] else 1.0
+                    base[p, a, s] = low
+                    total[p, a, s] = total[p, a, s] * shrink + sum_
+                    squares[p, a, s] = squares[p, a, s] * shrink * shrink + sum_of_squares
+                    left[p, a, s] *= shrink
+                    allowed = np.float32(share[p] / factors[s] * total[p, a, s] - left[p, a, s])
+                    stay = np.float32(0)
+                    if sum_ <= allowed:
+                        limit, stay = -far, sum_
+                    else:
+                        for _ in range(BISECTIONS):
+                            middle = low + (limit - low) / two
+                            some = np.float32(0)
+                            for h in range(count):
+                                some += weights[h] if gap[h] > middle else np.float32(0)
+                            if some <= allowed:
+                                limit, stay = middle, some
+                            else:
+                                low = middle
+                    left[p, a, s] += stay
+                ends[0, a, s], ends[1, a, s] = limit, end
+                for h in range(count):
+                    beyond[h] = min(beyond[h], gap[h] - limit)
+        again = 0
+        for h in range(count):
+            listed = hits[h]
+            hits[again] = listed
+            for a in range(u.shape[1]):
+                gaps[a, again] = gaps[a, h]
+            again += beyond[h] <= 0
+        if again == 0:
+            continue
+        for t in range(d):
+            x_row[t], y_row[t] = parents[i[p], t], parents[j[p], t]
+        for h in range(again):
+            near = _squares(latents[hits[h]], x_row, y_row)
+            to_i[h] = near[0] * per_square - parent_norms[i[p]] - mean_norm
+            to_j[h] = near[1] * per_square - parent_norms[j[p]] - mean_norm
+            if arc:
+                to_origin[h] = _squares(latents[hits[h]], origin, origin)[0] * per_square - origin_norm - mean_norm
+        for a in range(u.shape[1]):
+            gap = gaps[a]
+            for h in range(again):
+                exact[h] = u[p, a] * to_i[h] + v[p, a] * to_j[h]
+            if arc:
+                for h in range(again):
+                    exact[h] += w[p, a] * to_origin[h]
+            for s in range(len(factors)):
+                limit, c = ends[0, a, s], factors[s] * LOG2_E
+                sum_ = sum_of_squares = 0.0
+                if factors[s] * off[p] <= ROUGH and factors[s] < FAR:  # in place of what float32 gave
+                    low, single, low_ = base[p, a, s], np.float32(c), least[p, a]
+                    for h in range(again):
+                        if gap[h] <= limit:
+                            weight, rough = _exp2(np.float32(c * (low - exact[h]))), _exp2(single * (low_ - gap[h]))
+                            sum_ += weight - rough
+                            sum_of_squares += weight * weight - rough * rough
+                else:
+                    low = base[p, a, s]
+                    for h in range(again):
+                        low = exact[h] if gap[h] <= limit and exact[h] < low else low
+                    if low < base[p, a, s]:
+                        shrink = _exp2(c * (low - base[p, a, s]))
+                        base[p, a, s] = low
+                        total[p, a, s] *= shrink
+                        squares[p, a, s] *= shrink * shrink
+                    for h in range(again):
+                        weight = _exp2(c * (low - exact[h])) if gap[h] <= limit else 0.0
+                        sum_ += weight
+                        sum_of_squares += weight * weight
+                total[p, a, s] += sum_
+                squares[p, a, s] += sum_of_squares
