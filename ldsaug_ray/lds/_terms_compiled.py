@@ -1,4 +1,4 @@
-"""The inner loop at small sigma: of each candidate only the latents that matter, the heaviest at exact distances. Private.
+"""The inner loop at small sigma: of each candidate the latents that matter, the heaviest at exact distances. Private.
 
 Let g_k be the squared distance of candidate z and latent k as float32 products give it, less what is the same for all
 k, and e a bound on how far any is off: r sum_i |s_i| (||a_i|| + max_k ||z_k||)^2 for z = sum_i s_i a_i, with r twice
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldsaug_ray.lds._compiled import _SUMS, FAR, LOG2_E, _exp2, _no_nans, _wide_vectors, compiled
+from ldsaug_ray.lds._compiled import _SUMS, FAR, LOG2_E, _exp2, _lesser, _wide_vectors, compiled
 
 ROUGH = 0.5  # of an exponent: up to which float32 tells which weights are heavy
 BISECTIONS = 7  # of the list's depth: to a sixth of a nat
@@ -55,13 +55,13 @@ def add_terms(  # type: ignore[no-untyped-def]
     the candidate's and the mean squared norm; left, float64[P, A, S], the part of total that stays in float32.
     """
     _wide_vectors()
-    _no_nans()
-    two, far, d, per_square = np.float32(2), np.float32(FAR), latents.shape[1], 1 / (scale * scale)
+    nothing, two, far = np.float32(0), np.float32(2), np.float32(FAR)
+    d, per_square = latents.shape[1], 1 / (scale * scale)
     arc, widest = bool((w != 0).any()), np.float32(margin / factors.min())
-    x, y, z, beyond, listed_x, listed_y, listed_z, weights = np.empty((8, cross.shape[1]), np.float32)
-    gaps, ends = np.empty((u.shape[1], cross.shape[1]), np.float32), np.empty((2, u.shape[1], len(factors)), np.float32)
-    hits, origin, x_row, y_row = np.empty(cross.shape[1] + 1, np.int64), np.zeros(d), np.empty(d), np.empty(d)
-    to_i, to_j, to_origin, exact = np.empty((4, cross.shape[1]))
+    x, y, z, beyond, hit_x, hit_y, hit_z, listed, weights = np.empty((9, cross.shape[1]), np.float32)
+    gaps, limits = np.empty((u.shape[1], len(x)), np.float32), np.empty((u.shape[1], len(factors)), np.float32)
+    hits, origin, x_row, y_row = np.empty(len(x), np.int64), np.zeros(d), np.empty(d), np.empty(d)
+    to_i, to_j, to_origin, exact, mine = np.empty((5, len(x)))
     for p in range(first, last):
         row_i, row_j = cross[i[p]], cross[j[p]]
         for k in range(len(x)):
@@ -76,11 +76,11 @@ def add_terms(  # type: ignore[no-untyped-def]
             if arc:
                 for k in range(len(x)):
                     gap = u_ * x[k] + v_ * y[k] + w_ * z[k]
-                    low = gap if gap < low else low
+                    low = _lesser(gap, low)
             else:
                 for k in range(len(x)):
                     gap = u_ * x[k] + v_ * y[k]
-                    low = gap if gap < low else low
+                    low = _lesser(gap, low)
             if low >= far / two:  # nothing but the parents
                 continue
             least[p, a] = min(least[p, a], low)
@@ -91,7 +91,7 @@ def add_terms(  # type: ignore[no-untyped-def]
                 gap = u_ * x[k] + v_ * y[k]
                 if arc:
                     gap += w_ * z[k]
-                beyond[k] = min(beyond[k], gap - limit)
+                beyond[k] = _lesser(beyond[k], gap - limit)
         count = 0
         for k in range(len(x)):
             hits[count] = k
@@ -99,23 +99,27 @@ def add_terms(  # type: ignore[no-untyped-def]
         if count == 0:
             continue
         for h in range(count):
-            listed_x[h], listed_y[h], listed_z[h] = x[hits[h]], y[hits[h]], z[hits[h]]
+            hit_x[h], hit_y[h], hit_z[h] = x[hits[h]], y[hits[h]], z[hits[h]]
             beyond[h] = far
         for a in range(u.shape[1]):
             u_, v_, w_, gap = np.float32(u[p, a]), np.float32(v[p, a]), np.float32(w[p, a]), gaps[a]
             for h in range(count):
-                gap[h] = u_ * listed_x[h] + v_ * listed_y[h]
+                gap[h] = u_ * hit_x[h] + v_ * hit_y[h]
             if arc:
                 for h in range(count):
-                    gap[h] += w_ * listed_z[h]
+                    gap[h] += w_ * hit_z[h]
             for s in range(len(factors)):
                 end = least[p, a] + (two * off[p] + np.float32(margin / factors[s]))
                 limit = end
                 if factors[s] * off[p] <= ROUGH and factors[s] < FAR:
                     c, low = np.float32(factors[s] * LOG2_E), least[p, a]
-                    sum_ = sum_of_squares = np.float32(0)
+                    sum_ = sum_of_squares = nothing
+                    size = 0
                     for h in range(count):
-                        weight = _exp2(c * (low - gap[h])) if gap[h] <= end else np.float32(0)
+                        listed[size] = gap[h]
+                        size += gap[h] <= end
+                    for h in range(size):
+                        weight = _exp2(c * (low - listed[h]))
                         weights[h] = weight
                         sum_ += weight
                         sum_of_squares += weight * weight
@@ -125,27 +129,27 @@ def add_terms(  # type: ignore[no-untyped-def]
                     squares[p, a, s] = squares[p, a, s] * shrink * shrink + sum_of_squares
                     left[p, a, s] *= shrink
                     allowed = np.float32(share[p] / factors[s] * total[p, a, s] - left[p, a, s])
-                    stay = np.float32(0)
+                    stay = nothing
                     if sum_ <= allowed:
                         limit, stay = -far, sum_
                     else:
                         for _ in range(BISECTIONS):
                             middle = low + (limit - low) / two
-                            some = np.float32(0)
-                            for h in range(count):
-                                some += weights[h] if gap[h] > middle else np.float32(0)
+                            some = nothing
+                            for h in range(size):
+                                weight = weights[h]
+                                some += weight if listed[h] > middle else nothing
                             if some <= allowed:
                                 limit, stay = middle, some
                             else:
                                 low = middle
                     left[p, a, s] += stay
-                ends[0, a, s], ends[1, a, s] = limit, end
+                limits[a, s] = limit
                 for h in range(count):
-                    beyond[h] = min(beyond[h], gap[h] - limit)
+                    beyond[h] = _lesser(beyond[h], gap[h] - limit)
         again = 0
         for h in range(count):
-            listed = hits[h]
-            hits[again] = listed
+            hits[again] = hits[h]
             for a in range(u.shape[1]):
                 gaps[a, again] = gaps[a, h]
             again += beyond[h] <= 0
@@ -167,26 +171,26 @@ def add_terms(  # type: ignore[no-untyped-def]
                 for h in range(again):
                     exact[h] += w[p, a] * to_origin[h]
             for s in range(len(factors)):
-                limit, c = ends[0, a, s], factors[s] * LOG2_E
-                sum_ = sum_of_squares = 0.0
+                c, low, sum_, sum_of_squares, size = factors[s] * LOG2_E, base[p, a, s], 0.0, 0.0, 0
+                for h in range(again):
+                    listed[size], mine[size] = gap[h], exact[h]
+                    size += gap[h] <= limits[a, s]
                 if factors[s] * off[p] <= ROUGH and factors[s] < FAR:  # in place of what float32 gave
-                    low, single, low_ = base[p, a, s], np.float32(c), least[p, a]
-                    for h in range(again):
-                        if gap[h] <= limit:
-                            weight, rough = _exp2(np.float32(c * (low - exact[h]))), _exp2(single * (low_ - gap[h]))
-                            sum_ += weight - rough
-                            sum_of_squares += weight * weight - rough * rough
+                    single, origin_of_all = np.float32(c), least[p, a]
+                    for h in range(size):
+                        weight = _exp2(np.float32(c * (low - mine[h])))
+                        rough = _exp2(single * (origin_of_all - listed[h]))
+                        sum_ += weight - rough
+                        sum_of_squares += weight * weight - rough * rough
                 else:
-                    low = base[p, a, s]
-                    for h in range(again):
-                        low = exact[h] if gap[h] <= limit and exact[h] < low else low
-                    if low < base[p, a, s]:
-                        shrink = _exp2(c * (low - base[p, a, s]))
-                        base[p, a, s] = low
-                        total[p, a, s] *= shrink
-                        squares[p, a, s] *= shrink * shrink
-                    for h in range(again):
-                        weight = _exp2(c * (low - exact[h])) if gap[h] <= limit else 0.0
+                    for h in range(size):
+                        low = _lesser(mine[h], low)
+                    shrink = _exp2(c * (low - base[p, a, s])) if low < base[p, a, s] else 1.0
+                    base[p, a, s] = low
+                    total[p, a, s] *= shrink
+                    squares[p, a, s] *= shrink * shrink
+                    for h in range(size):
+                        weight = _exp2(c * (low - mine[h]))
                         sum_ += weight
                         sum_of_squares += weight * weight
                 total[p, a, s] += sum_

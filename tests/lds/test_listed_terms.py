@@ -27,7 +27,6 @@ from ldsaug_ray.lds import (
     score_points,
 )
 from ldsaug_ray.lds._kernel import _Tile
-from ldsaug_ray.lds._terms_compiled import RUN
 
 PROMISED = 1e-4
 
@@ -75,8 +74,8 @@ def test_any_sigma(kind: str, n: int, d: int, offset: float, logs: list[float], 
 @pytest.mark.parametrize("scale", [0.01, 0.05, 0.1, 0.3])
 @pytest.mark.parametrize("kind", ["normal", "clusters", "duplicates"])
 def test_many_latents_in_tiles_of_any_width(kind: str, scale: float) -> None:
-    """More latents than the loops take at a time; blocks as pairs; float64 products are not needed for any of it."""
-    n, alphas = 2 * RUN + 77, [0.1, 0.5, 0.8]
+    """In one tile and in many; blocks as pairs; float64 products are not needed for any of it."""
+    n, alphas = 1101, [0.1, 0.5, 0.8]
     z = latents(kind, n, 24, 3.0, 1)
     rows, columns, sigma = np.arange(4), np.arange(5, 9), scale * mean_norm(z)
     pairs = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -125,8 +124,12 @@ from ldsaug_ray.lds import score_pairs
 from ldsaug_ray.lds._terms_compiled import add_terms
 
 z = np.random.default_rng(0).standard_normal((600, 32), np.float32)
-scores = score_pairs(z, np.arange(80).reshape(40, 2), [0.25, 0.4], [0.2, 0.4])
-digest = hashlib.sha256(scores.log_lds_excluding_parents.tobytes() + scores.effective_neighbours.tobytes())
+z[300:] = 3 + 0.1 * z[300:]
+digest = hashlib.sha256()
+for alphas, sigmas in (([0.25, 0.4], [0.02, 0.2, 0.4]), ([m / 10 for m in range(1, 10)], [0.2, 0.5, 2.0, 20.0])):
+    for curve in ("linear", "slerp"):
+        scores = score_pairs(z, np.arange(80, 520).reshape(-1, 2), alphas, sigmas, interpolation=curve)
+        digest.update(scores.log_lds_excluding_parents.tobytes() + scores.effective_neighbours.tobytes())
 print(sum(add_terms.stats.cache_misses.values()), sum(add_terms.stats.cache_hits.values()), digest.hexdigest())
 """
 
