@@ -8,9 +8,9 @@ largest weight, whatever sigma. Tiles and shards are merged in the order of the 
 
 Arithmetic is float32, in a frame where the latents' mean is 0 and their size about 1. Its error is not assumed but
 measured: each call also takes some inner products in float64, and what an exponent may be off follows from that
-(`Rounding`). At sigmas where it is more than TOLERANCE, only the latents that can matter are added up, at exact
-distances (`_terms_compiled`). Single pairs of which it is more, sums that have left float32's range, and all that a GPU
-cannot do in float32 are taken again in float64: small sigmas and outlying latents cost time, not digits.
+(`Rounding`). At sigmas where it is more than TOLERANCE, only the latents that can matter are added up, the heaviest of
+them at exact distances (`_terms_compiled`). Single pairs of which it is more, sums that have left float32's range, and
+all that a GPU cannot do in float32 are taken again in float64: outlying latents cost time, not digits.
 
 Memory: the rows of a tile (tile_rows x d, tile_latents x d), their inner products (tile_rows x tile_latents), and the
 sums themselves. Nothing of size candidates x latents exists. Beyond 4,096 dimensions tiles have fewer rows, so that
@@ -38,6 +38,7 @@ Index = NDArray[np.int64]
 
 TOLERANCE = 3e-5  # of log LDS: the estimated error up to which float32 sums stand
 LIMIT = 7e-5  # the same for the largest error that was found possible
+PROMISED = 1e-4  # of log LDS
 TYPICAL = 0.98  # of the rows have norms up to what decides whether a sigma is too small for float32
 ROUNDINGS = 2  # of the largest rounding that was found, to be safe from larger ones
 LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e30  # sums of weights outside have lost float32 digits; their squares do first
@@ -531,7 +532,8 @@ class _Terms:
             tile.j,
             *(np.ascontiguousarray(share) for share in (tile.mix.u, tile.mix.v, tile.mix.w)),
             (ROUNDINGS * (rounding.most + EPSILON) * size).astype(np.float32),
-            min(TOLERANCE / rounding.usual, LIMIT / rounding.most) / np.maximum(size, np.finfo(np.float64).tiny),
+            min(TOLERANCE / rounding.usual, PROMISED / (ROUNDINGS * rounding.most))
+            / np.maximum(size, np.finfo(np.float64).tiny),
             self.factors,
             self.margin,
             tile.parents,
