@@ -43,7 +43,7 @@ test-ray: compiled
 		$$(grep -rlE "mark\.ray|ray_local" --include "test_*.py" --exclude-dir cluster tests)
 
 test-cluster: setup
-	$(BIN)/python -m pytest -m cluster
+	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m cluster --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
