@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shlex
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,17 +60,36 @@ def client_at(uri: str) -> MlflowClient:
 
     path = Path(uri.partition("///")[2])
     absent = [p for p in path.parents if not p.exists()]  # MLflow makes them, by the path as it stands in the URI
-    client = MlflowClient(tracking_uri=uri)
+    with _one_at_a_time(next((p for p in path.parents if p.exists()), None) if uri.startswith("sqlite") else None):
+        client = MlflowClient(tracking_uri=uri)
     for folder in absent:
         with suppress(OSError):  # what is used is not empty
             folder.rmdir()
     return client
 
 
+@contextmanager
+def _one_at_a_time(folder: Path | None) -> Iterator[None]:
+    """Others that open a database in that folder wait: two that make its tables at once leave none that can be used."""
+    handle = None
+    with suppress(OSError):  # where folders cannot be locked, all goes on as without
+        handle = None if folder is None else os.open(folder, os.O_RDONLY)
+    if handle is None:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def unusable(uri: str, error: BaseException, otherwise: str = "") -> StorageError:
     """What MLflow raised, with all that it advises, and what else can be done."""
     reason = first_line(error)
     advice = "where a newer MLflow wrote the database, install that one; " * ("out-of-date database" in reason)
+    advice += "it was left half made: delete it, unless it holds runs; " * ("_alembic_tmp_" in reason)
     advice += f"{'start it, or ' * uri.startswith('http')}change MLFLOW_TRACKING_URI{otherwise}"
     return StorageError(f"MLflow at {without_password(uri)} cannot be used ({reason}); {advice}")
 

@@ -48,7 +48,7 @@ def counted_of(config: Config) -> dict[str, Any]:
 SAMPLE = declare(
     Stage(
         name="sample",
-        does="draw images from a model",
+        does="draw from a model",
         unit="images",
         writes=("images",),  # in a folder of its own; its settings say which stages it reads
         also=lambda config: {"sample": counted_of(config)},

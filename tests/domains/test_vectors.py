@@ -90,6 +90,7 @@ def test_bad_rows_are_set_aside_with_a_reason(tmp_path: Path) -> None:
         "width is infinite",
     ]
     assert len(kept) + len(reasons) == 40
+    assert reasons["x.csv#line-32"] == "has 4 cells, the header 3"  # the header is line 1
 
 
 def test_lists_of_another_length_and_null(tmp_path: Path) -> None:

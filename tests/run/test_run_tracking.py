@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import re
 import shlex
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from ldsaug_ray.commands.doctor import _mlflow
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.errors import StorageError
-from ldsaug_ray.run.mlflow_place import client_at, quieten, tracking_uri, view_command
+from ldsaug_ray.run.mlflow_place import client_at, quieten, tracking_uri, unusable, view_command
 from ldsaug_ray.run.opening import open_run_dir
 from ldsaug_ray.run.tracking import Tracker
 
@@ -56,6 +59,29 @@ def folder(request: pytest.FixtureRequest, migrated: Path, tmp_path: Path, monke
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
+
+
+def test_a_database_is_opened_by_one_at_a_time(migrated: Path, tmp_path: Path) -> None:
+    """Two commands that make its tables at once leave a database that neither can use."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    opened: list[MlflowClient] = []
+    thread = threading.Thread(target=lambda: opened.append(client_at(f"sqlite:///{tmp_path}/mlflow.db")))
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+    finally:
+        os.close(held)
+    thread.join(60)
+    assert len(opened) == 1
+
+
+def test_of_a_database_that_was_left_half_made_it_is_told() -> None:
+    reason = "(sqlite3.OperationalError) table _alembic_tmp_experiments already exists"
+    assert "left half made: delete it" in str(unusable("sqlite:////a/mlflow.db", OSError(reason)))
+    assert "half made" not in str(unusable("sqlite:////a/mlflow.db", OSError("no such table")))
 
 
 def runs_in(database: Path) -> list[tuple[str, str]]:

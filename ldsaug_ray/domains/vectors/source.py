@@ -153,9 +153,9 @@ class RowSource(Source):
                     values.update(v for v in batch[column].unique().to_pylist() if not lacks(v))
                 parts.append(listing(keys, [file] * len(keys), list(rows), [-1] * len(keys)))
                 start += batch.num_rows
-            if table.ragged:  # their numbers are not known: they come before the others
-                n, cells = len(table.ragged), table.ragged
-                keys = [f"{name}#cells-{k}" for k in range(n)]
+            if table.ragged:  # the others are numbered without them: they come before those
+                n, cells = len(table.ragged), [cells for _, cells in table.ragged]
+                keys = [f"{name}#line-{number}" for number, _ in table.ragged]
                 parts.append(listing(keys, [file] * n, range(-n, 0), cells))
         for setting, names, most, into in (
             ("attribute_names", self.attribute_names, LARGEST_LABEL, self.labels),

@@ -33,7 +33,7 @@ class Table:
     def __init__(self, place: Location | str, kind: str) -> None:
         """`place`: of the file, or the name of a built-in table (kind `sklearn`)."""
         self.place, self.kind = place, kind
-        self.ragged: list[int] = []  # of CSV: cells of rows that have more or fewer than the header; after `batches`
+        self.ragged: list[tuple[int, int]] = []  # of CSV, after `batches`: line and cells of rows unlike the header
 
     @property
     def uri(self) -> str:
@@ -118,7 +118,7 @@ def _from(start: int, batches: Iterator[pa.RecordBatch], columns: list[str] | No
         start = 0
 
 
-def _csv(stream: Any, ragged: list[int]) -> Iterator[pa.RecordBatch]:
+def _csv(stream: Any, ragged: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
     """All cells as text; the separator is judged by the first line. Rows with more or fewer cells go to `ragged`."""
     head = stream.read(1 << 16)
     first = head.split(b"\n", 1)[0] if head.strip() else b""
@@ -126,7 +126,7 @@ def _csv(stream: Any, ragged: list[int]) -> Iterator[pa.RecordBatch]:
         return
 
     def skip(row: Any) -> str:
-        ragged.append(row.actual_columns)
+        ragged.append((row.number, row.actual_columns))  # without threads rows are numbered
         return "skip"
 
     separator = max(",;\t", key=first.decode("utf-8", "replace").count)
