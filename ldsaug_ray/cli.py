@@ -141,9 +141,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     compare.add_argument("--csv", action="store_true", help="as CSV")
     compare.add_argument("--verbose", action="store_true", help="show tracebacks")
     measure = commands.add(look, "measure", "two sets of images or other items, or of features, compared; needs no run")
-    measure.add_argument(
-        "real", metavar="REAL", help="real images or other items (folder, Parquet, tar, URI), or features (.npy)"
-    )
+    measure.add_argument("real", metavar="REAL", help="real items (folder, Parquet, tar, URI), or features (.npy)")
     measure.add_argument("fake", metavar="FAKE", help="generated ones, likewise")
     measure.add_argument("overrides", **_OVERRIDES, help="such as evaluate.k=3 domain=molecules")
     measure.add_argument("--train", metavar="TRAIN", help="training items, likewise: are fake ones copies?")
