@@ -86,6 +86,7 @@ def test_rows_of_parquet(tmp_path, kind):
     [
         ({"a.csv": b"smile,id\nC,1"}, {}, r"data.smiles_column = .smiles. is not a column; did you mean .smile."),
         ({"a.csv": b"smiles,smiles\nC,C"}, {}, "stands in it 2 times"),
+        ({"a.csv": b"smiles;id\nC;1"}, {}, "its one column is 'smiles;id': cells of .csv stand between commas"),
         ({"a.csv": b""}, {}, "there are none"),
         ({"a.csv": b"smiles\nC"}, {"key_column": "name"}, "data.key_column = 'name' is not a column"),
         ({"a.csv": b"smiles\nC"}, {"attributes": "columns"}, "columns of text files are not read as attributes"),

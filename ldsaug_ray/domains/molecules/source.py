@@ -117,6 +117,8 @@ class TextSource(Source):
         for setting, name in zip(("smiles_column", "key_column"), self.columns, strict=True):
             if name is not None and names.count(name) != 1:
                 found = f"stands in it {names.count(name)} times" if name in names else did_you_mean(name, names)
+                if len(names) == 1 and set(";\t|") & set(names[0]):
+                    found = f"its one column is {names[0]!r}: cells of .csv stand between commas, of .tsv between tabs"
                 raise InputError(f"{locate(self.root, file).uri}: data.{setting} = {name!r} is not a column; {found}")
         smiles, key = self.columns
         return names.index(smiles), None if key is None else names.index(key)
