@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # which of the extras gives FAISS: cpu or gpu
 FAISS ?= cpu
+# processes of tests, a file in one of them
+IN_TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo test compiled test-plain test-ray test-cluster lint format docs bench clean
 
@@ -36,14 +38,14 @@ compiled: setup
 
 # tests/cluster, which both leave out, imports servers
 test-plain: compiled
-	OMP_NUM_THREADS=1 nice -n 5 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 nice -n 5 $(BIN)/python -m pytest -m "not ray and not cluster" --ignore tests/cluster $(IN_TWO)
 
 test-ray: compiled
 	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m "ray and not cluster" \
 		$$(grep -rlE "mark\.ray|ray_local" --include "test_*.py" --exclude-dir cluster tests)
 
 test-cluster: setup
-	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m cluster --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest -m cluster $(IN_TWO)
 
 lint: setup
 	$(BIN)/ruff check .

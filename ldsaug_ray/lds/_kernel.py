@@ -520,7 +520,10 @@ class _Terms:
         self, tile: _Tile, cross: NDArray[np.float32], latents: Rows, own: Index, given: NDArray[np.floating]
     ) -> None:
         """Take in one tile's inner products [R, K] with latents that are `given` as float[K, d]."""
-        rounding, size = self.rounding, self.shares * (self.size + tile.farthest) ** 2
+        size = self.shares * (self.size + tile.farthest) ** 2
+        most, usual = ROUNDINGS * self.rounding.most, self.rounding.usual
+        off = ROUNDINGS * (self.rounding.most + EPSILON) * size
+        stays = min(TOLERANCE / usual, PROMISED / most) / np.maximum(size, np.finfo(np.float64).tiny)
         in_threads(
             _terms_compiled.add_terms,
             len(tile.i),
@@ -531,9 +534,8 @@ class _Terms:
             tile.i,
             tile.j,
             *(np.ascontiguousarray(share) for share in (tile.mix.u, tile.mix.v, tile.mix.w)),
-            (ROUNDINGS * (rounding.most + EPSILON) * size).astype(np.float32),
-            min(TOLERANCE / rounding.usual, PROMISED / (ROUNDINGS * rounding.most))
-            / np.maximum(size, np.finfo(np.float64).tiny),
+            off.astype(np.float32),
+            stays,
             self.factors,
             self.margin,
             tile.parents,

@@ -97,11 +97,10 @@ def intervals_of(
     for name, reading in found.readings.items():
         if reading.interval:
             limits[name] = reading.interval
-        if reading.value is None or reading.interval or not (name in moved or reading.standard_error):
-            continue
-        error = reading.standard_error or 0.0
-        low, high = (np.quantile(moved[name], tails) if name in moved else error * ndtri(tails)).tolist()
-        limits[name] = (reading.value + low, reading.value + high)
+        elif reading.value is not None and (name in moved or reading.standard_error):
+            error = reading.standard_error or 0.0
+            low, high = (np.quantile(moved[name], tails) if name in moved else error * ndtri(tails)).tolist()
+            limits[name] = (reading.value + low, reading.value + high)
     return limits
 
 

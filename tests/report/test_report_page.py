@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
@@ -89,14 +90,7 @@ def control(control_job: Job) -> ReportData:
 @pytest.fixture(scope="module")
 def html() -> Callable[[ReportData], str]:
     """html(data) -> the page of a run as it is, which is made once."""
-    made: dict[int, str] = {}
-
-    def of(data: ReportData) -> str:
-        if id(data) not in made:
-            made[id(data)] = report_page(data)
-        return made[id(data)]
-
-    return of
+    return cache(report_page)
 
 
 @pytest.fixture(scope="module", params=["digits", "folder", "rules"])
