@@ -24,6 +24,7 @@ import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
 
 CHUNK = 1024  # latents at a time: three rows of them stay in the first-level cache
 FAR = np.float32(1e30)  # a distance whose weight is nothing
@@ -470,9 +471,31 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lds", initializer=flush, initargs=(True,))
 
 
+class _Writable:
+    """The memory of a read-only array as if it could be written."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+        self.array = array
+
+
+def _plain(x: Any) -> Any:
+    """An array as Numba's loops take it: writable rows that follow each other, copied where they do not.
+
+    A loop is compiled for each kind of array that it meets, and kinds that matter to no loop were half of them.
+    """
+    if not isinstance(x, np.ndarray) or x.flags.carray:
+        return x
+    x = np.require(x, requirements="CA")
+    return x if x.flags.writeable else np.asarray(_Writable(x))
+
+
 def in_threads(work: Callable[..., None], n: int, *arguments: Any) -> None:
-    """work(*arguments, first, last) over 0..n, one run of rows for each of torch's threads."""
+    """work(*arguments, first, last) over 0..n, one run of rows for each of torch's threads. Arrays that it fills must
+    be contiguous."""
     threads = min(torch.get_num_threads(), n)
     cuts = [n * t // threads for t in range(threads + 1)] if threads else []
-    for one in [_pool(threads).submit(work, *arguments, a, b) for a, b in pairwise(cuts)]:
+    plain = [_plain(x) for x in arguments]
+    for one in [_pool(threads).submit(work, *plain, a, b) for a, b in pairwise(cuts)]:
         one.result()

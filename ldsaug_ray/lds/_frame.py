@@ -65,7 +65,6 @@ class Frame:
 
     def rows(self, points: NDArray[np.floating], dtype: DTypeLike) -> Rows:
         """Points [k, d] of the latents' own coordinates; float32 vectors are rounded once."""
-        points = np.ascontiguousarray(points)
         out = Rows(np.empty(points.shape, dtype), np.empty(len(points)), np.empty(len(points)))
         _compiled.in_threads(
             _compiled.centre_rows,

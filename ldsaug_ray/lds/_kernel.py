@@ -436,7 +436,7 @@ class _Tile:
 
     def _general(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
         """With an exponential for every candidate and latent; the rest as `_tenths`."""
-        u, v, w = (np.ascontiguousarray(share) for share in (self.mix.u, self.mix.v, self.mix.w))
+        u, v, w = self.mix.u, self.mix.v, self.mix.w
         low = np.full(u.shape, np.inf)
         total, squares = np.zeros((2, *u.shape, len(factors)))
         far = FAR if self.dtype == np.float32 else np.float64(1e300)
@@ -509,7 +509,8 @@ class _Terms:
         n_i, n_j = (rows.norms[side, None] for side in (tile.i, tile.j))
         self.norms = u * n_i + v * n_j + w * frame.origin_norm - within  # of the candidates
         self.size = np.sqrt(np.maximum(n_i, n_j)[:, 0])
-        if w.any():
+        self.arc = bool(w.any())
+        if self.arc:
             self.size = np.maximum(self.size, math.sqrt(frame.origin_norm))
         self.shares = (np.abs(u) + np.abs(v) + np.abs(w)).max(1, initial=0.0)
         self.factors, self.margin, self.rounding, self.mean_norm = factors, margin, rounding, frame.mean_norm
@@ -533,14 +534,17 @@ class _Terms:
             own,
             tile.i,
             tile.j,
-            *(np.ascontiguousarray(share) for share in (tile.mix.u, tile.mix.v, tile.mix.w)),
+            tile.mix.u,
+            tile.mix.v,
+            tile.mix.w,
+            self.arc,
             off.astype(np.float32),
             stays,
             self.factors,
             self.margin,
             tile.parents,
             tile.rows.norms,
-            np.ascontiguousarray(given),
+            given,
             tile.frame.origin_norm,
             tile.frame.mean_norm,
             tile.frame.scale,

@@ -216,7 +216,6 @@ class Reading:
         """Sums over the near latents at places begin..end-1, and how many there are, for some pairs."""
         sums = Sums.empty(*mix.u.shape, len(self.precisions))
         counts = np.zeros(len(rows), np.int64)
-        i, j = (np.ascontiguousarray(self.pairs[rows, side]) for side in (0, 1))
         in_threads(
             _near_compiled.near_sums,
             len(rows),
@@ -224,9 +223,11 @@ class Reading:
             self.points,
             self.lists.ids,
             self.own,
-            i,
-            j,
-            *(np.ascontiguousarray(share) for share in (mix.u, mix.v, mix.w)),
+            self.pairs[rows, 0],
+            self.pairs[rows, 1],
+            mix.u,
+            mix.v,
+            mix.w,
             self.geometry.gaps[rows],
             self.geometry.norms[rows],
             self.precisions,

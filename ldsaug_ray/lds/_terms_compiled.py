@@ -43,21 +43,25 @@ def _squares(latent, x, y):  # type: ignore[no-untyped-def]
 
 @compiled(**_SUMS)
 def add_terms(  # type: ignore[no-untyped-def]
-    cross, norms, common, own, i, j, u, v, w, off, share, factors, margin, parents, parent_norms, latents, origin_norm,
-    mean_norm, scale, least, base, total, squares, left, first, last
+    cross, norms, common, own, i, j, u, v, w, arc, off, share, factors, margin, parents, parent_norms, latents,
+    origin_norm, mean_norm, scale, least, base, total, squares, left, first, last
 ):  # fmt: skip
     """Add one tile's weights of pairs `first` to `last` to total and squares, float64[P, A, S], relative to `base`.
 
-    cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`, float32, norms less mean_norm; off:
-    float32[P], e; share: float64[P], f times the share of a sum that may stay in float32; margin: m; parents: float[R,
-    d] and latents: float[K, d] in their own coordinates; parent_norms: float64[R]; origin_norm, scale: the frame's.
+    cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`, float32, norms less mean_norm; arc:
+    whether any of w is not 0; off: float32[P], e; share: float64[P], f times the share of a sum that may stay in
+    float32; margin: m; parents: float[R, d] and latents: float[K, d] in their own coordinates; parent_norms:
+    float64[R]; origin_norm, scale: the frame's.
     Go on from tile to tile: least, float32[P, A], G; base, float64[P, A, S], a squared distance near the least, less
     the candidate's and the mean squared norm; left, float64[P, A, S], the part of total that stays in float32.
     """
     _wide_vectors()
     nothing, two, far = np.float32(0), np.float32(2), np.float32(FAR)
     d, per_square = latents.shape[1], 1 / (scale * scale)
-    arc, widest = bool((w != 0).any()), np.float32(margin / factors.min())
+    smallest = factors[0]
+    for factor in factors:
+        smallest = min(smallest, factor)
+    widest = np.float32(margin / smallest)
     x, y, z, beyond, hit_x, hit_y, hit_z, listed, weights = np.empty((9, cross.shape[1]), np.float32)
     gaps, limits = np.empty((u.shape[1], len(x)), np.float32), np.empty((u.shape[1], len(factors)), np.float32)
     hits, origin, x_row, y_row = np.empty(len(x), np.int64), np.zeros(d), np.empty(d), np.empty(d)

@@ -28,9 +28,9 @@ def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
 def validate_latents(
     train: ArrayLike, *, keys: Sequence[str] | None = None, name: str = "the training latents"
 ) -> NDArray[np.floating]:
-    """Check latents [N, d] and return them as an array, copied only if they were not floats in an array.
+    """Check latents [N, d] and return them as an array, copied only if they were not floats in contiguous rows.
 
-    float32 and float64, strided and read-only arrays pass as they are; other real numbers become float64.
+    float32 and float64 and read-only arrays pass as they are; other real numbers become float64.
     Raises InputError unless 2-D with N, d >= 1 and every value finite and within float32's range; the message names
     the first bad row (by `keys[row]` too, where `keys` gives each row's name) and counts the bad rows.
     """
@@ -43,6 +43,7 @@ def validate_latents(
         raise InputError(f"{name} must have at least one row and one column; found shape {z.shape}")
     if z.dtype not in (np.float32, np.float64):
         z = z.astype(np.float64)
+    z = np.ascontiguousarray(z)
     good = np.empty(len(z), bool)
     _compiled.in_threads(_compiled.rows_within, len(z), z, LARGEST, good)
     if not good.all():
