@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -132,7 +132,6 @@ class Training:
         world: ranks.
         pool: what each rank gets.
         max_failures: deaths of ranks to survive; each starts all of them again.
-        storage: a folder that every rank reaches.
     """
 
     stage: str
@@ -140,7 +139,6 @@ class Training:
     world: int
     pool: Pool
     max_failures: int
-    storage: Location
 
 
 class Steps(Protocol):
@@ -246,6 +244,9 @@ class Engine(ABC):
         self, make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], pool: Pool, threads: int
     ) -> AbstractContextManager[Held]:
         """Objects of `make`, one for each of the arguments, spread over the machines; each computes with `threads`."""
+
+    def expect(self, stages: Collection[str]) -> None:  # noqa: B027
+        """These stages will be done: what takes long to start may start."""
 
     @abstractmethod
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:

@@ -159,7 +159,7 @@ def train_on(
                 shown.begin_at(step * size)
             shown.set(step * size, note)
 
-        training = Training(stage, partial(work, task), world, pool, settings.max_failures, checkpoints.folder)
+        training = Training(stage, partial(work, task), world, pool, settings.max_failures)
         try:
             job.engine.train(training, show)
         except (KeyboardInterrupt, SystemExit):

@@ -127,7 +127,7 @@ def test_shared_held_and_mapped(engine):
     assert list(engine.each(lambda a, b: a + b, 10, [1, 2])) == [11, 12]
 
 
-def test_a_training_has_one_rank(engine, tmp_path):
+def test_a_training_has_one_rank(engine):
     seen: list[Any] = []
 
     def work(rank: Rank) -> None:
@@ -139,7 +139,7 @@ def test_a_training_has_one_rank(engine, tmp_path):
         rank.meet()
         seen.append((rank.number, rank.world, rank.device, found))
 
-    training = Training("train", work, 1, pool(), 3, Location.of(tmp_path))
+    training = Training("train", work, 1, pool(), 3)
     engine.train(training, lambda step, note: seen.append((step, note)))
     assert seen == [(7, "loss 1"), (0, 1, "cpu", [3, 6])]
     console = Console(file=io.StringIO())

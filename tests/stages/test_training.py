@@ -79,11 +79,9 @@ def test_every_arm_sees_the_same_training_images_and_a_resumed_one_goes_on(finis
             np.testing.assert_array_equal(a.augmented["z"], b.augmented["z"])
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("engine", [inline, ray_training])
 def test_every_engine_brings_the_same_rows(finished, engine):
-    """Ray Data reads ahead, in an actor; rows and their order are those of a plain loop."""
+    """Ray's reads ahead, in a thread; rows and their order are those of a plain loop."""
     settings = finished.settings
     rank = object.__new__(engine._Rank)  # of a training it needs nothing
     rank.number, rank.world = 0, 1

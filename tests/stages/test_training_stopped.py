@@ -114,8 +114,7 @@ class Notice:
 
 def test_a_rank_of_ray_saves_once_for_each_node_that_is_leaving(monkeypatch):
     notices = iter([None, Notice("a"), Notice("a"), Notice("a", "b"), Notice("a", "b")])
-    monkeypatch.setattr(ray_training, "broadcast_from_rank_zero", lambda value: value)
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: next(notices))
     rank = object.__new__(ray_training._Rank)
-    rank.number, rank._leaving = 1, []  # another than the first: it asks no monitor
+    rank.world, rank._leaving = 1, []
     assert [rank.asked() for _ in range(5)] == [None, "save", None, "save", None]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ldsaug_ray.config import Config, Workers
+from ldsaug_ray.config import Config, Optimisation, Workers
 from ldsaug_ray.engines.base import Engine, Training, Trials, UnitWork
 from ldsaug_ray.engines.resources import Node, Pool, fitting, gpus_each, least, pool_of
 from ldsaug_ray.errors import InputError, ResourceError
@@ -20,6 +20,7 @@ from ldsaug_ray.run.directory import UnitResult
 from ldsaug_ray.run.mlflow_place import folder_is_temporary
 
 if TYPE_CHECKING:
+    from ldsaug_ray.engines.ray.training import KeptRanks
     from ldsaug_ray.engines.ray.units import Crew
 
 _ASK_SECONDS = 30.0  # nodes are asked for again then: of another kind, if the first to come had GPUs
@@ -33,6 +34,7 @@ class RayEngine(Engine):
         self._session: ExitStack | None = None
         self._own = False  # whether nobody else has work on this Ray
         self._crew: Crew | None = None  # of units; made when there are some
+        self._ranks: KeptRanks | None = None  # of trainings; likewise
         self._most = 0  # actors for which there was room, and nodes were looked at
         self._search: Any = None  # monitor of the search whose trials train
 
@@ -47,11 +49,20 @@ class RayEngine(Engine):
     def __exit__(self, *_: object) -> None:
         if self._session is not None:
             self._dismiss()
+            if self._ranks is not None:
+                self._ranks.close()
+                self._ranks = None
             self._session.close()
             self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None, "_own": False, "_crew": None}  # which are this process's
+        return {
+            **self.__dict__,
+            "_session": None,
+            "_own": False,
+            "_crew": None,
+            "_ranks": None,
+        }  # which are this process's
 
     def _dismiss(self) -> None:
         """End the processes that are kept warm for units: something else needs what they reserve."""
@@ -180,17 +191,59 @@ class RayEngine(Engine):
         self._make_room()
         return held(make, arguments, pool, threads)
 
-    def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
-        from ldsaug_ray.engines.ray.training import train
+    def expect(self, stages: Collection[str]) -> None:
+        """Start ranks while the stages before the first training are at work."""
+        for name in stages:
+            section = getattr(self.config, name, None)
+            workers = getattr(section, "workers", None)
+            if isinstance(section, Optimisation) and section.steps and workers.count in ("auto", 1):
+                with suppress(ResourceError):  # the stage tells it
+                    pool = pool_of(workers, name, self.nodes())
+                    if self._may_stay(pool):
+                        self._ranks_of(1, pool, section.max_failures)
+                return
 
+    def _may_stay(self, pool: Pool) -> bool:
+        """Whether nobody else needs what ranks reserve."""
+        return self._own and not pool.gpus and not pool.memory
+
+    def _ranks_of(self, world: int, pool: Pool, max_failures: int) -> KeptRanks:
+        from ldsaug_ray.engines.ray.training import KeptRanks
+
+        key = KeptRanks.key_of(world, pool, max_failures)
+        if self._ranks is not None and (self._ranks.over or self._ranks.key != key):
+            self._ranks.close()
+            self._ranks = None
+        if self._ranks is None:
+            stay = self._may_stay(pool)
+            self._ranks = KeptRanks(world, pool, max_failures, reserves=not stay, search=self._search)
+        return self._ranks
+
+    def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
+        """By ranks that are kept for the next training, where nobody else needs what they reserve."""
         self._make_room()
-        train(training, shown, self._search)
+        ranks, trained = self._ranks_of(training.world, training.pool, training.max_failures), False
+        try:
+            ranks.train(training, partial(self._shown, shown))
+            trained = True
+        finally:
+            if not (trained and self._may_stay(training.pool)):
+                ranks.close()
+                self._ranks = None
+
+    def _shown(self, shown: Callable[[int, str], None], step: int, note: str) -> None:
+        """Show it; the crew may prepare for the next stage now that ranks have imported what they need."""
+        if self._crew is not None:
+            self._crew.prepare()
+        shown(step, note)
 
     def trials(self, trials: Trials) -> None:
         from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
         from ldsaug_ray.engines.ray.trials import run_trials
 
         self._dismiss()
+        if self._ranks is not None:
+            self._ranks.close()
         self._search = beside_driver(Monitor)
         try:
             run_trials(trials, self.verbose, self._search)

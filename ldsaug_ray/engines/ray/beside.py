@@ -24,12 +24,9 @@ def beside_driver(actor: type) -> Any:
 
 
 class Monitor:
-    """A place where workers leave what the driver should know: the step, or an error meant for the user; and where the
-    driver leaves that they should stop."""
+    """A place where trainings of a search's trials are told to stop, and where the driver sees how many are at work."""
 
     def __init__(self) -> None:
-        self.state: tuple[int, str] | None = None
-        self.error: tuple[str, str] | None = None
         self.ends = False
         self.at_work = 0
 
@@ -45,22 +42,6 @@ class Monitor:
     def stopping(self) -> bool:
         """Whether they are asked to."""
         return self.ends
-
-    def fail(self, kind: str, message: str) -> None:
-        """Leave an error; the first one counts."""
-        self.error = self.error or (kind, message)
-
-    def failure(self) -> tuple[str, str] | None:
-        """The error that was left, if any."""
-        return self.error
-
-    def set(self, step: int, note: str) -> None:
-        """Leave the step reached and a remark."""
-        self.state = (step, note)
-
-    def get(self) -> tuple[int, str] | None:
-        """What was left last; None before training begins."""
-        return self.state
 
 
 class Board:

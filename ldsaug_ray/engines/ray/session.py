@@ -40,9 +40,10 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; silences its warning
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")  # it would set this process's loggers
     if "RAY_ADDRESS" not in os.environ:  # a local Ray's node is never taken away; one process less beside the training
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # how often the controller looks at its workers: of Ray's 2 s two or three go by at the end of each training
+        # how often the controller looks at its workers: Ray's 2 s go by where ranks that stay no longer are to end
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -1,128 +1,195 @@
-"""A training on Ray Train: ranks in workers that start again when one of them dies, batches read ahead by Ray Data."""
+"""Trainings on Ray Train: ranks that start again when one of them dies, and stay for the next training where nobody
+else needs what they reserve: to start a process and to import torch takes longer than a small training.
+"""
 
 from __future__ import annotations
 
-import uuid
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from queue import SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import ray
-import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.collective import broadcast_from_rank_zero
 
 from ldsaug_ray.engines.base import Asked, Training
-from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
 from ldsaug_ray.engines.ray.meters import Meters
-from ldsaug_ray.engines.ray.session import quieten_data
+from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.engines.signals import kept_back
-from ldsaug_ray.errors import LdsaugError, error_named
-from ldsaug_ray.run.progress import repeated
 
-LOOK_SECONDS = 0.5
-BLOCK_BYTES = 32_000_000  # of what is read ahead at a time
+if TYPE_CHECKING:
+    from ldsaug_ray.engines.ray.trainer import TrainRun
+
+LOOK_SECONDS = 0.2
 
 
-def train(training: Training, shown: Callable[[int, str], None], search: Any) -> None:
-    """As of `Engine.train`. `search`: a monitor that may ask to stop, too; none: this is no trial's training.
+class KeptRanks:
+    """Ranks of trainings that want the same; they start at once."""
 
-    Raises:
-        SystemExit: it did, and the ranks have saved.
-    """
-    from ray.train.torch import TorchTrainer
+    def __init__(self, world: int, pool: Pool, max_failures: int, *, reserves: bool, search: Any = None):
+        """
+        Args:
+            reserves: CPUs. Not on a Ray where nothing else runs while they train.
+            search: a monitor that may ask trainings to stop, too; none: these are no trial's.
+        """
+        from ldsaug_ray.engines.ray.trainer import TrainRun
 
-    pool, storage = training.pool, training.storage
-    monitor: Any = beside_driver(Monitor)
-    folder = storage / f"ray-{uuid.uuid4().hex[:8]}"  # Ray Train's own; nothing in it serves resuming
+        self.key = self.key_of(world, pool, max_failures)
+        each = {"CPU": pool.cpus * reserves, "GPU": pool.gpus, "memory": pool.memory or 0.0}
+        each = {name: n for name, n in each.items() if n} or {"memory": 1.0}  # Ray wants something: a byte
+        self._search, self._trained = search, 0
+        self._run: TrainRun = TrainRun(_serve, world, each, max_failures, cleaned=search is not None)
 
-    class OurSignals(TorchTrainer):
-        def _register_sigint_handler(self, controller: Any) -> None:
-            """Not Ray's: it ends the ranks before they have saved, and stays when the training is over."""
+    @staticmethod
+    def key_of(world: int, pool: Pool, max_failures: int) -> tuple[object, ...]:
+        """What makes ranks fit a training."""
+        return world, pool.cpus, pool.gpus, pool.memory, max_failures
 
-    trainer = OurSignals(
-        _work,
-        train_loop_config={"training": training, "monitor": monitor},
-        scaling_config=ScalingConfig(
-            num_workers=training.world,
-            use_gpu=pool.gpus > 0,
-            resources_per_worker={
-                "CPU": pool.cpus,
-                **({"GPU": pool.gpus} if pool.gpus else {}),
-                **({"memory": pool.memory} if pool.memory else {}),
-            },
-        ),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=storage.path,
-            storage_filesystem=None if storage.is_local else storage.fs,
-            failure_config=FailureConfig(max_failures=training.max_failures),
-        ),
-    )
-    if search is not None:
-        ray.get(search.count.remote(1))
-    try:
-        with _watch(monitor, shown, search):
-            try:
-                trainer.fit()  # a signal that was kept back acts as the block is left
-            except Exception:
-                if (failure := ray.get(monitor.failure.remote())) is not None:
-                    raise error_named(*failure) from None
-                raise
-        if (failure := ray.get(monitor.failure.remote())) is not None:
-            raise error_named(*failure)
-        if search is not None and ray.get(search.stopping.remote()):
-            raise SystemExit
-    finally:
-        folder.delete()
+    @property
+    def over(self) -> bool:
+        """Whether they serve no more."""
+        return self._run.over
+
+    def close(self) -> None:
+        """End them."""
+        self._run.close()
+
+    def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
+        """As of `Engine.train`.
+
+        Raises:
+            SystemExit: the search asked to stop, and the ranks have saved.
+        """
+        search = self._search
         if search is not None:
-            search.count.remote(-1)
+            ray.get(search.count.remote(1))
+        try:
+            self._train(training, shown)
+            if search is not None and ray.get(search.stopping.remote()):
+                raise SystemExit
+        finally:
+            if search is not None:
+                search.count.remote(-1)
+
+    def _train(self, training: Training, shown: Callable[[int, str], None]) -> None:
+        self._trained += 1
+        begun, never = False, Event()
+        groups: list[Any] = []  # of ranks: another each time that one has died
+        with kept_back(lambda: begun) as told_to_stop:  # a signal that was kept back acts as the block is left
+            while not self._run.over:
+                try:
+                    if (group := self._run.group()) is not None:
+                        if group not in groups:
+                            _asked(group, _begin, self._trained, training)
+                            groups.append(group)
+                        if told_to_stop() or (self._search and ray.get(self._search.stopping.remote(), timeout=10)):
+                            _asked(group, _stop)
+                        states = _asked(group, _state)
+                        if states[0].told is not None:
+                            begun = True
+                            shown(*states[0].told)
+                        if all(state.done == self._trained for state in states):
+                            break
+                except ray.exceptions.RayTaskError:
+                    raise
+                except (ray.exceptions.RayError, ValueError):
+                    pass  # a rank that dies is the controller's to deal with; a group that it gave up is a ValueError
+                never.wait(LOOK_SECONDS)
+            else:
+                raise self._why()
+        if len(groups) > 1:
+            self.close()  # for the next training no death counts
+
+    def _why(self) -> Exception:
+        from ldsaug_ray.engines.ray.trainer import meant_for_user
+
+        assert self._run.failed is not None  # ranks that nobody closes end by that alone
+        return meant_for_user(self._run.failed) or self._run.failed
 
 
-def _work(config: dict[str, Any]) -> None:
-    """A rank's whole life. An error meant for the user ends all: trying again would only meet it again."""
-    training, monitor = config["training"], config["monitor"]
-    if ray.get(monitor.failure.remote()) is not None:  # of another rank, in the attempt before
-        return
-    quieten_data(False)
-    rank = _Rank(training, monitor)
-    try:
-        training.work(rank)
-    except LdsaugError as e:
-        ray.get(monitor.fail.remote(type(e).__name__, str(e)))
-        if rank.world > 1:
-            raise  # or the other ranks would wait for this one
+def _asked(group: Any, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What the function gives in each rank's process."""
+    return ray.get(group.execute_async(function, *arguments), timeout=10)
+
+
+class _State(NamedTuple):
+    told: tuple[int, str] | None
+    done: int
+
+
+class _Desk:
+    """Of a rank's process: what the driver leaves for the rank, and the rank for the driver."""
+
+    trainings: SimpleQueue[tuple[int, Training]] = SimpleQueue()
+    begun = done = 0  # trainings, by number
+    told: tuple[int, str] | None = None
+    stops = False
+
+
+def _begin(number: int, training: Training) -> None:
+    if number != _Desk.begun:  # or the driver asks again
+        _Desk.begun, _Desk.told, _Desk.stops = number, None, False
+        _Desk.trainings.put((number, training))
+
+
+def _stop() -> None:
+    _Desk.stops = True
+
+
+def _state() -> _State:
+    return _State(_Desk.told, _Desk.done)
+
+
+def _serve() -> None:
+    """A rank's whole life: one training after another. What one raises ends the rank, and its attempt."""
+    import ldsaug_ray.models  # noqa: F401  what they compute with, while the driver has nothing for it yet
+
+    while True:
+        number, training = _Desk.trainings.get()
+        training.work(_Rank(training))
+        del training
+        gc.collect()
+        _Desk.done = number
 
 
 class _Rank:
     """As of `base.Rank`."""
 
-    def __init__(self, training: Training, monitor: Any):
-        import ray.train.torch
+    def __init__(self, training: Training):
+        import ray.train
 
         context = ray.train.get_context()
         self.number, self.world = context.get_world_rank(), context.get_world_size()
-        self.device = str(ray.train.torch.get_device()) if training.pool.gpus else "cpu"
+        self.device = "cpu"
+        if training.pool.gpus:
+            from ray.train.torch import get_device
+
+            self.device = str(get_device())
         self.count = Meters(training.stage).count
-        self._monitor = monitor
         self._leaving: list[str] = []
 
     def tell(self, step: int, note: str) -> None:
-        """Left with the monitor, which the driver looks at."""
-        self._monitor.set.remote(step, note)
+        """Left for the driver, which looks now and then."""
+        _Desk.told = (step, note)
 
     def meet(self) -> None:
-        """Ray Train's report is a barrier."""
-        ray.train.report({})
+        """By an actor of Ray Train's."""
+        self.agree(None)
 
-    def agree(self, value: int | None) -> int | None:
-        """Sent by Ray Train's controller."""
-        return broadcast_from_rank_zero(value)
+    def agree(self, value: Any) -> Any:
+        """Likewise; one rank has nobody to ask."""
+        from ray.train.collective import broadcast_from_rank_zero
+
+        return broadcast_from_rank_zero(value) if self.world > 1 else value
 
     def asked(self) -> Asked | None:
         """By the driver; or, to save, since a node with a rank on it is about to be taken away."""
-        if broadcast_from_rank_zero(self.number == 0 and ray.get(self._monitor.stopping.remote())):
+        import ray.train
+
+        if self.agree(_Desk.stops):
             return "stop"
         notice = ray.train.get_preemption_info()
         leaving = [] if notice is None else notice.preempted_node_ids
@@ -137,42 +204,11 @@ class _Rank:
         arguments: Sequence[Any],
         tasks: Sequence[Mapping[str, int]],
     ) -> Iterator[pa.Table]:
-        """Read ahead by an actor of Ray Data's."""
-        import ray.data
-
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True  # the stream's order is what makes a resumed run the same run
-        context.target_max_block_size = BLOCK_BYTES
-        # one block each; from_arrow would run a task a block, and wait for a CPU that is taken
-        data = ray.data.from_items([dict(task) for task in tasks], override_num_blocks=len(tasks)).map_batches(
-            make,
-            fn_constructor_args=tuple(arguments),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=0,  # must not wait for the CPUs that training holds
-            compute=ray.data.ActorPoolStrategy(size=1),
-        )
-        for block in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-            assert isinstance(block, pa.Table)
-            yield block
-
-
-@contextmanager
-def _watch(monitor: Any, shown: Callable[[int, str], None], search: Any) -> Iterator[None]:
-    begun = asked = False
-
-    def look() -> None:
-        nonlocal begun, asked
-        try:
-            if not asked and (told_to_stop() or (search is not None and ray.get(search.stopping.remote(), timeout=10))):
-                ray.get(monitor.stop.remote(), timeout=10)
-                asked = True
-            state = ray.get(monitor.get.remote(), timeout=10)
-        except ray.exceptions.RayError:
-            return  # progress is a courtesy: training goes on without it
-        if state is not None:
-            begun = True
-            shown(*state)
-
-    with kept_back(lambda: begun) as told_to_stop, repeated(LOOK_SECONDS, look):
-        yield
+        """Made by a thread, which is one table ahead."""
+        work = make(*arguments)
+        tables = chain.from_iterable(work(pa.Table.from_pylist([dict(task)])) for task in tasks)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(next, tables, None)
+            while (table := ahead.result()) is not None:
+                ahead = reader.submit(next, tables, None)
+                yield table

@@ -102,7 +102,7 @@ class _Member:
     def __init__(self, options: Mapping[str, Any]):
         made: Any = ray.remote(**options)(_UnitActor)
         self.actor: Any = made.remote()
-        self.up = False
+        self.up = self.prepared = False
         self.answer = self.actor.here.remote()  # to what was asked last; none: it has nothing to do
         self.unit: int | None = None
         self.next: int | None = None  # is being read
@@ -121,11 +121,16 @@ class Crew:
         self._each: tuple[float, float, int | None] | None = None
 
     def make_room(self) -> None:
-        """Let others have what they reserve. Where that is nothing they stay, and import what they may need next."""
+        """Let others have what they reserve. Where that is nothing they stay."""
         if self._reserves or (self._each is not None and any(self._each[1:])):
             self.dismiss()
+
+    def prepare(self) -> None:
+        """Those who stay may import what they will need next."""
         for member in self._members:
-            member.actor.prepare.remote()
+            if not member.prepared:
+                member.prepared = True
+                member.actor.prepare.remote()
 
     def dismiss(self) -> None:
         """End them: others need what they reserve."""

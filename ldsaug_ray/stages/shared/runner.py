@@ -121,6 +121,7 @@ def run_stages(job: Job, names: Sequence[str], *, finished: Callable[[], None] =
     """
     happened: dict[str, State] = {}
     _check_current(job, names)
+    job.engine.expect([name for name in names if job.run.entry(name) is None])
     for name in names:
         (step,) = plan_steps(job.config, job.run, [name])
         if step.fingerprint is None:  # nothing is missing any more: it is the source
