@@ -14,13 +14,11 @@ from ldsaug_ray.commands.summary import words_of
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config, load_config
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.report.gather import read_quarantine
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import driver_at_work
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import print_table
-from ldsaug_ray.search.tables import STATES
-from ldsaug_ray.search.trials import read_trials
+from ldsaug_ray.run.quarantine import read_quarantine
 from ldsaug_ray.selection import sentences_of
 from ldsaug_ray.stages.shared.checkpoints import RECORD, Checkpoints
 from ldsaug_ray.stages.shared.runner import Step, plan_steps
@@ -55,8 +53,11 @@ def status_command(place: str) -> int:
         print("nothing is done yet")
     else:
         _print_stages(config, run, driver)
-    trials = read_trials(root)
-    if trials:
+    if (root / "search/trials").names():
+        from ldsaug_ray.search.tables import STATES
+        from ldsaug_ray.search.trials import read_trials
+
+        trials = read_trials(root)
         counts = Counter(t.state for t in trials)
         print(f"search: {len(trials)} trials: {'; '.join(f'{n} {STATES[s]}' for s, n in counts.items())}")
         print("`ldsaug tune` again goes on with what is left, and does nothing where nothing is")

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
@@ -467,6 +466,8 @@ def add_parents(  # type: ignore[no-untyped-def]
 def _pool(threads: int) -> ThreadPoolExecutor:
     # results below the normal range become 0 in its threads: x86 takes a hundred times longer for them, and far latents
     # have such weights
+    import torch  # here: settings are read without it
+
     flush: Callable[[bool], object] = torch.set_flush_denormal
     return ThreadPoolExecutor(threads, thread_name_prefix="lds", initializer=flush, initargs=(True,))
 
@@ -494,6 +495,8 @@ def _plain(x: Any) -> Any:
 def in_threads(work: Callable[..., None], n: int, *arguments: Any) -> None:
     """work(*arguments, first, last) over 0..n, one run of rows for each of torch's threads. Arrays that it fills must
     be contiguous."""
+    import torch
+
     threads = min(torch.get_num_threads(), n)
     cuts = [n * t // threads for t in range(threads + 1)] if threads else []
     plain = [_plain(x) for x in arguments]

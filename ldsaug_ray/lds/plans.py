@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.lds.index import Approximation, LatentIndex
-from ldsaug_ray.lds.neighbours import squared_distances
 from ldsaug_ray.lds.noise import Noise
 from ldsaug_ray.lds.pairs import Candidates, candidates
 from ldsaug_ray.lds.sigma.sample import duplicates_among, nearest_distances, sample_of
@@ -110,6 +108,9 @@ def neighbour_pairs(train: NDArray[np.floating], k: int, seed: int) -> NDArray[n
 
 def nearest_latents(train: NDArray[np.floating], k: int, seed: int) -> NDArray[np.int64]:
     """The k others nearest to each latent, int64[N, k], the nearest first; found and ranked as `neighbour_pairs`."""
+    from ldsaug_ray.lds.index import Approximation, LatentIndex
+    from ldsaug_ray.lds.neighbours import squared_distances
+
     n = len(train)
     settings = Approximation(neighbours=min(k + SPARE, n - 1), seed=seed % 2**31)
     found = LatentIndex.build(train, settings).search(train, train, np.arange(n), settings).ids

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.lds import HeldOut, Regime
 from ldsaug_ray.metrics import Described, Evaluated, SetReadings
+from ldsaug_ray.run.quarantine import Quarantine
 
 Floats = NDArray[np.float64]
 Tiles = NDArray[np.uint8] | list[str]  # [n, T, T, 3], or of other domains than images a fragment of HTML each
@@ -35,24 +36,6 @@ class StageRow:
     rate: float | None = None  # units per second
     resumed: str = ""  # what an earlier, interrupted attempt had done
     digest: str = ""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why images were set aside."""
-
-    reason: str
-    count: int
-    examples: tuple[str, ...]  # keys
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """All reasons, the most frequent first; `others` are those not listed."""
-
-    reasons: tuple[Reason, ...]
-    total: int
-    others: int  # images with a reason that is not listed
 
 
 @dataclass(frozen=True, eq=False)

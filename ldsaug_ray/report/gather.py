@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +26,6 @@ from ldsaug_ray.report.data import (
     Estimate,
     Pick,
     PriorSamples,
-    Quarantine,
-    Reason,
     Reconstructions,
     ReportData,
     Scores,
@@ -44,9 +41,9 @@ from ldsaug_ray.report.sheets import in_a_row, shown
 from ldsaug_ray.run.directory import RunDir, facts_of
 from ldsaug_ray.run.latents import Latents, read_latents
 from ldsaug_ray.run.pipeline import STAGES
+from ldsaug_ray.run.quarantine import read_quarantine
 from ldsaug_ray.selection import sentence_of
 
-REASONS_SHOWN, EXAMPLES_SHOWN = 12, 3
 RECONSTRUCTIONS_SHOWN = 16
 BESIDE = 2_000  # items of A, and real ones, that the domain compares
 REAL_IMAGES = 512  # whose sharpness is measured: 100 MB at 256 px
@@ -112,21 +109,6 @@ def gather(run: RunDir, config: Config) -> ReportData:
         explorer=explorer_of(config, latents, scores, run, vae, noise, score["sigma"]),
         beside=_beside(config, run),
     )
-
-
-def read_quarantine(run: RunDir) -> Quarantine:
-    """Reasons and examples from every file in `quarantine/`."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[str]] = defaultdict(list)
-    for file in run.folder("quarantine").files(".parquet"):
-        table = file.read_table(["key", "reason"])
-        for key, reason in zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True):
-            counts[reason] += 1
-            if len(examples[reason]) < EXAMPLES_SHOWN:
-                examples[reason].append(key)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    listed = tuple(Reason(reason, n, tuple(examples[reason])) for reason, n in ordered[:REASONS_SHOWN])
-    return Quarantine(listed, counts.total(), counts.total() - sum(r.count for r in listed))
 
 
 def _stage(name: str, entry: Mapping[str, Any] | None, domain: Domain) -> StageRow:

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.lds.exact import score_leave_one_out
 from ldsaug_ray.lds.latents import validate_latents
 from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Latents, Numbers, SigmaRule
 from ldsaug_ray.lds.sigma.sample import FINER_GRID, Array, duplicates_among, grid_of, nearest_distances, sample_of
@@ -22,6 +21,8 @@ def sigma_leave_one_out(train: ArrayLike, seed: int = 0) -> tuple[float, float]:
     SAMPLED_LATENTS. Found to about 1 % by one pass over a geometric grid and one between the best one's neighbours.
     Raises ImpossibleError where the likelihood is greatest at an end of the grid: duplicates drive sigma to 0.
     """
+    from ldsaug_ray.lds.exact import score_leave_one_out
+
     z = validate_latents(train)
     rows = sample_of(len(z), seed)
     d = z.shape[1]

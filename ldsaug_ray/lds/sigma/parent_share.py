@@ -9,7 +9,6 @@ import numpy as np
 
 from ldsaug_ray.config import Score
 from ldsaug_ray.errors import ImpossibleError
-from ldsaug_ray.lds.exact import score_pairs
 from ldsaug_ray.lds.pairs import plan_pairs
 from ldsaug_ray.lds.sigma.rule import SIGMA_RULES, Latents, Numbers, SigmaRule
 from ldsaug_ray.lds.sigma.sample import FINER_GRID, Array, grid_of
@@ -25,6 +24,8 @@ def _find(z: Latents, given: Numbers, score: Score, seed: int) -> tuple[float, N
     lie nearer than the parents, it rises first, and the larger sigma is taken. One pass over a geometric grid, two
     between the values that bracket the share. Raises ImpossibleError where none do, with the shares that were found.
     """
+    from ldsaug_ray.lds.exact import score_pairs
+
     share = given["share"]
     pairs = plan_pairs(len(z), SAMPLED_PAIRS, seed)
 

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 
 from ldsaug_ray.config import Sampling
 from ldsaug_ray.errors import InputError
-from ldsaug_ray.lds import nearest_latents, noise_of, score_candidates, sigma_from_norm, validate_latents
+from ldsaug_ray.lds import nearest_latents, noise_of, sigma_from_norm, validate_latents
 from ldsaug_ray.models.priors.base import PRIORS, Fitted, Latents, Prior
 from ldsaug_ray.models.priors.noise import noise
 
@@ -77,6 +77,8 @@ class Densest(Interpolants):
         return {**found, "sigma": sigma, "of": how.of, "kept": kept, "exclude_parents": how.exclude_parents}
 
     def draw(self, fitted: Fitted, latents: Latents, start: int, stop: int, seed: int) -> NDArray[np.float32]:
+        from ldsaug_ray.lds import score_candidates
+
         n, of, kept = len(latents), int(fitted["of"]), int(fitted["kept"])
         base, turn = _order(n, seed)[np.arange(start, stop) % n], np.arange(start, stop) // n
         out = np.empty((stop - start, latents.shape[1]), np.float32)
