@@ -15,9 +15,9 @@ rate, bytes, driver, listing and start come from one worker a stage; two are the
 settings make it for n. An exact score costs a candidate as much as there are latents: its rate is that measured, times
 the latents measured over n; and the n latents are read by the driver and sent to every worker's machine, which is added
 to start. With noise (0.5) the same, at the rate that candidates with a row each have. By FAISS's inverted lists: what
-lists.py fits, where the driver trains the index and the workers fill it and score, two parents for nine candidates; with
-a sixteenth of the lists probed, as by default, and with 64 of them. select reads all scores on the driver; decode makes
-images of the share of candidates that it keeps. What is
+lists.py fits, where the driver trains the index and the workers fill it and score, two parents for nine candidates;
+with a sixteenth of the lists probed, as by default, and with 64 of them. select reads all scores on the driver; decode
+makes images of the share of candidates that it keeps. What is
 assumed: that workers do not disturb each other, storage gives each its bandwidth, and lists and markers as fast as the
 disk here; the source's own reading in prepare is not counted. Trainings take steps times what a step takes, whatever n.
 
