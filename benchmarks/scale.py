@@ -14,7 +14,10 @@ A stage of n rows in units of u rows on W workers is taken to last
 rate, bytes, driver, listing and start come from one worker a stage; two are then predicted and measured. u is what the
 settings make it for n. An exact score costs a candidate as much as there are latents: its rate is that measured, times
 the latents measured over n; and the n latents are read by the driver and sent to every worker's machine, which is added
-to start. select reads all scores on the driver; decode makes images of the share of candidates that it keeps. What is
+to start. With noise (0.5) the same, at the rate that candidates with a row each have. By FAISS's inverted lists: what
+lists.py fits, where the driver trains the index and the workers fill it and score, two parents for nine candidates;
+with a sixteenth of the lists probed, as by default, and with 64 of them. select reads all scores on the driver; decode
+makes images of the share of candidates that it keeps. What is
 assumed: that workers do not disturb each other, storage gives each its bandwidth, and lists and markers as fast as the
 disk here; the source's own reading in prepare is not counted. Trainings take steps times what a step takes, whatever n.
 
@@ -35,6 +38,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import torch
+from lists import Model
 from rich.console import Console
 from rich.table import Table
 
@@ -172,6 +177,8 @@ def main() -> None:
             driver = driver_seconds(config, run)
             one = {name: measured(config, run, name, 1) for name in STAGES}
             two = {name: measured(config, run, name, 2) for name in STAGES}
+            noisy = config.model_copy(update={"score": config.score.model_copy(update={"noise": 0.5})})
+            one["score, noise"] = measured(noisy, run, "score", 1)
         report(config, run, one, two, driver, asked)
     sys.stdout.flush()
     command = [sys.executable, os.path.abspath(__file__), asked.config, *asked.overrides, "--plan"]
@@ -187,13 +194,15 @@ def report(
     asked: argparse.Namespace,
 ) -> None:
     """Both tables."""
+    torch.set_num_threads(1)  # a worker's
     bandwidth = asked.gbit * 1e9 / 8
     table = Table(title="one worker, and two as predicted from it", title_justify="left")
     for title in ("stage", "rows", "units", "start, s", "rows/s", "bytes/row", "listing, ms/unit"):
         table.add_column(title, justify="right" if title != "stage" else "left")
     for title in ("one, s", "two predicted, s", "two measured, s", "ratio"):
         table.add_column(title, justify="right")
-    for name, m in one.items():
+    for name in two:
+        m = one[name]
         guess, found = m.predicted(m.rows, m.rows / m.units, 2, driver, bandwidth, 1.0), two[name].seconds
         numbers = [f"{m.rows:,}", f"{m.units}", f"{m.start:.1f}", f"{m.rate:,.0f}", f"{m.bytes_a_row:,.0f}"]
         times = [f"{m.seconds:.1f}", f"{guess:.1f}", f"{found:.1f}", f"{guess / found:.2f}"]
@@ -202,6 +211,8 @@ def report(
     console.print(table)
     print(f"the driver deals with a unit in {1e3 * driver:.1f} ms")
     latents = int(run.require("score", "latents"))
+    d = int(run.require("encode", "latent_dim"))
+    lists = Model.fitted(d)
     table = Table(
         title=f"predicted: n images and n candidates, {asked.workers} workers of one CPU at {asked.price:g} $/h, "
         f"{asked.gbit:g} Gbit/s each; d = {config.vae.latent_dim}, {config.data.resolution} px",
@@ -210,27 +221,28 @@ def report(
     table.add_column("stage")
     for n in SIZES:
         table.add_column(f"n = {n:,}", justify="right")
-    d = int(run.require("encode", "latent_dim"))
     select = run.require("select")
     kept = select["rows_out"] / select["rows_in"]
     rows: dict[str, list[float]] = {}
+    sent = [2 * 4 * n * d / (CPUS * bandwidth) for n in SIZES]  # latents, read by the driver and sent to every machine
     for name, m in one.items():
-        exact = name == "score"
-        title = "score, exact" if exact else name
-        rows[title] = [
+        exact = name.startswith("score")
+        rows[name] = [
             m.predicted(
                 n * (kept if name == "decode" else 1.0),
-                unit_of(config, name, n),
+                unit_of(config, name.split(",")[0], n),
                 asked.workers,
                 driver,
                 bandwidth,
                 n / latents if exact else 1.0,
             )
-            + (2 * 4 * n * d / (CPUS * bandwidth) if exact else 0.0)
-            for n in SIZES
+            + (more if exact else 0.0)
+            for n, more in zip(SIZES, sent, strict=True)
         ]
-        if exact:
-            rows["select"] = [n * select["seconds"] / select["rows_in"] for n in SIZES]
+    for title, probes in (("score, FAISS", None), ("score, FAISS, 64 lists probed", 64)):
+        costs = [lists.predicted(n, n, 2 * n // 9, probes) for n in SIZES]
+        rows[title] = [c.train + (c.add + c.score) / asked.workers + more for c, more in zip(costs, sent, strict=True)]
+    rows["select"] = [n * select["seconds"] / select["rows_in"] for n in SIZES]
     for title, seconds in rows.items():
         each = [s / 3600 for s in seconds]
         table.add_row(title, *(f"{h:,.2f} h, {h * asked.workers * asked.price:,.0f} $" for h in each))

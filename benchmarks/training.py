@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/training.py [--steps 400] [--repeats 3] [CONFIG]
 
 Both take the same steps of `vae.Trainer` on batches of the same size: the bare loop from an array in memory, Ray Train
-through stage `train`, which streams stored parts by Ray Data and reports its progress. The bare loop is one process
+through stage `train`, which reads stored parts in a thread and reports its progress. The bare loop is one process
 with as many threads as there are cores, as is Ray's one worker. The first steps are not counted on either side, and no
 checkpoint is written within those that are. They take turns, because shared machines drift: the ratio of the medians is
 the result. The share of its time that the worker waits for data is measured around the request for each batch.

@@ -48,3 +48,10 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_mmap_threshold, 32 * 2**20)  # the most glibc takes
+
+
+def give_back_memory() -> None:
+    """To the kernel, what was kept by the above. Nothing happens but with glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

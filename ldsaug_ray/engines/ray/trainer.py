@@ -26,7 +26,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ldsaug_ray.errors import LdsaugError
 
-CLOSE_SECONDS = 5.0  # that ranks may take to end; they may be waiting for CPUs
+CLOSE_SECONDS = 10.0  # that ranks may take to end; they may be waiting for CPUs
 
 
 def meant_for_user(failed: BaseException) -> LdsaugError | None:

@@ -19,6 +19,7 @@ from ldsaug_ray.engines.base import Asked, Training
 from ldsaug_ray.engines.ray.meters import Meters
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.engines.signals import kept_back
+from ldsaug_ray.engines.threads import give_back_memory
 
 if TYPE_CHECKING:
     from ldsaug_ray.engines.ray.trainer import TrainRun
@@ -152,6 +153,7 @@ def _serve() -> None:
         training.work(_Rank(training))
         del training
         gc.collect()
+        give_back_memory()  # others compute until the next
         _Desk.done = number
 
 
