@@ -112,6 +112,21 @@ def _lesser(typing_context: Any, x: Any, y: Any) -> Any:
     return x(x, y), code
 
 
+@compiled(**_EXACT, forceinline=True)
+def _exp2_within(t):  # type: ignore[no-untyped-def]
+    """2**t, float32, for |t| up to 126 and no other."""
+    n = np.rint(t)
+    f = t - n
+    y = _S6
+    y = y * f + _S5
+    y = y * f + _S4
+    y = y * f + _S3
+    y = y * f + _S2
+    y = y * f + _S1
+    y = y * f + np.float32(1)
+    return _bits_as_float32(_float32_as_bits(y) + (np.int32(n) << np.int32(23)))
+
+
 def _exp2(t: Any) -> Any:
     """2**t for |t| up to 126 (float32) or 1,022 (float64); beyond, the value at that end."""
     raise NotImplementedError  # only compiled code calls it
@@ -123,17 +138,7 @@ def _exp2_of_a_type(t: Any) -> Callable[[Any], Any]:
 
         def single(t: Any) -> Any:
             t = t if t > np.float32(-126) else np.float32(-126)
-            t = t if t < np.float32(126) else np.float32(126)
-            n = np.rint(t)
-            f = t - n
-            y = _S6
-            y = y * f + _S5
-            y = y * f + _S4
-            y = y * f + _S3
-            y = y * f + _S2
-            y = y * f + _S1
-            y = y * f + np.float32(1)
-            return _bits_as_float32(_float32_as_bits(y) + (np.int32(n) << np.int32(23)))
+            return _exp2_within(t if t < np.float32(126) else np.float32(126))
 
         return single
 
@@ -172,72 +177,6 @@ def centre_rows(points, mean, scale, origin, out, norms, along, first, last):  #
             out[r, k] = x
         norms[r] = norm
         along[r] = product
-
-
-@compiled(**_SUMS)
-def add_tenths(  # type: ignore[no-untyped-def]
-    cross, norms, reference, i, j, factors, total, squares, first, last
-):
-    """Weights of the candidates alpha = 0.1 ... 0.9 of pairs `first` to `last`, from the separated kernel.
-
-    With a = exp(-x_i / 10) and b = exp(-x_j / 10) the weight at alpha = m/10 is a**(10 - m) * b**m,
-    where x_i = (norms - 2 cross[i] - reference[i]) / 2 sigma**2: two exponentials serve nine candidates.
-
-    cross: float32[R, K], -FAR where a latent is to have no weight; norms: float32[S, K], times factors; reference:
-    float32[R]; i, j: int64[P] rows; factors: float32[S], log2(e) / 20 sigma**2. Adds to total and squares,
-    float64[P, 9, S]: the sums of weights and of their squares.
-    """
-    _wide_vectors()
-    two = np.float32(2)
-    for start in range(0, cross.shape[1], CHUNK):
-        stop = min(start + CHUNK, cross.shape[1])
-        for p in range(first, last):
-            x, y = cross[i[p], start:stop], cross[j[p], start:stop]
-            for s in range(len(factors)):
-                n = norms[s, start:stop]
-                c = two * factors[s]
-                ref_i, ref_j = factors[s] * reference[i[p]], factors[s] * reference[j[p]]
-                s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0)
-                q1 = q2 = q3 = q4 = q5 = q6 = q7 = q8 = q9 = np.float32(0)
-                for k in range(len(x)):
-                    a = _exp2(c * x[k] + (ref_i - n[k]))
-                    b = _exp2(c * y[k] + (ref_j - n[k]))
-                    ab, a2, b2 = a * b, a * a, b * b
-                    a4, b4, ab2 = a2 * a2, b2 * b2, ab * ab
-                    ab3, ab4 = ab2 * ab, ab2 * ab2
-                    w = a4 * a4 * ab
-                    s1 += w
-                    q1 += w * w
-                    w = a4 * a2 * ab2
-                    s2 += w
-                    q2 += w * w
-                    w = a4 * ab3
-                    s3 += w
-                    q3 += w * w
-                    w = a2 * ab4
-                    s4 += w
-                    q4 += w * w
-                    w = ab4 * ab
-                    s5 += w
-                    q5 += w * w
-                    w = b2 * ab4
-                    s6 += w
-                    q6 += w * w
-                    w = b4 * ab3
-                    s7 += w
-                    q7 += w * w
-                    w = b4 * b2 * ab2
-                    s8 += w
-                    q8 += w * w
-                    w = b4 * b4 * ab
-                    s9 += w
-                    q9 += w * w
-                sums = (s1, s2, s3, s4, s5, s6, s7, s8, s9)
-                for m in range(9):
-                    total[p, m, s] += sums[m]
-                sums = (q1, q2, q3, q4, q5, q6, q7, q8, q9)
-                for m in range(9):
-                    squares[p, m, s] += sums[m]
 
 
 @compiled(**_SUMS)

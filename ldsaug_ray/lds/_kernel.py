@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from ldsaug_ray.lds import _compiled, _terms_compiled
+from ldsaug_ray.lds import _compiled, _tenths_compiled, _terms_compiled
 from ldsaug_ray.lds._compiled import FAR, LOG2_E, in_threads
 from ldsaug_ray.lds._frame import EPSILON, Frame, Rounding, Rows
 
@@ -409,7 +409,7 @@ class _Tile:
         return _Raw(total_, squares_, np.arange(len(alphas)), self._nothing, reference, cut[self.i] | cut[self.j])
 
     def _tenths(self, shard: NDArray[np.floating], factors: Array, tile_latents: int) -> _Raw:
-        """By the separated kernel."""
+        """See `_tenths_compiled`."""
         assert self.mix.tenths is not None
         steps = (factors * (LOG2_E / 10)).astype(np.float32)
         total, squares = np.zeros((2, len(self.i), 9, len(factors)))
@@ -419,13 +419,13 @@ class _Tile:
             norms = latents.norms_from(self.frame.mean_norm)
             if tile == 0:  # any value near the least will do
                 in_threads(_compiled.least_gap, len(cross), cross, norms, reference)
-            scaled = steps[:, None] * norms
             in_threads(
-                _compiled.add_tenths,
+                _tenths_compiled.add_tenths,
                 len(self.i),
                 cross,
-                scaled,
+                norms,
                 reference,
+                own,
                 self.i,
                 self.j,
                 steps,

@@ -33,6 +33,7 @@ BISECTIONS = 7  # of the list's depth: to a sixth of a nat
 @compiled(**_SUMS, forceinline=True)
 def _squares(latent, x, y):  # type: ignore[no-untyped-def]
     """Squared distances of a latent to x and to y, in float64."""
+    _wide_vectors()
     to_x = to_y = 0.0
     for t in range(len(x)):
         z = np.float64(latent[t])

@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 from ldsaug_ray.lds import (
     _compiled,
     _near_compiled,
+    _tenths_compiled,
     _terms_compiled,
     plan_pairs,
     score_block,
@@ -90,6 +91,18 @@ def test_many_latents_in_tiles_of_any_width(kind: str, scale: float) -> None:
                 np.testing.assert_allclose(array, value, atol=PROMISED, rtol=10 * PROMISED, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["normal", "clusters", "duplicates"])
+@pytest.mark.parametrize("n", [2, 3, 1030, 2100])
+def test_sums_of_powers(kind: str, n: int) -> None:
+    """Sigmas of which the exponentials of a chunk of latents are a polynomial, and such of which they are not."""
+    z, alphas = latents(kind, n, 24, 1.0, 5), [m / 10 for m in range(1, 10)]
+    pairs = np.array([[0, n - 1], [n - 1, n // 2], [n // 2 - 1, n // 2]])[: n - 1]
+    sigmas = [scale * mean_norm(z) for scale in (0.3, 0.6, 0.9, 1.5, 4.0, 50.0)]
+    got = score_pairs(z, pairs, alphas, sigmas)
+    for name, value in score(z, pairs, alphas, sigmas).items():
+        np.testing.assert_allclose(getattr(got, name), value, atol=2e-5, rtol=4e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("kind", ["normal", "clusters"])
 def test_a_sigma_does_not_depend_on_the_others(kind: str) -> None:
     """To the bit: the command of a search's best trial repeats it."""
@@ -149,7 +162,7 @@ def test_what_is_called_from_compiled_code_is_compiled_into_it() -> None:
     """Else two versions of it exist, and which one is called depends on who compiled."""
     called = [
         helper
-        for module in (_compiled, _near_compiled, _terms_compiled)
+        for module in (_compiled, _near_compiled, _tenths_compiled, _terms_compiled)
         for loop in vars(module).values()
         if isinstance(loop, Dispatcher)
         for name in loop.py_func.__code__.co_names
@@ -161,6 +174,6 @@ def test_what_is_called_from_compiled_code_is_compiled_into_it() -> None:
 
 def test_kept_code_is_stale_once_any_file_of_inner_loops_has_changed() -> None:
     """Numba itself looks at the file of a function alone, not at those of what is compiled into it."""
-    loops = [_compiled.add_tenths, _near_compiled.near_sums, _terms_compiled.add_terms]
+    loops = [_compiled.settle, _tenths_compiled.add_tenths, _near_compiled.near_sums, _terms_compiled.add_terms]
     assert {Path(inspect.getfile(loop.py_func)) for loop in loops} == set(_compiled._SOURCES)
     assert {loop._cache._cache_file._source_stamp for loop in loops} == {_compiled._DIGEST}
