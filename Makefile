@@ -31,10 +31,8 @@ demo: setup
 test: setup
 	$(MAKE) --jobs 3 lint test-plain test-ray
 
-# Kept by Numba from here on: each process would compile anew what others are compiling (13 s of a core)
 compiled: setup
-	$(BIN)/python -c 'import numpy as np, ldsaug_ray.lds as lds; z, pairs = np.random.default_rng(0).normal(size=(600, 32)), np.arange(80).reshape(40, 2); \
-		[lds.score_pairs(z.astype("f"), pairs, alphas, [s]) for alphas in ([.1, .5], [.25]) for s in (.3, 6)]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/compile_loops.py
 
 # tests/cluster, which both leave out, imports servers
 test-plain: compiled
