@@ -77,15 +77,18 @@ class KeptRanks:
 
     def _train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         self._trained += 1
-        begun, never = False, Event()
+        begun, begins, never = False, False, Event()
         groups: list[Any] = []  # of ranks: another each time that one has died
         with kept_back(lambda: begun) as told_to_stop:  # a signal that was kept back acts as the block is left
             while not self._run.over:
                 try:
                     if (group := self._run.group()) is not None:
                         if group not in groups:
+                            groups.append(group)  # before a rank can die of what it is asked
+                            begins = False
+                        if not begins:
                             _asked(group, _begin, self._trained, training)
-                            groups.append(group)
+                            begins = True
                         if told_to_stop() or (self._search and ray.get(self._search.stopping.remote(), timeout=10)):
                             _asked(group, _stop)
                         states = _asked(group, _state)
