@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -117,6 +118,7 @@ class _Pages(PackageLoader):
         return "".join(part if part.startswith("{") else self._said(part) for part in parts), file, current
 
 
+@cache
 def templates(said: Callable[[str], str] = str) -> Environment:
     """Of the package's pages: escaped, and a name that a page does not get is an error. said: as `Domain.words`."""
     return Environment(
