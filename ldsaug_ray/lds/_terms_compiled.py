@@ -31,15 +31,15 @@ BISECTIONS = 7  # of the list's depth: to a sixth of a nat
 
 
 @compiled(**_SUMS, forceinline=True)
-def _squares(latent, x, y):  # type: ignore[no-untyped-def]
-    """Squared distances of a latent to x and to y, in float64."""
+def _products(latent, x, step):  # type: ignore[no-untyped-def]
+    """||latent - x||^2 and <latent - x, step> in float64."""
     _wide_vectors()
-    to_x = to_y = 0.0
+    square = product = 0.0
     for t in range(len(x)):
-        z = np.float64(latent[t])
-        to_x += (z - x[t]) * (z - x[t])
-        to_y += (z - y[t]) * (z - y[t])
-    return to_x, to_y
+        gap = np.float64(latent[t]) - x[t]
+        square += gap * gap
+        product += gap * step[t]
+    return square, product
 
 
 @compiled(**_SUMS)
@@ -65,13 +65,15 @@ def add_terms(  # type: ignore[no-untyped-def]
     widest = np.float32(margin / smallest)
     x, y, z, beyond, hit_x, hit_y, hit_z, listed, weights = np.empty((9, cross.shape[1]), np.float32)
     gaps, limits = np.empty((u.shape[1], len(x)), np.float32), np.empty((u.shape[1], len(factors)), np.float32)
-    hits, origin, x_row, y_row = np.empty(len(x), np.int64), np.zeros(d), np.empty(d), np.empty(d)
+    hits, origin, x_row, step = np.empty(len(x), np.int64), np.zeros(d), np.empty(d), np.empty(d)
     to_i, to_j, to_origin, exact, mine = np.empty((5, len(x)))
     for p in range(first, last):
         row_i, row_j = cross[i[p]], cross[j[p]]
         for k in range(len(x)):
-            x[k], y[k], z[k] = norms[k] - two * row_i[k], norms[k] - two * row_j[k], norms[k] - two * common[k]
-            beyond[k] = far
+            x[k], y[k], beyond[k] = norms[k] - two * row_i[k], norms[k] - two * row_j[k], far
+        if arc:
+            for k in range(len(x)):
+                z[k] = norms[k] - two * common[k]
         for side in (own[i[p]], own[j[p]]):
             if 0 <= side < len(x):
                 x[side] = y[side] = z[side] = far
@@ -160,14 +162,19 @@ def add_terms(  # type: ignore[no-untyped-def]
             again += beyond[h] <= 0
         if again == 0:
             continue
+        length = 0.0
         for t in range(d):
-            x_row[t], y_row[t] = parents[i[p], t], parents[j[p], t]
+            x_row[t] = parents[i[p], t]
+            step[t] = parents[j[p], t] - x_row[t]
+            length += step[t] * step[t]
         for h in range(again):
-            near = _squares(latents[hits[h]], x_row, y_row)
-            to_i[h] = near[0] * per_square - parent_norms[i[p]] - mean_norm
-            to_j[h] = near[1] * per_square - parent_norms[j[p]] - mean_norm
+            square, product = _products(latents[hits[h]], x_row, step)
+            to_i[h] = square * per_square - parent_norms[i[p]] - mean_norm
+            # the other parent is x + step
+            to_j[h] = (square - 2 * product + length) * per_square - parent_norms[j[p]] - mean_norm
             if arc:
-                to_origin[h] = _squares(latents[hits[h]], origin, origin)[0] * per_square - origin_norm - mean_norm
+                square, _ = _products(latents[hits[h]], origin, origin)
+                to_origin[h] = square * per_square - origin_norm - mean_norm
         for a in range(u.shape[1]):
             gap = gaps[a]
             for h in range(again):
