@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -96,12 +96,14 @@ class Tracker:
         """Tags that make another run a child of this one."""
         return {"mlflow.parentRunId": self.run_id}
 
-    def child(self, config: Config, name: str, tag: str, value: str) -> Tracker:
+    def child(self, config: Config, name: str, tag: str, value: str, mine: Config, sought: Collection[str]) -> Tracker:
         """The child run that has the tag, or a new one; raises whatever MLflow's client raises.
 
         Args:
             tag: its name; with its value no two children have it.
             value: letters and digits.
+            mine: this run's settings. The child has those `sought`, and of the others what differs: two hundred
+                parameters of each child would take MLflow longer than a trial without training does.
         """
         own = {**self.child_of(), tag: value}
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in own.items())
@@ -114,7 +116,10 @@ class Tracker:
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
         child = Tracker(self._client, str(run.info.run_id))
         child.tags = dict(run.data.tags)
-        child._log_parameters(config, run.data.params, ("run_dir",))  # a tag has it: plots by parameters shall not
+        theirs = _leaves(without_passwords(config.dump()))
+        same = {k for k, v in _leaves(without_passwords(mine.dump())).items() if k in theirs and theirs[k] == v}
+        # a tag has the folder: plots by parameters shall not
+        child._log_parameters(config, run.data.params, {"run_dir", *(same - set(sought))})
         return child
 
     def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
@@ -253,7 +258,7 @@ class Tracker:
         """Close the run as what it was."""
         self._client.set_terminated(self.run_id, status)
 
-    def _log_parameters(self, config: Config, known: Mapping[str, str], apart_from: Sequence[str] = ()) -> None:
+    def _log_parameters(self, config: Config, known: Mapping[str, str], apart_from: Collection[str] = ()) -> None:
         from mlflow.entities import Param
 
         leaves = _leaves(without_passwords(config.dump()))

@@ -135,7 +135,9 @@ class SearchLog:
         config = self.search.trial_config(trial.point)
         if trial.key not in self._children or trial.key in self._ended:
             self._ended.discard(trial.key)
-            self._children[trial.key] = self._parent_run.child(config, f"trial {trial.number}", TRIAL, trial.key)
+            self._children[trial.key] = self._parent_run.child(
+                config, f"trial {trial.number}", TRIAL, trial.key, self.search.config, trial.point.keys()
+            )
         child = self._children[trial.key]
         points: list[tuple[str, float, int]] = []
         tags: dict[str, str] = {}

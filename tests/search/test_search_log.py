@@ -89,7 +89,10 @@ def test_a_run_a_trial_and_never_a_second(search, tmp_path):
         "trial 3": "FAILED",
     }
     assert {r.data.tags["mlflow.parentRunId"] for r in found.values()} == {parent.info.run_id}
+    assert trial(2).point.keys() <= found["trial 2"].data.params.keys()
+    assert "vae.latent_dim" not in found["trial 2"].data.params  # the same in all trials: the search has it
     assert found["trial 2"].data.params["select.tau"] == "0.6"
+    assert parent.data.params["vae.latent_dim"] == str(search.config.vae.latent_dim)
     assert found["trial 2"].data.metrics["objective"] == 0.25
     assert found["trial 2"].data.tags["ldsaug.best"] == "true"
     assert "ldsaug.best" not in found["trial 1"].data.tags
