@@ -427,7 +427,7 @@ def _plain(x: Any) -> Any:
     """
     if not isinstance(x, np.ndarray) or x.flags.carray:
         return x
-    x = np.require(x, requirements="CA")
+    x = np.require(x, requirements=["C", "A"])
     return x if x.flags.writeable else np.asarray(_Writable(x))
 
 

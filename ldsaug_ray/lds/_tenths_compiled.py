@@ -18,13 +18,9 @@ from numpy.polynomial import Chebyshev, Polynomial
 from ldsaug_ray.lds._compiled import _SUMS, CHUNK, FAR, LOG2_E, _exp2, _exp2_within, _lesser, _wide_vectors, compiled
 
 DEGREE, RADIUS = 8, 1.0
+_INTERPOLANTS = (Chebyshev.interpolate(np.exp, DEGREE, [-r * RADIUS, r * RADIUS]) for r in (1, 2))
 # of exp(u) and exp(2 u), |u| <= RADIUS, float64[2, DEGREE + 1]
-_OF_EXP = np.stack(
-    [
-        Chebyshev.interpolate(lambda u, r=r: np.exp(r * u), DEGREE, [-RADIUS, RADIUS]).convert(kind=Polynomial).coef
-        for r in (1, 2)
-    ]
-)
+_OF_EXP = np.array([p.convert(kind=Polynomial).coef for p in _INTERPOLANTS]) * [[1.0], [2.0]] ** np.arange(DEGREE + 1)
 
 
 @compiled(**_SUMS)
