@@ -97,13 +97,10 @@ class Tracker:
         return {"mlflow.parentRunId": self.run_id}
 
     def child(self, config: Config, name: str, tag: str, value: str, mine: Config, sought: Collection[str]) -> Tracker:
-        """The child run that has the tag, or a new one; raises whatever MLflow's client raises.
+        """The one child run whose tag has the value, or a new one; raises whatever MLflow's client raises.
 
-        Args:
-            tag: its name; with its value no two children have it.
-            value: letters and digits.
-            mine: this run's settings. The child has those `sought`, and of the others what differs: two hundred
-                parameters of each child would take MLflow longer than a trial without training does.
+        value: letters and digits; mine: this run's settings. The child has those `sought`, and what differs: all would
+        take MLflow longer than a trial without training takes.
         """
         own = {**self.child_of(), tag: value}
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in own.items())
@@ -116,10 +113,9 @@ class Tracker:
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
         child = Tracker(self._client, str(run.info.run_id))
         child.tags = dict(run.data.tags)
-        theirs = _leaves(without_passwords(config.dump()))
-        same = {k for k, v in _leaves(without_passwords(mine.dump())).items() if k in theirs and theirs[k] == v}
-        # a tag has the folder: plots by parameters shall not
-        child._log_parameters(config, run.data.params, {"run_dir", *(same - set(sought))})
+        own_settings = _leaves(mine.dump())
+        same = {k for k, v in _leaves(config.dump()).items() if k in own_settings and own_settings[k] == v}
+        child._log_parameters(config, run.data.params, {"run_dir", *(same - set(sought))})  # a tag has the folder
         return child
 
     def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
