@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class RayEngine(Engine):
         self._own = False  # whether nobody else has work on this Ray
         self._crew: Crew | None = None  # of units; made when there are some
         self._ranks: KeptRanks | None = None  # of trainings; likewise
+        self._expected: tuple[int, Pool, int] | None = None  # such ranks, which are still to be started
         self._most = 0  # actors for which there was room, and nodes were looked at
         self._search: Any = None  # monitor of the search whose trials train
 
@@ -156,7 +157,11 @@ class RayEngine(Engine):
 
         self._crew = self._crew or Crew(reserves=not self._own)
         try:
-            yield from self._crew.answers(work, partial(self._size, work.pool))
+            with closing(self._crew.answers(work, partial(self._size, work.pool))) as answers:
+                for answer in answers:
+                    if self._expected is not None:  # the crew has imported what it needs
+                        self._ranks_of(*self._expected)
+                    yield answer
         finally:
             if self._session is None:  # a trial's: another one may need the CPUs
                 self._dismiss()
@@ -192,15 +197,13 @@ class RayEngine(Engine):
         return held(make, arguments, pool, threads)
 
     def expect(self, stages: Collection[str]) -> None:
-        """Start ranks while the stages before the first training are at work."""
+        """Ranks of the first training start once a stage before it has begun its work."""
         for name in stages:
             section = getattr(self.config, name, None)
-            workers = getattr(section, "workers", None)
-            if isinstance(section, Optimisation) and section.steps and workers.count in ("auto", 1):
+            if isinstance(section, Optimisation) and section.steps and section.workers.count in ("auto", 1):
                 with suppress(ResourceError):  # the stage tells it
-                    pool = pool_of(workers, name, self.nodes())
-                    if self._may_stay(pool):
-                        self._ranks_of(1, pool, section.max_failures)
+                    pool = pool_of(section.workers, name, self.nodes())
+                    self._expected = (1, pool, section.max_failures) if self._may_stay(pool) else None
                 return
 
     def _may_stay(self, pool: Pool) -> bool:
@@ -210,6 +213,7 @@ class RayEngine(Engine):
     def _ranks_of(self, world: int, pool: Pool, max_failures: int) -> KeptRanks:
         from ldsaug_ray.engines.ray.training import KeptRanks
 
+        self._expected = None
         key = KeptRanks.key_of(world, pool, max_failures)
         if self._ranks is not None and (self._ranks.over or self._ranks.key != key):
             self._ranks.close()

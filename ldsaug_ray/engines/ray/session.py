@@ -215,8 +215,8 @@ def quieten_data(verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)
-    if not verbose:
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that crashes is told in a line of ours
+    for name in () if verbose else ("ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what crashes is told in words of ours
 
 
 @contextmanager

@@ -98,8 +98,8 @@ class _Trainer(DataParallelTrainer):
         return [c for c in super()._create_default_callbacks() if not isinstance(c, unused)]
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
-        given["scaling_policy"] = _Workers(self.scaling_config)
-        given["failure_policy"] = _Failures(self.run_config.failure_config)
+        given["scaling_policy"] = _Workers(given["scaling_policy"].scaling_config)
+        given["failure_policy"] = _Failures(given["failure_policy"].failure_config)
         self.run.controller = controller = _Controller(**given)
         controller.closed = self.run.closed
         asyncio.run(controller.run())
