@@ -32,8 +32,8 @@ from ldsaug_ray.domains.tables import item_table
 from ldsaug_ray.engines import engine_of
 from ldsaug_ray.engines.threads import keep_freed_memory
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult, mark
+from ldsaug_ray.stages.shared.clock import WARM_STEPS
 from ldsaug_ray.stages.shared.job import Job
-from ldsaug_ray.stages.shared.rank import WARM_STEPS
 
 PARTS = 16
 

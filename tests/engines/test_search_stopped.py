@@ -9,8 +9,7 @@ import pytest
 import ray
 
 from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
-from ldsaug_ray.engines.ray.training import LOOK_SECONDS
-from ldsaug_ray.engines.ray.trials import _saved_first
+from ldsaug_ray.engines.ray.trials import LOOK_SECONDS, _saved_first
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 

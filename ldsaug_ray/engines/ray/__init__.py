@@ -225,8 +225,12 @@ class RayEngine(Engine):
 
     def train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         """By ranks that are kept for the next training, where nobody else needs what they reserve."""
+        import ray
+
         self._make_room()
         ranks, trained = self._ranks_of(training.world, training.pool, training.max_failures), False
+        if self._search is not None:
+            ray.get(self._search.count.remote(1))
         try:
             ranks.train(training, partial(self._shown, shown))
             trained = True
@@ -234,6 +238,8 @@ class RayEngine(Engine):
             if not (trained and self._may_stay(training.pool)):
                 ranks.close()
                 self._ranks = None
+            if self._search is not None:  # last: the search ends when it hears of it
+                self._search.count.remote(-1)
 
     def _shown(self, shown: Callable[[int, str], None], step: int, note: str) -> None:
         """Show it; the crew may prepare for the next stage now that ranks have imported what they need."""

@@ -64,18 +64,6 @@ class KeptRanks:
         Raises:
             SystemExit: the search asked to stop, and the ranks have saved.
         """
-        search = self._search
-        if search is not None:
-            ray.get(search.count.remote(1))
-        try:
-            self._train(training, shown)
-            if search is not None and ray.get(search.stopping.remote()):
-                raise SystemExit
-        finally:
-            if search is not None:
-                search.count.remote(-1)
-
-    def _train(self, training: Training, shown: Callable[[int, str], None]) -> None:
         self._trained += 1
         begun, begins, never = False, False, Event()
         groups: list[Any] = []  # of ranks: another each time that one has died
@@ -106,6 +94,8 @@ class KeptRanks:
                 raise self._why()
         if len(groups) > 1:
             self.close()  # for the next training no death counts
+        if self._search is not None and ray.get(self._search.stopping.remote()):
+            raise SystemExit
 
     def _why(self) -> Exception:
         from ldsaug_ray.engines.ray.trainer import meant_for_user

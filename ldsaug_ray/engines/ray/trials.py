@@ -20,11 +20,11 @@ from ray.tune.search import Searcher
 
 from ldsaug_ray.engines.base import Points, Steps, Trials
 from ldsaug_ray.engines.ray.session import quieten_data
-from ldsaug_ray.engines.ray.training import LOOK_SECONDS
 from ldsaug_ray.engines.signals import kept_back
 from ldsaug_ray.engines.threads import limit_threads
 from ldsaug_ray.run.progress import repeated
 
+LOOK_SECONDS = 0.5
 STOP_SECONDS = 60.0  # that a trial which has saved waits for its end
 OF_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
