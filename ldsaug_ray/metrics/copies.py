@@ -289,7 +289,9 @@ def _c_t_terms(copies: Copies) -> Mapping[str, Array]:
     return {"features": copies.c_t.generated_terms, "reference": copies.c_t.held_out_terms}
 
 
-# as many copies as real images have, and not fewer, are best: a search may lower `nearer`, tables show no arrow
-AUTHENTICITY = _measure("authenticity", "AuthPct", 8, _authenticity, _authenticity_terms, better=None, shown="mean")
+# as many copies as real images have, and not fewer, are best: a search may weigh them, tables show no arrow
+AUTHENTICITY = _measure(
+    "authenticity", "AuthPct", 8, _authenticity, _authenticity_terms, better="more", agreed=False, shown="mean"
+)
 _measure("nearer", "nearer than held-out", 9, _nearer, _nearer_terms, better="less", agreed=False, shown="mean")
 _measure("c_t", "C_T", 10, _c_t, _c_t_terms, better=None, shown="csv")

@@ -58,6 +58,8 @@ def test_ones_own_measure_can_be_sought(tmp_path, monkeypatch):
     assert needs_training([{own: 1}])
     assert not needs_training([{size: 1}])
     check_objectives([{own: 1}, {size: 1}], Evaluate(measures=(own,)))
+    check_objectives([{"frechet": 1, "authenticity": 0.4}], Evaluate())  # fewer copies at a price in Fréchet distance
+    assert objective_values([{"frechet": 1, "authenticity": 0.4}], {"frechet": 30.0, "authenticity": 50.0}) == [10.0]
     for path, why in {
         own: "is not measured; name it in evaluate.measures too",
         "no_such": "unknown measure 'no_such'; possible: a_attribute_gap, ",
