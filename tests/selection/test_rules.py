@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.errors import ConfigError, NothingSelectedError
+from ldsaug_ray.errors import ConfigError, InputError, NothingSelectedError
 from ldsaug_ray.run import pipeline
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import RULES, Selection, sentence_of
@@ -148,6 +148,12 @@ class Real(Rule):
 class Elsewhere(Rule):
     def columns(self, settings):
         return ("sharpness",)
+class Nothing(Rule):
+    def choose(self, tables, n, config, held_out):
+        return None
+class Fails(Rule):
+    def choose(self, tables, n, config, held_out):
+        raise KeyError("alpha")
 """
 
 
@@ -170,6 +176,14 @@ def test_a_rule_that_keeps_nothing_or_ranks_by_something_else_is_told() -> None:
         kept("select.which=rules_of_mine:Empty")
     with pytest.raises(ConfigError, match="ranks by sharpness; first must be log_lds or"):
         kept("select.which=rules_of_mine:Elsewhere")
+
+
+@pytest.mark.usefixtures("own")
+def test_a_rule_that_fails_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"which: rules_of_mine:Nothing gave NoneType; a Selection is needed"):
+        kept("select.which=rules_of_mine:Nothing")
+    with pytest.raises(InputError, match=r"select.which rules_of_mine:Fails failed \(KeyError: 'alpha'\)"):
+        kept("select.which=rules_of_mine:Fails")
 
 
 @pytest.mark.usefixtures("own")
