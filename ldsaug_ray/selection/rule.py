@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Config, Select
-from ldsaug_ray.errors import ConfigError, NothingSelectedError, failing
+from ldsaug_ray.errors import ConfigError, InputError, NothingSelectedError, failing
 from ldsaug_ray.selection.balance import Grouped, counted, short_groups
 from ldsaug_ray.selection.rank import RANK
 from ldsaug_ray.selection.threshold import Selection, select
@@ -125,6 +125,15 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
     if rule.keeps and not len(ids):
         raise NothingSelectedError(f"select.which: {which} keeps none of {n} candidates")
     return found
+
+
+def checked_sentence(which: str, entry: Mapping[str, Any]) -> str:
+    """The sentence of the rule of that name: it may be the user's own. Raises InputError where there is none."""
+    with failing(f"select.which {which}") if ":" in which else nullcontext():
+        sentence = RULES.get(which).sentence(entry)
+    if not isinstance(sentence, str):
+        raise InputError(f"select.which: {which} gave {type(sentence).__name__} as its sentence; text is needed")
+    return sentence
 
 
 def sentences_of(entry: Mapping[str, Any]) -> list[str]:

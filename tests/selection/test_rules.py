@@ -15,7 +15,7 @@ from ldsaug_ray.errors import ConfigError, InputError, NothingSelectedError
 from ldsaug_ray.run import pipeline
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import RULES, Selection, sentence_of
-from ldsaug_ray.selection.rule import chosen
+from ldsaug_ray.selection.rule import checked_sentence, chosen
 
 SCORES = np.random.default_rng(0).normal(-9.0, 2.0, (40, 2))  # candidates; log LDS with the own parents and without
 REAL = np.linspace(-12.0, -6.0, 39)
@@ -154,6 +154,8 @@ class Nothing(Rule):
 class Fails(Rule):
     def choose(self, tables, n, config, held_out):
         raise KeyError("alpha")
+    def sentence(self, entry):
+        return entry["alpha"]
 """
 
 
@@ -184,6 +186,10 @@ def test_a_rule_that_fails_is_named() -> None:
         kept("select.which=rules_of_mine:Nothing")
     with pytest.raises(InputError, match=r"select.which rules_of_mine:Fails failed \(KeyError: 'alpha'\)"):
         kept("select.which=rules_of_mine:Fails")
+    with pytest.raises(InputError, match=r"select.which rules_of_mine:Fails failed \(KeyError: 'alpha'\)"):
+        checked_sentence("rules_of_mine:Fails", {})
+    with pytest.raises(InputError, match=r"rules_of_mine:Fails gave NoneType as its sentence; text is needed"):
+        checked_sentence("rules_of_mine:Fails", {"alpha": None})
 
 
 @pytest.mark.usefixtures("own")
