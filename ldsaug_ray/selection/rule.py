@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Config, Select
-from ldsaug_ray.errors import ConfigError, NothingSelectedError
+from ldsaug_ray.errors import ConfigError, InputError, NothingSelectedError, failing
 from ldsaug_ray.selection.balance import Grouped, counted, short_groups
 from ldsaug_ray.selection.rank import RANK
 from ldsaug_ray.selection.threshold import Selection, select
@@ -107,13 +108,16 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
 
     Raises:
         ConfigError: what it gives is no selection of these candidates.
-        NothingSelectedError, InputError: as its `choose`.
+        NothingSelectedError, InputError: as its `choose`; InputError also where a user's raises anything else.
     """
     which, rule = config.select.which, RULES.get(config.select.which)
     score = rule.columns(config.select)[0]
     if score not in ("log_lds", "log_lds_excluding_parents"):
         raise ConfigError(f"select.which: {which} ranks by {score}; first must be log_lds or log_lds_excluding_parents")
-    found = rule.choose(tables, n, config, held_out)
+    with failing(f"select.which {which}") if ":" in which else nullcontext():
+        found = rule.choose(tables, n, config, held_out)
+    if not isinstance(found, Selection):
+        raise ConfigError(f"select.which: {which} gave {type(found).__name__}; a Selection is needed")
     ids = np.asarray(found.ids)
     ordered = ids.ndim == 1 and ids.dtype == np.int64 and bool((np.diff(ids) > 0).all())
     if not ordered or (len(ids) and not 0 <= ids[0] <= ids[-1] < n):
@@ -121,6 +125,15 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
     if rule.keeps and not len(ids):
         raise NothingSelectedError(f"select.which: {which} keeps none of {n} candidates")
     return found
+
+
+def checked_sentence(which: str, entry: Mapping[str, Any]) -> str:
+    """The sentence of the rule of that name: it may be the user's own. Raises InputError where there is none."""
+    with failing(f"select.which {which}") if ":" in which else nullcontext():
+        sentence = RULES.get(which).sentence(entry)
+    if not isinstance(sentence, str):
+        raise InputError(f"select.which: {which} gave {type(sentence).__name__} as its sentence; text is needed")
+    return sentence
 
 
 def sentences_of(entry: Mapping[str, Any]) -> list[str]:

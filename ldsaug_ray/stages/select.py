@@ -26,7 +26,7 @@ from ldsaug_ray.run.progress import bar
 from ldsaug_ray.selection import PAPER_TAU, Selection
 from ldsaug_ray.selection.balance import LABEL
 from ldsaug_ray.selection.rank import RANK
-from ldsaug_ray.selection.rule import chosen
+from ldsaug_ray.selection.rule import checked_sentence, chosen
 from ldsaug_ray.stages.shared.groups import ReadScores, grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
@@ -153,7 +153,7 @@ def _outcome(config: Config, found: Selection, digests: list[int], modes: Mappin
     if found.groups is not None:
         facts |= {"balance": settings.balance, "groups": found.groups, "note": found.note}
     facts |= modes
-    facts["sentence"] = settings.rule.sentence({**facts, "rows_in": n, "rows_out": kept})
+    facts["sentence"] = checked_sentence(settings.which, {**facts, "rows_in": n, "rows_out": kept})
     return Outcome(Counts(n, kept, n - kept), digest_text(add_digests(digests)), facts)
 
 

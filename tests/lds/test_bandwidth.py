@@ -221,6 +221,8 @@ given = SigmaRule(
     lambda numbers: f"half, for {numbers['dimensions']} dimensions",
 )
 nothing = SigmaRule({}, lambda z, given, score, seed: (float("nan"), {}), str)
+number = SigmaRule({}, lambda z, given, score, seed: 0.5, str)
+fails = SigmaRule({}, lambda z, given, score, seed: 1 / 0, str)
 """
 
 
@@ -239,6 +241,9 @@ def test_a_rule_of_the_users_own_has_its_fields_and_its_sentence() -> None:
         ImpossibleError, match="sigmas_of_mine:nothing gives sigma = nan; it must be positive and finite"
     ):
         resolve_sigma(gaussian(9, 4), with_sigma(rule="sigmas_of_mine:nothing"))
+    for name, why in (("number", "TypeError: cannot unpack"), ("fails", "ZeroDivisionError: division by zero")):
+        with pytest.raises(InputError, match=rf"score.sigma.rule sigmas_of_mine:{name} failed \({why}"):
+            resolve_sigma(gaussian(9, 4), with_sigma(rule=f"sigmas_of_mine:{name}"))
 
 
 @pytest.mark.usefixtures("own")

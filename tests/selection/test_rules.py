@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from ldsaug_ray.config import Config, load_config
-from ldsaug_ray.errors import ConfigError, NothingSelectedError
+from ldsaug_ray.errors import ConfigError, InputError, NothingSelectedError
 from ldsaug_ray.run import pipeline
 from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.selection import RULES, Selection, sentence_of
-from ldsaug_ray.selection.rule import chosen
+from ldsaug_ray.selection.rule import checked_sentence, chosen
 
 SCORES = np.random.default_rng(0).normal(-9.0, 2.0, (40, 2))  # candidates; log LDS with the own parents and without
 REAL = np.linspace(-12.0, -6.0, 39)
@@ -148,6 +148,14 @@ class Real(Rule):
 class Elsewhere(Rule):
     def columns(self, settings):
         return ("sharpness",)
+class Nothing(Rule):
+    def choose(self, tables, n, config, held_out):
+        return None
+class Fails(Rule):
+    def choose(self, tables, n, config, held_out):
+        raise KeyError("alpha")
+    def sentence(self, entry):
+        return entry["alpha"]
 """
 
 
@@ -170,6 +178,18 @@ def test_a_rule_that_keeps_nothing_or_ranks_by_something_else_is_told() -> None:
         kept("select.which=rules_of_mine:Empty")
     with pytest.raises(ConfigError, match="ranks by sharpness; first must be log_lds or"):
         kept("select.which=rules_of_mine:Elsewhere")
+
+
+@pytest.mark.usefixtures("own")
+def test_a_rule_that_fails_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"which: rules_of_mine:Nothing gave NoneType; a Selection is needed"):
+        kept("select.which=rules_of_mine:Nothing")
+    with pytest.raises(InputError, match=r"select.which rules_of_mine:Fails failed \(KeyError: 'alpha'\)"):
+        kept("select.which=rules_of_mine:Fails")
+    with pytest.raises(InputError, match=r"select.which rules_of_mine:Fails failed \(KeyError: 'alpha'\)"):
+        checked_sentence("rules_of_mine:Fails", {})
+    with pytest.raises(InputError, match=r"rules_of_mine:Fails gave NoneType as its sentence; text is needed"):
+        checked_sentence("rules_of_mine:Fails", {"alpha": None})
 
 
 @pytest.mark.usefixtures("own")

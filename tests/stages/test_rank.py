@@ -32,6 +32,8 @@ from ldsaug_ray.stages.shared.runner import run_stages
 Closest = Rank(lambda codec, z, batch_size: -np.linalg.norm(z, axis=1), "closeness to the origin")
 Unused = Rank(lambda codec, z, batch_size: z[:, 0], "the first number")
 Nan = Rank(lambda codec, z, batch_size: np.full(len(z), math.nan), "nothing")
+Short = Rank(lambda codec, z, batch_size: np.zeros(len(z) - 1), "one too few")
+Fails = Rank(lambda codec, z, batch_size: 1 / 0, "nothing")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,10 @@ def test_a_rank_of_ones_own(few: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "closeness to the origin" in job.run.require("select", "sentence")
     with pytest.raises(InputError, match=r"select\.rank: test_rank:Nan must give each candidate a number"):
         run_stages(_job(few, rank="test_rank:Nan"), ["select"])
+    with pytest.raises(InputError, match=r"select\.rank: test_rank:Short must give each candidate a number"):
+        run_stages(_job(few, rank="test_rank:Short"), ["select"])
+    with pytest.raises(InputError, match=r"select\.rank test_rank:Fails failed \(ZeroDivisionError: division"):
+        run_stages(_job(few, rank="test_rank:Fails"), ["select"])
 
 
 def test_what_cannot_be_is_refused(few: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.common.registry import Registry
 from ldsaug_ray.config import Score
-from ldsaug_ray.errors import ImpossibleError
+from ldsaug_ray.errors import ImpossibleError, failing
 from ldsaug_ray.lds.latents import validate_latents
 
 Latents = NDArray[np.floating]
@@ -58,14 +59,16 @@ def resolve_sigma(train: ArrayLike, score: Score, seed: int = 0) -> ChosenSigma:
     """The bandwidth that `score.sigma` asks for, on latents float[N, d]; the same for the same latents and seed.
 
     Raises ImpossibleError where the latents do not determine one (duplicates, a share that no bandwidth gives),
-    InputError where they are invalid, all zero or equal.
+    InputError where they are invalid, all zero or equal, or a rule of the user's own fails.
     """
     name = score.sigma.rule
     rule = SIGMA_RULES.get(name)
-    sigma, numbers = rule.find(validate_latents(train), score.sigma.numbers, score, seed)
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise ImpossibleError(f"score.sigma.rule: {name} gives sigma = {sigma}; it must be positive and finite")
-    return ChosenSigma(float(sigma), name, numbers, rule.sentence(numbers))
+    z = validate_latents(train)
+    with failing(f"score.sigma.rule {name}") if ":" in name else nullcontext():
+        sigma, numbers = rule.find(z, score.sigma.numbers, score, seed)
+        if not (sigma > 0 and math.isfinite(sigma)):
+            raise ImpossibleError(f"score.sigma.rule: {name} gives sigma = {sigma}; it must be positive and finite")
+        return ChosenSigma(float(sigma), name, numbers, rule.sentence(numbers))
 
 
 def sigma_sentence(entry: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ They are known by the rank, the model's weights and the scores, so that other th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 from ldsaug_ray.common.digest import code_digest, fingerprint, table_digest
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
-from ldsaug_ray.errors import ConfigError, InputError, MissingStageError
+from ldsaug_ray.errors import ConfigError, InputError, MissingStageError, failing
 from ldsaug_ray.lds import Noise
 from ldsaug_ray.run.directory import Counts, RunDir, UnitResult
 from ldsaug_ray.run.latents import Latents, read_latents
@@ -91,17 +92,19 @@ class RankWorker:
 
     def __call__(self, unit: int, part: pa.Table) -> UnitResult:
         settings = self.config.decode
-        judge = RANKS.get(self.config.select.rank).judge
+        rank = self.config.select.rank
+        judge = RANKS.get(rank).judge
         assert judge is not None
         made = (self.run / f"scores/{part['file'][0].as_py()}").read_table([*NEEDED])
         found = []
         for start in range(0, len(made), settings.part_rows):
             some = made.slice(start, settings.part_rows)
             z = self.latents.between(some, self.config.score.interpolation, self.noise)
-            found.append(np.asarray(judge(self.codec, z, settings.batch_size), np.float64))
+            with failing(f"select.rank {rank}") if ":" in rank else nullcontext():
+                found.append(np.asarray(judge(self.codec, z, settings.batch_size), np.float64))
+            if found[-1].shape != (len(z),) or np.isnan(found[-1]).any():
+                raise InputError(f"select.rank: {rank} must give each candidate a number, not NaN")
         table = pa.table({"candidate": made["candidate"], RANK: np.concatenate(found)})
-        if np.isnan(table[RANK].to_numpy()).any() or len(table) != len(made):
-            raise InputError(f"select.rank: {self.config.select.rank} must give each candidate a number, not NaN")
         file = f"parts/{part['file'][0].as_py()}"
         (self.out / file).write_table(table)
         return UnitResult(unit, Counts(len(made), len(made)), table_digest(table), (file,), (len(made),))
