@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ldsaug_ray.cli import main
+
 PROGRAM = """
 import sys
 sys.modules["ray"] = None  # so that `import ray` raises ImportError
@@ -24,6 +26,14 @@ score: {n_candidates: 360}
 report: {samples: 2, bands: 2}
 tracking: {enabled: false}
 """
+
+
+def test_where_there_is_no_ray_its_engine_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "config.yaml").write_text(SETTINGS)
+    assert main(["prepare", str(tmp_path / "config.yaml"), f"run_dir={tmp_path / 'run'}", "engine=ray"]) == 1
+    assert "error: Ray cannot be imported (" in (told := capsys.readouterr().err)
+    assert told.rstrip().endswith("; engine=inline does the work in this process")
 
 
 def test_a_whole_run_without_ray(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
     started here, by this block or one around it, so that nobody else has work there.
 
     Raises:
-        ResourceError: the cluster does not answer, or a local Ray does not start.
+        ResourceError: there is no Ray, the cluster does not answer, or a local Ray does not start.
         ConfigError: limits of a local Ray were given for an existing cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -47,7 +47,10 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
+    try:
+        import ray
+    except ImportError as e:
+        raise ResourceError(f"Ray cannot be imported ({e}); engine=inline does the work in this process") from None
 
     global _started_here
     if ray.is_initialized():  # a caller's session (tests, notebooks): use it, leave it alone
