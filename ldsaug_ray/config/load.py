@@ -209,7 +209,8 @@ def _explain(names: tuple[str, ...], errors: list[ErrorDetails], of: type[Config
             f"{dotted} is a section: give settings in it ({', '.join(below)}) or leave it out (found {_shown(found)})"
         )
     if kind == "value_error":  # a validator's own words
-        shown = "" if isinstance(found, dict | BaseModel) else f" (found {_shown(found)})"
+        told = isinstance(found, dict | BaseModel) or repr(found) in error["msg"]
+        shown = "" if told else f" (found {_shown(found)})"
         where = f"{dotted}: " if names else ""  # else of the tree as a whole
         return f"{where}{error['msg'].removeprefix('Value error, ')}{shown}"
     item = f" item {place[0] + 1}" if place and isinstance(place[0], int) else ""  # else what follows is a union branch
