@@ -61,12 +61,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def failing(what: str) -> Iterator[None]:
-    """Code of the user's runs within: whatever else it raises is an InputError that names it."""
+def failing(what: str, *, own: bool = True) -> Iterator[None]:
+    """Code of the user's runs within (`own`; else ours): whatever else it raises is an InputError that names it."""
     try:
         yield
     except Exception as e:
-        if isinstance(e, LdsaugError | BdbQuit) or is_out_of_memory(e):
+        if not own or isinstance(e, LdsaugError | BdbQuit) or is_out_of_memory(e):
             raise
         raise InputError(f"{what} failed ({type(e).__name__}: {e})") from e
 

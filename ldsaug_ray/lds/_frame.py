@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike, NDArray
 
 from ldsaug_ray.lds import _compiled
-
-if TYPE_CHECKING:
-    import torch
 
 Array = NDArray[np.float64]
 
@@ -36,8 +33,6 @@ class Rows:
 
     def tensor(self) -> torch.Tensor:
         """The vectors, for a matrix product."""
-        import torch
-
         return torch.from_numpy(self.vectors)
 
 
@@ -99,8 +94,6 @@ class Rounding:
         cls, frame: Frame, parents: NDArray[np.floating], rows: Rows, shard: NDArray[np.floating], device: str = "cpu"
     ) -> Rounding:
         """From products of SAMPLE rows with SAMPLE latents, in both types, the single one where it will be computed."""
-        import torch
-
         a = np.unique(np.linspace(0, len(parents) - 1, SAMPLE).astype(int))
         b = np.unique(np.linspace(0, len(shard) - 1, SAMPLE).astype(int))
         single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))

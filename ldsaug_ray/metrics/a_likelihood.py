@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ldsaug_ray.config import Score, Sigma
 from ldsaug_ray.errors import ImpossibleError, InputError
-from ldsaug_ray.lds import resolve_sigma
+from ldsaug_ray.lds import resolve_sigma, score_points
 from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real, built_in
 
 
@@ -29,8 +29,6 @@ class Density:
 
 def density_of(real: Real) -> Density:
     """At the likeliest bandwidth. Raises InputError where there is none, or the latents cannot be scored."""
-    from ldsaug_ray.lds import score_points
-
     try:
         sigma = resolve_sigma(real.train, Score(sigma=Sigma(rule="leave_one_out")), real.seed).sigma
         log_density = score_points(real.train, real.held_out, [sigma])[:, 0]
@@ -41,8 +39,6 @@ def density_of(real: Real) -> Density:
 
 def likelihood_gain(known: Density, a: Members) -> float:
     """The gain by A of K members, perhaps by a sample of them: the density of both is (N p_train + K p_A) / (N + K)."""
-    from ldsaug_ray.lds import score_points
-
     of_a = score_points(a.z, known.held_out, [known.sigma])[:, 0]
     with_a = np.logaddexp(np.log(known.n) + known.log_density, np.log(a.total) + of_a) - np.log(known.n + a.total)
     return float((with_a - known.log_density).mean())

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ldsaug_ray.lds import LatentIndex
 from ldsaug_ray.metrics.base import Latents, MeasureOfA, Members, Real, built_in
 from ldsaug_ray.metrics.copies import nearest_training
 from ldsaug_ray.metrics.nearest import flat_index, nearest_neighbours
-
-if TYPE_CHECKING:
-    from ldsaug_ray.lds import LatentIndex
 
 NEAREST = 1_000  # members that are compared with the training latents
 KNOWN = 200_000  # of their distances are kept, about 50 MB: a search may have any number of trials

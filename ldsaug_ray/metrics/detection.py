@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import ConfigError, InputError
-from ldsaug_ray.lds import sigma_from_norm, validate_latents
+from ldsaug_ray.lds import score_points, sigma_from_norm, validate_latents
 
 Array = NDArray[np.float64]
 
@@ -102,8 +102,6 @@ def detect(
         InputError: invalid latents, or fewer than two in a group.
         ConfigError: no group, no scale, or one that is not positive.
     """
-    from ldsaug_ray.lds import score_points
-
     if not others or not scales or not centring:
         raise ConfigError("detection needs at least one group, one scale and one way of centring")
     z = validate_latents(train)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ldsaug_ray.errors import InputError
@@ -112,8 +113,6 @@ def _count(
     real: Features, fake: Features, balls_real: Array, balls_fake: Array
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """How many real balls hold each fake; whether a fake covers each real; whether each real is in a fake's ball."""
-    import torch
-
     frame = Frame.over(real)
     counts = np.zeros(len(fake), np.int64)
     covered, recalled = np.zeros(len(real), np.bool_), np.zeros(len(real), np.bool_)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Container, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def moves_of(
 
 
 def _reading(measure: Measure, sample: Sample) -> Reading:
-    with nullcontext() if measure in OF_SETS else failing(f"measure {measure.name}"):
+    with failing(f"measure {measure.name}", own=measure not in OF_SETS):
         try:
             found = measure.take(sample)
         except InputError as e:

@@ -5,17 +5,13 @@ Where float32 cannot rule out that a neighbour was missed, as among many copies,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ldsaug_ray.lds import Approximation, LatentIndex
 from ldsaug_ray.lds._compiled import in_threads
 from ldsaug_ray.metrics import _compiled
 from ldsaug_ray.metrics.features import Features
-
-if TYPE_CHECKING:
-    from ldsaug_ray.lds import LatentIndex
 
 Index = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -25,8 +21,6 @@ SPARE = 8  # neighbours found beyond k, so that a near tie at the k-th is no rea
 
 def flat_index(points: Features) -> LatentIndex:
     """An exhaustive index over points [N, C]."""
-    from ldsaug_ray.lds import Approximation, LatentIndex
-
     return LatentIndex.build(points, Approximation(index="flat"))
 
 
@@ -39,8 +33,6 @@ def nearest_neighbours(
     own: int64[Q], the point that a query is and that does not count, -1 for none; index: `flat_index(points)`, where
     they are searched more than once. Needs k <= N, or N - 1 with `own`.
     """
-    from ldsaug_ray.lds import Approximation
-
     left_out = np.full(len(queries), -1, np.int64) if own is None else own
     settings = Approximation(neighbours=min(k + SPARE, len(points)), index="flat")
     found = (index or flat_index(points)).search(points, queries, left_out, settings)

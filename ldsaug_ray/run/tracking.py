@@ -85,7 +85,7 @@ class Tracker:
                 for key, value in (tags or {}).items():
                     client.set_tag(run_id, key, value)
             tracker = cls(client, run_id)
-            tracker._log_parameters(config, client.get_run(run_id).data.params)
+            tracker._log_parameters(_leaves(without_passwords(config.dump())), client.get_run(run_id).data.params)
         except StorageError:
             raise
         except Exception as e:  # of MLflow, SQLAlchemy, or a database's driver
@@ -113,9 +113,10 @@ class Tracker:
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
         child = Tracker(self._client, str(run.info.run_id))
         child.tags = dict(run.data.tags)
-        own_settings = _leaves(mine.dump())
-        same = {k for k, v in _leaves(config.dump()).items() if k in own_settings and own_settings[k] == v}
-        child._log_parameters(config, run.data.params, {"run_dir", *(same - set(sought))})  # a tag has the folder
+        theirs, ours = (_leaves(without_passwords(c.dump())) for c in (config, mine))
+        differ = {k: v for k, v in theirs.items() if k in sought or (k, v) not in ours.items()}
+        differ.pop("run_dir", None)  # a tag has it
+        child._log_parameters(differ, run.data.params)
         return child
 
     def children(self, tag: str) -> dict[str, tuple[Tracker, Mapping[str, str]]]:
@@ -254,11 +255,10 @@ class Tracker:
         """Close the run as what it was."""
         self._client.set_terminated(self.run_id, status)
 
-    def _log_parameters(self, config: Config, known: Mapping[str, str], apart_from: Collection[str] = ()) -> None:
+    def _log_parameters(self, parameters: Mapping[str, Any], known: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        leaves = _leaves(without_passwords(config.dump()))
-        values = {allowed_name(k): str(v)[:6000] for k, v in leaves.items() if k not in apart_from}
+        values = {allowed_name(k): str(v)[:6000] for k, v in parameters.items()}
         # parameters are immutable in MLflow: a setting that changes no result (workers) is kept as a tag beside it
         for key, value in values.items():
             if key in known and known[key] != value:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -114,7 +113,7 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
     score = rule.columns(config.select)[0]
     if score not in ("log_lds", "log_lds_excluding_parents"):
         raise ConfigError(f"select.which: {which} ranks by {score}; first must be log_lds or log_lds_excluding_parents")
-    with failing(f"select.which {which}") if ":" in which else nullcontext():
+    with failing(f"select.which {which}", own=":" in which):
         found = rule.choose(tables, n, config, held_out)
     if not isinstance(found, Selection):
         raise ConfigError(f"select.which: {which} gave {type(found).__name__}; a Selection is needed")
@@ -129,7 +128,7 @@ def chosen(tables: Iterable[pa.Table], n: int, config: Config, held_out: HeldOut
 
 def checked_sentence(which: str, entry: Mapping[str, Any]) -> str:
     """The sentence of the rule of that name: it may be the user's own. Raises InputError where there is none."""
-    with failing(f"select.which {which}") if ":" in which else nullcontext():
+    with failing(f"select.which {which}", own=":" in which):
         sentence = RULES.get(which).sentence(entry)
     if not isinstance(sentence, str):
         raise InputError(f"select.which: {which} gave {type(sentence).__name__} as its sentence; text is needed")

@@ -138,8 +138,11 @@ from ldsaug_ray.lds._terms_compiled import add_terms
 
 z = np.random.default_rng(0).standard_normal((600, 32), np.float32)
 z[300:] = 3 + 0.1 * z[300:]
-scores = score_pairs(z, np.arange(80, 520).reshape(-1, 2), [0.25, 0.4], [0.02, 0.2, 0.4])
-digest = hashlib.sha256(scores.log_lds_excluding_parents.tobytes() + scores.effective_neighbours.tobytes())
+digest = hashlib.sha256()
+for alphas, sigmas in (([0.25, 0.4], [0.02, 0.2, 0.4]), ([m / 10 for m in range(1, 10)], [0.2, 0.5, 2.0, 20.0])):
+    for curve in ("linear", "slerp"):
+        scores = score_pairs(z, np.arange(80, 520).reshape(-1, 2), alphas, sigmas, interpolation=curve)
+        digest.update(scores.log_lds_excluding_parents.tobytes() + scores.effective_neighbours.tobytes())
 print(sum(add_terms.stats.cache_misses.values()), sum(add_terms.stats.cache_hits.values()), digest.hexdigest())
 """
 

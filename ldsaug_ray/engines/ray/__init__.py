@@ -50,25 +50,24 @@ class RayEngine(Engine):
     def __exit__(self, *_: object) -> None:
         if self._session is not None:
             self._dismiss()
-            if self._ranks is not None:
-                self._ranks.close()
-                self._ranks = None
+            self._end_ranks()
             self._session.close()
             self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_session": None,
-            "_own": False,
-            "_crew": None,
-            "_ranks": None,
-        }  # which are this process's
+        ours = {"_session": None, "_own": False, "_crew": None, "_ranks": None, "_expected": None}
+        return {**self.__dict__, **ours}  # which are this process's
 
     def _dismiss(self) -> None:
         """End the processes that are kept warm for units: something else needs what they reserve."""
         if self._crew is not None:
             self._crew.dismiss()
+
+    def _end_ranks(self) -> None:
+        """End the processes that are kept for trainings."""
+        if self._ranks is not None:
+            self._ranks.close()
+            self._ranks = None
 
     def _make_room(self) -> None:
         """Let something else have what the crew reserves."""
@@ -216,8 +215,7 @@ class RayEngine(Engine):
         self._expected = None
         key = KeptRanks.key_of(world, pool, max_failures)
         if self._ranks is not None and (self._ranks.over or self._ranks.key != key):
-            self._ranks.close()
-            self._ranks = None
+            self._end_ranks()
         if self._ranks is None:
             stay = self._may_stay(pool)
             self._ranks = KeptRanks(world, pool, max_failures, reserves=not stay, search=self._search)
@@ -236,8 +234,7 @@ class RayEngine(Engine):
             trained = True
         finally:
             if not (trained and self._may_stay(training.pool)):
-                ranks.close()
-                self._ranks = None
+                self._end_ranks()
             if self._search is not None:  # last: the search ends when it hears of it
                 self._search.count.remote(-1)
 
@@ -252,8 +249,7 @@ class RayEngine(Engine):
         from ldsaug_ray.engines.ray.trials import run_trials
 
         self._dismiss()
-        if self._ranks is not None:
-            self._ranks.close()
+        self._end_ranks()
         self._search = beside_driver(Monitor)
         try:
             run_trials(trials, self.verbose, self._search)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +63,7 @@ def resolve_sigma(train: ArrayLike, score: Score, seed: int = 0) -> ChosenSigma:
     name = score.sigma.rule
     rule = SIGMA_RULES.get(name)
     z = validate_latents(train)
-    with failing(f"score.sigma.rule {name}") if ":" in name else nullcontext():
+    with failing(f"score.sigma.rule {name}", own=":" in name):
         sigma, numbers = rule.find(z, score.sigma.numbers, score, seed)
         if not (sigma > 0 and math.isfinite(sigma)):
             raise ImpossibleError(f"score.sigma.rule: {name} gives sigma = {sigma}; it must be positive and finite")

@@ -9,7 +9,6 @@ different machines can be compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from ldsaug_ray.common.digest import code_digest
@@ -58,7 +57,7 @@ def open_extractor(
     kind, where, own = _kind(spec)
     if resize is not None and kind.side is not None:
         raise ConfigError(f"extractor {spec.partition(':')[0]}: its size is fixed; resize is for TorchScript files")
-    with failing(f"extractor {spec}") if own else nullcontext():
+    with failing(f"extractor {spec}", own=own):
         network, weights = kind.load(spec, where)
     weights += f" {code_digest([spec])}" if own else ""
     return Extractor(spec, kind, network, weights, kind.side or resize, device, batch_size, domain, facts)

@@ -6,7 +6,6 @@ They are known by the rank, the model's weights and the scores, so that other th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -100,7 +99,7 @@ class RankWorker:
         for start in range(0, len(made), settings.part_rows):
             some = made.slice(start, settings.part_rows)
             z = self.latents.between(some, self.config.score.interpolation, self.noise)
-            with failing(f"select.rank {rank}") if ":" in rank else nullcontext():
+            with failing(f"select.rank {rank}", own=":" in rank):
                 found.append(np.asarray(judge(self.codec, z, settings.batch_size), np.float64))
             if found[-1].shape != (len(z),) or np.isnan(found[-1]).any():
                 raise InputError(f"select.rank: {rank} must give each candidate a number, not NaN")
