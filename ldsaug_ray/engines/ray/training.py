@@ -139,7 +139,9 @@ def _state() -> _State:
 
 def _serve() -> None:
     """A rank's whole life: one training after another. What one raises ends the rank, and its attempt."""
-    import ldsaug_ray.models  # noqa: F401  what they compute with, while the driver has nothing for it yet
+    import torch._dynamo  # as an optimizer does: what they compute with, while the driver has nothing for it yet
+
+    import ldsaug_ray.models.training.trainer  # noqa: F401
 
     while True:
         number, training = _Desk.trainings.get()

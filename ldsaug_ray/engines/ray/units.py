@@ -49,10 +49,10 @@ class _UnitActor:
     def here(self) -> None:
         """Answers once the process is up."""
 
-    def prepare(self) -> None:
+    def prepare(self, after: None) -> None:
         """Import what most stages compute with."""
         import ldsaug_ray.lds.exact
-        import ldsaug_ray.models  # noqa: F401
+        import ldsaug_ray.models.inference  # noqa: F401
 
     def let_go(self) -> None:
         """Forget the stage."""
@@ -126,11 +126,12 @@ class Crew:
             self.dismiss()
 
     def prepare(self) -> None:
-        """Those who stay may import what they will need next."""
+        """Those who stay may import what they will need next, one after another: a training has the other CPU."""
+        before = None
         for member in self._members:
             if not member.prepared:
                 member.prepared = True
-                member.actor.prepare.remote()
+                before = member.actor.prepare.remote(before)
 
     def dismiss(self) -> None:
         """End them: others need what they reserve."""
