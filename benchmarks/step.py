@@ -4,7 +4,8 @@
 
 32 px is the model of configs/celeba10k.yaml, larger sizes that of configs/celebahq.yaml with its discriminator.
 Milliseconds are what torch.profiler counts in the operations themselves; `step` is the time of a step without it, so
-that what is beyond their sum is Python. R1 is due every 16 steps: with so many it has its share.
+that what is beyond their sum is Python. R1 is due every 16 steps: with so many it has its share. `of the product's
+rate`: the GFLOP of a step (without R1) at the rate of a large matrix product in the same run, over the step's time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from ldsaug_ray.config import load_config
 from ldsaug_ray.models import Trainer, build_vae
@@ -46,6 +48,16 @@ def kind(name: str, shapes: list[list[int]]) -> str:
         if any(word in name for word in words):
             return group
     return "other"
+
+
+def product_rate(side: int = 2048, repeats: int = 8) -> float:
+    """GFLOP a millisecond of a float32 matrix product."""
+    a = torch.randn(side, side)
+    torch.mm(a, a)
+    started = time.perf_counter()
+    for _ in range(repeats):
+        torch.mm(a, a)
+    return 2e-12 * side**3 * repeats / (time.perf_counter() - started)
 
 
 def milliseconds(trainer: Trainer, images: np.ndarray, batch: int, steps: int) -> dict[str, float]:
@@ -95,13 +107,24 @@ def main() -> None:
 
     keep_freed_memory()
     print(f"{torch.get_num_threads()} threads; ms a step")
-    print("| side, px | batch | step | " + " | ".join(KINDS) + " |\n| " + "--- | " * (3 + len(KINDS)))
+    columns = ("side, px", "batch", "GFLOP", "of the product's rate", "step", *KINDS)
+    print(f"| {' | '.join(columns)} |\n| {'--- | ' * len(columns)}")
     for side in arguments.sides:
         batch = max(1, min(16, 16384 // side**2))
         trainer = trainer_of(side, batch_size=batch)
         images = np.random.default_rng(0).integers(0, 256, (64, side, side, 3), np.uint8)
-        spent = milliseconds(trainer, images, batch, arguments.steps)
-        print(f"| {side} | {batch} | " + " | ".join(f"{x:,.1f}" for x in spent.values()) + " |", flush=True)
+        spent, rate = milliseconds(trainer, images, batch, arguments.steps), product_rate()
+        with FlopCounterMode(display=False) as counted:  # a step of many: without R1
+            trainer.train_step(images[:batch])
+        gflop = counted.get_total_flops() / 1e9
+        shown = [
+            side,
+            batch,
+            f"{gflop:,.1f}",
+            f"{gflop / rate / spent['step']:.2f}",
+            *(f"{x:,.1f}" for x in spent.values()),
+        ]
+        print("| " + " | ".join(map(str, shown)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def engine_of(config: Config, *, verbose: bool = False) -> Engine:
     """
     # Threads that wait for each other spin a moment, then sleep. Endless spinning is many times slower on busy cores;
     # sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs a third of the training's speed on idle ones. Read with torch.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     module, _, name = _ENGINES[config.engine].partition(":")
     engine: Engine = getattr(import_module(module), name)(config, verbose)
     return engine
