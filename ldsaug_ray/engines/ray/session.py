@@ -54,7 +54,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
 
     global _started_here
     if ray.is_initialized():  # a caller's session (tests, notebooks): use it, leave it alone
-        quieten_data(verbose)
+        quieten_ray(verbose)
         yield _started_here
         return
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -95,7 +95,7 @@ def ray_session(config: Config, *, verbose: bool = False) -> Iterator[bool]:
         for number, handler in handlers.items():  # Ray's C++ core has put its own in their place
             signal.signal(number, handler)
     try:
-        quieten_data(verbose)
+        quieten_ray(verbose)
         if address:
             check_nodes(config)
         _started_here = not address
@@ -208,13 +208,8 @@ def _unseen(places: Mapping[str, str]) -> list[str]:
     return unseen
 
 
-def quieten_data(verbose: bool) -> None:
-    """Turn Ray Data's own progress bars and messages off unless asked for."""
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = verbose
-    context.print_on_execution_start = verbose
+def quieten_ray(verbose: bool) -> None:
+    """Turn the messages of Ray's libraries off unless asked for."""
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)

@@ -19,7 +19,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ldsaug_ray.engines.base import Points, Steps, Trials
-from ldsaug_ray.engines.ray.session import quieten_data
+from ldsaug_ray.engines.ray.session import quieten_ray
 from ldsaug_ray.engines.signals import kept_back
 from ldsaug_ray.engines.threads import limit_threads
 from ldsaug_ray.run.progress import repeated
@@ -117,7 +117,7 @@ class _Trial(tune.Trainable):
             limit_threads(threads)
         with suppress(OSError):  # another machine may not have it
             os.chdir(folder)
-        quieten_data(verbose)
+        quieten_ray(verbose)
         self._make = make(*args)
         self._steps: Steps | None = None
         self.reset_config(config)
