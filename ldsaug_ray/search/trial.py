@@ -41,8 +41,8 @@ from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
 _COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
-KEPT_BYTES, ROW_BYTES = 160 * 2**20, 40  # of the scores that a worker keeps in memory, and of one
-PLANNED = 2**20  # candidates planned at a time, or kept
+KEPT_BYTES, ROW_BYTES = 640 * 2**20, 40  # of the scores that a worker keeps in memory, and of one
+PLANNED, KEPT_PLANNED = 2**20, 2**22  # candidates planned at a time; and kept, at most
 
 Measures = dict[str, float | None]
 
@@ -68,7 +68,7 @@ class Tables:
         n, key = config.score.n_candidates, f"{config.seed} {config.score.model_dump_json(exclude={'sigma'})}"
         if key not in self._plans:
             plan = Plan.of(train, config.score, config.seed)
-            self._plans[key] = plan, plan.candidates(0, n) if n <= PLANNED else None
+            self._plans[key] = plan, plan.candidates(0, n) if n <= KEPT_PLANNED else None
         plan, every = self._plans[key]
         if every is not None:
             return plan, Candidates(ids, every.i[ids], every.j[ids], every.alpha[ids])
