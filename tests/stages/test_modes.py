@@ -78,6 +78,10 @@ def test_what_is_lost_is_not_laid_to_density_where_that_did_not_choose(copied):
     assert "densest modes" in told()
     for others in ({"which": "random"}, {"balance": "parent"}):
         assert told(**others).endswith("effective clusters.")
-    assert "select.balance: parent with select.top_count: " in told(top_count=None, tau=1e-9) + told(
-        top_count=None, tau="auto"
-    ) or True
+
+
+def test_what_to_set_is_possible_where_a_threshold_alone_cuts() -> None:
+    told = sentence(
+        "clusters", {"train": 9, "a": 3, "parent": 8}, mend="select.balance: parent with select.top_count: 7"
+    )
+    assert told.endswith("modes. select.balance: parent with select.top_count: 7 would hold 8.0, by these scores.")
