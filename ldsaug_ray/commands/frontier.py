@@ -22,7 +22,7 @@ from ldsaug_ray.run.tracked import tracked_run
 from ldsaug_ray.stages import frontier as stage
 from ldsaug_ray.stages.shared.checks import require_faiss
 from ldsaug_ray.stages.shared.features import opened
-from ldsaug_ray.stages.shared.gains import COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS
+from ldsaug_ray.stages.shared.gains import COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS, MEASURED
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import ensure, plan_steps, require_current, run_stages
 
@@ -36,6 +36,7 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
     require_faiss()
     before = open_run_dir(config, create=False)
     require_current(config, before, stage.STAGE.needs)
+    stage.check(config, before)
     opened(config)
     digests = {need: before.require(need, "digest") for need in stage.STAGE.needs}
     identity = stage.STAGE.fingerprint(config, digests, evaluation_stamp(config))
@@ -91,13 +92,13 @@ def _shown(gain: Mapping[str, float] | None, kind: str) -> str:
 
 def _csv(result: Mapping[str, Any]) -> str:
     out = io.StringIO()
-    names = ["name", "kind", "n", *COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS]
+    names = ["name", "kind", "n", *MEASURED, FROM_IMAGES, FROM_RECONSTRUCTIONS]
     modes = list(result["points"][0]["modes"])
     limits = [f"{name} {part}" for name in COMPARED for part in ("gain", "low", "high")]
     writer = csv.writer(out)
     writer.writerow([*names, *(f"effective {mode}" for mode in modes), *limits])
     for row in result["points"]:
         gains = [row["gains"].get(name) or {} for name in COMPARED]
-        values = [*(row[name] for name in names), *(row["modes"][mode] for mode in modes)]
+        values = [*(row.get(name, "") for name in names), *(row["modes"][mode] for mode in modes)]
         writer.writerow([*values, *(g.get(p, "") for g in gains for p in ("gain", "low", "high"))])
     return out.getvalue()
