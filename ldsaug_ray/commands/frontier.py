@@ -13,10 +13,12 @@ from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains import domain_of
 from ldsaug_ray.engines import engine_of
+from ldsaug_ray.errors import MissingStageError
 from ldsaug_ray.metrics import evaluation_stamp
 from ldsaug_ray.report import figures
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import make_console, print_table
 from ldsaug_ray.run.tracked import tracked_run
 from ldsaug_ray.stages import frontier as stage
@@ -60,13 +62,22 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
         result = (folder.root / "frontier.json").read_json()
         (folder.root / "frontier.csv").write_bytes(_csv(result).encode())
         (folder.root / "frontier.svg").write_bytes(figures.frontier(result))
-        if plan_steps(config, run, ["report"])[0].state == "complete":  # the page is to show it
+        if _has_page(config, run):  # which is to show it
             run.reset("report")
             run_stages(Job(config, run, console, engine), ["report"])
     _print(result, without_password(config.run_dir), domain_of(config).words)
     print(f"frontier  {folder.require('frontier')['sentence']}")
     print(f"figure    {(folder.root / 'frontier.svg').shown}")
     return 0
+
+
+def _has_page(config: Config, run: RunDir) -> bool:
+    """Whether there is a report, of these settings."""
+    try:
+        require_current(config, run, STAGES["report"].needs)
+    except MissingStageError:
+        return False
+    return plan_steps(config, run, ["report"])[0].state == "complete"
 
 
 def _print(result: Mapping[str, Any], run: str, words: Callable[[str], str]) -> None:

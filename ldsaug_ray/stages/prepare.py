@@ -93,7 +93,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             f"data.source = {data.source}: {n_train} usable training {domain.unit} of {work.n_listed} listed "
             f"({_reasons(job).total()} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
         )
-    check_labelled(job.config, (job.run.root / file for file in _training_files(results)))
+    if data.attributes is not None:
+        check_labelled(job.config, *([job.run.root / f for f in _files(results, split)] for split in ("train", "test")))
     alike = {r.extra.get("alike", -1.0) for r in results.values() if r.extra["train"]}
     if identical := len(alike) == 1 and -1.0 not in alike:
         job.console.print(f"prepare   {domain.words(same_picture(n_train))}", style="yellow", highlight=False)
@@ -242,12 +243,12 @@ def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[
 
 def _training(job: Job, results: Mapping[int, UnitResult]) -> Iterator[Array]:
     """Batches of the training items, a stored part each."""
-    for file in _training_files(results):
+    for file in _files(results, "train"):
         yield job.domain.unpack((job.run.root / file).read_table([job.domain.column]))
 
 
-def _training_files(results: Mapping[int, UnitResult]) -> list[str]:
-    return [f for n in sorted(results) for f in results[n].files if f.startswith("images/train-")]
+def _files(results: Mapping[int, UnitResult], split: str) -> list[str]:
+    return [f for n in sorted(results) for f in results[n].files if f.startswith(f"images/{split}-")]
 
 
 def _one_item(batch: Array) -> float:

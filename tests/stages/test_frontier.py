@@ -119,6 +119,10 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys, mlflo
     after = {file: file.stat().st_mtime_ns for file in (folder.parent / "features").glob("*/manifest.json")}
     assert {k: after[k] for k in before} == before  # features of the others were kept
     assert len(after) == 14
+    page = (folder.parent / "report/index.html").read_text()
+    other = merge(more, {"select": {"balance": "parent"}})  # not what the run selected by
+    assert frontier_command(Config.model_validate(other)) == 0
+    assert (folder.parent / "report/index.html").read_text() == page
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ldsaug_ray.common.storage import Location
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains.sources.attributes import require_attribute
-from ldsaug_ray.run.latents import label_codes
+from ldsaug_ray.run.latents import is_categorical, label_codes
 from ldsaug_ray.selection.balance import LABEL, check_cells, grouping
 from ldsaug_ray.stages.shared.ranked import check_rank
 
@@ -33,17 +34,28 @@ def check_ahead(config: Config, n: int, labels: Collection[str] | None, unit: st
     check_rank(config)
 
 
-def check_labelled(config: Config, files: Iterable[Location]) -> None:
-    """Raises InputError where a stored training item lacks the label that `select.balance` goes by."""
-    balance = config.select.balance
-    if not (config.select.rule.keeps and balance.startswith(LABEL)):
-        return
-    name, keys, codes = balance.removeprefix(LABEL), [], []
-    for file in files:
-        table = file.read_table(["key", "attributes"])
-        keys += table["key"].to_pylist()
-        codes.append(label_codes(pc.struct_field(table["attributes"], name)))
-    grouping(balance, np.empty((len(keys), 0)), keys, {name: np.concatenate(codes)})
+def check_labelled(config: Config, train: Sequence[Location], test: Sequence[Location]) -> None:
+    """Raise InputError where labels of the stored items do not do for what later stages are asked for: one that
+    `select.balance` goes by is missing, or a probe cannot tell those of `evaluate.attributes`."""
+    from ldsaug_ray.metrics.classes import check_classes
+
+    balance, evaluate = config.select.balance, config.evaluate
+    if config.select.rule.keeps and balance.startswith(LABEL):
+        keys, codes, _ = _labels(train, name := balance.removeprefix(LABEL))
+        grouping(balance, np.empty((len(keys), 0)), keys, {name: codes})
+    for name in evaluate.attributes if evaluate.extractor is not None else ():
+        _, codes, many = _labels(train, name)
+        if many:
+            check_classes(name, codes, _labels(test, name)[1])
+
+
+def _labels(files: Sequence[Location], name: str) -> tuple[list[str], NDArray[np.int32], bool]:
+    """Keys of stored items, their labels, and whether these have many values."""
+    tables = [file.read_table(["key", "attributes"]) for file in files]
+    columns = [pc.struct_field(table["attributes"], name) for table in tables]
+    keys = [key for table in tables for key in table["key"].to_pylist()]
+    codes = np.concatenate([np.empty(0, np.int32), *map(label_codes, columns)])
+    return keys, codes, any(map(is_categorical, columns))
 
 
 def _labels_asked(config: Config) -> Iterator[tuple[str, str]]:
