@@ -130,13 +130,13 @@ def _expected_selection(config: Config) -> str:
 def _price_of_noise(config: Config, n: int) -> str:
     """What a row of its own for every candidate costs, over n training latents."""
     score = config.score
+    rows_of_noise = f"score.noise: a row of the matrix product for each of {score.n_candidates:,} candidates"
+    if score.plan == "single":  # which is nothing without noise
+        return rows_of_noise
     unit = min(score.unit_candidates, score.n_candidates)
     parents = min(n, 2 * -(-unit // len(score.plan_alphas)))  # at most, of a unit
     rows = parents * -(-score.n_candidates // unit)
-    return (
-        f"score.noise: a row of the matrix product for each of {score.n_candidates:,} candidates; without noise for "
-        f"{rows:,} parents: {score.n_candidates / rows:.1f} times the products"
-    )
+    return f"{rows_of_noise}; without noise for {rows:,} parents: {score.n_candidates / rows:.1f} times the products"
 
 
 def _asked(config: Config, stage: str) -> str:

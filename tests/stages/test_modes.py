@@ -80,8 +80,7 @@ def test_what_is_lost_is_not_laid_to_density_where_that_did_not_choose(copied):
         assert told(**others).endswith("effective clusters.")
 
 
-def test_what_to_set_is_possible_where_a_threshold_alone_cuts() -> None:
-    told = sentence(
-        "clusters", {"train": 9, "a": 3, "parent": 8}, mend="select.balance: parent with select.top_count: 7"
-    )
-    assert told.endswith("modes. select.balance: parent with select.top_count: 7 would hold 8.0, by these scores.")
+def test_what_to_set_is_told_with_what_it_replaces() -> None:
+    mend = "select.balance: parent with select.top_count: 7 in place of select.tau"
+    told = sentence("clusters", {"train": 9, "a": 3, "parent": 8}, mend=mend)
+    assert told.endswith(f"modes. {mend} would hold 8.0, by these scores.")

@@ -75,8 +75,9 @@ class Modes:
             if would is not None:
                 modes[name]["parent"] = _effective(of, would)
         why = (DENSEST if select.rank == "lds" else FIRST) if mendable else ""
-        counted = select.top_fraction is not None or select.top_count is not None
-        mend = "select.balance: parent" + ("" if counted else f" with select.top_count: {n_kept}")
+        mend = "select.balance: parent"
+        if cuts := [name for name in ("tau", "typical") if getattr(select, name) is not None]:  # not within groups
+            mend += f" with select.top_count: {n_kept} in place of select.{cuts[0]}"
         return {"modes": modes, "modes_sentences": [sentence(name, found, why, mend) for name, found in modes.items()]}
 
     def _balanced(self, share: float) -> np.ndarray:
