@@ -13,16 +13,18 @@ from ldsaug_ray.common.secrets import without_password
 from ldsaug_ray.config import Config
 from ldsaug_ray.domains import domain_of
 from ldsaug_ray.engines import engine_of
+from ldsaug_ray.errors import MissingStageError
 from ldsaug_ray.metrics import evaluation_stamp
 from ldsaug_ray.report import figures
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.opening import open_run_dir
+from ldsaug_ray.run.pipeline import STAGES
 from ldsaug_ray.run.progress import make_console, print_table
 from ldsaug_ray.run.tracked import tracked_run
 from ldsaug_ray.stages import frontier as stage
 from ldsaug_ray.stages.shared.checks import require_faiss
 from ldsaug_ray.stages.shared.features import opened
-from ldsaug_ray.stages.shared.gains import COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS
+from ldsaug_ray.stages.shared.gains import COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS, MEASURED
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import ensure, plan_steps, require_current, run_stages
 
@@ -36,6 +38,7 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
     require_faiss()
     before = open_run_dir(config, create=False)
     require_current(config, before, stage.STAGE.needs)
+    stage.check(config, before)
     opened(config)
     digests = {need: before.require(need, "digest") for need in stage.STAGE.needs}
     identity = stage.STAGE.fingerprint(config, digests, evaluation_stamp(config))
@@ -59,13 +62,22 @@ def frontier_command(config: Config, *, dry_run: bool = False, overwrite: bool =
         result = (folder.root / "frontier.json").read_json()
         (folder.root / "frontier.csv").write_bytes(_csv(result).encode())
         (folder.root / "frontier.svg").write_bytes(figures.frontier(result))
-        if plan_steps(config, run, ["report"])[0].state == "complete":  # the page is to show it
+        if _has_page(config, run):  # which is to show it
             run.reset("report")
             run_stages(Job(config, run, console, engine), ["report"])
     _print(result, without_password(config.run_dir), domain_of(config).words)
     print(f"frontier  {folder.require('frontier')['sentence']}")
     print(f"figure    {(folder.root / 'frontier.svg').shown}")
     return 0
+
+
+def _has_page(config: Config, run: RunDir) -> bool:
+    """Whether there is a report, of these settings."""
+    try:
+        require_current(config, run, STAGES["report"].needs)
+    except MissingStageError:
+        return False
+    return plan_steps(config, run, ["report"])[0].state == "complete"
 
 
 def _print(result: Mapping[str, Any], run: str, words: Callable[[str], str]) -> None:
@@ -91,13 +103,13 @@ def _shown(gain: Mapping[str, float] | None, kind: str) -> str:
 
 def _csv(result: Mapping[str, Any]) -> str:
     out = io.StringIO()
-    names = ["name", "kind", "n", *COMPARED, FROM_IMAGES, FROM_RECONSTRUCTIONS]
+    names = ["name", "kind", "n", *MEASURED, FROM_IMAGES, FROM_RECONSTRUCTIONS]
     modes = list(result["points"][0]["modes"])
     limits = [f"{name} {part}" for name in COMPARED for part in ("gain", "low", "high")]
     writer = csv.writer(out)
     writer.writerow([*names, *(f"effective {mode}" for mode in modes), *limits])
     for row in result["points"]:
         gains = [row["gains"].get(name) or {} for name in COMPARED]
-        values = [*(row[name] for name in names), *(row["modes"][mode] for mode in modes)]
+        values = [*(row.get(name, "") for name in names), *(row["modes"][mode] for mode in modes)]
         writer.writerow([*values, *(g.get(p, "") for g in gains for p in ("gain", "low", "high"))])
     return out.getvalue()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ldsaug_ray.config import Config, Workers
 from ldsaug_ray.domains import domain_of
 from ldsaug_ray.errors import LdsaugError
 from ldsaug_ray.run.directory import RunDir
 from ldsaug_ray.run.pipeline import COMMANDS, STAGES
 from ldsaug_ray.run.progress import print_table
+from ldsaug_ray.stages.shared.ahead import check_ahead
 from ldsaug_ray.stages.shared.runner import plan_steps
 
 _HEAD = ("what", "rows", "workers ask for", "state")
@@ -20,11 +23,12 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
         InputError: the source is there, but these settings cannot be run on it.
     """
     images: tuple[int, int] | None = None
+    labels: Collection[str] | None = (run.entry("prepare") or {}).get("attributes")
     wrong: LdsaugError | None = None
     steps = plan_steps(config, run, names)
     if any(s.stage == "prepare" and s.fingerprint is not None and s.state != "complete" for s in steps):
         try:
-            images = _planned_images(config)
+            images, labels = _planned_images(config)
         except LdsaugError as e:
             wrong = e
     rows, said = [], domain_of(config).words
@@ -38,14 +42,13 @@ def print_plan(config: Config, run: RunDir, names: list[str]) -> None:
         rows.append((name, does, said(known), _asked(config, name), f"{state}: {step.why}"))
     print_table(f"plan for {run.root.shown}", ("stage", *_HEAD), rows, 150, "f")
     n = _training_latents(config, run, images)
-    if n and any(s.stage == "score" and s.state != "complete" for s in steps):
-        from ldsaug_ray.lds import check_plan
-
-        check_plan(n, config.score, config.seed)
-        if config.score.noise:
-            print(_price_of_noise(config, n))
+    left = {s.stage for s in steps if s.state != "complete"}
+    if n and left & {"score", "select", "evaluate"}:
+        check_ahead(config, n, labels, domain_of(config).unit)
+    if n and config.score.noise and "score" in left:
+        print(_price_of_noise(config, n))
     judged = config.select.rule.judged(config.select)
-    if judged and any(s.stage == "select" and s.state != "complete" for s in steps):
+    if judged and "select" in left:
         print(
             f"select.rank: {config.select.rank}: every one of {config.score.n_candidates:,} candidates is decoded and "
             "judged, once, where A alone would be"
@@ -73,14 +76,14 @@ def _training_latents(config: Config, run: RunDir, images: tuple[int, int] | Non
     return images[1] - config.data.test if images and isinstance(config.data.test, int) else None
 
 
-def _planned_images(config: Config) -> tuple[int, int]:
-    """Images that the source lists, and those of the two splits."""
+def _planned_images(config: Config) -> tuple[tuple[int, int], Collection[str]]:
+    """Images that the source lists, and those of the two splits; the labels that they have."""
     from ldsaug_ray.domains.prepare import plan
     from ldsaug_ray.domains.sources.attributes import load_attributes
 
     domain = domain_of(config)
     work = plan(domain, domain.open(config.data), config.data, config.seed, load_attributes(config.data))
-    return work.n_listed, work.n_train + work.n_test
+    return (work.n_listed, work.n_train + work.n_test), work.attribute_names or ()
 
 
 def _known_rows(config: Config, run: RunDir, stage: str, images: tuple[int, int] | None) -> str:
@@ -127,13 +130,13 @@ def _expected_selection(config: Config) -> str:
 def _price_of_noise(config: Config, n: int) -> str:
     """What a row of its own for every candidate costs, over n training latents."""
     score = config.score
+    rows_of_noise = f"score.noise: a row of the matrix product for each of {score.n_candidates:,} candidates"
+    if score.plan == "single":  # which is nothing without noise
+        return rows_of_noise
     unit = min(score.unit_candidates, score.n_candidates)
     parents = min(n, 2 * -(-unit // len(score.plan_alphas)))  # at most, of a unit
     rows = parents * -(-score.n_candidates // unit)
-    return (
-        f"score.noise: a row of the matrix product for each of {score.n_candidates:,} candidates; without noise for "
-        f"{rows:,} parents: {score.n_candidates / rows:.1f} times the products"
-    )
+    return f"{rows_of_noise}; without noise for {rows:,} parents: {score.n_candidates / rows:.1f} times the products"
 
 
 def _asked(config: Config, stage: str) -> str:

@@ -40,9 +40,11 @@ class Frontier(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Frontier:
-        names = [slug(name) for name in ("A", "reconstructions", *self.rules, *self.samplers)]
+        curve = [f"noise {share:g}" for share in self.noise]
+        names = [slug(name) for name in ("A", "reconstructions", *curve, *self.rules, *self.samplers)]
         if twice := sorted({name for name in names if names.count(name) > 1 or not name}):
             raise ValueError(
-                f"rules and samplers need names that differ in letters or digits; found {twice[0]!r} twice"
+                "rules, samplers and noise of the curve need names that differ in letters or digits; found "
+                f"{twice[0]!r} twice"
             )
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ldsaug_ray.common.registry import room_of
 from ldsaug_ray.config.base import Auto, Positive, Section
@@ -90,3 +90,14 @@ class Sampling(Section):
     @classmethod
     def _known(cls, prior: str) -> str:
         return str(room_of("models.priors").PRIORS.check(prior))
+
+    @model_validator(mode="after")
+    def _noise_about_latents(self) -> Sampling:
+        how = self.candidates
+        plan = how.plan if how.plan != "auto" else "single" if self.prior == "lds" else "random"
+        noise = how.noise if how.noise != "auto" else 0.75 if self.prior == "lds" else 0
+        if self.prior in ("interpolants", "lds") and plan == "single" and not noise:
+            raise ValueError(
+                f"candidates.noise: prior {self.prior} with plan: single is noise about latents; set it above 0"
+            )
+        return self

@@ -190,6 +190,11 @@ class Config(Section):
                     "sample.with_augmented: true goes with sample.prior: mixture or kde; "
                     f"{source.title or self.sample.prior} is fixed"
                 )
+        if self.finetune.judge == "a" and not self.select.rule.keeps:
+            raise ValueError(
+                f"finetune.judge: a is of A's latents, but select.which: {self.select.which} keeps nothing; name a "
+                "prior, such as kde"
+            )
         return self
 
     def dump(self) -> dict[str, Any]:

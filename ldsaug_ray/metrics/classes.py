@@ -54,6 +54,27 @@ def _sides(parents: Codes, weight: Array) -> list[tuple[Codes, Array]]:
     return [(parents[:, 0], 1 - weight), (parents[:, 1], weight)]
 
 
+def check_classes(name: str, train: Codes, test: Codes | None = None) -> None:
+    """Raise InputError where these labels [N] do not do for a probe: fewer than two classes, fewer training images of
+    one than folds, or, given the test images' [T], one that is not in both splits."""
+    values, counts = np.unique(train[train != 0], return_counts=True)
+    if len(values) < 2 or counts.min() < FOLDS:
+        few = f", {counts.min()} training images of {values[counts.argmin()] - 1}" if len(values) else ""
+        raise InputError(
+            f"labels of {name}: {len(values)} values{few}; a probe needs two values and {FOLDS} training images of "
+            "each: leave it out of evaluate.attributes"
+        )
+    if test is None:
+        return
+    lacking = sorted(set(values.tolist()) ^ set(test[test != 0].tolist()))
+    if lacking:
+        of = ", ".join(str(value - 1) for value in lacking[:5]) + (", …" if len(lacking) > 5 else "")
+        raise InputError(
+            f"labels of {name}: training and test images do not both have {of}; raise data.test, or leave it out of "
+            "evaluate.attributes"
+        )
+
+
 def class_probe(features: ArrayLike, labels: Codes, name: str, *, seed: int = 0) -> tuple[Any, float]:
     """Multinomial logistic regression on standardised features float[N, C], classes weighing the same, and its penalty:
     that of the best balanced accuracy in stratified cross-validation, the strongest of equals.
@@ -67,13 +88,7 @@ def class_probe(features: ArrayLike, labels: Codes, name: str, *, seed: int = 0)
     from sklearn.preprocessing import StandardScaler
 
     x = checked_features(features, "the features").astype(np.float64)
-    values, counts = np.unique(labels, return_counts=True)
-    if len(values) < 2 or counts.min() < FOLDS:
-        few = int(values[counts.argmin()]) - 1
-        raise InputError(
-            f"labels of {name}: {len(values)} values, {counts.min()} training images of {few}; at least two values and "
-            f"{FOLDS} images of each are needed"
-        )
+    check_classes(name, labels)
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     search = GridSearchCV(model, {"logisticregression__C": PENALTIES}, scoring="balanced_accuracy", cv=folds)
@@ -109,10 +124,7 @@ def class_attribute(name: str, features: Mapping[str, Array], labels: Mapping[st
     known = {split: of != 0 for split, of in labels.items()}
     values = np.unique(labels["train"][known["train"]])
     test = labels["test"][known["test"]]
-    lacking = sorted(set(values.tolist()) ^ set(test.tolist()))
-    if lacking:
-        of = ", ".join(str(value - 1) for value in lacking[:5])
-        raise InputError(f"labels of {name}: training and test images do not both have {of}; raise data.test")
+    check_classes(name, labels["train"], test)
     probe, penalty = class_probe(features["train"][known["train"]], labels["train"][known["train"]], name)
     predicted = probe.predict(features["test"][known["test"]].astype(np.float64))
     confusion = np.zeros((len(values), len(values)), np.int64)

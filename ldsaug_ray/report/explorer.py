@@ -28,7 +28,7 @@ from ldsaug_ray.run.latents import Latents
 from ldsaug_ray.selection.balance import cells, nearer
 
 EXPLORED = 50_000  # a megabyte of the page
-SHELLS, EACH = 8, 12  # decoded: up to EACH of each halving of the ranking, so that few kept ones have pictures too
+SHELLS, EACH = 8, 12  # decoded: up to EACH of each halving of either ranking, so that few kept ones have pictures too
 SIDE = 64  # px, at most
 FIELDS = ("which", "rank", "tau", "typical", "top_fraction", "top_count", "stratify", "balance", "exclude_parents")
 
@@ -55,7 +55,8 @@ def explorer_of(
         found = score_candidates(latents.z, np.stack([i, j], axis=1), points(slice(None)), others)
         at += [{"sigma": s, **{name: getattr(found, name)[:, k] for name in columns}} for k, s in enumerate(others)]
     at.sort(key=lambda bandwidth: bandwidth["sigma"])
-    chosen = _shown(at[[b["sigma"] for b in at].index(sigma)]["log_lds"], min(EACH, config.report.samples), config.seed)
+    score, each = at[[b["sigma"] for b in at].index(sigma)]["log_lds"], min(EACH, config.report.samples)
+    chosen = np.union1d(*(_shown(by, each, config.seed) for by in (score, -_ranks_within(score, near))))
     alphas = config.score.plan_alphas
     own, default = ({f: getattr(s, f) for f in FIELDS} for s in (config.select, type(config.select)()))
     payload = {
@@ -98,6 +99,15 @@ def _packed(values: ArrayLike, kind: str) -> str:
 def _whole(values: NDArray[np.int64]) -> str:
     """Whole numbers from 0 on, in as few bytes each as the largest needs: 1, 2 or 4."""
     return _packed(values, np.min_scalar_type(values.max()).newbyteorder("<").str)
+
+
+def _ranks_within(score: NDArray[np.float64], of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rank of each row in its group, 0 the densest, over the group's size: what balance keeps has pictures too."""
+    order = np.lexsort((np.arange(len(score)), -score, of))
+    sizes = np.bincount(of)
+    ranks = np.empty(len(score))
+    ranks[order] = np.arange(len(score)) - (np.cumsum(sizes) - sizes)[of[order]]
+    return np.asarray((ranks + 0.5) / sizes[of])
 
 
 def _shown(score: NDArray[np.float64], each: int, seed: int) -> NDArray[np.int64]:

@@ -77,13 +77,18 @@ def cells(z: NDArray[np.floating], k: int, seed: int, fitted: int = FITTED) -> I
     """
     from sklearn.cluster import KMeans
 
-    if k > len(z):
-        raise ImpossibleError(f"select.clusters = {k} cells of {len(z)} training latents; lower it")
+    check_cells(k, len(z))
     rows = np.arange(len(z))
     if len(z) > fitted:
         rows = np.sort(np.random.default_rng([seed, k]).choice(len(z), fitted, replace=False))
     found = KMeans(k, n_init=1, random_state=seed).fit(z[rows])
     return np.concatenate([found.predict(z[a : a + fitted]) for a in range(0, len(z), fitted)]).astype(np.int64)
+
+
+def check_cells(k: int, n: int) -> None:
+    """Raises ImpossibleError where n training latents are too few for k cells."""
+    if k > n:
+        raise ImpossibleError(f"select.clusters = {k} cells of {n} training latents; lower it")
 
 
 def check_balance(name: str) -> str:
@@ -135,7 +140,8 @@ def grouping(
     if len(lacking):
         raise InputError(
             f"select.balance: {balance}: {len(lacking)} of {len(keys)} training images have no such label, as "
-            f"{keys[int(lacking[0])]!r}: leave them out (data.missing_attributes: quarantine), or balance otherwise"
+            f"{keys[int(lacking[0])]!r}: leave them out (name it alone in data.attribute_names, with "
+            "data.missing_attributes: quarantine), or balance otherwise"
         )
     values, of = np.unique(labels[name], return_inverse=True)
     return Groups(of.reshape(-1).astype(np.int64), [f"{name} {value}" for value in values.tolist()])

@@ -20,6 +20,7 @@ class Random(Rule):
     """The thresholds say how many, and chance which."""
 
     words = "as many as they keep, drawn from all candidates (the control of unfiltered interpolants)"
+    ranks = False
 
     def judged(self, settings: Select) -> bool:
         """Never: how many does not hang on the rank."""

@@ -30,6 +30,7 @@ class Rule:
 
     words = "what the rules keep"  # of it, in the help of select.which
     keeps = True  # whether there is an A at all
+    ranks = True  # whether those are kept that rank first, so that select.balance says which
     sharpest = False  # whether decode keeps the share decode.sharpest alone, the sharpest
 
     def fill(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Rule:
         found = select(chunks, n, settings, n_alphas=alphas, held_out=held_out, groups=groups, seed=config.seed)
         sizes = groups.reshape(-1, strata).sum(axis=1)
         note = "" if settings.top_count is None else short_groups(sizes, settings.top_count, tables.names)
-        return replace(found, groups=int((sizes > 0).sum()), note=note)
+        return replace(found, note=note)
 
     def sentence(self, entry: Mapping[str, Any]) -> str:
         """What was kept, and why, without a full stop; `entry` is the stage's in the manifest."""

@@ -42,7 +42,7 @@ class Selection:
     binding: str | None = None  # the rule that alone keeps fewest
     auto_log: float | None = None  # log tau, where tau is auto
     typical_log: Bounds | None = None  # the band, where typical is given
-    groups: int | None = None  # of balance
+    groups: int | None = None  # of balance, that have a place
     note: str = ""  # on groups with too few candidates
 
 
@@ -81,7 +81,8 @@ def select(
     bounds = _bounds(settings, held_out)
     low = max((least for least, _ in bounds.values()), default=-math.inf)
     high = min((most for _, most in bounds.values()), default=math.inf)
-    of_groups = None if groups is None else BestOfGroups(np.min([*limits.values()], axis=0), SLACK)
+    quotas = None if groups is None else np.min([*limits.values()], axis=0)
+    of_groups = None if quotas is None else BestOfGroups(quotas, SLACK)
     each_alpha = zip(*limits.values(), strict=True) if of_groups is None else ()
     best = [Best(min(each), SLACK // strata) for each in each_alpha] or [Best(n_total, SLACK)]
     sample = _Sample(n_total)
@@ -127,6 +128,7 @@ def select(
         min(rules, key=lambda name: rules[name]),
         bounds["tau"][0] if settings.tau == "auto" else None,
         bounds.get("typical"),
+        None if quotas is None else int((quotas.reshape(-1, strata).sum(axis=1) > 0).sum()),
     )
 
 

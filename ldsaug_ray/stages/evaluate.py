@@ -90,7 +90,7 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     found, nearest = evaluated(config, extractor, features, labels, items)
     known = replace(found, detection=_detection(job, real["test"]))
     if label := config.evaluate.downstream.label:
-        of = {name: label_array(images, label) for name, images in real.items()}
+        of = {name: label_array(images, label, "evaluate.downstream.label") for name, images in real.items()}
         here = real | {images.name: images for images in sets if images.name == "augmented"}
         known = replace(known, downstream=downstream(job, here, features, of, extractor.fingerprint))
     record = known.to_json()
@@ -175,7 +175,7 @@ def _some(parts: Sequence[tuple[str, int]], n: int, seed: int) -> list[tuple[str
     return [parts[k] for k in sorted(drawn)]
 
 
-def label_array(images: ImageSet, name: str) -> np.ndarray:
+def label_array(images: ImageSet, name: str, setting: str = "evaluate.attributes") -> np.ndarray:
     """int32[N]: 1, -1, or 0 where an image has no label; of one with many values the label + 1, or 0.
 
     Raises:
@@ -185,6 +185,6 @@ def label_array(images: ImageSet, name: str) -> np.ndarray:
     for file, _ in images.parts:
         table = (images.root / file).read_table()
         names = [] if "attributes" not in table.column_names else [f.name for f in table["attributes"].type]
-        require_attribute(name, names)
+        require_attribute(name, names, setting=setting)
         columns.append(label_codes(pa.compute.struct_field(table["attributes"], name)))
     return np.concatenate(columns)

@@ -26,6 +26,7 @@ from ldsaug_ray.run.pipeline import Stage, declare
 from ldsaug_ray.selection.balance import cells
 from ldsaug_ray.stages.evaluate import label_array, real_images
 from ldsaug_ray.stages.select import among, choose, read_columns
+from ldsaug_ray.stages.shared.ahead import check_ahead
 from ldsaug_ray.stages.shared.features import ImageSet, features_of, opened
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
@@ -33,12 +34,13 @@ from ldsaug_ray.stages.shared.prior import kept_prior
 from ldsaug_ray.stages.shared.ranked import ensure_ranked
 
 RECONSTRUCTIONS, OWN = "reconstructions", "A"
-RULES: dict[str, dict[str, Any]] = {"random": {"which": "random"}, "balanced": {"balance": "parent"}}
+RULES: dict[str, dict[str, Any]] = {"random": {"which": "random"}, "balanced": {"which": "lds", "balance": "parent"}}
+SHARE = {"tau": None, "typical": None, "top_fraction": 0.2}  # of balanced, where the run has no share or count
 SAMPLERS: dict[str, dict[str, Any]] = {
     "N(0, I)": {"prior": "normal"},
-    "interpolants": {"prior": "interpolants"},
+    "interpolants": {"prior": "interpolants", "candidates": {"plan": "random"}},  # whatever sample.candidates says
     "neighbours": {"prior": "interpolants", "candidates": {"plan": "neighbours"}},
-    "LDS of noise": {"prior": "lds"},
+    "LDS of noise": {"prior": "lds", "candidates": {"plan": "single"}},
 }
 MOST = 20_000  # reconstructions that authenticity is measured against
 
@@ -60,7 +62,23 @@ STAGE = declare(
 
 def compared(config: Config) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Rules and samplers by name: the settings that differ. The user's replace ours of the same name."""
-    return {OWN: {}, **RULES, **config.frontier.rules}, {**SAMPLERS, **config.frontier.samplers}
+    select = config.select
+    own: dict[str, dict[str, Any]] = {OWN: {}} if select.rule.keeps else {}
+    rules = dict(RULES)
+    if select.top_fraction is None and select.top_count is None:
+        rules["balanced"] = {**SHARE, **rules["balanced"]}
+    return {**own, **rules, **config.frontier.rules}, {**SAMPLERS, **config.frontier.samplers}
+
+
+def check(config: Config, run: RunDir) -> None:
+    """Raises what `run` would of the settings of rules and samplers, before anything is drawn."""
+    prepared = run.entry("prepare") or {}
+    rules, samplers = compared(config)
+    for name, given in samplers.items():
+        _merged(Sampling, config.sample, given, f"frontier.samplers: {name}")
+    for name, given in rules.items():
+        with_rule = config.model_copy(update={"select": _select_of(config, name, given)})
+        check_ahead(with_rule, int(prepared["train_images"]), prepared.get("attributes", ()), domain_of(config).unit)
 
 
 def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
@@ -190,10 +208,7 @@ def _of_rule(job: Job, name: str, given: Mapping[str, Any], latents: Latents) ->
     from ldsaug_ray.lds import Noise
     from ldsaug_ray.selection.best import id_hash
 
-    select = _merged(Select, job.config.select, given, f"frontier.rules: {name}")
-    config: Config = job.config.model_copy(update={"select": select})
-    if not select.rule.keeps:
-        raise ConfigError(f"frontier.rules: {name}: which: {select.which} keeps nothing")
+    config: Config = job.config.model_copy(update={"select": _select_of(job.config, name, given)})
     ensure_ranked(replace(job, config=config))
     read = partial(read_columns, job.run.folder("scores").files(".parquet"))
     ids = choose(config, job.run, read, lambda: latents).ids
@@ -205,6 +220,13 @@ def _of_rule(job: Job, name: str, given: Mapping[str, Any], latents: Latents) ->
     return latents.between(kept, config.score.interpolation, Noise.kept(job.run.require("score"), config.seed))
 
 
+def _select_of(config: Config, name: str, given: Mapping[str, Any]) -> Select:
+    select: Select = _merged(Select, config.select, given, f"frontier.rules: {name}")
+    if not select.rule.keeps:
+        raise ConfigError(f"frontier.rules: {name}: which: {select.which} keeps nothing")
+    return select
+
+
 def _merged(section: Any, base: Any, given: Mapping[str, Any], where: str) -> Any:
     from pydantic import ValidationError
 
@@ -212,7 +234,12 @@ def _merged(section: Any, base: Any, given: Mapping[str, Any], where: str) -> An
         return section.model_validate({**base.model_dump(exclude_unset=True), **given})
     except ValidationError as e:
         first = e.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] != "extra_forbidden" or len(first["loc"]) > 1:
+            raise ConfigError(f"{where}: {name}: {first['msg'].removeprefix('Value error, ')}") from None
+        scored = " (rules go by the scores at hand, of one sigma)" if "sigma" in name and section is Select else ""
+        possible = ", ".join(section.model_fields)
+        raise ConfigError(f"{where}: {name} is unknown{scored}; possible: {possible}") from None
 
 
 def _clusters(config: Config, latents: Latents, sets: Mapping[str, np.ndarray]) -> dict[str, float]:

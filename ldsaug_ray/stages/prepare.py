@@ -20,13 +20,14 @@ from ldsaug_ray.config import Config
 from ldsaug_ray.domains import domain_of
 from ldsaug_ray.domains.base import Array
 from ldsaug_ray.domains.prepare import PreparedUnit, plan, prepare_unit
-from ldsaug_ray.domains.sources.attributes import AttributeTable, load_attributes, require_attribute
+from ldsaug_ray.domains.sources.attributes import AttributeTable, load_attributes
 from ldsaug_ray.domains.sources.base import Source
 from ldsaug_ray.domains.sources.walk import counted
 from ldsaug_ray.domains.tables import QUARANTINE
 from ldsaug_ray.errors import InputError
 from ldsaug_ray.run.directory import FACTS, Counts, UnitResult, mark, total
 from ldsaug_ray.run.pipeline import Stage, declare
+from ldsaug_ray.stages.shared.ahead import check_ahead, check_labelled
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
 from ldsaug_ray.stages.shared.units import run_units
@@ -49,15 +50,14 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     """Read, check and store every item of data.source.
 
     Raises:
-        InputError: the source or its attributes cannot be used, the attributes lack one that is to be evaluated, too
+        InputError: the source or its attributes cannot be used, the attributes lack one that a setting names, too
             many images are bad, or fewer than two are left.
+        ImpossibleError, ConfigError: as `check_ahead`.
     """
     data, domain = job.config.data, job.domain
     source, attributes = domain.open(data), load_attributes(data)
     work = plan(domain, source, data, job.config.seed, attributes)
-    if data.attributes is not None:  # else told after hours of training
-        for name in job.config.evaluate.attributes:
-            require_attribute(name, work.attribute_names or (), domain.unit)
+    check_ahead(job.config, work.n_train, work.attribute_names or (), domain.unit)
     passed_over = [f"passed over: {counted(source.passed_over)}"] if source.passed_over else []
     for sentence in (*passed_over, *work.notes):
         job.console.print(f"prepare   {sentence}", highlight=False, markup=False)
@@ -93,6 +93,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
             f"data.source = {data.source}: {n_train} usable training {domain.unit} of {work.n_listed} listed "
             f"({_reasons(job).total()} quarantined); pairs need two at least. See {job.run.folder('quarantine').uri}"
         )
+    if data.attributes is not None:
+        check_labelled(job.config, *([job.run.root / f for f in _files(results, split)] for split in ("train", "test")))
     alike = {r.extra.get("alike", -1.0) for r in results.values() if r.extra["train"]}
     if identical := len(alike) == 1 and -1.0 not in alike:
         job.console.print(f"prepare   {domain.words(same_picture(n_train))}", style="yellow", highlight=False)
@@ -241,10 +243,12 @@ def _near_duplicates(job: Job, results: Mapping[int, UnitResult]) -> tuple[dict[
 
 def _training(job: Job, results: Mapping[int, UnitResult]) -> Iterator[Array]:
     """Batches of the training items, a stored part each."""
-    for unit in (results[n] for n in sorted(results)):
-        for file in unit.files:
-            if file.startswith("images/train-"):
-                yield job.domain.unpack((job.run.root / file).read_table([job.domain.column]))
+    for file in _files(results, "train"):
+        yield job.domain.unpack((job.run.root / file).read_table([job.domain.column]))
+
+
+def _files(results: Mapping[int, UnitResult], split: str) -> list[str]:
+    return [f for n in sorted(results) for f in results[n].files if f.startswith(f"images/{split}-")]
 
 
 def _one_item(batch: Array) -> float:

@@ -53,6 +53,14 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
     return outcome
 
 
+def check(job: Job) -> None:
+    """Raises what `run` would of too few latents for the plan, before earlier scores are deleted."""
+    from ldsaug_ray.lds import check_plan
+
+    if prepared := job.run.entry("prepare"):
+        check_plan(int(prepared["train_images"]), job.config.score, job.config.seed)
+
+
 def score_at(job: Job, targets: Sequence[tuple[Config, RunDir]]) -> None:
     """Bring stage `score` of several run directories to completion in one pass over the latents.
 

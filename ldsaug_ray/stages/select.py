@@ -27,11 +27,11 @@ from ldsaug_ray.selection import PAPER_TAU, Selection
 from ldsaug_ray.selection.balance import LABEL
 from ldsaug_ray.selection.rank import RANK
 from ldsaug_ray.selection.rule import checked_sentence, chosen
-from ldsaug_ray.stages.shared.groups import ReadScores, grouped
+from ldsaug_ray.stages.shared.groups import ReadScores, check_groups, grouped
 from ldsaug_ray.stages.shared.held_out import held_out_scores
 from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.outcome import Outcome
-from ldsaug_ray.stages.shared.ranked import ensure_ranked, with_rank
+from ldsaug_ray.stages.shared.ranked import check_rank, ensure_ranked, with_rank
 
 
 def _of_balance(config: Config) -> dict[str, Any]:
@@ -101,6 +101,12 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
                 (job.run.folder("selected") / f"part-{k:06d}.parquet").write_table(kept)
                 digests.append(table_digest(kept))
     return _outcome(job.config, selection, digests, modes.facts(len(selection.ids), n))
+
+
+def check(job: Job) -> None:
+    """Raises what `run` would of groups and the rank, before an earlier selection is deleted."""
+    check_rank(job.config)
+    check_groups(job.config, partial(latents_on_disk, job.run, "train"))
 
 
 def read_columns(files: Iterable[Location], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -122,10 +122,24 @@ def test_lds_draws_the_densest_of_each_latent(plan, exclude):
             r"sample.candidates.neighbours = 40 needs more than the 40 latents",
         ),
         (Z[:1], {"plan": "random"}, r"sample.candidates.plan = random needs more than the 1 latents"),
-        (Z, {"plan": "single", "noise": 0}, r"single is noise about latents: noise must be above 0"),
         (Z[np.zeros(9, int)], {"plan": "single", "noise": 1}, r"sample.candidates.noise is a share .* which is 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(latents, candidates, words):
     with pytest.raises(LdsaugError, match=words):
         draws("interpolants", latents, **candidates)
+
+
+@pytest.mark.parametrize(
+    ("prior", "candidates"),
+    [
+        ("interpolants", {"plan": "single", "noise": 0}),
+        ("interpolants", {"plan": "single"}),
+        ("lds", {"noise": 0}),
+    ],
+)
+def test_single_latents_without_noise_are_no_candidates(prior, candidates):
+    told = "candidates.noise: prior .* with plan: single is noise about latents; set it above 0"
+    with pytest.raises(ValueError, match=told):
+        Sampling.model_validate({"prior": prior, "candidates": candidates})
+    Sampling.model_validate({"prior": "normal", "candidates": candidates})

@@ -204,3 +204,15 @@ def test_further_bandwidths_are_scored(made: Made, shown: ReportData) -> None:
         got = np.frombuffer(base64.b64decode(s["log_lds"]), "<f4")
         want = logsumexp(-squares / (2 * s["sigma"] ** 2), axis=1) - np.log(N)
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
+
+
+def test_what_balance_keeps_has_pictures_too(made: Made, shown: ReportData) -> None:
+    _, _, scores, *_ = made
+    near = np.where(nearer(scores.candidate, scores.alpha, 0), scores.parent_j, scores.parent_i)
+    ranks = explorer._ranks_within(scores.log_lds, near)
+    for group in np.unique(near):
+        rows = np.flatnonzero(near == group)
+        assert np.argsort(ranks[rows]).tolist() == np.argsort(-scores.log_lds[rows], kind="stable").tolist()
+        assert np.sort(ranks[rows]) == pytest.approx((np.arange(len(rows)) + 0.5) / len(rows))
+    decoded = np.array(shown.explorer.payload["shown"])
+    assert (ranks[decoded] < 0.1).sum() >= 2 * explorer.EACH

@@ -198,7 +198,9 @@ def test_short_groups_are_named_and_others_take_their_places() -> None:
     everything = chosen(
         Grouped(["x", "y", "z"], tables), 20, config("select.top_count=90", "select.balance=parent"), None
     )
-    assert len(everything.ids) == 20
+    assert (len(everything.ids), everything.groups) == (20, 3)
+    few = chosen(Grouped(["x", "y", "z"], tables), 20, config("select.top_count=2", "select.balance=parent"), None)
+    assert (len(few.ids), few.groups) == (2, 2)
     assert everything.note.endswith("30 (y: 2, x: 6, z: 12): there are only 20 in all")
 
 

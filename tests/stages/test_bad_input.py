@@ -237,3 +237,31 @@ def test_a_cluster_that_does_not_have_it(tree, fails, save):
     assert "data.workers" in fails(merge(tree, {"data": {"workers": {"gpus": 1}}}), command="prepare")
     assert main(["prepare", str(save(tree))]) == 0
     assert "train.workers asks for 3" in fails(merge(tree, {"train": {"workers": {"count": 3}}}), command="train")
+
+
+def test_what_later_stages_ask_of_the_data_is_told_before_training(tree, fails, tmp_path):
+    lines = ["50", "Male", *(f"disc-{n:03d}.png  1" for n in range(50))]  # of 60
+    (tmp_path / "attributes.txt").write_text("\n".join(lines) + "\n")
+    data = {"attributes": str(tmp_path / "attributes.txt"), "missing_attributes": "keep"}
+    tree = merge(tree, {"data": data})
+    cases = {
+        "label:hat: hat is not known of these images; known are: Male": {"select": {"balance": "label:hat"}},
+        "downstream.label: hat is not known": {
+            "evaluate": {"extractor": "pixels", "n": 9, "downstream": {"label": "hat"}}
+        },
+        "select.clusters = 45 cells of 44": {"select": {"balance": "cluster", "clusters": 45}},
+        "score.neighbours = 44": {"score": {"plan": "neighbours", "neighbours": 44}},
+    }
+    for word, given in cases.items():
+        assert word in fails(merge(tree, given), "--dry-run")
+        assert word in fails(merge(tree, given))
+        assert not Path(tree["run_dir"], "images").exists()
+    assert "of 44 training images have no such label" in fails(merge(tree, {"select": {"balance": "label:Male"}}))
+    assert not Path(tree["run_dir"], "train").exists()
+
+
+def test_an_earlier_result_outlives_settings_that_are_impossible(copied, fails):
+    kept = manifest(copied)
+    fails(merge(copied, {"score": {"plan": "neighbours", "neighbours": 44}}), command="score")
+    fails(merge(copied, {"select": {"balance": "cluster", "clusters": 45}}), command="select")
+    assert manifest(copied) == kept

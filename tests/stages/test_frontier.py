@@ -13,10 +13,11 @@ from scipy.spatial.distance import cdist
 from stages_helpers import Tree, manifest, merge, script
 
 from ldsaug_ray.commands.frontier import frontier_command
-from ldsaug_ray.config import Config
-from ldsaug_ray.errors import ConfigError, MissingStageError
+from ldsaug_ray.config import Config, Select
+from ldsaug_ray.errors import ConfigError, ImpossibleError, MissingStageError
 from ldsaug_ray.metrics import Sample, frechet_distance, prdc
 from ldsaug_ray.run.tracking import tracking_uri
+from ldsaug_ray.stages.frontier import compared
 from ldsaug_ray.stages.shared.gains import FROM_IMAGES, FROM_RECONSTRUCTIONS, Point, authenticity_by, gains, point_of
 
 OWN = {"random": {"which": "random", "top_fraction": 0.1}, "least": {"top_count": 25}}
@@ -66,6 +67,8 @@ def test_a_point_is_what_the_measures_say():
     found = point_of("x", Sample(fake, test, train, k=3, seed=1), blurred, 5)
     assert found.values["frechet"] == pytest.approx(frechet_distance(fake, test))
     assert found.values["coverage"] == prdc(test, fake, 3).coverage
+    assert found.values["density"] == prdc(test, fake, 3).density
+    assert "kernel_distance" in found.values
     for by, near in ((FROM_IMAGES, train), (FROM_RECONSTRUCTIONS, blurred)):
         distances, own = cdist(fake, near), np.sort(cdist(near, near), axis=1)[:, 1]
         assert found.values[by] == pytest.approx(100 * (distances.min(1) > own[distances.argmin(1)]).mean())
@@ -116,25 +119,53 @@ def test_rules_and_samplers_of_a_run(copied: Tree, tmp_path: Path, capsys, mlflo
     after = {file: file.stat().st_mtime_ns for file in (folder.parent / "features").glob("*/manifest.json")}
     assert {k: after[k] for k in before} == before  # features of the others were kept
     assert len(after) == 14
+    page = (folder.parent / "report/index.html").read_text()
+    other = merge(more, {"select": {"balance": "parent"}})  # not what the run selected by
+    assert frontier_command(Config.model_validate(other)) == 0
+    assert (folder.parent / "report/index.html").read_text() == page
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"rules": {"x": {"top_fractoin": 1}}}, r"frontier.rules: x: top_fractoin"),
+        (
+            {"rules": {"x": {"score.sigma.scale": 0.4}}},
+            r"rules: x: score.sigma.scale is unknown \(rules go by the scores at hand, of one sigma\); possible: which",
+        ),
         ({"rules": {"x": {"which": "none"}}}, r"frontier.rules: x: which: none keeps nothing"),
+        ({"rules": {"x": {"balance": "cluster", "clusters": 45}}}, r"select.clusters = 45 cells of 44"),
         ({"samplers": {"x": {"prior": "kdf"}}}, r"frontier.samplers: x: prior: .*kdf"),
     ],
 )
 def test_a_wrong_rule_or_sampler_is_named(copied: Tree, tmp_path: Path, changes, words):
     evaluate = {"extractor": script(tmp_path / "colours.pt"), "k": 3}
     settings = merge(copied, {"evaluate": evaluate, "frontier": {"n": 30, **changes}})
-    with pytest.raises(ConfigError, match=words):
-        frontier_command(Config.model_validate(settings))
+    for dry_run in (True, False):
+        with pytest.raises((ConfigError, ImpossibleError), match=words):
+            frontier_command(Config.model_validate(settings), dry_run=dry_run)
+
+
+@pytest.mark.parametrize(
+    ("select", "rules"),
+    [
+        ({"which": "none"}, ["random", "balanced"]),
+        ({"tau": 0.1, "top_fraction": None}, ["A", "random", "balanced"]),
+        ({"which": "random"}, ["A", "random", "balanced"]),
+    ],
+)
+def test_any_run_has_a_balanced_rule_to_compare_with(copied: Tree, select, rules):
+    config = Config.model_validate(merge(copied, {"select": select}))
+    found, _ = compared(config)
+    assert list(found) == rules
+    balanced = Select.model_validate({**config.select.model_dump(exclude_unset=True), **found["balanced"]})
+    assert (balanced.which, balanced.balance, balanced.tau, balanced.top_fraction) == ("lds", "parent", None, 0.2)
 
 
 def test_names_must_differ_and_scores_must_be_there(tree: Tree, tmp_path: Path):
     with pytest.raises(ValueError, match=r"names that differ .* 'a' twice"):
         Config.model_validate(merge(tree, {"frontier": {"rules": {"a": {}}}}))
+    with pytest.raises(ValueError, match=r"noise of the curve .* 'noise-0.5' twice"):
+        Config.model_validate(merge(tree, {"frontier": {"samplers": {"Noise 0.5": {}}, "noise": [0.5, 1]}}))
     with pytest.raises(MissingStageError):
         frontier_command(Config.model_validate(merge(tree, {"evaluate": {"extractor": script(tmp_path / "c.pt")}})))

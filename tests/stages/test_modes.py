@@ -29,6 +29,7 @@ def test_a_lost_mode_is_told_with_the_number_that_balance_holds() -> None:
     )
     assert sentence("clusters", {"train": 9.98, "a": 9.5, "parent": 9.91}).endswith("effective clusters: none is lost.")
     assert sentence("clusters", {"train": 9.98, "a": 5.5, "parent": 5.4}).endswith("are those of the densest modes.")
+    assert sentence("clusters", {"train": 9.98, "a": 5.5}, "").endswith("10.0 effective clusters.")
 
 
 def test_what_would_be_held_is_what_balance_holds(copied, capsys):
@@ -63,3 +64,23 @@ def test_what_would_be_held_is_what_balance_holds(copied, capsys):
     held = effective(copied)
     assert plain["modes"]["clusters"]["parent"] == pytest.approx(held, rel=1e-9)
     assert balanced["modes"]["clusters"] == {"train": plain["modes"]["clusters"]["train"], "a": pytest.approx(held)}
+
+
+def test_what_is_lost_is_not_laid_to_density_where_that_did_not_choose(copied):
+    few = {"select": {"clusters": 30, "top_count": 1}}
+
+    def told(**select):
+        settings = merge(copied, merge(few, {"select": select}))
+        assert run_command(Config.model_validate(settings), "select") == 0
+        (found,) = manifest(settings)["select"]["modes_sentences"]
+        return found
+
+    assert "densest modes" in told()
+    for others in ({"which": "random"}, {"balance": "parent"}):
+        assert told(**others).endswith("effective clusters.")
+
+
+def test_what_to_set_is_told_with_what_it_replaces() -> None:
+    mend = "select.balance: parent with select.top_count: 7 in place of select.tau"
+    told = sentence("clusters", {"train": 9, "a": 3, "parent": 8}, mend=mend)
+    assert told.endswith(f"modes. {mend} would hold 8.0, by these scores.")

@@ -177,8 +177,8 @@ def test_a_as_judge_needs_candidates(copied):
     off = {"select": {"which": "none"}}
     tuning = {"judge": "a", "mixing": None, "objective": {"adversarial": ADVERSARIAL}}
     settings = merge(copied, {**off, "finetune": tuning})
-    with pytest.raises(ImpossibleError, match=r"finetune.judge = a, but no candidate was kept"):
-        run(settings, "run")
+    with pytest.raises(ValueError, match=r"finetune.judge: a is of A's latents, but select.which: none keeps nothing"):
+        Config.model_validate(settings)
 
 
 def test_the_best_checkpoint_is_what_the_stage_gives(copied):

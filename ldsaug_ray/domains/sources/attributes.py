@@ -89,14 +89,16 @@ class AttributeTable:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
 
-def require_attribute(name: str, known: Collection[str], unit: str = "images") -> None:
-    """An attribute that is to be evaluated must be one of those that the data have.
+def require_attribute(
+    name: str, known: Collection[str], unit: str = "images", setting: str = "evaluate.attributes"
+) -> None:
+    """An attribute that a setting names must be one of those that the data have.
 
     Raises:
         InputError: it is not.
     """
     if name not in known:
-        raise InputError(f"evaluate.attributes: {name} is not known of these {unit}; known are: {', '.join(known)}")
+        raise InputError(f"{setting}: {name} is not known of these {unit}; known are: {', '.join(known) or 'none'}")
 
 
 def load_attributes(data: CommonData) -> AttributeTable | None:

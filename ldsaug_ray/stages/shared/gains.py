@@ -19,6 +19,7 @@ from ldsaug_ray.metrics.copies import authentic
 from ldsaug_ray.metrics.measures import RESAMPLES, moves_of
 
 COMPARED = ("frechet", "precision", "coverage")
+MEASURED = (*COMPARED, "kernel_distance", "density")
 FROM_IMAGES, FROM_RECONSTRUCTIONS = "training images", "their reconstructions"
 
 
@@ -53,11 +54,11 @@ def point_of(name: str, sample: Sample, reconstructions: NDArray[np.float32], se
         reconstructions: float32[T, C], features of the training images once encoded and decoded.
         seed: of the draws; the reference's draws are the same for all.
     """
-    wanted = [m for m in OF_SETS if m.name in COMPARED]
+    wanted = [m for m in OF_SETS if m.name in MEASURED]
     found = measure_set(sample, wanted)
     values = {name: float(r.value) for name, r in found.readings.items() if r.value is not None}
     moved = moves_of(sample, found, wanted, seeds=(seed, sample.seed))
-    redrawn = {name: value + moved[name] for name, value in values.items()}
+    redrawn = {name: values[name] + of for name, of in moved.items()}
     for by, near in ((FROM_IMAGES, sample.train), (FROM_RECONSTRUCTIONS, reconstructions)):
         counted = 100.0 * authentic(near, sample.features)
         values[by] = float(counted.mean())

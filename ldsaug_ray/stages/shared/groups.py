@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from ldsaug_ray.config import Config
 from ldsaug_ray.run.latents import Latents
-from ldsaug_ray.selection.balance import LABEL, Grouped, grouping, nearer
+from ldsaug_ray.selection.balance import LABEL, Grouped, Groups, check_cells, grouping, nearer
 
 PARENTS = ("parent_i", "parent_j", "alpha")
 ReadScores = Callable[[Sequence[str]], Iterable[pa.Table]]  # columns of `scores/` -> its tables
@@ -28,18 +28,7 @@ def grouped(config: Config, latents: Latents, columns: Sequence[str], read: Read
         InputError: a label that is not known, or not of every training image.
         ImpossibleError: fewer latents than clusters.
     """
-    settings = config.select
-    of_many = settings.balance.removeprefix(LABEL) in latents.categorical
-    labels = dict(zip(latents.attribute_names, latents.attributes.T - int(of_many), strict=True))
-    groups = grouping(
-        settings.balance,
-        latents.z,
-        latents.keys.to_pylist(),
-        labels,
-        clusters=settings.clusters,
-        seed=config.seed,
-        missing=-int(of_many),
-    )
+    groups = _groups(config, latents)
 
     def tables() -> Iterator[pa.Table]:
         for table in read(list(dict.fromkeys([*columns, *PARENTS]))):
@@ -48,3 +37,29 @@ def grouped(config: Config, latents: Latents, columns: Sequence[str], read: Read
             yield table.append_column("group", pa.array(groups.of[rows]))
 
     return Grouped(groups.names, tables)
+
+
+def check_groups(config: Config, latents: Callable[[], Latents]) -> None:
+    """Raises what `grouped` would, but of a balance of the user's own, without looking for cells."""
+    settings = config.select
+    if not settings.rule.keeps:
+        return
+    if settings.balance == "cluster":
+        check_cells(settings.clusters, len(latents()))
+    elif settings.balance.startswith(LABEL):
+        _groups(config, latents())
+
+
+def _groups(config: Config, latents: Latents) -> Groups:
+    settings = config.select
+    of_many = settings.balance.removeprefix(LABEL) in latents.categorical
+    labels = dict(zip(latents.attribute_names, latents.attributes.T - int(of_many), strict=True))
+    return grouping(
+        settings.balance,
+        latents.z,
+        latents.keys.to_pylist(),
+        labels,
+        clusters=settings.clusters,
+        seed=config.seed,
+        missing=-int(of_many),
+    )

@@ -23,6 +23,8 @@ SAMPLED = 200_000
 FITTED = 8_192  # latents that k-means looks at
 LEAST = 10  # latents of a cluster, in the mean
 LOST = 0.9  # of the training images' effective number; below, modes are lost
+DENSEST = "the densest candidates are those of the densest modes"
+FIRST = "the first by select.rank are of fewer modes"
 
 
 class Modes:
@@ -64,13 +66,19 @@ class Modes:
 
     def facts(self, n_kept: int, n: int) -> dict[str, Any]:
         """`modes`: clusters or label -> effective numbers: `train`, `a`, and with balance `parent`; and sentences."""
-        would = self._balanced(n_kept / n)
+        select = self.config.select
+        mendable = select.rule.ranks and select.balance == "none"
+        would = self._balanced(n_kept / n) if mendable else None
         modes: dict[str, dict[str, float]] = {}
         for name, of in self.groups.items():
             modes[name] = {"train": _effective(of, np.ones(len(of))), "a": _effective(of, self.kept)}
-            if self.config.select.balance == "none":
+            if would is not None:
                 modes[name]["parent"] = _effective(of, would)
-        return {"modes": modes, "modes_sentences": [sentence(name, found) for name, found in modes.items()]}
+        why = (DENSEST if select.rank == "lds" else FIRST) if mendable else ""
+        mend = "select.balance: parent"
+        if cuts := [name for name in ("tau", "typical") if getattr(select, name) is not None]:  # not within groups
+            mend += f" with select.top_count: {n_kept} in place of select.{cuts[0]}"
+        return {"modes": modes, "modes_sentences": [sentence(name, found, why, mend) for name, found in modes.items()]}
 
     def _balanced(self, share: float) -> np.ndarray:
         """Weight of each training image where this share of the sample is kept, the densest of each nearer parent."""
@@ -94,15 +102,10 @@ def _effective(of: np.ndarray, weights: np.ndarray) -> float:
     return effective_classes(totals / totals.sum()) if totals.sum() else 0.0
 
 
-def sentence(name: str, found: Mapping[str, float]) -> str:
-    """How many modes A has, and, where it lost some, what would keep them."""
+def sentence(name: str, found: Mapping[str, float], why: str = DENSEST, mend: str = "select.balance: parent") -> str:
+    """How many modes A has, and, where it lost some, why, if that is known, and what would keep them."""
     held = f"A holds {found['a']:.1f} of the training images' {found['train']:.1f} effective {name}"
     if found["a"] >= LOST * found["train"]:
         return f"{held}: none is lost."
-    parent = found.get("parent", 0.0)
-    if parent <= found["a"]:
-        return f"{held}: the densest candidates are those of the densest modes."
-    return (
-        f"{held}: the densest candidates are those of the densest modes. select.balance: parent would hold "
-        f"{parent:.1f}, by these scores."
-    )
+    told, parent = f"{held}: {why}." if why else f"{held}.", found.get("parent", 0.0)
+    return f"{told} {mend} would hold {parent:.1f}, by these scores." if parent > found["a"] else told

@@ -36,18 +36,24 @@ def _place(run: RunDir, rank: str) -> tuple[RunDir, str]:
     return RunDir(run.folder(f"ranked/{fingerprint(rank)[:12]}")), identity
 
 
+def check_rank(config: Config) -> None:
+    """Raises ConfigError where a rank says nothing of this codec."""
+    from ldsaug_ray.models import CODECS
+
+    select = config.select
+    if select.rule.judged(select) and select.ranking.loss and CODECS.get(config.vae.kind).exact:
+        raise ConfigError(
+            f"select.rank: {select.rank}: vae.kind: {config.vae.kind} loses nothing, so that all candidates are "
+            "alike; give lds, or a rank of your own"
+        )
+
+
 def ensure_ranked(job: Job) -> None:
     """Decode and judge every candidate, where `select.rank` asks for it and it is not done."""
     select = job.config.select
     if not select.rule.judged(select):
         return
-    from ldsaug_ray.models import CODECS
-
-    if select.ranking.loss and CODECS.get(job.config.vae.kind).exact:
-        raise ConfigError(
-            f"select.rank: {select.rank}: vae.kind: {job.config.vae.kind} loses nothing, so that all candidates are "
-            "alike; give lds, or a rank of your own"
-        )
+    check_rank(job.config)
     folder, identity = _place(job.run, select.rank)
 
     def judge(inner: Job, done: Mapping[int, UnitResult]) -> Outcome:
