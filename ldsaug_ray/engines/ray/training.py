@@ -139,10 +139,7 @@ def _state() -> _State:
 
 def _serve() -> None:
     """A rank's whole life: one training after another. What one raises ends the rank, and its attempt."""
-    # what they compute with, while the driver has nothing for it yet
-    import torch._dynamo  # noqa: F401  as every optimizer does
-
-    import ldsaug_ray.models.training.trainer  # noqa: F401
+    import ldsaug_ray.models.training.trainer  # noqa: F401  what they compute with, while the driver has nothing for it yet
 
     while True:
         number, training = _Desk.trainings.get()

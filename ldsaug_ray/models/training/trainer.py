@@ -30,6 +30,7 @@ from ldsaug_ray.models.stylegan2.adversary import Adversary
 from ldsaug_ray.models.stylegan2.decoder import Decoder
 from ldsaug_ray.models.stylegan2.discriminator import Discriminator, build_discriminator
 from ldsaug_ray.models.training import ema, items
+from ldsaug_ray.models.training.adam import AdamW
 from ldsaug_ray.models.training.batch import Augmented, Batch, prepare
 from ldsaug_ray.models.training.objective import ModelLoss, Pass, Terms
 from ldsaug_ray.models.training.perceptual import load_perceptual
@@ -287,7 +288,7 @@ class Trainer:
         and moments get the correction c = k / (k + 1): Karras et al. 2020 (arXiv:1912.04958), appendix B."""
         c = 1.0 if every is None else every / (every + 1)
         beta1, beta2 = self.settings.adam_betas
-        return torch.optim.AdamW(
+        return AdamW(
             [p for p in network.parameters() if p.requires_grad],
             lr=learning_rate * c,
             betas=(beta1**c, beta2**c),
