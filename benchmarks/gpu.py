@@ -340,6 +340,9 @@ def in_a_process(name: str, side: int | None, seconds: float) -> Row:
         os.killpg(process.pid, signal.SIGKILL)  # the compiler's helpers too
         out, told = process.communicate()
         error = f"its {seconds:.0f} s were over"
+    except BaseException:  # told to stop: nothing stays on the card
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     rows = [json.loads(line.removeprefix(MARK)) for line in out.splitlines() if line.startswith(MARK)]
     if error is None and (wrong := [row["case"] for row in rows if row.get("holds") is False]):
         error = f"off by more than promised: {'; '.join(wrong)}"
@@ -377,6 +380,7 @@ def main() -> None:
         for row in SECTIONS[arguments.section][0](*sides):
             print(MARK + json.dumps(row), flush=True)
         return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     end, found = time.perf_counter() + 60 * arguments.minutes, []
     for name in arguments.only:
         for side in arguments.sides if name in of_a_size else [None]:

@@ -36,8 +36,22 @@ _SOURCES = sorted(Path(__file__).parent.glob("*_compiled.py"))
 _DIGEST = hashlib.sha256(b"".join(file.read_bytes() for file in _SOURCES)).digest()
 
 
+def kept(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` that compiles in every process where there is no folder to keep code in: then Numba fails."""
+
+    def of(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(**options)(function)
+        except RuntimeError as e:
+            if "no locator" not in str(e):
+                raise
+            return njit(**{**options, "cache": False})(function)
+
+    return of
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` whose kept code is stale once any file of inner loops has changed: Numba looks at a function's own
+    """`kept` whose kept code is stale once any file of inner loops has changed: Numba looks at a function's own
     alone, and not at those of what it calls.
 
     A function that compiled code calls has to have `forceinline`. Else its code exists twice, alone and beside the
@@ -46,8 +60,9 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def of(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(**options)(function)
-        dispatcher._cache._cache_file._source_stamp = _DIGEST
+        dispatcher = kept(**options)(function)
+        if dispatcher._cache.cache_path is not None:
+            dispatcher._cache._cache_file._source_stamp = _DIGEST
         return dispatcher
 
     return of

@@ -55,7 +55,8 @@ def score_pairs(
     train: float32[N, d], not changed or copied; pairs: int64[P, 2], i != j; alphas: any real numbers (outside 0..1 is
     extrapolation); sigmas: positive, in the latents' units; interpolation: see `interpolate`; dtype: of the arithmetic.
     float32 is off by less than 1e-4 in log LDS, usually by 1e-6, and does what it cannot do so well in float64; float64
-    by about 1e-12 on the line, less well on the arc between nearly opposite parents. device: cpu, or a GPU such as
+    by about 1e-12 on the line, less well on the arc between nearly opposite parents. Latents' values below the normal
+    range of their type (1.2e-38 in float32) count as 0. device: cpu, or a GPU such as
     cuda:0. Memory is bounded by the tiles (rows of parents, latents) and the answer, which does not depend on them
     beyond rounding. Alphas 0.1 ... 0.9 on the line cost a few multiplications a latent, any others an exponential.
     backend: exact, or faiss, which is `approximate_pairs` with its settings and index, and gives intervals too.

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from ldsaug_ray.lds._compiled import kept
 
 _STRICT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
-@njit(**_STRICT)
+@kept(**_STRICT)
 def square(x, i, y, j):  # type: ignore[no-untyped-def]
     """||x[i] - y[j]||^2 in float64."""
     a = b = c = d = 0.0
@@ -36,7 +37,7 @@ def square(x, i, y, j):  # type: ignore[no-untyped-def]
     return (a + b) + (c + d)
 
 
-@njit(**_STRICT)
+@kept(**_STRICT)
 def squares(points, queries, ids, out, first, last):  # type: ignore[no-untyped-def]
     """out[q, t] = ||points[ids[q, t]] - queries[q]||^2, inf where the id is negative; queries `first` to `last`."""
     for q in range(first, last):
@@ -44,7 +45,7 @@ def squares(points, queries, ids, out, first, last):  # type: ignore[no-untyped-
             out[q, t] = square(points, ids[q, t], queries, q) if ids[q, t] >= 0 else np.inf
 
 
-@njit(**_STRICT)
+@kept(**_STRICT)
 def nearest_of_all(points, queries, own, rows, ids, out, first, last):  # type: ignore[no-untyped-def]
     """ids, out [R, k]: the nearest points of queries rows[r], by (distance, number), without own[rows[r]]."""
     k = ids.shape[1]
@@ -65,7 +66,7 @@ def nearest_of_all(points, queries, own, rows, ids, out, first, last):  # type: 
             out[r, at], ids[r, at] = found, p
 
 
-@njit(**_STRICT)
+@kept(**_STRICT)
 def count_in_balls(  # type: ignore[no-untyped-def]
     cross,
     real,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
@@ -132,6 +133,21 @@ def test_time_that_is_over(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatc
         benchmark.main()
     assert ended.value.code == 1
     assert json.loads(file.read_text())[0]["error"] == "its 0 s were over"
+
+
+def test_a_section_ends_with_the_command(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a session of its own, which neither Ctrl-C nor a batch system's signal reaches."""
+    processes = []
+
+    class Stopped(subprocess.Popen[str]):
+        def communicate(self, *_: object, **__: object) -> tuple[str, str]:
+            processes.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.in_a_process("machine", None, 60.0)
+    assert processes[0].wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -158,6 +158,25 @@ def test_code_that_was_kept_gives_the_bits_of_code_just_compiled(tmp_path: Path)
     assert compiled == loaded
 
 
+def test_without_a_folder_to_keep_code_in_it_is_compiled_for_the_process() -> None:
+    """An install and a home that cannot be written to, where Numba finds no place and fails."""
+    code = """
+import numpy as np
+from numba.core import caching
+
+caching.CacheImpl._locator_classes = []
+from ldsaug_ray.lds import _compiled
+from ldsaug_ray.metrics import _compiled as _
+
+inside = np.empty(2, bool)
+_compiled.rows_within(np.array([[1.0], [7.0]], np.float32), 5.0, inside, 0, 2)
+print(_compiled.rows_within.stats.cache_path, inside)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split(maxsplit=1) == ["None", "[ True False]\n"]
+
+
 def test_what_is_called_from_compiled_code_is_compiled_into_it() -> None:
     """Else two versions of it exist, and which one is called depends on who compiled."""
     called = [
