@@ -147,7 +147,8 @@ def test_a_section_ends_with_the_command(benchmark: ModuleType, monkeypatch: pyt
     monkeypatch.setattr(subprocess, "Popen", Stopped)
     with pytest.raises(KeyboardInterrupt):
         benchmark.in_a_process("machine", None, 60.0)
-    assert processes[0].wait(60) == -signal.SIGKILL
+    with processes[0] as process:  # its pipes are closed
+        assert process.wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
