@@ -106,7 +106,8 @@ def run(job: Job, done: Mapping[int, UnitResult]) -> Outcome:
 def check(job: Job) -> None:
     """Raises what `run` would of groups and the rank, before an earlier selection is deleted."""
     check_rank(job.config)
-    check_groups(job.config, partial(latents_on_disk, job.run, "train"))
+    n = int(job.run.require("prepare", "train_images"))
+    check_groups(job.config, n, partial(latents_on_disk, job.run, "train"))
 
 
 def read_columns(files: Iterable[Location], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -40,22 +41,23 @@ def check_labelled(config: Config, train: Sequence[Location], test: Sequence[Loc
     from ldsaug_ray.metrics.classes import check_classes
 
     balance, evaluate = config.select.balance, config.evaluate
-    if config.select.rule.keeps and balance.startswith(LABEL):
-        keys, codes, _ = _labels(train, name := balance.removeprefix(LABEL))
-        grouping(balance, np.empty((len(keys), 0)), keys, {name: codes})
-    for name in evaluate.attributes if evaluate.extractor is not None else ():
-        _, codes, many = _labels(train, name)
-        if many:
-            check_classes(name, codes, _labels(test, name)[1])
+    grouped = [balance.removeprefix(LABEL)] if config.select.rule.keeps and balance.startswith(LABEL) else []
+    probed = evaluate.attributes if evaluate.extractor is not None else ()
+    if not grouped and not probed:
+        return
+    stored, held_out = ([file.read_table(["key", "attributes"]) for file in files] for files in (train, test))
+    for name in grouped:
+        keys = [key for table in stored for key in table["key"].to_pylist()]
+        grouping(balance, np.empty((len(keys), 0)), keys, {name: _labels(stored, name)})
+    for name in probed:
+        if any(is_categorical(pc.struct_field(table["attributes"], name)) for table in stored):
+            check_classes(name, _labels(stored, name), _labels(held_out, name))
 
 
-def _labels(files: Sequence[Location], name: str) -> tuple[list[str], NDArray[np.int32], bool]:
-    """Keys of stored items, their labels, and whether these have many values."""
-    tables = [file.read_table(["key", "attributes"]) for file in files]
+def _labels(tables: Sequence[pa.Table], name: str) -> NDArray[np.int32]:
+    """Of stored items, as in `Latents.attributes`."""
     columns = [pc.struct_field(table["attributes"], name) for table in tables]
-    keys = [key for table in tables for key in table["key"].to_pylist()]
-    codes = np.concatenate([np.empty(0, np.int32), *map(label_codes, columns)])
-    return keys, codes, any(map(is_categorical, columns))
+    return np.concatenate([np.empty(0, np.int32), *map(label_codes, columns)])
 
 
 def _labels_asked(config: Config) -> Iterator[tuple[str, str]]:

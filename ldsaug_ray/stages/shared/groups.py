@@ -39,13 +39,14 @@ def grouped(config: Config, latents: Latents, columns: Sequence[str], read: Read
     return Grouped(groups.names, tables)
 
 
-def check_groups(config: Config, latents: Callable[[], Latents]) -> None:
-    """Raises what `grouped` would, but of a balance of the user's own, without looking for cells."""
+def check_groups(config: Config, n: int, latents: Callable[[], Latents]) -> None:
+    """Raises what `grouped` would, but of a balance of the user's own, without looking for cells of the n
+    latents."""
     settings = config.select
     if not settings.rule.keeps:
         return
     if settings.balance == "cluster":
-        check_cells(settings.clusters, len(latents()))
+        check_cells(settings.clusters, n)
     elif settings.balance.startswith(LABEL):
         _groups(config, latents())
 
