@@ -339,18 +339,19 @@ def rows_within(points, limit, out, first, last):  # type: ignore[no-untyped-def
 
 @compiled(**_EXACT)
 def settle(  # type: ignore[no-untyped-def]
-    order, i, j, gaps, u, v, w, norms, along, origin_norm, shift, low, mean_norm, farthest, factors, total, squares,
-    column, usual_rounding, most_rounding, weight_rounding, negligible, least, largest, base, all_total, all_squares,
-    usual, most, first, last
+    order, i, j, gaps, u, v, w, norms, along, origin_norm, shift, low, typical_norm, farthest, common, outlying,
+    factors, total, squares, column, usual_rounding, most_rounding, weight_rounding, negligible, least, largest,
+    base, all_total, all_squares, usual, most, first, last
 ):  # fmt: skip
     """Sums of pairs `first` to `last` relative to an exponent, in the order in which the pairs were given.
 
-    What was added up is relative to a squared distance less the candidate's and the mean squared norm: shift[p, a] +
+    What was added up is relative to a squared distance less the candidate's and the typical squared norm: shift[p, a] +
     u low[i] + v low[j]. Pair p is pair order[p] of the results; column[a] is alpha a's place in total and squares,
     float[P, ., S]. i, j: int64[P]; gaps: float64[P]; u, v, w, shift: float64[P, A]; norms, along, low: float[R].
     Fills base, all_total, all_squares, float64[P, A, S], and usual, most, float64[P, S]: by how much log LDS is off at
     the worst alpha, as a rule and at the very most; infinite where a total is not within least..largest. Only latents
-    within reach of the candidate matter there: those whose weight is not `negligible` (nats) beside the largest.
+    within reach of the candidate matter there: those whose weight is not `negligible` (nats) beside the largest. No
+    latent's norm lies between `common` and `outlying`, none beyond `farthest`.
     """
     for p in range(first, last):
         n_i, n_j = norms[i[p]], norms[j[p]]
@@ -361,7 +362,7 @@ def settle(  # type: ignore[no-untyped-def]
             x, y, z = u[p, a], v[p, a], w[p, a]
             norm = x * x * n_i + y * y * n_j + z * z * origin_norm
             norm += 2 * (x * y * product + z * (x * along[i[p]] + y * along[j[p]]))
-            nearest = norm + mean_norm + shift[p, a] + x * low[i[p]] + y * low[j[p]]
+            nearest = norm + typical_norm + shift[p, a] + x * low[i[p]] + y * low[j[p]]
             for s in range(len(factors)):
                 f = factors[s]
                 amount = np.float64(total[p, column[a], s])
@@ -374,6 +375,8 @@ def settle(  # type: ignore[no-untyped-def]
                 depth = -np.log(amount)
                 exponent = max(nearest * f + depth, 0.0)
                 reach = min(np.sqrt(max(norm, 0.0)) + np.sqrt((exponent + negligible) / f), farthest)
+                if reach < outlying:
+                    reach = min(reach, common)
                 size = abs(x) * (np.sqrt(n_i) + reach) ** 2 + abs(y) * (np.sqrt(n_j) + reach) ** 2
                 size = f * (size + abs(z) * (np.sqrt(origin_norm) + reach) ** 2)
                 weights = weight_rounding * (negligible + max(depth, 0.0))  # of exponents, relative to the base

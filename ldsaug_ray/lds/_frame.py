@@ -14,6 +14,7 @@ from ldsaug_ray.lds import _compiled
 Array = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float32).eps)
+FARTHEST = 1e8  # largest mean squared norm, of the typical one: float32's range has to hold the farthest latents
 BLOCK_BYTES = 2**20  # of float64 rows that one thread adds up
 LEAST_BLOCK = 32  # of them, so that the sums of all blocks take little beside the latents in any dimension
 SAMPLE = 128  # rows and latents whose inner products are checked
@@ -37,15 +38,16 @@ class Rows:
 
 
 class Frame:
-    """Coordinates in which the latents' mean is 0 and their root mean square norm lies between 1 and 2.
+    """Coordinates in which the latents' mean is 0 and their typical norm lies between 1 and 2.
 
     Subtracting the mean changes no distance, and keeps float32's digits for the differences.
-    The scale is a power of two: it rounds nothing. `mean_norm` is the mean squared norm: float32 keeps what squared
-    norms differ from it, which in many dimensions is little.
+    The scale is a power of two: it rounds nothing. `typical_norm` is the typical squared norm: float32
+    keeps what squared norms differ from it, which in many dimensions is little. It is the median of the means of blocks
+    of latents: the mean of all can be a single far outlier's.
     """
 
-    def __init__(self, mean: Array, scale: float, mean_norm: float) -> None:
-        self.mean, self.scale, self.mean_norm = mean, scale, mean_norm
+    def __init__(self, mean: Array, scale: float, typical_norm: float) -> None:
+        self.mean, self.scale, self.typical_norm = mean, scale, typical_norm
         self.origin: Array = -mean / scale  # of the latents' own coordinates
         self.origin_norm = float(self.origin @ self.origin)
 
@@ -59,7 +61,8 @@ class Frame:
         _compiled.in_threads(_compiled.add_rows, len(sums), train, size, sums)
         mean: Array = sums.sum(axis=0) / len(train)
         _compiled.in_threads(_compiled.add_squares, len(sums), train, mean, size, squares)
-        spread = math.sqrt(squares.sum() / len(train))
+        typical = np.median(squares / np.minimum(size, len(train) - size * np.arange(len(squares))))
+        spread = math.sqrt(max(typical, squares.sum() / len(train) / FARTHEST))
         scale = 2.0 ** math.floor(math.log2(spread)) if spread > 0 else 1.0
         return cls(mean, scale, (spread / scale) ** 2)
 
@@ -99,9 +102,9 @@ class Rounding:
         single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))
         on_device = torch.from_numpy(rows.vectors[a]).to(device), single.tensor().T.to(device)
         cross = torch.mm(*on_device).cpu().numpy()
-        found = single.norms_from(frame.mean_norm) - 2 * cross
+        found = single.norms_from(frame.typical_norm) - 2 * cross
         true_cross = torch.mm(frame.rows(parents[a], np.float64).tensor(), exact.tensor().T).numpy()
-        true = exact.norms_from(frame.mean_norm) - 2 * true_cross
+        true = exact.norms_from(frame.typical_norm) - 2 * true_cross
         size = (np.sqrt(rows.norms[a])[:, None] + np.sqrt(exact.norms)) ** 2
         off = np.abs(found - true) / np.maximum(size, np.finfo(np.float64).tiny)
         return cls(max(4 * float(np.sqrt((off**2).mean())), EPSILON / 8), max(float(off.max()), EPSILON))

@@ -31,7 +31,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ldsaug_ray.lds import _compiled, _tenths_compiled, _terms_compiled
 from ldsaug_ray.lds._compiled import FAR, LOG2_E, in_threads
-from ldsaug_ray.lds._frame import EPSILON, Frame, Rounding, Rows
+from ldsaug_ray.lds._frame import EPSILON, SAMPLE, Frame, Rounding, Rows
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -41,7 +41,8 @@ LIMIT = 7e-5  # the same for the largest error that was found possible
 PROMISED = 1e-4  # of log LDS
 TYPICAL = 0.98  # of the rows have norms up to what decides whether a sigma is too small for float32
 ROUNDINGS = 2  # of the largest rounding that was found, to be safe from larger ones
-LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e30  # sums of weights outside have lost float32 digits; their squares do first
+LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e18  # sums of weights outside have lost float32 digits; their squares do first
+OUTLYING = 2.0  # of the typical norm: latents beyond are no bound of the others' rounding
 LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest of the first tile
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
 NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
@@ -243,7 +244,7 @@ def shard_sums(
     if np.dtype(dtype) != np.float64:
         tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, device, shape)
         rounding = Rounding.measured(frame, parents, tile.rows, shard, device)
-        single, listed = tile.plan(factors, rounding)
+        single, listed = tile.plan(factors, rounding, shard[:tile_latents])
         if listed.any():
             tile.terms = _Terms(tile, factors[listed], math.log(len(shard) / TOLERANCE), rounding)
         if single.any():
@@ -300,12 +301,18 @@ class _Tile:
         self.i, self.j = (np.ascontiguousarray(pairs[self.order, side]) for side in (0, 1))
         self.gaps, self.mix = gaps[self.order], mix if shape is not None else mix.of(self.order)
         self.rows, self.parents = frame.rows(parents, dtype), parents
-        self.farthest = 0.0  # largest norm of a latent seen
+        # norms of the latents seen: the largest, the largest that is not outlying, the least that is
+        self.farthest, self.common, self.outlying = 0.0, 0.0, math.inf
         self.terms: _Terms | None = None
         self.triton = device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
-    def plan(self, factors: Array, rounding: Rounding) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """At which sigmas float32 sums will do for most pairs, and at which terms are to be listed, bool[S] each."""
+    def plan(
+        self, factors: Array, rounding: Rounding, latents: NDArray[np.floating]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """At which sigmas float32 sums will do for most pairs, and at which terms are to be listed, bool[S] each.
+
+        latents: [k, d], some of the shard's.
+        """
         sizes = np.sqrt(self.rows.norms)
         possible = factors > LEAST_FACTOR
         if self.triton:
@@ -315,7 +322,24 @@ class _Tile:
         largest = shares * factors * (2.25 * np.quantile(sizes, TYPICAL)) ** 2  # of some latents that lie farther
         weights = EPSILON * NEGLIGIBLE
         clear = (largest * rounding.usual + weights <= TOLERANCE) & (largest * rounding.most + weights <= LIMIT)
+        if clear.any() and self._method() != self._general:
+            clear &= self._depth(latents) * factors <= -math.log(LEAST_TOTAL)
         return possible & clear, possible & ~clear
+
+    def _depth(self, latents: NDArray[np.floating]) -> float:
+        """By how much the nearest latent of a candidate is farther than the parents' nearest are from them, in squared
+        distance: for most pairs. Sums that start from the latter are as small as that."""
+        some = np.unique(np.linspace(0, len(self.i) - 1, SAMPLE // 2).astype(int))
+        used, local = np.unique(np.stack([self.i[some], self.j[some]]), return_inverse=True)
+        i, j = local.reshape(2, -1)
+        found = self.frame.rows(latents, np.float32)
+        cross = torch.mm(torch.from_numpy(self.rows.vectors[used]), found.tensor().T).numpy()
+        _hide(cross, self.own[used])
+        gaps = found.norms_from(self.frame.typical_norm) - 2 * cross
+        gaps -= gaps.min(1, keepdims=True)
+        u, v = self.mix.u[some].astype(np.float32), self.mix.v[some].astype(np.float32)
+        least = [(u[:, a, None] * gaps[i] + v[:, a, None] * gaps[j]).min(1) for a in range(u.shape[1])]
+        return float(np.quantile(np.max(least, axis=0), TYPICAL))
 
     def sums(
         self, shard: NDArray[np.floating], factors: Array, tile_latents: int, rounding: Rounding
@@ -342,8 +366,10 @@ class _Tile:
             self.frame.origin_norm,
             raw.shift,
             raw.low,
-            self.frame.mean_norm,
+            self.frame.typical_norm,
             self.farthest,
+            self.common,
+            self.outlying,
             factors,
             raw.total,
             raw.squares,
@@ -383,7 +409,7 @@ class _Tile:
         nearest = np.empty(len(self.own), np.float32)
         for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
-            norms = latents.norms_from(self.frame.mean_norm)
+            norms = latents.norms_from(self.frame.typical_norm)
             weights = np.empty_like(cross)
             in_threads(_compiled.least_gap, len(cross), cross, norms, nearest)
             lowest = np.minimum(lowest, nearest)
@@ -416,7 +442,7 @@ class _Tile:
         reference = np.empty(len(self.own), np.float32)
         for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
-            norms = latents.norms_from(self.frame.mean_norm)
+            norms = latents.norms_from(self.frame.typical_norm)
             if tile == 0:  # any value near the least will do
                 in_threads(_compiled.least_gap, len(cross), cross, norms, reference)
             in_threads(
@@ -446,7 +472,7 @@ class _Tile:
                 _compiled.add_combinations,
                 len(self.i),
                 cross,
-                latents.norms_from(self.frame.mean_norm),
+                latents.norms_from(self.frame.typical_norm),
                 common,
                 own,
                 far,
@@ -469,7 +495,7 @@ class _Tile:
         shares = self.mix.u, self.mix.v, self.mix.w
         sums = Combinations(torch.device(self.device), self.rows.vectors, self.i, self.j, shares, factors * LOG2_E)
         for latents, own in self._latents(shard, tile_latents):
-            norms, common = latents.norms_from(self.frame.mean_norm), latents.along.astype(self.dtype)
+            norms, common = latents.norms_from(self.frame.typical_norm), latents.along.astype(self.dtype)
             sums.add(latents.vectors, norms, common, own)
         low, total, squares = sums.result()
         return _Raw(total, squares, np.arange(low.shape[1]), low, np.zeros(len(self.own), np.float32))
@@ -478,7 +504,10 @@ class _Tile:
         """The latents of one tile after another, and the rows' own places in it."""
         for start in range(0, len(shard), tile_latents):
             latents = self.frame.rows(shard[start : start + tile_latents], self.dtype)
+            out = latents.norms > OUTLYING**2 * self.frame.typical_norm
             self.farthest = max(self.farthest, math.sqrt(latents.norms.max()))
+            self.common = max(self.common, math.sqrt(latents.norms[~out].max(initial=0)))
+            self.outlying = min(self.outlying, math.sqrt(latents.norms[out].min(initial=math.inf)))
             yield latents, self.own - start
 
     def products(
@@ -508,12 +537,16 @@ class _Terms:
         within = u * v * tile.gaps[:, None] + w * (u * from_i + v * from_j)
         n_i, n_j = (rows.norms[side, None] for side in (tile.i, tile.j))
         self.norms = u * n_i + v * n_j + w * frame.origin_norm - within  # of the candidates
-        self.size = np.sqrt(np.maximum(n_i, n_j)[:, 0])
+        size = np.maximum(n_i, n_j)[:, 0]
         self.arc = bool(w.any())
         if self.arc:
-            self.size = np.maximum(self.size, math.sqrt(frame.origin_norm))
-        self.shares = (np.abs(u) + np.abs(v) + np.abs(w)).max(1, initial=0.0)
-        self.factors, self.margin, self.rounding, self.mean_norm = factors, margin, rounding, frame.mean_norm
+            size = np.maximum(size, frame.origin_norm)
+        largest = ROUNDINGS * (rounding.most + EPSILON)
+        self.rounding, self.stays = 2 * largest, largest * min(TOLERANCE / rounding.usual, PROMISED / largest)
+        shares = (np.abs(u) + np.abs(v) + np.abs(w)).max(1, initial=0.0)
+        self.shares, off = shares.astype(np.float32), self.rounding * shares * (size + frame.typical_norm)
+        self.off = off.astype(np.float32)
+        self.factors, self.margin, self.typical_norm = factors, margin, frame.typical_norm
         self.least, shape = np.full(u.shape, FAR, np.float32), (*u.shape, len(factors))
         self.base, self.total, self.squares, self.left = np.full(shape, np.inf), *np.zeros((3, *shape))
 
@@ -521,15 +554,12 @@ class _Terms:
         self, tile: _Tile, cross: NDArray[np.float32], latents: Rows, own: Index, given: NDArray[np.floating]
     ) -> None:
         """Take in one tile's inner products [R, K] with latents that are `given` as float[K, d]."""
-        size = self.shares * (self.size + tile.farthest) ** 2
-        most, usual = ROUNDINGS * self.rounding.most, self.rounding.usual
-        off = ROUNDINGS * (self.rounding.most + EPSILON) * size
-        stays = min(TOLERANCE / usual, PROMISED / most) / np.maximum(size, np.finfo(np.float64).tiny)
         in_threads(
             _terms_compiled.add_terms,
             len(tile.i),
             cross,
-            latents.norms_from(tile.frame.mean_norm),
+            latents.norms_from(self.typical_norm),
+            (self.rounding * np.maximum(latents.norms - self.typical_norm, 0)).astype(np.float32),
             latents.along.astype(np.float32),
             own,
             tile.i,
@@ -538,15 +568,16 @@ class _Terms:
             tile.mix.v,
             tile.mix.w,
             self.arc,
-            off.astype(np.float32),
-            stays,
+            self.off,
+            self.shares,
+            self.stays,
             self.factors,
             self.margin,
             tile.parents,
             tile.rows.norms,
             given,
             tile.frame.origin_norm,
-            tile.frame.mean_norm,
+            self.typical_norm,
             tile.frame.scale,
             self.least,
             self.base,
@@ -557,7 +588,7 @@ class _Terms:
 
     def sums(self) -> Sums:
         """What was added up, pairs in the tile's order."""
-        exponents = (self.base + (self.norms + self.mean_norm)[..., None]) * self.factors
+        exponents = (self.base + (self.norms + self.typical_norm)[..., None]) * self.factors
         return Sums(exponents, self.total, self.squares)
 
 

@@ -1,11 +1,15 @@
 """The inner loop at small sigma: of each candidate the latents that matter, the heaviest at exact distances. Private.
 
 Let g_k be the squared distance of candidate z and latent k as float32 products give it, less what is the same for all
-k, and e a bound on how far any is off: r sum_i |s_i| (||a_i|| + max_k ||z_k||)^2 for z = sum_i s_i a_i, with r twice
-the largest rounding of a squared distance that was found (`_frame.Rounding`; the proof takes r as given). With
-f = 1 / 2 sigma^2 the largest weight W is at least exp(-f (G + e)), G = min_k g_k, and
+k. For z = sum_i s_i a_i it is off by at most r sum_i |s_i| (||a_i|| + ||z_k||)^2, with r twice the largest rounding of
+a squared distance that was found (`_frame.Rounding`; the proof takes r as given), which is at most e + b_k,
 
-    latent k is listed where  g_k - e <= G + e + m / f,     m = log(K / TOLERANCE).
+    e = 2 r S (max_i ||a_i||^2 + M),     b_k = 2 r S max(0, ||z_k||^2 - M),     S = sum_i |s_i|,
+
+for any M; it is the latents' typical squared norm, so that b_k is what a latent far out is off by beyond the others.
+With f = 1 / 2 sigma^2 the largest weight W is at least exp(-f (G + e)), G = min_k (g_k + b_k), and
+
+    latent k is listed where  g_k - e - b_k <= G + e + m / f,     m = log(K / TOLERANCE).
 
 A weight that is not listed is below exp(-m) W, and there are at most K: together they are below TOLERANCE of the sum,
 and so is log LDS; of the sum of squares even less is missing. G only falls from tile to tile, so that early tiles list
@@ -14,8 +18,8 @@ more, never less.
 Were every weight off by a share h, as f times the rounding of its distance, the sum would be off by h: so weights that
 make up a share t of it may stay as float32 gives them where t h is within what float32 sums may be off. A limit between
 G and the list's end, found by bisection, parts them from the heavier ones, whose distances are taken again by
-differences in float64: few where sigma is small, since then a few weights are nearly the whole sum. Where e is beyond
-ROUGH, float32 does not tell which are heavy, and all that are listed are taken again.
+differences in float64: few where sigma is small, since then a few weights are nearly the whole sum. Where e, or b_k of
+one that is listed, is beyond ROUGH, float32 does not tell which are heavy, and all that are listed are taken again.
 
 What one sigma lists and takes again depends on no other sigma, and is added in the order of the latents.
 """
@@ -44,36 +48,40 @@ def _products(latent, x, step):  # type: ignore[no-untyped-def]
 
 @compiled(**_SUMS)
 def add_terms(  # type: ignore[no-untyped-def]
-    cross, norms, common, own, i, j, u, v, w, arc, off, share, factors, margin, parents, parent_norms, latents,
-    origin_norm, mean_norm, scale, least, base, total, squares, left, first, last
+    cross, norms, outlying, common, own, i, j, u, v, w, arc, off, shares, stays, factors, margin, parents,
+    parent_norms, latents, origin_norm, typical_norm, scale, least, base, total, squares, left, first, last
 ):  # fmt: skip
     """Add one tile's weights of pairs `first` to `last` to total and squares, float64[P, A, S], relative to `base`.
 
-    cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`, float32, norms less mean_norm; arc:
-    whether any of w is not 0; off: float32[P], e; share: float64[P], f times the share of a sum that may stay in
-    float32; margin: m; parents: float[R, d] and latents: float[K, d] in their own coordinates; parent_norms:
-    float64[R]; origin_norm, scale: the frame's.
+    cross, norms, common, own, i, j, u, v, w as in `_compiled.add_combinations`, float32, norms less typical_norm; arc:
+    whether any of w is not 0; outlying: float32[K], b_k / S; off, shares: float32[P], e and S; stays: f (e + b_k) times
+    the share of a sum that may stay in float32; margin: m; parents: float[R, d] and latents: float[K, d] in their own
+    coordinates; parent_norms: float64[R]; origin_norm, scale: the frame's.
     Go on from tile to tile: least, float32[P, A], G; base, float64[P, A, S], a squared distance near the least, less
-    the candidate's and the mean squared norm; left, float64[P, A, S], the part of total that stays in float32.
+    the candidate's and the typical squared norm; left, float64[P, A, S], f (e + b_k) times the part of total that
+    stays in float32.
     """
     _wide_vectors()
-    nothing, two, far = np.float32(0), np.float32(2), np.float32(FAR)
+    nothing, two, three, far = np.float32(0), np.float32(2), np.float32(3), np.float32(FAR)
     d, per_square = latents.shape[1], 1 / (scale * scale)
     smallest = factors[0]
     for factor in factors:
         smallest = min(smallest, factor)
     widest = np.float32(margin / smallest)
-    x, y, z, beyond, hit_x, hit_y, hit_z, listed, weights = np.empty((9, cross.shape[1]), np.float32)
+    x, y, z, slack, beyond, hit_x, hit_y, hit_z, hit_slack, listed, weights = np.empty((11, cross.shape[1]), np.float32)
     gaps, limits = np.empty((u.shape[1], len(x)), np.float32), np.empty((u.shape[1], len(factors)), np.float32)
+    rough = np.empty((u.shape[1], len(factors)), np.bool_)
     hits, origin, x_row, step = np.empty(len(x), np.int64), np.zeros(d), np.empty(d), np.empty(d)
     to_i, to_j, to_origin, exact, mine = np.empty((5, len(x)))
     for p in range(first, last):
         row_i, row_j = cross[i[p]], cross[j[p]]
         for k in range(len(x)):
-            x[k], y[k], beyond[k] = norms[k] - two * row_i[k], norms[k] - two * row_j[k], far
+            slack[k] = shares[p] * outlying[k]
+            most = norms[k] + slack[k]
+            x[k], y[k], beyond[k] = most - two * row_i[k], most - two * row_j[k], far
         if arc:
             for k in range(len(x)):
-                z[k] = norms[k] - two * common[k]
+                z[k] = norms[k] + slack[k] - two * common[k]
         for side in (own[i[p]], own[j[p]]):
             if 0 <= side < len(x):
                 x[side] = y[side] = z[side] = far
@@ -91,7 +99,7 @@ def add_terms(  # type: ignore[no-untyped-def]
             if low >= far / two:  # nothing but the parents
                 continue
             least[p, a] = min(least[p, a], low)
-            limit = least[p, a] + (np.float32(3) * off[p] + widest)  # once more than needed: it is rounded
+            limit = least[p, a] + (three * off[p] + widest)  # once more than needed: it is rounded
             if low > limit:
                 continue
             for k in range(len(x)):
@@ -102,12 +110,15 @@ def add_terms(  # type: ignore[no-untyped-def]
         count = 0
         for k in range(len(x)):
             hits[count] = k
-            count += beyond[k] <= 0
+            count += beyond[k] <= three * slack[k]
         if count == 0:
             continue
         for h in range(count):
-            hit_x[h], hit_y[h], hit_z[h] = x[hits[h]], y[hits[h]], z[hits[h]]
-            beyond[h] = far
+            k = hits[h]
+            hit_slack[h], beyond[h] = slack[k], far
+            hit_x[h], hit_y[h] = norms[k] - two * row_i[k], norms[k] - two * row_j[k]
+            if arc:
+                hit_z[h] = norms[k] - two * common[k]
         for a in range(u.shape[1]):
             u_, v_, w_, gap = np.float32(u[p, a]), np.float32(v[p, a]), np.float32(w[p, a]), gaps[a]
             for h in range(count):
@@ -117,25 +128,29 @@ def add_terms(  # type: ignore[no-untyped-def]
                     gap[h] += w_ * hit_z[h]
             for s in range(len(factors)):
                 end = least[p, a] + (two * off[p] + np.float32(margin / factors[s]))
-                limit = end
-                if factors[s] * off[p] <= ROUGH and factors[s] < FAR:
-                    c, low = np.float32(factors[s] * LOG2_E), least[p, a]
+                limit, worst = end, nothing
+                for h in range(count):
+                    worst = max(worst, hit_slack[h] if gap[h] - hit_slack[h] <= end else nothing)
+                reach = factors[s] * (off[p] + worst)
+                rough[a, s] = reach <= ROUGH and factors[s] < FAR
+                if rough[a, s]:
+                    c, low = np.float32(factors[s] * LOG2_E), np.float32(min(np.float64(least[p, a]), base[p, a, s]))
                     sum_ = sum_of_squares = nothing
                     size = 0
                     for h in range(count):
                         listed[size] = gap[h]
-                        size += gap[h] <= end
+                        size += gap[h] - hit_slack[h] <= end
                     for h in range(size):
                         weight = _exp2(c * (low - listed[h]))
                         weights[h] = weight
                         sum_ += weight
                         sum_of_squares += weight * weight
-                    shrink = _exp2(factors[s] * LOG2_E * (low - base[p, a, s])) if low < base[p, a, s] else 1.0
+                    shrink = _exp2(factors[s] * LOG2_E * (low - base[p, a, s]))
                     base[p, a, s] = low
                     total[p, a, s] = total[p, a, s] * shrink + sum_
                     squares[p, a, s] = squares[p, a, s] * shrink * shrink + sum_of_squares
                     left[p, a, s] *= shrink
-                    allowed = np.float32(share[p] / factors[s] * total[p, a, s] - left[p, a, s])
+                    allowed = np.float32((stays * total[p, a, s] - left[p, a, s]) / reach)
                     stay = nothing
                     if sum_ <= allowed:
                         limit, stay = -far, sum_
@@ -150,13 +165,15 @@ def add_terms(  # type: ignore[no-untyped-def]
                                 limit, stay = middle, some
                             else:
                                 low = middle
-                    left[p, a, s] += stay
+                    left[p, a, s] += reach * stay
                 limits[a, s] = limit
+                part = nothing if rough[a, s] else np.float32(1)
                 for h in range(count):
-                    beyond[h] = _lesser(beyond[h], gap[h] - limit)
+                    beyond[h] = _lesser(beyond[h], gap[h] - part * hit_slack[h] - limit)
         again = 0
         for h in range(count):
             hits[again] = hits[h]
+            hit_slack[again] = hit_slack[h]
             for a in range(u.shape[1]):
                 gaps[a, again] = gaps[a, h]
             again += beyond[h] <= 0
@@ -169,12 +186,12 @@ def add_terms(  # type: ignore[no-untyped-def]
             length += step[t] * step[t]
         for h in range(again):
             square, product = _products(latents[hits[h]], x_row, step)
-            to_i[h] = square * per_square - parent_norms[i[p]] - mean_norm
+            to_i[h] = square * per_square - parent_norms[i[p]] - typical_norm
             # the other parent is x + step
-            to_j[h] = (square - 2 * product + length) * per_square - parent_norms[j[p]] - mean_norm
+            to_j[h] = (square - 2 * product + length) * per_square - parent_norms[j[p]] - typical_norm
             if arc:
                 square, _ = _products(latents[hits[h]], origin, origin)
-                to_origin[h] = square * per_square - origin_norm - mean_norm
+                to_origin[h] = square * per_square - origin_norm - typical_norm
         for a in range(u.shape[1]):
             gap = gaps[a]
             for h in range(again):
@@ -184,16 +201,17 @@ def add_terms(  # type: ignore[no-untyped-def]
                     exact[h] += w[p, a] * to_origin[h]
             for s in range(len(factors)):
                 c, low, sum_, sum_of_squares, size = factors[s] * LOG2_E, base[p, a, s], 0.0, 0.0, 0
+                part = nothing if rough[a, s] else np.float32(1)
                 for h in range(again):
                     listed[size], mine[size] = gap[h], exact[h]
-                    size += gap[h] <= limits[a, s]
-                if factors[s] * off[p] <= ROUGH and factors[s] < FAR:  # in place of what float32 gave
-                    single, origin_of_all = np.float32(c), least[p, a]
+                    size += gap[h] - part * hit_slack[h] <= limits[a, s]
+                if rough[a, s]:  # in place of what float32 gave
+                    single, origin_of_all = np.float32(c), np.float32(low)
                     for h in range(size):
                         weight = _exp2(np.float32(c * (low - mine[h])))
-                        rough = _exp2(single * (origin_of_all - listed[h]))
-                        sum_ += weight - rough
-                        sum_of_squares += weight * weight - rough * rough
+                        given = _exp2(single * (origin_of_all - listed[h]))
+                        sum_ += weight - given
+                        sum_of_squares += weight * weight - given * given
                 else:
                     for h in range(size):
                         low = _lesser(mine[h], low)

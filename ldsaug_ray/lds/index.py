@@ -161,7 +161,7 @@ class LatentIndex:
         rows = np.unique(np.linspace(0, len(train) - 1, 8).astype(np.int64))
         ids = self.index.search(self.frame.rows(train[rows], np.float32).vectors, 1)[1]
         gaps = squared_distances(train, ids, train[rows])[:, 0]
-        other = gaps > 1e-6 * self.frame.scale**2 * self.frame.mean_norm
+        other = gaps > 1e-6 * self.frame.scale**2 * self.frame.typical_norm
         if other.any():
             raise ConfigError(f"the index is not over these latents: it does not find row {rows[other][0]}")
 

@@ -81,15 +81,15 @@ def nearest(
                 _near_compiled.keep_nearest,
                 len(cross),
                 cross.numpy() if kind == torch.float32 else cross.view(torch.int16).numpy(),
-                latents.norms_from(frame.mean_norm),
+                latents.norms_from(frame.typical_norm),
                 start,
                 gaps,
                 ids[part],
             )
         complete = np.isfinite(gaps[:, 0])  # the heap's front is the farthest of the k
-        # gaps were compared less the mean norm, in float32, which a few outliers may make large
-        shift = 4 * EPSILON * frame.mean_norm
-        kth = np.where(complete, gaps[:, 0], 0) + frame.mean_norm + rows.norms + shift
+        # gaps were compared less the typical norm, in float32
+        shift = 4 * EPSILON * frame.typical_norm
+        kth = np.where(complete, gaps[:, 0], 0) + frame.typical_norm + rows.norms + shift
         size = np.sqrt(rows.norms)
         # a latent nearer than the k-th found is within its distance: its norm is bounded, and so is its error
         reach = np.minimum(size + np.sqrt(np.maximum(kth, 0)), farthest)

@@ -37,10 +37,14 @@ def norm(train: np.ndarray) -> float:
     return float(np.linalg.norm(train - train.mean(0, dtype=np.float64), axis=1).mean()) or 1.0
 
 
-# arithmetic: what scores may be off; 1e-4 is promised. float32's rounding is the processor's: at d = 32,768
-# a latent's own density was off by 1.02e-5 on one
+# arithmetic: what scores may be off; 1e-4 is promised
 DTYPES = {"float32": 2e-5, "float64": 1e-8}
+MANY = 32_768  # dimensions, in which float32's rounding is the processor's: off by 1.0e-5 on one, by 3.2e-5 on another
 both = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def may_be_off(dtype: str, z: np.ndarray) -> float:
+    return _kernel.LIMIT if dtype == "float32" and z.shape[1] >= MANY else DTYPES[dtype]
 
 
 def assert_close(got: PairScores, want: dict[str, np.ndarray], atol: float = 1e-8) -> None:
@@ -93,7 +97,8 @@ def test_score_pairs_against_brute_force(case: str, dtype: str) -> None:
     sigmas = [scale * norm(z) for scale in SCALES]
     pairs = plan_pairs(len(z), 12, 4)
     for alphas in ([0.1, 0.5, 0.9], [-0.2, 0.25, 1.3]):
-        assert_close(score_pairs(z, pairs, alphas, sigmas, dtype=dtype), score(z, pairs, alphas, sigmas), DTYPES[dtype])
+        found = score_pairs(z, pairs, alphas, sigmas, dtype=dtype)
+        assert_close(found, score(z, pairs, alphas, sigmas), may_be_off(dtype, z))
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e-2, 1e3, 1e20])
@@ -283,7 +288,7 @@ def test_score_points_against_brute_force(case: str, dtype: str) -> None:
     sigmas = [scale * norm(z) for scale in SCALES]
     got = score_points(z, points, sigmas, dtype=dtype)
     want = np.stack([logsumexp(log_kernel(z, points, s), axis=1) - np.log(len(z)) for s in sigmas], axis=1)
-    np.testing.assert_allclose(got, want, rtol=1e-7 if dtype == "float64" else 0, atol=DTYPES[dtype])
+    np.testing.assert_allclose(got, want, rtol=1e-7 if dtype == "float64" else 0, atol=may_be_off(dtype, z))
     assert (got <= 0).all()
 
 
