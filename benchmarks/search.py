@@ -131,8 +131,8 @@ def main() -> None:
         run = RunDir(Location.of(search.root))
         run.create()
         write_latents(run, arguments.latents, arguments.dim)
-        job = Job(search.config, run, Console(quiet=True), engine_of(search.config))
-        with engine_of(search.config):
+        with engine_of(search.config) as engine:
+            job = Job(search.config, run, Console(quiet=True), engine)
             times = Times()
             for name, n in (("warm", 9_000), ("one", arguments.candidates)):
                 score = search.config.score.model_copy(update={"n_candidates": n})

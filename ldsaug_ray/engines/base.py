@@ -175,7 +175,8 @@ class Trials:
     Attributes:
         make: builds a worker's function from `args`, in its process: what a trial is to be -> the trial on its way.
         args: for `make`.
-        stages: whether trials run stages, which ask for workers of their own.
+        stages: whether trials run stages, which ask for workers of their own. Those that do not are done in one piece,
+            whatever is said of an evaluation on their way.
     """
 
     points: Points

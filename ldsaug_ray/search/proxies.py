@@ -81,7 +81,9 @@ class Prepared:
 
         images: gives the images of members, where a measure needs them.
         """
-        first = np.argsort(id_hash(chosen.id))[:COMPARED]
+        place = id_hash(chosen.id)  # different for different ids
+        first = np.argpartition(place, COMPARED)[:COMPARED] if len(place) > COMPARED else np.arange(len(place))
+        first = first[np.argsort(place[first])]
         i, j, alpha = chosen.i[first], chosen.j[first], chosen.alpha[first]
         members = Members(self.train, i, j, alpha, interpolation, len(chosen), noise, chosen.id[first])
         if images is not None:

@@ -40,7 +40,8 @@ from ldsaug_ray.stages.shared.job import Job
 from ldsaug_ray.stages.shared.runner import plan_steps, run_stages
 
 OF_A = ("prepare", "train", "encode", "score", "select", "decode")  # stages that an evaluation needs
-_COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", "parent_share", "effective_neighbours"]
+_REGIME = ["parent_share", "effective_neighbours"]
+_COLUMNS = ["candidate", "log_lds", "log_lds_excluding_parents", *_REGIME]
 KEPT_BYTES, ROW_BYTES = 640 * 2**20, 40  # of the scores that a worker keeps in memory, and of one
 PLANNED, KEPT_PLANNED = 2**20, 2**22  # candidates planned at a time; and kept, at most
 
@@ -242,7 +243,9 @@ def _measures_of_a(
         return {"kept": 0.0, "sigma": sigma}
     inside = np.zeros(config.score.n_candidates, bool)  # asked of each candidate, faster than a search among the ids
     inside[ids] = True
-    regime = pa.concat_tables([part.filter(pa.array(inside[part["candidate"].to_numpy()])) for part in tables])
+    regime = pa.concat_tables(
+        [part.select(_REGIME).filter(pa.array(inside[part["candidate"].to_numpy()])) for part in tables]
+    )
     plan, chosen = shared.tables.chosen(ids, shared.real.train, config)
     names = shared.search.measures_of_a
     images = None if shared.judge is None else partial(shared.judge.sample, config)

@@ -43,8 +43,9 @@ class Best:
             lowest = np.argsort(ids[ties], kind="stable")[: self.k - int(keep.sum())]
             keep[ties[lowest]] = True
             ids, scores = ids[keep], scores[keep]
-        order = np.argsort(ids, kind="stable")
-        ids, scores = ids[order], scores[order]
+        if not (ids[1:] > ids[:-1]).all():
+            order = np.argsort(ids, kind="stable")
+            ids, scores = ids[order], scores[order]
         self.ids, self.scores, self.held = [ids], [scores], len(ids)
         return ids, scores
 

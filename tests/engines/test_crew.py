@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 import ray
 
 from ldsaug_ray.common.storage import Location
-from ldsaug_ray.engines.base import UnitWork
+from ldsaug_ray.engines.base import Trials, UnitWork
 from ldsaug_ray.engines.ray.units import Crew
 from ldsaug_ray.engines.resources import Pool
 from ldsaug_ray.errors import InputError
@@ -96,6 +97,65 @@ def test_one_that_reserves_nothing_stays_while_others_have_the_processors(crew, 
         assert pids(list(free.answers(work([5]), lambda: 1))) == first
     finally:
         free.dismiss()
+
+
+class Three:
+    """Points 0, 1, 2; those of trials that crashed once more."""
+
+    def __init__(self) -> None:
+        self.left, self.running, self.found, self.crashed = [0, 1, 2], {}, {}, []
+
+    def next(self, trial: str) -> dict[str, int] | None:
+        if not self.left:
+            return None
+        self.running[trial] = self.left.pop(0)
+        return {"n": self.running[trial]}
+
+    @property
+    def over(self) -> bool:
+        return not self.running
+
+    def evaluated(self, trial: str, found: dict[str, object]) -> bool:
+        self.found.setdefault(self.running[trial], []).append(found)
+        return True
+
+    def end(self, trial: str, *, crashed: str = "") -> None:
+        n = self.running.pop(trial)
+        if crashed:
+            self.crashed.append((n, crashed))
+            self.left += [n] * (len(self.crashed) <= 2)
+
+
+class Twice:
+    """A trial with two evaluations; the first time, 1 kills its process, and 2 fails, which it goes on doing."""
+
+    def __init__(self, folder: Path, asked: dict[str, int]):
+        self.folder, self.n, self.step_ = folder, asked["n"], 0
+
+    def step(self) -> dict[str, object]:
+        if self.n == 1 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            os.kill(os.getpid(), 9)
+        if self.n == 2:
+            raise ValueError("two")
+        self.step_ += 1
+        return {"step": self.step_, "over": self.step_ == 2, "pid": os.getpid()}
+
+    def close(self) -> None:
+        (self.folder / f"closed-{self.n}").touch()
+
+
+def test_trials_are_done_by_those_who_did_units(crew, work, tmp_path):
+    """One after another, since a process that is there takes them all; who dies or fails is one trial's matter."""
+    units = pids(list(crew.answers(work([1]), lambda: 1)))
+    points = Three()
+    crew.trials(Trials(points, lambda folder: partial(Twice, folder), (tmp_path,), 1, False))
+    assert {n: [f["step"] for f in found] for n, found in points.found.items()} == {0: [1, 2], 1: [1, 2]}
+    assert {f["pid"] for f in points.found[0]} == units
+    assert points.crashed == [(1, "its process died"), (2, "ValueError: two"), (2, "ValueError: two")]
+    assert {path.name for path in tmp_path.glob("closed-*")} == {"closed-0", "closed-1", "closed-2"}
+    after = pids(list(crew.answers(work([5]), lambda: 1)))
+    assert after == {f["pid"] for f in points.found[1]}  # a trial that fails ends no process
 
 
 def test_workers_that_come_in_the_middle_are_used(crew, work):

@@ -152,11 +152,8 @@ class RayEngine(Engine):
 
     def answers(self, work: UnitWork) -> Generator[tuple[UnitResult, float]]:
         """Units by actors, which are kept for the next stage as long as this engine is entered."""
-        from ldsaug_ray.engines.ray.units import Crew
-
-        self._crew = self._crew or Crew(reserves=not self._own)
         try:
-            with closing(self._crew.answers(work, partial(self._size, work.pool))) as answers:
+            with closing(self._warm().answers(work, partial(self._size, work.pool))) as answers:
                 for answer in answers:
                     if self._expected is not None:  # the crew has imported what it needs
                         self._ranks_of(*self._expected)
@@ -164,6 +161,12 @@ class RayEngine(Engine):
         finally:
             if self._session is None:  # a trial's: another one may need the CPUs
                 self._dismiss()
+
+    def _warm(self) -> Crew:
+        from ldsaug_ray.engines.ray.units import Crew
+
+        self._crew = self._crew or Crew(reserves=not self._own)
+        return self._crew
 
     def _size(self, pool: Pool) -> int:
         """Workers that a pool may have now; nodes that came see the run directory.
@@ -245,6 +248,10 @@ class RayEngine(Engine):
         shown(step, note)
 
     def trials(self, trials: Trials) -> None:
+        """By Ray Tune; by the crew, which is warm, where they run no stages."""
+        if not trials.stages:
+            self._warm().trials(trials)
+            return
         from ldsaug_ray.engines.ray.beside import Monitor, beside_driver
         from ldsaug_ray.engines.ray.trials import run_trials
 

@@ -1,29 +1,27 @@
 """Units of work by a crew of actors of our own, which stay warm from one stage to the next: to start a process and to
-import what it computes with takes longer than a small stage's work.
+import what it computes with takes longer than a small stage's work. Trials of a search that start nothing of their own
+are theirs, too.
 
 An actor does one unit at a time and reads the next meanwhile. One that dies gives its unit back; another is started.
 """
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from ldsaug_ray.common.secrets import first_line
-from ldsaug_ray.engines.base import MarkedWorker, UnitWork
-from ldsaug_ray.engines.ray.held import fetched
-from ldsaug_ray.engines.ray.meters import Meters
+from ldsaug_ray.engines.base import Points, Trials, UnitWork
+from ldsaug_ray.engines.ray.unit_actor import UnitActor
 from ldsaug_ray.engines.resources import Pool
-from ldsaug_ray.engines.threads import limit_threads
-from ldsaug_ray.errors import LdsaugError, ResourceError, error_named
+from ldsaug_ray.errors import ResourceError, error_named
 from ldsaug_ray.run.directory import UnitResult
 
 DEATHS = 10  # of actors at work on one unit, after which that unit is to blame
@@ -36,71 +34,11 @@ _DIED = (
 GROW_SECONDS = 2.0  # so often a pool that may grow looks for nodes that came
 
 
-class _UnitActor:
-    """Builds a stage's worker once, then handles one unit a call. Between stages it holds nothing but its imports."""
-
-    def __init__(self) -> None:
-        self._stage: Any = None  # whose worker this is: the reference to its work
-        self._worker: MarkedWorker | LdsaugError | None = None
-        self._read: Callable[[pa.Table], pa.Table] | None = None
-        self._reader = ThreadPoolExecutor(1)
-        self._ahead: tuple[int, Future[pa.Table]] | None = None
-
-    def here(self) -> None:
-        """Answers once the process is up."""
-
-    def prepare(self, after: None) -> None:
-        """Import what most stages compute with."""
-        import ldsaug_ray.lds.exact
-        import ldsaug_ray.models.inference  # noqa: F401
-
-    def let_go(self) -> None:
-        """Forget the stage."""
-        self._stage = self._worker = self._read = self._ahead = None
-        gc.collect()
-
-    def do(
-        self, stage: list[Any], unit: int, table: pa.Table, ahead: tuple[int, pa.Table] | None
-    ) -> tuple[dict[str, Any] | None, float, tuple[str, str] | None]:
-        """A unit's result and seconds, or the kind and text of an error meant for the user: Ray would bury it in its
-        own. Meanwhile the table of the unit `ahead` is read."""
-        try:
-            if self._stage != stage[0]:
-                self._build(stage[0])
-            if isinstance(self._worker, LdsaugError):
-                raise self._worker
-            assert self._worker is not None
-            given = self._table(unit, table)
-            if ahead is not None and self._read is not None:
-                self._ahead = (ahead[0], self._reader.submit(self._read, ahead[1]))
-            result, seconds = self._worker(unit, given)
-        except LdsaugError as e:
-            return None, 0.0, (type(e).__name__, str(e))
-        return result.to_json(), seconds, None
-
-    def _build(self, stage: Any) -> None:
-        self.let_go()
-        work, self._stage = ray.get(stage), stage
-        self._read = work.read
-        try:
-            worker = work.make(*map(fetched, work.args))
-            self._worker = MarkedWorker(worker, work.places, work.stage, Meters(work.stage).count)
-        except LdsaugError as e:
-            self._worker = e
-        limit_threads(work.pool.threads)  # after the worker has imported what it computes with
-
-    def _table(self, unit: int, table: pa.Table) -> pa.Table:
-        if self._read is None:
-            return table
-        ahead, self._ahead = self._ahead, None
-        return ahead[1].result() if ahead is not None and ahead[0] == unit else self._read(table)
-
-
 class _Member:
     """An actor of the crew, as the driver sees it."""
 
     def __init__(self, options: Mapping[str, Any]):
-        made: Any = ray.remote(**options)(_UnitActor)
+        made: Any = ray.remote(**options)(UnitActor)
         self.actor: Any = made.remote()
         self.up = self.prepared = False
         self.answer = self.actor.here.remote()  # to what was asked last; none: it has nothing to do
@@ -146,13 +84,53 @@ class Crew:
             work: the units.
             size: how many actors there may be, at any moment.
         """
-        each = (work.pool.cpus, work.pool.gpus, work.pool.memory)
+        with self._at_work(work.pool) as options:
+            yield from _Task(work, self._members, options, size).answers()
+
+    def trials(self, trials: Trials) -> None:
+        """As of `Engine.trials`: each in one piece, on a CPU."""
+        points, names = trials.points, count()
+        at_work: dict[Any, _Member] = {}
+        shared = [ray.put((trials.make, tuple(trials.args)))]
+        with self._at_work(Pool(trials.concurrent, 1.0, 0.0, None)) as options:
+            while True:
+                while len(at_work) < trials.concurrent:
+                    if (asked := points.next(str(name := next(names)))) is None:
+                        break
+                    idle = [m for m in self._members if m.unit is None]
+                    if not idle:
+                        self._members.append(_Member(options))
+                    member = (idle or self._members)[-1]
+                    member.unit, member.answer = name, member.actor.trial.remote(shared, asked)
+                    at_work[member.answer] = member
+                if not at_work:
+                    return
+                for answer in ray.wait(list(at_work), timeout=GROW_SECONDS)[0]:
+                    self._tried(at_work.pop(answer), points)
+
+    def _tried(self, member: _Member, points: Points) -> None:
+        name, crashed = str(member.unit), ""
+        try:
+            for found in ray.get(member.answer):
+                points.evaluated(name, found)
+        except _DIED:
+            crashed = "its process died"
+            self._members.remove(member)
+            member.die()
+        except ray.exceptions.RayTaskError as e:
+            crashed = f"{type(e.cause).__name__}: {e.cause}"
+        member.up, member.unit, member.answer = True, None, None
+        points.end(name, crashed=crashed)
+
+    @contextmanager
+    def _at_work(self, pool: Pool) -> Iterator[dict[str, Any]]:
+        """Members serve such a pool in the block; gives the options of new ones. After it those stay who are idle."""
+        each = (pool.cpus, pool.gpus, pool.memory)
         if each != self._each:
             self.dismiss()
             self._each = each
-        task = _Task(work, self._members, _options(work.pool, self._reserves), size)
         try:
-            yield from task.answers()
+            yield _options(pool, self._reserves)
         finally:
             for member in [m for m in self._members if not m.up or m.unit is not None]:  # in the middle of something
                 self._members.remove(member)
