@@ -129,9 +129,7 @@ def _parser() -> tuple[argparse.ArgumentParser, _Commands]:
     _add_run(
         commands, runs, "experiment", "arms from one baseline, over seeds and training-set sizes, compared in tables"
     )
-    tune = _add_run(
-        commands, runs, "tune", "search over settings, such as sigma and tau; a trial is a run"
-    )
+    tune = _add_run(commands, runs, "tune", "search over settings, such as sigma and tau; a trial is a run")
     tune.add_argument("--resume", action="store_true", help="go on with a search, which must be there (else: or begin)")
     status = commands.add(look, "status", "what of a run is done, running or quarantined, and what comes next")
     status.add_argument("run_dir", help="run directory: a path or URI")

@@ -165,6 +165,23 @@ def test_workers_that_come_in_the_middle_are_used(crew, work):
     assert sorted(r.digest for r, _ in found) == [0, 2, 4, 6, 8, 10]
 
 
+def test_one_that_comes_later_imports_while_others_do_the_units(crew, work):
+    """And is there for a later stage where it keeps nobody else from a CPU."""
+    free = Crew(reserves=False)
+    try:
+        first = pids(list(free.answers(work([1]), lambda: 1)))
+        assert pids(list(free.answers(work([1, 2, 3]), lambda: 2))) == first
+        assert len(pids(list(free.answers(work([1, 2], wanted=2), lambda: 2)))) == 2
+        free.prepare(3)
+        assert len(free._members) == 3
+    finally:
+        free.dismiss()
+    first = pids(list(crew.answers(work([1]), lambda: 1)))
+    assert pids(list(crew.answers(work([1, 2]), lambda: 2))) == first
+    crew.prepare(3)
+    assert len(crew._members) == 1
+
+
 def test_one_that_died_between_two_stages_is_replaced(crew, work):
     first = list(crew.answers(work([1]), lambda: 1))
     os.kill(pids(first).pop(), 9)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread, current_thread
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -36,6 +37,8 @@ class RayEngine(Engine):
         self._crew: Crew | None = None  # of units; made when there are some
         self._ranks: KeptRanks | None = None  # of trainings; likewise
         self._expected: tuple[int, Pool, int] | None = None  # such ranks, which are still to be started
+        self._starting: Thread | None = None  # starts them
+        self._wanted = 0  # actors of the last stage
         self._most = 0  # actors for which there was room, and nodes were looked at
         self._search: Any = None  # monitor of the search whose trials train
 
@@ -55,7 +58,7 @@ class RayEngine(Engine):
             self._session = None
 
     def __getstate__(self) -> dict[str, Any]:
-        ours = {"_session": None, "_own": False, "_crew": None, "_ranks": None, "_expected": None}
+        ours = {"_session": None, "_own": False, "_crew": None, "_ranks": None, "_expected": None, "_starting": None}
         return {**self.__dict__, **ours}  # which are this process's
 
     def _dismiss(self) -> None:
@@ -65,6 +68,7 @@ class RayEngine(Engine):
 
     def _end_ranks(self) -> None:
         """End the processes that are kept for trainings."""
+        self._started()
         if self._ranks is not None:
             self._ranks.close()
             self._ranks = None
@@ -151,12 +155,20 @@ class RayEngine(Engine):
         return ray.put(value)
 
     def answers(self, work: UnitWork) -> Generator[tuple[UnitResult, float]]:
-        """Units by actors, which are kept for the next stage as long as this engine is entered."""
+        """Units by actors, which are kept for the next stage as long as this engine is entered. Where ranks start
+        beside them, the last of them starts once a unit is done: a small stage does not need it."""
+        done = 0
+
+        def size() -> int:
+            self._wanted = self._size(work.pool)
+            return max(1, self._wanted - (beside and not done))
+
         try:
-            with closing(self._warm().answers(work, partial(self._size, work.pool))) as answers:
-                for answer in answers:
-                    if self._expected is not None:  # the crew has imported what it needs
-                        self._ranks_of(*self._expected)
+            if beside := self._expected is not None:
+                self._starting = Thread(target=self._start_ranks, args=self._expected, daemon=True)
+                self._starting.start()
+            with closing(self._warm().answers(work, size)) as answers:
+                for done, answer in enumerate(answers, 1):  # noqa: B007
                     yield answer
         finally:
             if self._session is None:  # a trial's: another one may need the CPUs
@@ -212,9 +224,20 @@ class RayEngine(Engine):
         """Whether nobody else needs what ranks reserve."""
         return self._own and not pool.gpus and not pool.memory
 
+    def _start_ranks(self, *of: Any) -> None:
+        with suppress(Exception):  # the training asks for them again, and tells it
+            self._ranks_of(*of)
+
+    def _started(self) -> None:
+        """Wait until ranks that start have been asked for."""
+        if self._starting is not None and self._starting is not current_thread():
+            self._starting.join()
+            self._starting = None
+
     def _ranks_of(self, world: int, pool: Pool, max_failures: int) -> KeptRanks:
         from ldsaug_ray.engines.ray.training import KeptRanks
 
+        self._started()
         self._expected = None
         key = KeptRanks.key_of(world, pool, max_failures)
         if self._ranks is not None and (self._ranks.over or self._ranks.key != key):
@@ -244,7 +267,7 @@ class RayEngine(Engine):
     def _shown(self, shown: Callable[[int, str], None], step: int, note: str) -> None:
         """Show it; the crew may prepare for the next stage now that ranks have imported what they need."""
         if self._crew is not None:
-            self._crew.prepare()
+            self._crew.prepare(self._wanted)
         shown(step, note)
 
     def trials(self, trials: Trials) -> None:

@@ -37,11 +37,14 @@ GROW_SECONDS = 2.0  # so often a pool that may grow looks for nodes that came
 class _Member:
     """An actor of the crew, as the driver sees it."""
 
-    def __init__(self, options: Mapping[str, Any]):
+    def __init__(self, options: Mapping[str, Any], prepared: bool, after: Any = None):
+        """prepared: it imports what most stages compute with before it is up, `after` something else; until then others
+        do the units."""
         made: Any = ray.remote(**options)(UnitActor)
         self.actor: Any = made.remote()
-        self.up = self.prepared = False
-        self.answer = self.actor.here.remote()  # to what was asked last; none: it has nothing to do
+        self.up, self.prepared = False, prepared
+        # to what was asked last; none: it has nothing to do
+        self.answer = self.actor.prepare.remote(after) if prepared else self.actor.here.remote()
         self.unit: int | None = None
         self.next: int | None = None  # is being read
 
@@ -57,19 +60,24 @@ class Crew:
         self._reserves = reserves
         self._members: list[_Member] = []
         self._each: tuple[float, float, int | None] | None = None
+        self._options: dict[str, Any] = {}  # of new members
 
     def make_room(self) -> None:
         """Let others have what they reserve. Where that is nothing they stay."""
         if self._reserves or (self._each is not None and any(self._each[1:])):
             self.dismiss()
 
-    def prepare(self) -> None:
-        """Those who stay may import what they will need next, one after another: a training has the other CPU."""
+    def prepare(self, size: int) -> None:
+        """Those who stay may import what they will need next, one after another: a training has the other CPU. So many
+        may be there; not where they reserve CPUs."""
         before = None
         for member in self._members:
             if not member.prepared:
                 member.prepared = True
                 before = member.actor.prepare.remote(before)
+        while self._members and not self._reserves and len(self._members) < size:
+            self._members.append(_Member(self._options, True, before))
+            before = self._members[-1].answer
 
     def dismiss(self) -> None:
         """End them: others need what they reserve."""
@@ -84,22 +92,22 @@ class Crew:
             work: the units.
             size: how many actors there may be, at any moment.
         """
-        with self._at_work(work.pool) as options:
-            yield from _Task(work, self._members, options, size).answers()
+        with self._at_work(work.pool):
+            yield from _Task(work, self._members, self._options, size).answers()
 
     def trials(self, trials: Trials) -> None:
         """As of `Engine.trials`: each in one piece, on a CPU."""
         points, names = trials.points, count()
         at_work: dict[Any, _Member] = {}
         shared = [ray.put((trials.make, tuple(trials.args)))]
-        with self._at_work(Pool(trials.concurrent, 1.0, 0.0, None)) as options:
+        with self._at_work(Pool(trials.concurrent, 1.0, 0.0, None)):
             while True:
                 while len(at_work) < trials.concurrent:
                     if (asked := points.next(str(name := next(names)))) is None:
                         break
                     idle = [m for m in self._members if m.unit is None]
                     if not idle:
-                        self._members.append(_Member(options))
+                        self._members.append(_Member(self._options, False))
                     member = (idle or self._members)[-1]
                     member.unit, member.answer = name, member.actor.trial.remote(shared, asked)
                     at_work[member.answer] = member
@@ -123,16 +131,18 @@ class Crew:
         points.end(name, crashed=crashed)
 
     @contextmanager
-    def _at_work(self, pool: Pool) -> Iterator[dict[str, Any]]:
-        """Members serve such a pool in the block; gives the options of new ones. After it those stay who are idle."""
+    def _at_work(self, pool: Pool) -> Iterator[None]:
+        """Members serve such a pool in the block. After it those stay who are idle."""
         each = (pool.cpus, pool.gpus, pool.memory)
         if each != self._each:
             self.dismiss()
             self._each = each
+        self._options = _options(pool, self._reserves)
         try:
-            yield _options(pool, self._reserves)
+            yield
         finally:
-            for member in [m for m in self._members if not m.up or m.unit is not None]:  # in the middle of something
+            waits = self._reserves  # for CPUs, perhaps: a demand that an autoscaler would meet
+            for member in [m for m in self._members if m.unit is not None or (waits and not m.up)]:
                 self._members.remove(member)
                 member.die()
             for member in self._members:
@@ -157,7 +167,7 @@ class _Task:
             if time.monotonic() > looked + GROW_SECONDS:
                 size, looked = self._size(), time.monotonic()
             while len(self._members) < min(size, len(self._left)):
-                self._members.append(_Member(self._options))
+                self._members.append(_Member(self._options, any(m.up for m in self._members)))
             for member in self._members[:size]:
                 if member.up and member.unit is None:
                     self._set_to_work(member)
