@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -197,10 +198,12 @@ def processor() -> str:
     return f"{name} (family/model/stepping {family}); {' '.join(sets) or 'no vectors'}; PyTorch: {capability}"
 
 
-def clusters(n: int, d: int) -> np.ndarray:
-    """20 centres from N(0, I), 0.3 of it around each."""
+def clusters(n: int, d: int, *, in_order: bool = False) -> np.ndarray:
+    """20 centres from N(0, I), 0.3 of it around each; one cluster after another, as folders of classes are read."""
     rng = np.random.default_rng(2)
-    return (rng.standard_normal((20, d))[rng.integers(0, 20, n)] + 0.3 * rng.standard_normal((n, d))).astype(np.float32)
+    of = rng.integers(0, 20, n)
+    centres = rng.standard_normal((20, d))[np.sort(of) if in_order else of]
+    return (centres + 0.3 * rng.standard_normal((n, d))).astype(np.float32)
 
 
 def outlier(n: int, d: int) -> np.ndarray:
@@ -228,7 +231,8 @@ def sigmas_table(n: int, d: int, n_pairs: int, rounds: int) -> None:
     scales = (0.05, 0.07, 0.085, 0.1, 0.14, 0.3, 1.0, 5.0)
     tasks = {f"{m:g}": [m] for m in scales}
     tasks |= {f"16 of {low:g} to 5": list(np.geomspace(low, 5, 16)) for low in (0.2, 0.05)}
-    kinds = {"Gaussian": gaussian, "clusters": clusters, "faces": faces, "an outlier": outlier}
+    kinds = {"Gaussian": gaussian, "clusters": clusters, "clusters in order": partial(clusters, in_order=True)}
+    kinds |= {"faces": faces, "an outlier": outlier}
     table = Table(
         title=f"x the time at 0.2 x mean norm: least (median) of {rounds}; {9 * n_pairs:,} candidates, d = {d}"
     )

@@ -43,8 +43,9 @@ TYPICAL = 0.98  # of the rows have norms up to what decides whether a sigma is t
 ROUNDINGS = 2  # of the largest rounding that was found, to be safe from larger ones
 LEAST_TOTAL, LARGEST_TOTAL = 1e-14, 1e18  # sums of weights outside have lost float32 digits; their squares do first
 OUTLYING = 2.0  # of the typical norm: latents beyond are no bound of the others' rounding
-LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest of the first tile
+LARGEST_RISE = 60.0  # nats by which a latent may come nearer than the nearest that sums start from
 LEAST_FACTOR = 1e-24  # below, even a hidden latent would have weight in float32
+FEW = 512  # latents among which a row's nearest is sought before all are seen
 NEGLIGIBLE = 25.0  # nats below the largest weight: 1e-11 of it
 BLOCK_BYTES = 32 * 2**20  # of each array over the candidates of one square of a block
 EXACT_ROWS = 64  # of a float64 product
@@ -244,7 +245,8 @@ def shard_sums(
     if np.dtype(dtype) != np.float64:
         tile = _Tile(frame, parents, own, pairs, gaps, mix, np.float32, device, shape)
         rounding = Rounding.measured(frame, parents, tile.rows, shard, device)
-        single, listed = tile.plan(factors, rounding, shard[:tile_latents])
+        tile.look(shard, tile_latents)
+        single, listed = tile.plan(factors, rounding)
         if listed.any():
             tile.terms = _Terms(tile, factors[listed], math.log(len(shard) / TOLERANCE), rounding)
         if single.any():
@@ -304,15 +306,39 @@ class _Tile:
         # norms of the latents seen: the largest, the largest that is not outlying, the least that is
         self.farthest, self.common, self.outlying = 0.0, 0.0, math.inf
         self.terms: _Terms | None = None
+        # where sums start from the rows' nearest latents: to these, of a few; by how much candidates are farther
+        self.nearest, self.depth = np.full(len(self.own), FAR), 0.0
         self.triton = device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
-    def plan(
-        self, factors: Array, rounding: Rounding, latents: NDArray[np.floating]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """At which sigmas float32 sums will do for most pairs, and at which terms are to be listed, bool[S] each.
+    def look(self, shard: NDArray[np.floating], tile_latents: int) -> None:
+        """Learn from latents of the whole shard, which may be in the order of their clusters, how near the rows'
+        nearest are, and by how much the nearest latent of a candidate is farther than those are from its parents:
+        for most pairs. Sums that start from the latter are as small as that."""
+        if self._method() == self._general or self.triton:
+            return
+        some = np.unique(np.linspace(0, len(shard) - 1, tile_latents).astype(int))
+        pairs = np.unique(np.linspace(0, len(self.i) - 1, SAMPLE // 2).astype(int))
+        used, local = np.unique(np.stack([self.i[pairs], self.j[pairs]]), return_inverse=True)
+        gaps = self._gaps(used, some, shard)
+        gaps -= gaps.min(1, keepdims=True)
+        i, j = local.reshape(2, -1)
+        u, v = self.mix.u[pairs].astype(np.float32), self.mix.v[pairs].astype(np.float32)
+        least = [(u[:, a, None] * gaps[i] + v[:, a, None] * gaps[j]).min(1) for a in range(u.shape[1])]
+        self.depth = float(np.quantile(np.max(least, axis=0), TYPICAL))
+        if len(shard) > tile_latents:
+            few = some[:: max(1, len(some) // FEW)]
+            self.nearest = self._gaps(np.arange(len(self.own)), few, shard).min(1)
 
-        latents: [k, d], some of the shard's.
-        """
+    def _gaps(self, rows: Index, latents: Index, shard: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Squared distances less the rows' own norms, float32[R, k], of some rows from some of a shard's latents."""
+        found = self.frame.rows(shard[latents], np.float32)
+        cross = torch.mm(torch.from_numpy(self.rows.vectors[rows]), found.tensor().T).numpy()
+        own = np.searchsorted(latents, self.own[rows]).clip(max=len(latents) - 1)
+        _hide(cross, np.where(latents[own] == self.own[rows], own, -1))
+        return found.norms_from(self.frame.typical_norm) - 2 * cross
+
+    def plan(self, factors: Array, rounding: Rounding) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """At which sigmas float32 sums will do for most pairs, and at which terms are to be listed, bool[S] each."""
         sizes = np.sqrt(self.rows.norms)
         possible = factors > LEAST_FACTOR
         if self.triton:
@@ -322,24 +348,8 @@ class _Tile:
         largest = shares * factors * (2.25 * np.quantile(sizes, TYPICAL)) ** 2  # of some latents that lie farther
         weights = EPSILON * NEGLIGIBLE
         clear = (largest * rounding.usual + weights <= TOLERANCE) & (largest * rounding.most + weights <= LIMIT)
-        if clear.any() and self._method() != self._general:
-            clear &= self._depth(latents) * factors <= -math.log(LEAST_TOTAL)
+        clear &= self.depth * factors <= -math.log(LEAST_TOTAL)
         return possible & clear, possible & ~clear
-
-    def _depth(self, latents: NDArray[np.floating]) -> float:
-        """By how much the nearest latent of a candidate is farther than the parents' nearest are from them, in squared
-        distance: for most pairs. Sums that start from the latter are as small as that."""
-        some = np.unique(np.linspace(0, len(self.i) - 1, SAMPLE // 2).astype(int))
-        used, local = np.unique(np.stack([self.i[some], self.j[some]]), return_inverse=True)
-        i, j = local.reshape(2, -1)
-        found = self.frame.rows(latents, np.float32)
-        cross = torch.mm(torch.from_numpy(self.rows.vectors[used]), found.tensor().T).numpy()
-        _hide(cross, self.own[used])
-        gaps = found.norms_from(self.frame.typical_norm) - 2 * cross
-        gaps -= gaps.min(1, keepdims=True)
-        u, v = self.mix.u[some].astype(np.float32), self.mix.v[some].astype(np.float32)
-        least = [(u[:, a, None] * gaps[i] + v[:, a, None] * gaps[j]).min(1) for a in range(u.shape[1])]
-        return float(np.quantile(np.max(least, axis=0), TYPICAL))
 
     def sums(
         self, shard: NDArray[np.floating], factors: Array, tile_latents: int, rounding: Rounding
@@ -405,7 +415,7 @@ class _Tile:
         size, alphas = self.shape[0], self.mix.v[0]
         sums = np.zeros((2, len(alphas), len(factors), *self.shape), np.float32)
         total, squares = (torch.from_numpy(s) for s in sums)
-        reference = lowest = np.full(len(self.own), FAR)
+        reference = lowest = self.nearest
         nearest = np.empty(len(self.own), np.float32)
         for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
@@ -445,6 +455,7 @@ class _Tile:
             norms = latents.norms_from(self.frame.typical_norm)
             if tile == 0:  # any value near the least will do
                 in_threads(_compiled.least_gap, len(cross), cross, norms, reference)
+                reference = np.minimum(reference, self.nearest)
             in_threads(
                 _tenths_compiled.add_tenths,
                 len(self.i),

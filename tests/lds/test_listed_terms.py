@@ -19,6 +19,7 @@ from scipy.special import logsumexp
 
 from ldsaug_ray.lds import (
     _compiled,
+    _kernel,
     _near_compiled,
     _tenths_compiled,
     _terms_compiled,
@@ -34,11 +35,13 @@ PROMISED = 1e-4
 
 
 def latents(kind: str, n: int, d: int, offset: float, seed: int) -> np.ndarray:
-    """float32[n, d]: standard normal, in tight clusters, or with duplicates and an outlier; shifted by `offset`."""
+    """float32[n, d]: standard normal, in tight clusters (also one after another), or with duplicates and an outlier;
+    shifted by `offset`."""
     rng = np.random.default_rng(seed)
     z = rng.standard_normal((n, d))
-    if kind == "clusters":
-        z = rng.standard_normal((3, d))[rng.integers(0, 3, n)] + 0.1 * z
+    if kind in ("clusters", "in order"):
+        of = rng.integers(0, 3, n)
+        z = rng.standard_normal((3, d))[np.sort(of) if kind == "in order" else of] + 0.1 * z
     if kind == "duplicates":
         z[n // 2 :] = z[: n - n // 2]
         z[0] *= 50
@@ -137,23 +140,25 @@ def test_no_pair_is_taken_in_float64(kinds: list[np.dtype]) -> None:
     assert set(kinds) == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize("kind", ["clusters", "in order"])
 @pytest.mark.parametrize("alphas", [[m / 10 for m in range(1, 10)], [0.25, 0.5]])
 def test_candidates_far_from_all_are_none_that_float32_loses(
-    kinds: list[np.dtype], alphas: list[float], monkeypatch: pytest.MonkeyPatch
+    kinds: list[np.dtype], kind: str, alphas: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However exact products are: between clusters, sums that start from the parents' neighbours are nearly nothing."""
     monkeypatch.setattr(Rounding, "measured", lambda *arguments: Rounding(EPSILON / 8, EPSILON / 8))
-    z = latents("clusters", 2000, 64, 0.0, 3)
+    z = latents(kind, 2000, 64, 0.0, 3)
     pairs, sigmas = plan_pairs(len(z), 100, 0), [s * mean_norm(z) for s in (0.05, 0.08, 0.1, 0.12, 0.2, 0.5)]
-    got = score_pairs(z, pairs, alphas, sigmas)
+    got = score_pairs(z, pairs, alphas, sigmas, tile_latents=100)
     assert set(kinds) == {np.dtype(np.float32)}
     for name, value in score(z, pairs, alphas, sigmas).items():
         np.testing.assert_allclose(getattr(got, name), value, atol=PROMISED, rtol=10 * PROMISED, err_msg=name)
 
 
 @pytest.mark.parametrize("rise", [30.0, 42.0, 47.0, 55.0, 65.0, 100.0])
-def test_a_later_tile_with_nearer_latents(rise: float) -> None:
-    """Weights beside those of the first tile's nearest: their squares leave float32's range long before them."""
+def test_a_later_tile_with_nearer_latents(rise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights beside those of the nearest that sums start from: their squares leave float32's range long before."""
+    monkeypatch.setattr(_kernel, "FEW", 1)
     rng = np.random.default_rng(0)
     z = 0.5 * rng.standard_normal((160, 24)).astype(np.float32)
     z[:3] = np.array([[1, 0], [-1, 0], [0, 2.8**0.5]]) @ np.eye(2, 24)  # the third is nearest to both parents
