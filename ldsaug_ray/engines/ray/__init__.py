@@ -157,15 +157,16 @@ class RayEngine(Engine):
     def answers(self, work: UnitWork) -> Generator[tuple[UnitResult, float]]:
         """Units by actors, which are kept for the next stage as long as this engine is entered. Where ranks start
         beside them, the last of them starts once a unit is done: a small stage does not need it."""
+        ranks, self._expected = self._expected, None
         done = 0
 
         def size() -> int:
             self._wanted = self._size(work.pool)
-            return max(1, self._wanted - (beside and not done))
+            return max(1, self._wanted - (ranks is not None and not done))
 
         try:
-            if beside := self._expected is not None:
-                self._starting = Thread(target=self._start_ranks, args=self._expected, daemon=True)
+            if ranks is not None:
+                self._starting = Thread(target=self._start_ranks, args=ranks, daemon=True)
                 self._starting.start()
             with closing(self._warm().answers(work, size)) as answers:
                 for done, answer in enumerate(answers, 1):  # noqa: B007
