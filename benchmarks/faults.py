@@ -170,7 +170,7 @@ def disturbed(calm: Run, run: Run, cluster: Cluster, kind: str, stage: str) -> l
 
 def workers(cluster: Cluster, stage: str) -> list[tuple[Any, int]]:
     """(node, process) of the actors that do the stage's work."""
-    name = "RayTrainWorker" if stage == "finetune" else "_UnitActor"
+    name = "RayTrainWorker" if stage == "finetune" else "UnitActor"
     parents, commands = {}, {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended

@@ -14,7 +14,8 @@ from ldsaug_ray.lds import _compiled
 Array = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float32).eps)
-FARTHEST = 1e8  # largest mean squared norm, of the typical one: float32's range has to hold the farthest latents
+FARTHEST = 1e16  # largest mean squared norm, of the typical one: float32's range has to hold the farthest latents
+FEW, OUT, THROWN = 1024, 10.0, 0.1  # latents looked at; far out; off: by how many times what nine tenths are within
 BLOCK_BYTES = 2**20  # of float64 rows that one thread adds up
 LEAST_BLOCK = 32  # of them, so that the sums of all blocks take little beside the latents in any dimension
 SAMPLE = 128  # rows and latents whose inner products are checked
@@ -40,10 +41,10 @@ class Rows:
 class Frame:
     """Coordinates in which the latents' mean is 0 and their typical norm lies between 1 and 2.
 
-    Subtracting the mean changes no distance, and keeps float32's digits for the differences.
-    The scale is a power of two: it rounds nothing. `typical_norm` is the typical squared norm: float32
-    keeps what squared norms differ from it, which in many dimensions is little. It is the median of the means of blocks
-    of latents: the mean of all can be a single far outlier's.
+    Subtracting the mean changes no distance, and keeps float32's digits for the differences. A few latents far out do
+    not count: where they throw the mean off, that of some of the others is taken.
+    The scale is a power of two: it rounds nothing. `typical_norm` is the typical squared norm, the mean of some latents
+    that are not far out: float32 keeps what squared norms differ from it, which in many dimensions is little.
     """
 
     def __init__(self, mean: Array, scale: float, typical_norm: float) -> None:
@@ -60,8 +61,15 @@ class Frame:
         squares = np.empty(len(sums))
         _compiled.in_threads(_compiled.add_rows, len(sums), train, size, sums)
         mean: Array = sums.sum(axis=0) / len(train)
+        some = np.asarray(train[np.unique(np.linspace(0, len(train) - 1, FEW).astype(int))], np.float64)
+        away = np.linalg.norm(some - np.median(some, axis=0), axis=1)
+        within = np.quantile(away, 0.9)
+        some = some[away <= OUT * within]
+        middle: Array = some.mean(axis=0)
+        if np.linalg.norm(mean - middle) > THROWN * within:
+            mean = middle
         _compiled.in_threads(_compiled.add_squares, len(sums), train, mean, size, squares)
-        typical = np.median(squares / np.minimum(size, len(train) - size * np.arange(len(squares))))
+        typical = float(((some - mean) ** 2).sum(axis=1).mean())
         spread = math.sqrt(max(typical, squares.sum() / len(train) / FARTHEST))
         scale = 2.0 ** math.floor(math.log2(spread)) if spread > 0 else 1.0
         return cls(mean, scale, (spread / scale) ** 2)

@@ -306,8 +306,9 @@ class _Tile:
         # norms of the latents seen: the largest, the largest that is not outlying, the least that is
         self.farthest, self.common, self.outlying = 0.0, 0.0, math.inf
         self.terms: _Terms | None = None
-        # where sums start from the rows' nearest latents: to these, of a few; by how much candidates are farther
-        self.nearest, self.depth = np.full(len(self.own), FAR), 0.0
+        # where sums start from the rows' nearest latents: to these, of a few; by how much candidates are farther; and
+        # the largest norm of some latents that are not outlying
+        self.nearest, self.depth, self.reach = np.full(len(self.own), FAR), 0.0, 0.0
         self.triton = device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
     def look(self, shard: NDArray[np.floating], tile_latents: int) -> None:
@@ -319,19 +320,23 @@ class _Tile:
         some = np.unique(np.linspace(0, len(shard) - 1, tile_latents).astype(int))
         pairs = np.unique(np.linspace(0, len(self.i) - 1, SAMPLE // 2).astype(int))
         used, local = np.unique(np.stack([self.i[pairs], self.j[pairs]]), return_inverse=True)
-        gaps = self._gaps(used, some, shard)
+        found = self.frame.rows(shard[some], np.float32)
+        ordinary = found.norms[found.norms <= OUTLYING**2 * self.frame.typical_norm]
+        self.reach = math.sqrt(ordinary.max(initial=0))
+        gaps = self._gaps(used, some, found)
         gaps -= gaps.min(1, keepdims=True)
         i, j = local.reshape(2, -1)
         u, v = self.mix.u[pairs].astype(np.float32), self.mix.v[pairs].astype(np.float32)
         least = [(u[:, a, None] * gaps[i] + v[:, a, None] * gaps[j]).min(1) for a in range(u.shape[1])]
         self.depth = float(np.quantile(np.max(least, axis=0), TYPICAL))
         if len(shard) > tile_latents:
-            few = some[:: max(1, len(some) // FEW)]
-            self.nearest = self._gaps(np.arange(len(self.own)), few, shard).min(1)
+            step = slice(None, None, max(1, len(some) // FEW))
+            few = Rows(found.vectors[step], found.norms[step], found.along[step])
+            self.nearest = self._gaps(np.arange(len(self.own)), some[step], few).min(1)
 
-    def _gaps(self, rows: Index, latents: Index, shard: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Squared distances less the rows' own norms, float32[R, k], of some rows from some of a shard's latents."""
-        found = self.frame.rows(shard[latents], np.float32)
+    def _gaps(self, rows: Index, latents: Index, found: Rows) -> NDArray[np.float32]:
+        """Squared distances less the rows' own norms, float32[R, k], of some rows from the shard's latents of these
+        numbers."""
         cross = torch.mm(torch.from_numpy(self.rows.vectors[rows]), found.tensor().T).numpy()
         own = np.searchsorted(latents, self.own[rows]).clip(max=len(latents) - 1)
         _hide(cross, np.where(latents[own] == self.own[rows], own, -1))
@@ -345,7 +350,8 @@ class _Tile:
             size = np.median(sizes) + np.minimum(math.sqrt(NEGLIGIBLE) / np.sqrt(factors), sizes.max())
             return possible & (factors * rounding.usual * size**2 <= TOLERANCE), np.zeros_like(possible)
         shares = (np.abs(self.mix.u) + np.abs(self.mix.v) + np.abs(self.mix.w)).max(initial=0.0)
-        largest = shares * factors * (2.25 * np.quantile(sizes, TYPICAL)) ** 2  # of some latents that lie farther
+        size = np.quantile(sizes, TYPICAL)
+        largest = shares * factors * (size + max(1.25 * size, self.reach)) ** 2  # of some latents that lie farther
         weights = EPSILON * NEGLIGIBLE
         clear = (largest * rounding.usual + weights <= TOLERANCE) & (largest * rounding.most + weights <= LIMIT)
         clear &= self.depth * factors <= -math.log(LEAST_TOTAL)

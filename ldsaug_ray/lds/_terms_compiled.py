@@ -72,11 +72,13 @@ def add_terms(  # type: ignore[no-untyped-def]
     gaps, limits = np.empty((u.shape[1], len(x)), np.float32), np.empty((u.shape[1], len(factors)), np.float32)
     rough = np.empty((u.shape[1], len(factors)), np.bool_)
     hits, origin, x_row, step = np.empty(len(x), np.int64), np.zeros(d), np.empty(d), np.empty(d)
-    to_i, to_j, to_origin, exact, mine = np.empty((5, len(x)))
+    to_one, to_other, to_origin, exact, mine = np.empty((5, len(x)))
     for p in range(first, last):
         row_i, row_j = cross[i[p]], cross[j[p]]
+        largest = nothing
         for k in range(len(x)):
             slack[k] = shares[p] * outlying[k]
+            largest = max(largest, slack[k])
             most = norms[k] + slack[k]
             x[k], y[k], beyond[k] = most - two * row_i[k], most - two * row_j[k], far
         if arc:
@@ -100,7 +102,7 @@ def add_terms(  # type: ignore[no-untyped-def]
                 continue
             least[p, a] = min(least[p, a], low)
             limit = least[p, a] + (three * off[p] + widest)  # once more than needed: it is rounded
-            if low > limit:
+            if low > limit + three * largest:
                 continue
             for k in range(len(x)):
                 gap = u_ * x[k] + v_ * y[k]
@@ -140,6 +142,9 @@ def add_terms(  # type: ignore[no-untyped-def]
                     for h in range(count):
                         listed[size] = gap[h]
                         size += gap[h] - hit_slack[h] <= end
+                    if size == 0:  # the tile is another sigma's
+                        limits[a, s] = -far
+                        continue
                     for h in range(size):
                         weight = _exp2(c * (low - listed[h]))
                         weights[h] = weight
@@ -180,22 +185,26 @@ def add_terms(  # type: ignore[no-untyped-def]
         if again == 0:
             continue
         length = 0.0
+        # from the parent nearer to the middle: what is far from it loses the digits of the other's distances
+        turned = parent_norms[j[p]] < parent_norms[i[p]]
+        one, other = (j[p], i[p]) if turned else (i[p], j[p])
         for t in range(d):
-            x_row[t] = parents[i[p], t]
-            step[t] = parents[j[p], t] - x_row[t]
+            x_row[t] = parents[one, t]
+            step[t] = parents[other, t] - x_row[t]
             length += step[t] * step[t]
         for h in range(again):
             square, product = _products(latents[hits[h]], x_row, step)
-            to_i[h] = square * per_square - parent_norms[i[p]] - typical_norm
+            to_one[h] = square * per_square - parent_norms[one] - typical_norm
             # the other parent is x + step
-            to_j[h] = (square - 2 * product + length) * per_square - parent_norms[j[p]] - typical_norm
+            to_other[h] = (square - 2 * product + length) * per_square - parent_norms[other] - typical_norm
             if arc:
                 square, _ = _products(latents[hits[h]], origin, origin)
                 to_origin[h] = square * per_square - origin_norm - typical_norm
         for a in range(u.shape[1]):
             gap = gaps[a]
+            of_one, of_other = (v[p, a], u[p, a]) if turned else (u[p, a], v[p, a])
             for h in range(again):
-                exact[h] = u[p, a] * to_i[h] + v[p, a] * to_j[h]
+                exact[h] = of_one * to_one[h] + of_other * to_other[h]
             if arc:
                 for h in range(again):
                     exact[h] += w[p, a] * to_origin[h]

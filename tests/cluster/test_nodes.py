@@ -89,12 +89,12 @@ def test_a_node_that_comes_in_the_middle_of_a_stage_is_used(copied, undisturbed,
         head.attach(monkeypatch)
         command = start("score", save(settings), cwd=tmp_path)
         until(lambda: markers(settings, "score") >= 5, command)
-        (first,) = head.workers("_UnitActor")
+        (first,) = head.workers("UnitActor")
         os.kill(first, signal.SIGSTOP)
         done = markers(settings, "score")
         head.add_node(*SMALL)
         until(lambda: markers(settings, "score") >= done + 20, command)
-        assert len(head.workers("_UnitActor")) == 2
+        assert len(head.workers("UnitActor")) == 2
         os.kill(first, signal.SIGCONT)
         ended(command)
     finally:

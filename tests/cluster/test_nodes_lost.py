@@ -81,15 +81,15 @@ def test_an_actor_dies_then_a_host_in_encode_score_and_finetune(encodes, undistu
     settings = merge(encodes, {"encode": both, "score": both, "finetune": {"max_failures": 5}})
     command = start("run", save(settings), cwd=tmp_path)
     reached: dict[str, tuple[str, Callable[[], bool]]] = {
-        "encode": ("_UnitActor", (run.root / "_progress/encode/started.json").exists),  # its few units are done at once
-        "score": ("_UnitActor", lambda: markers(settings, "score") >= 20),
+        "encode": ("UnitActor", (run.root / "_progress/encode/started.json").exists),  # its few units are done at once
+        "score": ("UnitActor", lambda: markers(settings, "score") >= 20),
         "finetune": ("RayTrainWorker", lambda: last_step(settings) >= 6),
     }
     done: dict[str, int] = {}
     actors = 0
     for stage, (actor, when) in reached.items():
         if stage == "score":
-            until(lambda: markers(settings, "score") >= 5 and hosts.where("_UnitActor"), command)
+            until(lambda: markers(settings, "score") >= 5 and hosts.where("UnitActor"), command)
             actors = hosts.kill(hosts.where(actor)[0], actor)
         until(lambda actor=actor, when=when: when() and hosts.where(actor), command)
         hosts.lose(hosts.where(actor)[0])

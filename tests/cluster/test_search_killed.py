@@ -57,34 +57,30 @@ def outcomes(folder: Path) -> list[tuple[object, ...]]:
 
 
 def kill_a_trial(search: Path, cwd: Path, head: Head, *options: str) -> str:
-    """`ldsaug tune`, of whose trials the first process to be seen at work is killed; gives what was printed."""
+    """`ldsaug tune`, whose trials' only process is killed while they run; gives what was printed."""
     command = start("tune", search, *options, cwd=cwd)
-    found: list[int] = []
-
-    def seen() -> bool:
-        found[:] = head.workers("_Trial")
-        return bool(found)
-
-    until(seen, command)
-    os.kill(found[0], signal.SIGKILL)
+    folder = next((Path(o.partition("=")[2]) for o in options if o.startswith("run_dir=")), Path("run"))
+    until(lambda: "finished" in states(cwd / folder), command)
+    (worker,) = head.workers("UnitActor")
+    os.kill(worker, signal.SIGKILL)
     return ended(command)
 
 
 def test_a_trial_that_crashes_is_tried_again_then_marked(search, attached, tmp_path):
-    # enough trials that the first process to be seen dies well before the last of them is over
-    space = {"select.top_fraction": {"low": 0.1, "high": 0.9, "values": 8}}
+    n = 100  # enough that their process dies well before the last of them is over
+    space = {"select.top_fraction": {"low": 0.1, "high": 0.9, "values": n}}
     asked = {"space": space, "objectives": [{"a_nearer": 1.0}], "search": "grid", "max_failures": 0, "concurrent": 1}
-    file = search(asked)
+    file = search(asked, score={"workers": {"count": 1}})
     output = kill_a_trial(file, tmp_path, attached)
-    assert sorted(states(tmp_path / "run")) == ["crashed", *["finished"] * 7]
+    assert sorted(states(tmp_path / "run")) == ["crashed", *["finished"] * (n - 1)]
     assert "1 crashed; the same command tries them again" in output
     assert [status for _, status in children()].count("FAILED") == 1
     ended(start("tune", file, cwd=tmp_path))  # the crashed one alone
     assert set(states(tmp_path / "run")) == {"finished"}
-    assert [status for _, status in children()] == ["FINISHED"] * 8
+    assert [status for _, status in children()] == ["FINISHED"] * n
     again = ("tune.max_failures=1", "seed=1", "run_dir=second", "tracking.enabled=false")
     kill_a_trial(file, tmp_path, attached, *again)
-    assert states(tmp_path / "second") == ["finished"] * 8
+    assert states(tmp_path / "second") == ["finished"] * n
 
 
 def test_two_trials_train_at_once_and_the_command_of_the_best_repeats_it(search, undisturbed, attached, tmp_path):

@@ -158,6 +158,16 @@ def test_trials_are_done_by_those_who_did_units(crew, work, tmp_path):
     assert after == {f["pid"] for f in points.found[1]}  # a trial that fails ends no process
 
 
+def test_more_trials_at_once_than_there_are_processors(crew, tmp_path):
+    """None is given to a process that waits for a processor which another one has."""
+    (tmp_path / "died").touch()
+    points = Three()
+    points.left = [0, 1, 3, 4, 5]
+    crew.trials(Trials(points, lambda folder: partial(Twice, folder), (tmp_path,), 4, False))
+    assert sorted(points.found) == [0, 1, 3, 4, 5]
+    assert not points.crashed
+
+
 def test_workers_that_come_in_the_middle_are_used(crew, work):
     sizes = iter([1])
     found = list(crew.answers(work(list(range(6)), wanted=2), lambda: next(sizes, 2)))

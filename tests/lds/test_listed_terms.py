@@ -195,6 +195,37 @@ def test_a_far_latent_is_no_bound_of_the_others(monkeypatch: pytest.MonkeyPatch)
     assert max(kept) > 0.9  # sums of which a part stays in float32
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_heavy_tails_and_candidates_beyond_their_parents(seed: int) -> None:
+    """A latent far out is listed by its own rounding; a tile in which there is no other was left out."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(1, 4))
+    z = (rng.standard_normal((1200, d)) * np.exp(1.5 * rng.standard_normal((1200, 1)))).astype(np.float32)
+    pairs, alphas, sigmas = plan_pairs(len(z), 30, seed), [-6.0, -2.0, 0.3, 4.0, 9.0], [0.02, 0.05, 0.2]
+    sigmas = [s * mean_norm(z) for s in sigmas]
+    got, want = (score_pairs(z, pairs, alphas, sigmas, dtype=t, tile_latents=25) for t in ("float32", "float64"))
+    np.testing.assert_allclose(got.log_lds, want.log_lds, atol=PROMISED, rtol=1e-10)
+    for s, sigma in enumerate(sigmas):
+        alone = score_pairs(z, pairs, alphas, [sigma], tile_latents=25)
+        np.testing.assert_array_equal(alone.log_lds[..., 0], got.log_lds[..., s])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("times", [1e4, 1e6, 1e9])
+def test_a_latent_as_far_as_any(times: float, dtype: str) -> None:
+    """It throws the mean of all, and as a parent the distances from it, by more than the others differ."""
+    z = latents("normal", 200, 16, 0.0, 6)
+    sigmas = [s * mean_norm(z) for s in (0.05, 0.2, 0.5, 2.0)]
+    z[7] *= times
+    pairs, alphas = np.array([[0, 1], [2, 3], [7, 4], [5, 7]]), [0.0, 0.5, 1.0]
+    got, want = score_pairs(z, pairs, alphas, sigmas, dtype=dtype), score(z, pairs, alphas, sigmas)
+    ordinary = np.ones((4, 3), bool)
+    ordinary[2, :2] = ordinary[3, 1:] = False  # so far out that the logarithm has no digits left of what it is off by
+    for name, value in want.items():
+        array = getattr(got, name)[ordinary]
+        np.testing.assert_allclose(array, value[ordinary], atol=PROMISED, rtol=10 * PROMISED, err_msg=name)
+
+
 SCORES = """
 import hashlib
 import numpy as np

@@ -97,24 +97,33 @@ class Crew:
 
     def trials(self, trials: Trials) -> None:
         """As of `Engine.trials`: each in one piece, on a CPU."""
-        points, names = trials.points, count()
-        at_work: dict[Any, _Member] = {}
+        points, names, deaths = trials.points, count(), 0
         shared = [ray.put((trials.make, tuple(trials.args)))]
         with self._at_work(Pool(trials.concurrent, 1.0, 0.0, None)):
             while True:
-                while len(at_work) < trials.concurrent:
-                    if (asked := points.next(str(name := next(names)))) is None:
+                while len(self._members) < trials.concurrent:
+                    self._members.append(_Member(self._options, False))
+                some = self._members[: trials.concurrent]
+                for member in [m for m in some if m.up and m.unit is None]:
+                    if (asked := points.next(str(name := next(names)))) is not None:
+                        member.unit, member.answer = name, member.actor.trial.remote(shared, asked)
+                    elif all(m.unit is None for m in some):
+                        return
+                    else:
                         break
-                    idle = [m for m in self._members if m.unit is None]
-                    if not idle:
-                        self._members.append(_Member(self._options, False))
-                    member = (idle or self._members)[-1]
-                    member.unit, member.answer = name, member.actor.trial.remote(shared, asked)
-                    at_work[member.answer] = member
-                if not at_work:
-                    return
-                for answer in ray.wait(list(at_work), timeout=GROW_SECONDS)[0]:
-                    self._tried(at_work.pop(answer), points)
+                waited_for = {m.answer: m for m in self._members if m.answer is not None}
+                for answer in ray.wait(list(waited_for), timeout=GROW_SECONDS)[0]:
+                    member = waited_for[answer]
+                    if member.up:
+                        self._tried(member, points)
+                        continue
+                    try:
+                        ray.get(answer)
+                        member.up, member.answer = True, None
+                    except _DIED as e:
+                        self._members.remove(member)
+                        if (deaths := deaths + 1) > DEATHS:
+                            raise ResourceError(f"a worker died while it started ({first_line(e)})") from None
 
     def _tried(self, member: _Member, points: Points) -> None:
         name, crashed = str(member.unit), ""
@@ -127,7 +136,7 @@ class Crew:
             member.die()
         except ray.exceptions.RayTaskError as e:
             crashed = f"{type(e.cause).__name__}: {e.cause}"
-        member.up, member.unit, member.answer = True, None, None
+        member.unit = member.answer = None
         points.end(name, crashed=crashed)
 
     @contextmanager
