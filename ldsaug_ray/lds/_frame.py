@@ -15,9 +15,11 @@ Array = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float32).eps)
 FARTHEST = 1e16  # largest mean squared norm, of the typical one: float32's range has to hold the farthest latents
-FEW, OUT, THROWN = 1024, 10.0, 0.1  # latents looked at; far out; off: by how many times what nine tenths are within
+FEW, FEW_NUMBERS = 1024, 2**22  # latents that are looked at; their numbers, from some thousand dimensions on
+OUT, THROWN = 10.0, 0.1  # far out, and a mean that is off: by so many times the distance that nine tenths are within
 BLOCK_BYTES = 2**20  # of float64 rows that one thread adds up
 LEAST_BLOCK = 32  # of them, so that the sums of all blocks take little beside the latents in any dimension
+LEAST_SIZE = 1e-4  # of a typical squared norm: less is taken for so much, since what rounds is at least the latter
 SAMPLE = 128  # rows and latents whose inner products are checked
 
 
@@ -61,7 +63,8 @@ class Frame:
         squares = np.empty(len(sums))
         _compiled.in_threads(_compiled.add_rows, len(sums), train, size, sums)
         mean: Array = sums.sum(axis=0) / len(train)
-        some = np.asarray(train[np.unique(np.linspace(0, len(train) - 1, FEW).astype(int))], np.float64)
+        few = min(FEW, max(LEAST_BLOCK, FEW_NUMBERS // train.shape[1]))
+        some = np.asarray(train[np.unique(np.linspace(0, len(train) - 1, few).astype(int))], np.float64)
         away = np.linalg.norm(some - np.median(some, axis=0), axis=1)
         within = np.quantile(away, 0.9)
         some = some[away <= OUT * within]
@@ -114,5 +117,6 @@ class Rounding:
         true_cross = torch.mm(frame.rows(parents[a], np.float64).tensor(), exact.tensor().T).numpy()
         true = exact.norms_from(frame.typical_norm) - 2 * true_cross
         size = (np.sqrt(rows.norms[a])[:, None] + np.sqrt(exact.norms)) ** 2
-        off = np.abs(found - true) / np.maximum(size, np.finfo(np.float64).tiny)
+        least = max(LEAST_SIZE * frame.typical_norm, np.finfo(np.float64).tiny)
+        off = np.abs(found - true) / np.maximum(size, least)
         return cls(max(4 * float(np.sqrt((off**2).mean())), EPSILON / 8), max(float(off.max()), EPSILON))

@@ -210,6 +210,18 @@ def test_heavy_tails_and_candidates_beyond_their_parents(seed: int) -> None:
         np.testing.assert_array_equal(alone.log_lds[..., 0], got.log_lds[..., s])
 
 
+@pytest.mark.parametrize("n", [5, 60, 400])
+@pytest.mark.parametrize("alphas", [[m / 10 for m in range(1, 10)], [0.2, 0.5]])
+def test_latents_of_which_nearly_all_are_one(n: int, alphas: list[float]) -> None:
+    """These lie at the frame's origin, where nothing is left that rounding is a share of."""
+    for d in (1, 3, 32, 200):
+        z = latents("normal", n, d, 0.0, 7)
+        z[np.random.default_rng(d).random(n) < 0.95] = 0
+        pairs, sigmas = plan_pairs(n, 10, 0), [0.02, 0.1, 0.5, 3.0]
+        got, want = score_pairs(z, pairs, alphas, sigmas), score(z, pairs, alphas, sigmas)
+        np.testing.assert_allclose(got.log_lds, want["log_lds"], atol=PROMISED, rtol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("times", [1e4, 1e6, 1e9])
 def test_a_latent_as_far_as_any(times: float, dtype: str) -> None:
