@@ -199,7 +199,7 @@ def processor() -> str:
 
 
 def clusters(n: int, d: int, *, in_order: bool = False) -> np.ndarray:
-    """20 centres from N(0, I), 0.3 of it around each; one cluster after another, as folders of classes are read."""
+    """20 centres from N(0, I), 0.3 of it around each; in_order: one after another, as folders of classes are read."""
     rng = np.random.default_rng(2)
     of = rng.integers(0, 20, n)
     centres = rng.standard_normal((20, d))[np.sort(of) if in_order else of]

@@ -6,8 +6,7 @@
 The search's own path on made-up latents: `score_at` for one σ alone, then for all of the space, then every trial of
 the grid (selection, and the measures of A) without MLflow, and again with it. Asked is that 64 trials cost at most 1.5
 times the scoring of one. Starting Ray and the workers, compiling, a new MLflow database and writing the latents are not
-counted. `processor`: seconds of this process and all that it started, which other
-work on the machine changes little.
+counted. `processor`: seconds of this process and all that it started, which other work on the machine changes little.
 """
 
 from __future__ import annotations

@@ -23,6 +23,11 @@ LEAST_SIZE = 1e-4  # of a typical squared norm: less is taken for so much, since
 SAMPLE = 128  # rows and latents whose inner products are checked
 
 
+def evenly(n: int, k: int) -> NDArray[np.int64]:
+    """At most k of 0..n-1, int64[.] ascending, from end to end."""
+    return np.unique(np.linspace(0, n - 1, k).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Rows:
     """Points in a frame: vectors [k, d], their squared norms [k] and inner products with the origin [k]."""
@@ -64,7 +69,7 @@ class Frame:
         _compiled.in_threads(_compiled.add_rows, len(sums), train, size, sums)
         mean: Array = sums.sum(axis=0) / len(train)
         few = min(FEW, max(LEAST_BLOCK, FEW_NUMBERS // train.shape[1]))
-        some = np.asarray(train[np.unique(np.linspace(0, len(train) - 1, few).astype(int))], np.float64)
+        some = np.asarray(train[evenly(len(train), few)], np.float64)
         away = np.linalg.norm(some - np.median(some, axis=0), axis=1)
         within = np.quantile(away, 0.9)
         some = some[away <= OUT * within]
@@ -108,8 +113,8 @@ class Rounding:
         cls, frame: Frame, parents: NDArray[np.floating], rows: Rows, shard: NDArray[np.floating], device: str = "cpu"
     ) -> Rounding:
         """From products of SAMPLE rows with SAMPLE latents, in both types, the single one where it will be computed."""
-        a = np.unique(np.linspace(0, len(parents) - 1, SAMPLE).astype(int))
-        b = np.unique(np.linspace(0, len(shard) - 1, SAMPLE).astype(int))
+        a = evenly(len(parents), SAMPLE)
+        b = evenly(len(shard), SAMPLE)
         single, exact = (frame.rows(shard[b], dtype) for dtype in (np.float32, np.float64))
         on_device = torch.from_numpy(rows.vectors[a]).to(device), single.tensor().T.to(device)
         cross = torch.mm(*on_device).cpu().numpy()

@@ -31,7 +31,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ldsaug_ray.lds import _compiled, _tenths_compiled, _terms_compiled
 from ldsaug_ray.lds._compiled import FAR, LOG2_E, in_threads
-from ldsaug_ray.lds._frame import EPSILON, SAMPLE, Frame, Rounding, Rows
+from ldsaug_ray.lds._frame import EPSILON, SAMPLE, Frame, Rounding, Rows, evenly
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -306,19 +306,18 @@ class _Tile:
         # norms of the latents seen: the largest, the largest that is not outlying, the least that is
         self.farthest, self.common, self.outlying = 0.0, 0.0, math.inf
         self.terms: _Terms | None = None
-        # where sums start from the rows' nearest latents: to these, of a few; by how much candidates are farther; and
-        # the largest norm of some latents that are not outlying
-        self.nearest, self.depth, self.reach = np.full(len(self.own), FAR), 0.0, 0.0
+        # where sums start from the rows' nearest latents: by how much candidates are farther; and the largest norm of
+        # some latents that are not outlying
+        self.depth, self.reach = 0.0, 0.0
         self.triton = device != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
     def look(self, shard: NDArray[np.floating], tile_latents: int) -> None:
-        """Learn from latents of the whole shard, which may be in the order of their clusters, how near the rows'
-        nearest are, and by how much the nearest latent of a candidate is farther than those are from its parents:
-        for most pairs. Sums that start from the latter are as small as that."""
+        """Learn from latents of the whole shard, which may be in the order of their clusters, by how much the nearest
+        of a candidate is farther than the nearest of its parents are from these: for most pairs. Sums that start from
+        the latter are as small as that."""
         if self._method() == self._general or self.triton:
             return
-        some = np.unique(np.linspace(0, len(shard) - 1, tile_latents).astype(int))
-        pairs = np.unique(np.linspace(0, len(self.i) - 1, SAMPLE // 2).astype(int))
+        some, pairs = evenly(len(shard), tile_latents), evenly(len(self.i), SAMPLE // 2)
         used, local = np.unique(np.stack([self.i[pairs], self.j[pairs]]), return_inverse=True)
         found = self.frame.rows(shard[some], np.float32)
         ordinary = found.norms[found.norms <= OUTLYING**2 * self.frame.typical_norm]
@@ -329,10 +328,14 @@ class _Tile:
         u, v = self.mix.u[pairs].astype(np.float32), self.mix.v[pairs].astype(np.float32)
         least = [(u[:, a, None] * gaps[i] + v[:, a, None] * gaps[j]).min(1) for a in range(u.shape[1])]
         self.depth = float(np.quantile(np.max(least, axis=0), TYPICAL))
-        if len(shard) > tile_latents:
-            step = slice(None, None, max(1, len(some) // FEW))
-            few = Rows(found.vectors[step], found.norms[step], found.along[step])
-            self.nearest = self._gaps(np.arange(len(self.own)), some[step], few).min(1)
+
+    def _nearest(self, shard: NDArray[np.floating], tile_latents: int) -> NDArray[np.float32]:
+        """Of each row among a few latents of the whole shard, as `_gaps` has it: sums start from it, if the first tile
+        has none that is nearer. FAR where there is but one tile."""
+        if len(shard) <= tile_latents:
+            return np.full(len(self.own), FAR)
+        few = evenly(len(shard), tile_latents)[:: max(1, tile_latents // FEW)]
+        return self._gaps(np.arange(len(self.own)), few, self.frame.rows(shard[few], np.float32)).min(1)
 
     def _gaps(self, rows: Index, latents: Index, found: Rows) -> NDArray[np.float32]:
         """Squared distances less the rows' own norms, float32[R, k], of some rows from the shard's latents of these
@@ -421,7 +424,7 @@ class _Tile:
         size, alphas = self.shape[0], self.mix.v[0]
         sums = np.zeros((2, len(alphas), len(factors), *self.shape), np.float32)
         total, squares = (torch.from_numpy(s) for s in sums)
-        reference = lowest = self.nearest
+        reference = lowest = self._nearest(shard, tile_latents)
         nearest = np.empty(len(self.own), np.float32)
         for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
@@ -455,13 +458,13 @@ class _Tile:
         assert self.mix.tenths is not None
         steps = (factors * (LOG2_E / 10)).astype(np.float32)
         total, squares = np.zeros((2, len(self.i), 9, len(factors)))
-        reference = np.empty(len(self.own), np.float32)
+        reference, nearest = np.empty(len(self.own), np.float32), self._nearest(shard, tile_latents)
         for tile, (cross, latents, own) in enumerate(self.products(shard, tile_latents)):
             _hide(cross, own)
             norms = latents.norms_from(self.frame.typical_norm)
             if tile == 0:  # any value near the least will do
                 in_threads(_compiled.least_gap, len(cross), cross, norms, reference)
-                reference = np.minimum(reference, self.nearest)
+                reference = np.minimum(reference, nearest)
             in_threads(
                 _tenths_compiled.add_tenths,
                 len(self.i),

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ldsaug_ray.errors import ConfigError
-from ldsaug_ray.lds._frame import EPSILON, Frame
+from ldsaug_ray.lds._frame import EPSILON, Frame, evenly
 from ldsaug_ray.lds.latents import row_blocks
 from ldsaug_ray.lds.neighbours import Neighbours, squared_distances
 
@@ -158,7 +158,7 @@ class LatentIndex:
             )
         if self.structure["kind"] == "ivfpq":  # it does not always find a row itself
             return
-        rows = np.unique(np.linspace(0, len(train) - 1, 8).astype(np.int64))
+        rows = evenly(len(train), 8)
         ids = self.index.search(self.frame.rows(train[rows], np.float32).vectors, 1)[1]
         gaps = squared_distances(train, ids, train[rows])[:, 0]
         other = gaps > 1e-6 * self.frame.scale**2 * self.frame.typical_norm

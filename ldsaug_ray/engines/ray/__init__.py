@@ -158,7 +158,7 @@ class RayEngine(Engine):
         """Units by actors, which are kept for the next stage as long as this engine is entered. Where ranks start
         beside them, the last of them starts once a unit is done: a small stage does not need it."""
         ranks, self._expected = self._expected, None
-        done = 0
+        done = False
 
         def size() -> int:
             self._wanted = self._size(work.pool)
@@ -169,7 +169,8 @@ class RayEngine(Engine):
                 self._starting = Thread(target=self._start_ranks, args=ranks, daemon=True)
                 self._starting.start()
             with closing(self._warm().answers(work, size)) as answers:
-                for done, answer in enumerate(answers, 1):  # noqa: B007
+                for answer in answers:
+                    done = True
                     yield answer
         finally:
             if self._session is None:  # a trial's: another one may need the CPUs

@@ -45,13 +45,14 @@ def check_labelled(config: Config, train: Sequence[Location], test: Sequence[Loc
     probed = evaluate.attributes if evaluate.extractor is not None else ()
     if not grouped and not probed:
         return
-    stored, held_out = ([file.read_table(["key", "attributes"]) for file in files] for files in (train, test))
+    stored = [file.read_table(["key", "attributes"]) for file in train]
     for name in grouped:
         keys = [key for table in stored for key in table["key"].to_pylist()]
         grouping(balance, np.empty((len(keys), 0)), keys, {name: _labels(stored, name)})
-    for name in probed:
-        if any(is_categorical(pc.struct_field(table["attributes"], name)) for table in stored):
-            check_classes(name, _labels(stored, name), _labels(held_out, name))
+    many = [n for n in probed if any(is_categorical(pc.struct_field(table["attributes"], n)) for table in stored)]
+    held_out = [file.read_table(["attributes"]) for file in test] if many else []
+    for name in many:
+        check_classes(name, _labels(stored, name), _labels(held_out, name))
 
 
 def _labels(tables: Sequence[pa.Table], name: str) -> NDArray[np.int32]:
